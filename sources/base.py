@@ -1,0 +1,62 @@
+"""What a source of labelled images is, whatever it is stored in."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from basics.files import digest_json
+
+
+class ImageRecord(NamedTuple):
+    """One labelled image of a source, without its pixels."""
+
+    name: str
+    """Path inside the source with "/" between its parts, e.g. `n01440764/ILSVRC2012_val_00000293.JPEG`."""
+    label: int
+    """Class index: the output of a classifier that is right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMap:
+    """The classes of a source: which label means what."""
+
+    names: tuple[str, ...]
+    """Class name (wnid or folder) at each label."""
+    imagenet: bool
+    """Whether the labels are the 1,000 ImageNet-1k indices, also when only some classes are present."""
+
+    @property
+    def count(self) -> int:
+        """How many outputs a classifier for these labels has."""
+        return len(self.names)
+
+
+class Source(ABC):
+    """Labelled images in a fixed order.
+
+    A source is picklable and may be read by several threads at once. Listing it reads no pixel.
+    """
+
+    address: str
+    """Where it is, as the user gave it."""
+    records: Sequence[ImageRecord]
+    """Every image, in the order in which batches are cut."""
+    classes: ClassMap
+    order: str
+    """How `records` is sorted: `ImageFolder` or the checksum of the user's order file."""
+
+    @abstractmethod
+    def read(self, record: ImageRecord) -> bytes:
+        """Return the encoded bytes of one image, exactly as stored.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+
+    def digest(self) -> str:
+        """Return a checksum (hex) over the names and labels in order: what a resumed run compares.
+
+        Pixels are left out on purpose: a broken file may be mended between two runs.
+        """
+        return digest_json([list(record) for record in self.records])
