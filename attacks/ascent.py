@@ -1,0 +1,81 @@
+"""The one loop under every attack: where to start, how to step, how to project.
+
+Legend: N samples of the batch, S steps.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+Parameters = tuple[Tensor, ...]
+Extra = TypeVar("Extra")
+
+
+class ThreatModel(Protocol):
+    """What an attacker may move, and how far."""
+
+    def start(self) -> Parameters:
+        """Return the parameters before the first step."""
+        ...
+
+    def step(self, parameters: Parameters, gradients: Parameters) -> Parameters:
+        """Move the parameters so that the loss grows."""
+        ...
+
+    def project(self, parameters: Parameters) -> Parameters:
+        """Bring moved parameters back into the allowed set."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation(Generic[Extra]):
+    """What an objective says at one point."""
+
+    loss_N: Tensor
+    """Loss of each sample; their sum is climbed."""
+    extra: Extra
+    """Whatever else the forward pass made and the caller wants of the first and last one (images, logits)."""
+
+
+@dataclass(frozen=True)
+class Ascent(Generic[Extra]):
+    """Where an ascent began and ended."""
+
+    parameters: Parameters
+    """The parameters after the last step."""
+    losses_SN: Tensor
+    """Loss of each sample before the first step and after each step: (steps + 1, N)."""
+    first: Evaluation[Extra]
+    """The evaluation at the start, detached."""
+    last: Evaluation[Extra]
+    """The evaluation at the end, detached; the same object as `first` if there were no steps."""
+
+
+def ascend(
+    objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int
+) -> Ascent[Extra]:
+    """Climb `objective` for `steps` steps of `threat`.
+
+    Costs steps + 1 forward and `steps` backward passes. Only the parameters get gradients: the networks inside the
+    objective must not require any. The sum over samples is climbed, not the mean, so that a last, smaller batch
+    sees gradients of the same scale.
+    """
+    parameters = threat.start()
+    evaluations: list[Evaluation[Extra]] = []
+    losses: list[Tensor] = []
+    for _ in range(steps):
+        leaves = tuple(parameter.detach().requires_grad_() for parameter in parameters)
+        with torch.enable_grad():
+            evaluation = objective(leaves)
+            gradients = torch.autograd.grad(evaluation.loss_N.sum(), leaves)
+        losses.append(evaluation.loss_N.detach())
+        evaluations = evaluations or [Evaluation(losses[0], evaluation.extra)]
+        with torch.no_grad():
+            parameters = threat.project(threat.step(parameters, gradients))
+    with torch.no_grad():
+        last = objective(parameters)
+    losses.append(last.loss_N)
+    return Ascent(parameters, torch.stack(losses), (evaluations or [last])[0], last)

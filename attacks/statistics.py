@@ -1,0 +1,80 @@
+"""AdvBN: adversarial shifts of a batch's feature statistics (paper section 3; appendix B.1 for the defaults).
+
+Legend: N images, C channels, H x W feature positions. `mu_C` is the mean over N, H and W of the clean features.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.ascent import Parameters
+from basics.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdvBNConfig:
+    """How strong the perturbation is. The defaults are those of ImageNet-AdvBN (appendix B.1)."""
+
+    eps: float = 1.1
+    """Radius of the l-inf ball around 1 in which each multiplier stays; at 1.1 it may reach -0.1."""
+    steps: int = 6
+    """Ascent steps; 0 leaves the features as they are."""
+    step_size: float = 0.2
+    """How far one step moves each multiplier."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < float("inf"):
+            raise UserError(f"eps is {self.eps}; give a number that is not negative (published: 1.1).")
+        if self.steps < 0:
+            raise UserError(f"The number of steps is {self.steps}; give 0 or more (published: 6).")
+        if not 0 < self.step_size < float("inf"):
+            raise UserError(f"The step size is {self.step_size}; give a number above 0 (published: 0.2).")
+
+
+def channel_means(feat_NCHW: Tensor) -> Tensor:
+    """Return `mu_C` as (1, C, 1, 1), the mean of each channel over batch and positions."""
+    return feat_NCHW.mean(dim=(0, 2, 3), keepdim=True)
+
+
+def shift_statistics(
+    feat_NCHW: Tensor, mean_C: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor, *, rectified: bool
+) -> Tensor:
+    """Return `delta_std * (feat - mean) + delta_mean * mean`, clamped at 0 if the features are rectified.
+
+    Computed as `delta_std * feat + (delta_mean - delta_std) * mean`: one pass over the features, and with both
+    multipliers at 1 the features come back bit for bit.
+
+    Args:
+        feat_NCHW: clean features.
+        mean_C: their channel means (1, C, 1, 1).
+        delta_mean_C: multiplier of the means (1, C, 1, 1).
+        delta_std_C: multiplier of the standard deviations (1, C, 1, 1).
+        rectified: whether the features come out of a ReLU.
+    """
+    shifted = torch.addcmul((delta_mean_C - delta_std_C) * mean_C, delta_std_C, feat_NCHW)
+    return shifted.relu() if rectified else shifted
+
+
+class StatisticsThreat:
+    """The threat model of AdvBN: (delta_mean_C, delta_std_C), each in its own l-inf ball around 1.
+
+    Both start at 1 (no random start), move by the sign of their gradient, and are clamped to [1 - eps, 1 + eps].
+    """
+
+    def __init__(self, config: AdvBNConfig, mean_C: Tensor) -> None:
+        self.config, self.mean_C = config, mean_C
+
+    def start(self) -> Parameters:
+        """Return multipliers of 1."""
+        return torch.ones_like(self.mean_C), torch.ones_like(self.mean_C)
+
+    def step(self, parameters: Parameters, gradients: Parameters) -> Parameters:
+        """Move by `step_size` along the sign of the gradient."""
+        pairs = zip(parameters, gradients, strict=True)
+        return tuple(value + self.config.step_size * gradient.sign() for value, gradient in pairs)
+
+    def project(self, parameters: Parameters) -> Parameters:
+        """Clamp to [1 - eps, 1 + eps]."""
+        eps = self.config.eps
+        return tuple(value.clamp(1 - eps, 1 + eps) for value in parameters)

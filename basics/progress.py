@@ -1,0 +1,78 @@
+"""Progress of long work: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Advance(Protocol):
+    """Reports that `amount` more is done; `detail` is shown behind the bar."""
+
+    def __call__(self, amount: int = 1, detail: str = "") -> None: ...
+
+
+def say(message: str) -> None:
+    """Print one line of log to stderr (stdout is for results)."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+    """Show how far work of `total` units is, of which `done` were there before.
+
+    Rate and remaining time count only what this run does.
+    """
+    console = Console(stderr=True)
+    shown = _bar(console, title, total, unit, done) if console.is_terminal else _lines(title, total, unit, done)
+    with shown as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(console: Console, title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=total, completed=done, rate="", detail="")
+        counted, start = 0, time.monotonic()
+
+        def advance(amount: int = 1, detail: str = "") -> None:
+            nonlocal counted
+            counted += amount
+            rate = counted / max(time.monotonic() - start, 1e-9)
+            bar.update(task, advance=amount, rate=f"{rate:.1f} {unit}/s", detail=detail)
+
+        yield advance
+
+
+@contextmanager
+def _lines(title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    counted, start, last = 0, time.monotonic(), time.monotonic()
+
+    def advance(amount: int = 1, detail: str = "") -> None:
+        nonlocal counted, last
+        counted += amount
+        now = time.monotonic()
+        reached = done + counted
+        if now - last < SECONDS_BETWEEN_LINES and reached < total:
+            return
+        last = now
+        rate = counted / max(now - start, 1e-9)
+        eta = (total - reached) / max(rate, 1e-9)
+        say(f"{title}: {reached}/{total} {unit}, {rate:.1f} {unit}/s, {eta:.0f} s left {detail}".rstrip())
+
+    yield advance

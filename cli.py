@@ -1,0 +1,76 @@
+"""The front door: `advbn-gen COMMAND`. Each command is a module of `commands/`, imported only when it is asked for."""
+
+import importlib
+import sys
+
+import click
+
+from basics.errors import UserError, WorkError
+from basics.progress import say
+
+COMMANDS = {
+    "demo": "commands.demo:demo",
+    "sample-data": "commands.sample_data:sample_data",
+    "train-autoencoder": "commands.autoencoder:train_autoencoder",
+    "import-autoencoder": "commands.autoencoder:import_autoencoder",
+    "imagenet-advbn": "commands.imagenet_advbn:imagenet_advbn",
+    "verify": "commands.dataset:verify",
+    "info": "commands.dataset:info",
+    "export": "commands.dataset:export",
+}
+
+EXIT_WORK_FAILED = 1
+EXIT_WRONG_USE = 2
+EXIT_INTERRUPTED = 130
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module only when that command is used.
+
+    torch takes seconds to import; `advbn-gen --help` and a mistyped option must answer at once.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """Return the commands in the order of a first visit, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="advbn-gen")
+def advbn_gen() -> None:
+    """Make and check ImageNet-AdvBN: images whose style was turned against a classifier.
+
+    \b
+    First visit:    advbn-gen demo
+    The main job:   advbn-gen imagenet-advbn --encoder vgg --source ILSVRC2012_val
+    """
+
+
+def main() -> None:
+    """Run a command; turn what a user can mend into one sentence and an exit code."""
+    try:
+        sys.exit(advbn_gen.main(standalone_mode=False) or 0)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        say("Interrupted. What was finished is kept; the same command goes on from there.")
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UserError as error:
+        say(f"Error: {error}")
+        sys.exit(EXIT_WRONG_USE)
+    except WorkError as error:
+        say(f"Failed: {error}")
+        sys.exit(EXIT_WORK_FAILED)
+
+
+if __name__ == "__main__":
+    main()

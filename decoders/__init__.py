@@ -1,0 +1,1 @@
+"""AdaIN decoders, the autoencoder as one self-describing file, and its training."""

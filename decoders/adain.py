@@ -1,0 +1,82 @@
+"""The decoder of Huang & Belongie's AdaIN (2017): mirrored VGG, nearest upsampling, reflection padding, no norm."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from basics.errors import UserError
+from encoders.padding import ReflectionPad, replicate_by_one
+from encoders.registry import EncoderKind
+from networks.width import scaled
+
+STAGES: dict[int, tuple[int, ...]] = {
+    8: (512, 256),
+    4: (256, 256, 256, 256, 128),
+    2: (128, 128, 64),
+    1: (64, 64, 3),
+}
+"""Reduction -> channels in and out of its 3x3 convolutions at full width; between stages the image doubles."""
+
+
+class UpsampledConv(nn.Conv2d):
+    """A 3x3 convolution of an image doubled by nearest-neighbour upsampling and padded by reflection.
+
+    Each output position sees only 2x2 different inputs: an even row reads rows (i-1, i, i) of the small image and an
+    odd one (i, i, i+1). So the kernel's rows and columns that meet the same input are added up first, and four 2x2
+    convolutions at low resolution give the four phases: 4 products an output instead of 9. Reflection of the doubled
+    image repeats its border, which is replication of the small one. The weights are those of the plain convolution.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, kernel_size=3)
+
+    def forward(self, small_NCHW: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, 2H, 2W)."""
+        height, width = small_NCHW.shape[-2:]
+        padded = replicate_by_one(small_NCHW)
+        rows = []
+        for row, kernel_row in enumerate(_phases(self.weight, dim=2)):
+            phases = [
+                F.conv2d(padded[:, :, row : row + height + 1, column : column + width + 1], kernel, self.bias)
+                for column, kernel in enumerate(_phases(kernel_row, dim=3))
+            ]
+            rows.append(torch.stack(phases, dim=-1).flatten(-2))
+        return torch.stack(rows, dim=-2).flatten(-3, -2)
+
+
+def _phases(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Fold three taps of a kernel into the two of an even and of an odd output position."""
+    first, middle, last = kernel.unbind(dim)
+    return torch.stack((first, middle + last), dim), torch.stack((first + middle, last), dim)
+
+
+def build_decoder(kind: EncoderKind, width: float = 1.0) -> nn.Sequential:
+    """Build the decoder that mirrors an encoder.
+
+    The stages above the encoder's resolution are left out, so the ResNet variant is the same decoder without its
+    512 -> 256 convolution and first upsampling. (N, C, H, W) features -> images (N, 3, H * reduction, W * reduction),
+    not clamped to [0, 1]. For the VGG encoder the modules stand at the indices of the published `decoder.pth`.
+
+    Raises:
+        UserError: the encoder's reduction is none of the decoder's.
+    """
+    if kind.reduction not in STAGES:
+        raise UserError(f"The decoder has no stage for encoder {kind.name!r}: its reduction is not in {list(STAGES)}.")
+    layers: list[nn.Module] = []
+    channels = kind.feature_channels(width)
+    for reduction, stage in STAGES.items():
+        if reduction > kind.reduction:
+            continue
+        doubled = bool(layers)
+        for full in stage[1:]:
+            following = full if full == 3 else scaled(full, width)
+            layers += _block(channels, following, doubled=doubled)
+            channels, doubled = following, False
+    return nn.Sequential(*layers[:-1])
+
+
+def _block(channels_in: int, channels_out: int, *, doubled: bool) -> list[nn.Module]:
+    if doubled:
+        # The published layout has an upsampling and a padding here; they keep their indices.
+        return [nn.Identity(), nn.Identity(), UpsampledConv(channels_in, channels_out), nn.ReLU()]
+    return [ReflectionPad(), nn.Conv2d(channels_in, channels_out, 3), nn.ReLU()]

@@ -1,0 +1,127 @@
+"""Encoder and decoder together, as one file that says what it is."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from basics.errors import UserError
+from decoders.adain import build_decoder
+from encoders import EncoderKind, encoder_kind
+from networks.checkpoints import StateDict, load_into, read_safetensors, weights_checksum, write_safetensors
+from networks.width import require_width
+
+FORMAT = "advbn-gen autoencoder"
+VERSION = 1
+
+
+class Autoencoder(nn.Module):
+    """A frozen encoder with its decoder: images (N, 3, H, W) in [0, 1] -> reconstructions of the same shape."""
+
+    def __init__(self, kind: EncoderKind, width: float = 1.0) -> None:
+        super().__init__()
+        require_width(width)
+        self.kind, self.width = kind, width
+        self.encoder = kind.build(width).requires_grad_(False).eval()
+        self.decoder = build_decoder(kind, width)
+
+    def train(self, mode: bool = True) -> "Autoencoder":
+        """Switch the decoder's mode; the encoder stays in eval mode, its batch norm is fixed."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def forward(self, image_N3HW: Tensor) -> Tensor:
+        """Reconstruct images; the result is not clamped."""
+        decoded: Tensor = self.decoder(self.encoder(image_N3HW))
+        return decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderFile:
+    """An autoencoder as it was read, with what its file says of it."""
+
+    module: Autoencoder
+    encoder_form: str
+    """Where the encoder's weights come from: `adain` or `torchvision`, with their preparation of colours."""
+    checksum: str
+    """SHA-256 over all weights."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """Training or import facts."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a manifest says of it."""
+        return {
+            "encoder": self.module.kind.name,
+            "width": self.module.width,
+            "encoder_form": self.encoder_form,
+            "sha256": self.checksum,
+        }
+
+
+def save_autoencoder(path: Path, module: Autoencoder, encoder_form: str, facts: dict[str, Any]) -> None:
+    """Write `autoencoder.safetensors` atomically: weights, and as metadata what they are and how they were made."""
+    state = module.state_dict()
+    told = {
+        "format": FORMAT,
+        "version": VERSION,
+        "encoder": module.kind.name,
+        "encoder_form": encoder_form,
+        "width": module.width,
+        "sha256": weights_checksum(state),
+        "encoder_sha256": weights_checksum(module.encoder.state_dict()),
+        "decoder_sha256": weights_checksum(module.decoder.state_dict()),
+        "facts": facts,
+    }
+    write_safetensors(path, state, told)
+
+
+def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
+    """Read an autoencoder, in eval mode, every weight checked against the file's own checksum.
+
+    Args:
+        path: a file that `save_autoencoder` wrote.
+        encoder: refuse any other encoder than this.
+
+    Raises:
+        UserError: missing, truncated, damaged or foreign file; a newer version; another encoder.
+    """
+    state, metadata = read_safetensors(path)
+    told = {name: json.loads(value) for name, value in metadata.items()} if "sha256" in metadata else {}
+    if told.get("format") != FORMAT:
+        raise UserError(
+            f"The file {path} is not an autoencoder of this program; make one with "
+            "`advbn-gen train-autoencoder` or `advbn-gen import-autoencoder`."
+        )
+    if told["version"] > VERSION:
+        raise UserError(f"The autoencoder {path} was written by a newer advbn-gen; update this one.")
+    if encoder is not None and told["encoder"] != encoder:
+        raise UserError(
+            f"The autoencoder {path} has the encoder {told['encoder']}, not {encoder}; "
+            f"give --encoder {told['encoder']} or another --autoencoder."
+        )
+    if weights_checksum(state) != told["sha256"]:
+        raise UserError(f"The autoencoder {path} is damaged: its weights do not match its checksum; fetch it again.")
+    module = Autoencoder(encoder_kind(told["encoder"]), told["width"])
+    load_into(module, state, f"the autoencoder in {path}")
+    module.eval().requires_grad_(False)
+    return AutoencoderFile(
+        module=module, encoder_form=told["encoder_form"], checksum=told["sha256"], facts=told["facts"]
+    )
+
+
+def autoencoder_from_encoder(kind: EncoderKind, weights: StateDict) -> tuple[Autoencoder, str]:
+    """Build an autoencoder around published encoder weights, its decoder fresh from torch's global generator.
+
+    Returns:
+        The autoencoder and the name of the form that the weights came in.
+
+    Raises:
+        UserError: the weights do not fit the encoder.
+    """
+    converted, form = kind.convert(weights)
+    module = Autoencoder(kind, kind.width_of(converted))
+    load_into(module.encoder, converted, f"the {kind.name} encoder")
+    return module, form

@@ -1,0 +1,67 @@
+"""What an encoder has to tell about itself, and the list of those that do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from basics.errors import UserError
+from networks.checkpoints import StateDict
+from networks.width import scaled
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderKind:
+    """One kind of encoder.
+
+    Its network maps images (N, 3, H, W) in [0, 1] to features (N, channels * width, H / reduction, W / reduction);
+    whatever normalisation it needs happens inside.
+    """
+
+    name: str
+    """Name on the command line."""
+    channels: int
+    """Feature channels at full width."""
+    reduction: int
+    """Pixels of the image's side per feature position."""
+    rectified: bool
+    """Whether features come out of a ReLU; perturbed features are then clamped at 0 as well (published code)."""
+    classifier: str
+    """torchvision classifier that the ascent attacks unless another is asked for."""
+    build: Callable[[float], nn.Module]
+    """Width -> network with fresh weights."""
+    convert: Callable[[StateDict], tuple[StateDict, str]]
+    """Published state dict (any accepted form) -> the network's own state dict, and the form's name.
+
+    Raises UserError if the form is unknown."""
+
+    def width_of(self, state: StateDict) -> float:
+        """Return the width of a converted state dict, read off its last convolution."""
+        last = [value for value in state.values() if value.ndim == 4][-1]
+        return last.shape[0] / self.channels
+
+    def feature_channels(self, width: float) -> int:
+        """Return the number of feature channels at a width."""
+        return scaled(self.channels, width)
+
+
+ENCODERS: dict[str, EncoderKind] = {}
+
+
+def register(kind: EncoderKind) -> EncoderKind:
+    """Add an encoder to the list that commands and files choose from."""
+    if kind.name in ENCODERS:
+        raise ValueError(f"two encoders are called {kind.name!r}")
+    ENCODERS[kind.name] = kind
+    return kind
+
+
+def encoder_kind(name: str) -> EncoderKind:
+    """Return the encoder called `name`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in ENCODERS:
+        raise UserError(f"There is no encoder {name!r}; give one of {', '.join(sorted(ENCODERS))}.")
+    return ENCODERS[name]

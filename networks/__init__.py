@@ -1,0 +1,1 @@
+"""Any network by name and weights: safe reading, checksums, widths, devices and precisions."""

@@ -1,0 +1,136 @@
+"""Reading other people's weights without running their code, and telling weights apart."""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from basics.errors import UserError
+from basics.files import atomic_path
+
+StateDict = dict[str, Tensor]
+
+_NAMES_SHOWN = 6
+
+
+def read_weights(path: Path) -> StateDict:
+    """Read a state dict from a safetensors or torch file.
+
+    `{"state_dict": ...}` wrappers and `module.` prefixes (DataParallel) are taken off. Torch files are read with
+    `weights_only=True`, so a pickle that holds code is refused, never run.
+
+    Raises:
+        UserError: the file is missing, truncated, holds code, or holds no state dict.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}; check the path.")
+    if _is_safetensors(path):
+        return read_safetensors(path)[0]
+    return _unwrap(_load_torch(path), path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    # The format starts with the header's length in 8 bytes, then the header's "{".
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Weights only load failed" in str(error) and "global" in str(error).lower():
+            raise UserError(
+                f"The file {path} holds Python code besides weights and was not run; "
+                "save it again as a plain state dict (torch.save(model.state_dict(), ...))."
+            ) from error
+        raise UserError(_unreadable(path)) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise UserError(_unreadable(path)) from error
+
+
+def _unreadable(path: Path) -> str:
+    return f"The file {path} is not a readable checkpoint (truncated, or another format); fetch it again."
+
+
+def _unwrap(content: Any, path: Path) -> StateDict:
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise UserError(f"The file {path} holds no state dict (names with tensors); give another file.")
+    if not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"The file {path} holds other things than tensors; give a plain state dict.")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
+    """Read all tensors and the metadata of a safetensors file.
+
+    Raises:
+        UserError: the file is missing, truncated or of another format.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}; check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return state, dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise UserError(_unreadable(path)) from error
+
+
+def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors atomically, with `facts` (JSON values) as the file's metadata."""
+    metadata = {name: json.dumps(value, sort_keys=True) for name, value in facts.items()}
+    with atomic_path(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
+
+
+def weights_checksum(state: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 (hex) over names, types, shapes and values, whatever file they came in."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{value.dtype}|{tuple(value.shape)}|".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
+    """Load `state` into `module`, every name and shape accounted for.
+
+    Raises:
+        UserError: names are missing or left over, or shapes differ; the first few are listed.
+    """
+    expected = module.state_dict()
+    complaints = [
+        _listed("missing", expected.keys() - state.keys()),
+        _listed("unknown", state.keys() - expected.keys()),
+        _listed(
+            "of another shape",
+            {
+                f"{name} {tuple(state[name].shape)} instead of {tuple(expected[name].shape)}"
+                for name in expected.keys() & state.keys()
+                if expected[name].shape != state[name].shape
+            },
+        ),
+    ]
+    found = "; ".join(complaint for complaint in complaints if complaint)
+    if found:
+        raise UserError(f"The weights do not fit {what}: {found}.")
+    module.load_state_dict(dict(state))
+
+
+def _listed(kind: str, names: set[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(sorted(names)[:_NAMES_SHOWN])
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return f"{kind}: {shown}{more}"

@@ -1,0 +1,163 @@
+"""Frozen classifiers by name, with published, given or seeded weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from torch import nn
+from torchvision.models import get_model, get_model_weights, list_models
+
+from basics.errors import UserError
+from networks.checkpoints import (
+    StateDict,
+    load_into,
+    read_safetensors,
+    read_weights,
+    weights_checksum,
+    write_safetensors,
+)
+from networks.normalise import Normalise
+from networks.width import narrow
+
+SEED_PREFIX = "seed:"
+PUBLISHED = "published"
+FORMAT = "advbn-gen classifier"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """A classifier of images in [0, 1], with what it takes to name it again."""
+
+    name: str
+    """torchvision name."""
+    module: nn.Module
+    """(N, 3, H, W) in [0, 1] -> logits (N, classes); normalises inside."""
+    classes: int
+    """Number of outputs."""
+    weights: str
+    """Where the weights come from: `published`, `seed:N`, or a file's name."""
+    checksum: str
+    """SHA-256 over the weights."""
+    width: float = 1.0
+    """Channel factor."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest says of it."""
+        return {
+            "name": self.name,
+            "classes": self.classes,
+            "weights": self.weights,
+            "sha256": self.checksum,
+            "width": self.width,
+        }
+
+
+def build_network(name: str, classes: int, width: float = 1.0) -> nn.Module:
+    """Build a torchvision classification network with fresh weights from torch's global generator.
+
+    Raises:
+        UserError: torchvision has no such network.
+    """
+    known = list_models(module=_zoo())
+    if name not in known:
+        near = ", ".join(known[:4])
+        raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. vgg19, resnet50, {near}.")
+    extra = {"init_weights": True} if name in {"inception_v3", "googlenet"} else {}
+    network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra)
+    return narrow(network, width)
+
+
+def _zoo() -> Any:
+    # Classification only: the sub-packages hold detection, segmentation and video.
+    from torchvision import models
+
+    return models
+
+
+def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
+    """Load a classifier, frozen and in eval mode.
+
+    Args:
+        name: torchvision name; may be left out if the weights file tells it.
+        weights: `published` (torchvision's first ImageNet weights, downloaded once), `seed:N` (fresh weights, for
+            trials), or a file: plain state dict, or one that our training wrote.
+        classes: number of outputs that the labels need.
+
+    Raises:
+        UserError: unknown name, weights that are unreadable or do not fit, or another number of classes.
+    """
+    told = _told(weights)
+    name = _one_name(name, told.get("name"), weights)
+    width = float(told.get("width", 1.0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(weights.removeprefix(SEED_PREFIX)) if weights.startswith(SEED_PREFIX) else 0)
+        if weights.startswith(SEED_PREFIX):
+            network = build_network(name, classes, width)
+        else:
+            state = _published_state(name) if weights == PUBLISHED else read_weights(Path(weights))
+            found = _outputs(state, classes)
+            if found != classes:
+                raise UserError(
+                    f"The classifier {name} has {found} classes but the data set's labels need {classes}; "
+                    "give a classifier trained on these labels (--classifier, --classifier-weights)."
+                )
+            network = build_network(name, found, width)
+            load_into(network, state, f"the classifier {name}")
+    module = nn.Sequential(Normalise(), network).eval().requires_grad_(False)
+    return Classifier(
+        name=name,
+        module=module,
+        classes=classes,
+        weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
+        checksum=weights_checksum(network.state_dict()),
+        width=width,
+    )
+
+
+def _told(weights: str) -> dict[str, Any]:
+    """What a weights file says of itself; empty for files of other people."""
+    path = Path(weights)
+    if path.suffix != ".safetensors":
+        return {}
+    metadata = read_safetensors(path)[1]
+    if json.loads(metadata.get("format", "null")) != FORMAT:
+        return {}
+    return {key: json.loads(value) for key, value in metadata.items()}
+
+
+def _one_name(asked: str | None, told: str | None, weights: str) -> str:
+    if asked and told and asked != told:
+        raise UserError(f"The weights {weights} are of a {told}, not of a {asked}; give the one that fits.")
+    name = asked or told
+    if not name:
+        raise UserError(f"The weights {weights} do not say of which network they are; name it with --classifier.")
+    return name
+
+
+def _outputs(state: StateDict, default: int) -> int:
+    # The last matrix of a classification network is its output layer, in torchvision's networks too.
+    matrices = [value for value in state.values() if value.ndim == 2]
+    return matrices[-1].shape[0] if matrices else default
+
+
+def _published_state(name: str) -> StateDict:
+    try:
+        # The first weights in torchvision's list are the ones of the papers (ResNet-50: 76.1, not the newer recipe).
+        weights = next(iter(get_model_weights(name)))
+        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"The published weights of {name} could not be downloaded ({error}); "
+            "give a file with --classifier-weights."
+        ) from error
+    except (StopIteration, ValueError) as error:
+        raise UserError(f"torchvision publishes no weights of {name}; give a file with --classifier-weights.") from error
+
+
+def save_classifier(path: Path, name: str, network: nn.Module, classes: int, width: float, **facts: Any) -> None:
+    """Write a classifier's plain torchvision state dict as safetensors that tells its own name, classes and width."""
+    told = {"format": FORMAT, "name": name, "classes": classes, "width": width, **facts}
+    write_safetensors(path, network.state_dict(), told)

@@ -1,0 +1,95 @@
+"""On which device and in which precision networks run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+
+from basics.errors import UserError
+
+Precision = Literal["fp32", "tf32", "bf16", "fp64"]
+PRECISIONS = ("auto", *get_args(Precision))
+
+_AMPERE = (8, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """A device with a precision; the same object gives the same arithmetic everywhere it is used."""
+
+    device: torch.device
+    precision: Precision
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of weights and images (autocast lowers it inside a bf16 run)."""
+        return torch.float64 if self.precision == "fp64" else torch.float32
+
+    @property
+    def kind(self) -> str:
+        """Hardware kind, for manifests: the promise of equal bytes holds within one kind."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
+    @contextmanager
+    def kernels(self) -> Iterator[None]:
+        """Set torch's global switches for this precision and for repeatable kernels, and put them back after."""
+        before = (
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+            torch.backends.cudnn.deterministic,
+            torch.backends.cudnn.benchmark,
+        )
+        tf32 = self.precision == "tf32"
+        try:
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = tf32
+            torch.backends.cudnn.deterministic = True
+            torch.backends.cudnn.benchmark = False
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before[0])
+            torch.backends.cudnn.allow_tf32 = before[1]
+            torch.backends.cudnn.deterministic = before[2]
+            torch.backends.cudnn.benchmark = before[3]
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which convolutions run in bf16, if that is the precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def choose_compute(device: str, precision: str) -> Compute:
+    """Resolve `auto`: the first CUDA device if there is one, else the CPU; tf32 on Ampere and newer, else fp32.
+
+    Raises:
+        UserError: no such device, or a precision that it does not have.
+    """
+    chosen = torch.device(_device_name(device))
+    if precision == "auto":
+        newer = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= _AMPERE
+        return Compute(device=chosen, precision="tf32" if newer else "fp32")
+    if precision not in get_args(Precision):
+        raise UserError(f"The precision is {precision!r}; give one of {', '.join(PRECISIONS)}.")
+    if precision == "tf32" and chosen.type != "cuda":
+        raise UserError(f"The precision tf32 exists on CUDA devices only, not on {chosen.type}; give fp32.")
+    if precision == "fp64" and chosen.type == "mps":
+        raise UserError("The precision fp64 does not exist on mps; give --device cpu.")
+    return Compute(device=chosen, precision=precision)  # type: ignore[arg-type]
+
+
+def _device_name(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind, index = torch.device(device).type, torch.device(device).index or 0
+    except RuntimeError as error:
+        raise UserError(f"There is no device {device!r}; give auto, cpu, cuda, cuda:N or mps.") from error
+    present = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(kind, 0)
+    if index >= present:
+        raise UserError(f"The device {device} is not on this machine; give --device auto or cpu.")
+    return device

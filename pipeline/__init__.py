@@ -1,0 +1,1 @@
+"""Source -> shards: the plan, the perturbation of a batch, shard files, ledger, manifest, verification."""

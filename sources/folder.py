@@ -1,0 +1,119 @@
+"""Images in a folder on disk: in class folders, or flat with a label list beside."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from basics.errors import UserError
+from sources.base import ClassMap, ImageRecord, Source
+from sources.classes import imagenet_map
+from sources.ilsvrc import label_flat
+from sources.layout import label_folders
+from sources.names import canonical_split, check_printable, is_image, same_split
+from sources.order import IMAGE_FOLDER, image_folder_order
+
+
+class FolderSource(Source):
+    """Images as files of one folder.
+
+    Args:
+        address: Where it is, as the user gave it.
+        root: The folder that holds the class folders or, if `flat`, the images.
+        labels: Label of each record name.
+        classes: What the labels mean.
+        flat: Whether the class folders in the record names are not on the disk.
+    """
+
+    def __init__(
+        self, address: str, root: Path, labels: dict[str, int], classes: ClassMap, *, flat: bool = False
+    ) -> None:
+        self.address = address
+        self.records = image_folder_order(ImageRecord(name, label) for name, label in labels.items())
+        self.classes = classes
+        self.order = IMAGE_FOLDER
+        self._root = root
+        self._flat = flat
+
+    def read(self, record: ImageRecord) -> bytes:
+        """Return the encoded bytes of one image, exactly as stored.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        name = record.name.partition("/")[2] if self._flat else record.name
+        return (self._root / name).read_bytes()
+
+
+def list_images(folder: str, prefix: str = "") -> Iterator[str]:
+    """Yield the paths of all images below a folder, relative to it, in no particular order.
+
+    Hidden files and folders are left out; links are followed, as torchvision does. No file is opened and none
+    is asked for its size, so that a million files take seconds.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from list_images(entry.path, f"{prefix}{entry.name}/")
+            elif is_image(entry.name):
+                yield prefix + entry.name
+
+
+def open_images(
+    address: str, folder: Path, names: list[str], labels: Path | None, beside: tuple[Path, ...]
+) -> FolderSource:
+    """Make a source of the images in a folder.
+
+    Args:
+        address: Where it is, as the user gave it.
+        folder: The folder.
+        names: Path of each image relative to `folder`; at least one.
+        labels: The user's label list, for a flat folder.
+        beside: Folders in which a devkit is looked for.
+
+    Raises:
+        UserError: the labels are missing, wrong or not wanted.
+    """
+    check_printable(names, str(folder))
+    nested = [name for name in names if "/" in name]
+    if nested and labels is None:
+        # Images beside the class folders belong to no class; torchvision leaves them out, too.
+        table, classes = label_folders(nested, str(folder))
+        return FolderSource(address, folder, table, classes)
+    if nested:
+        raise UserError(
+            f"{folder} has class folders, which say the labels; leave out the label list {labels}."
+        )
+    return FolderSource(
+        address, folder, label_flat(names, labels, str(folder), beside), imagenet_map(), flat=True
+    )
+
+
+def find_split(folder: Path, split: str) -> Path:
+    """Return the sub-folder of a split if the folder holds splits and no classes, else the folder itself.
+
+    Raises:
+        UserError: it holds splits, but not this one.
+        OSError: a folder cannot be listed.
+    """
+    with os.scandir(folder) as entries:
+        folders = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    splits = [name for name in folders if canonical_split(name) or name == split]
+    if not splits or any(_holds_images(folder / name) for name in folders if name not in splits):
+        return folder
+    chosen = [name for name in splits if same_split(name, split)]
+    if not chosen:
+        raise UserError(
+            f"{folder} has no folder named {split}, but {', '.join(sorted(splits))}; give another --split."
+        )
+    # `val` itself goes before a synonym beside it.
+    return folder / (split if split in chosen else min(chosen))
+
+
+def _holds_images(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(is_image(entry.name) and not entry.name.startswith(".") for entry in entries)

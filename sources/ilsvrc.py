@@ -1,0 +1,136 @@
+"""Labels of the flat ILSVRC2012 validation folder, whose file names do not say the class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from basics.errors import UserError
+from sources.classes import imagenet_index, imagenet_map
+from sources.devkit import GROUND_TRUTH, find_devkit, is_devkit, read_devkit
+from sources.names import VALIDATION_FILE
+from sources.storage import read_text
+
+_FORMS = (
+    "`<file name> <wnid or index>` lines, a CSV such as LOC_val_solution.csv, one wnid or index a line, "
+    "or the ILSVRC2012 devkit"
+)
+
+
+@dataclass
+class _LabelList:
+    by_name: dict[str, int] = field(default_factory=dict)
+    """ImageNet index by file name, with or without extension."""
+    by_line: list[int] = field(default_factory=list)
+    """ImageNet index of each file in file-name order."""
+
+
+def label_flat(
+    files: Sequence[str], labels: Path | None, where: str, beside: Sequence[Path] = ()
+) -> dict[str, int]:
+    """Label the images of a flat folder.
+
+    A list without names belongs to the files by the number in `ILSVRC2012_val_00000001.JPEG`, so that it also
+    fits a part of them; files with other names are matched in sorted order and must be as many as the lines.
+
+    Args:
+        files: Their names.
+        labels: Label list or devkit as the user gave it; None to look for a devkit.
+        where: The folder, for errors.
+        beside: Folders in which a devkit is looked for.
+
+    Returns:
+        ImageNet-1k index of `<wnid>/<file>` for each file: the name it has once sorted into class folders.
+
+    Raises:
+        UserError: there is no list, it cannot be read, has a bad line, or lacks an image.
+    """
+    labels = labels or find_devkit(beside)
+    if labels is None:
+        raise UserError(
+            f"{where} holds images but no class folders; give their classes with --labels ({_FORMS})."
+        )
+    table = _read_labels(labels)
+    found = (
+        _match_lines(files, table.by_line, labels) if table.by_line else _match_names(files, table.by_name)
+    )
+    missing = [file for file in files if file not in found]
+    if missing:
+        raise UserError(
+            f"The label list {labels} lacks {len(missing)} of the {len(files)} images in {where} "
+            f"(such as {min(missing)}); add them."
+        )
+    wnids = imagenet_map().names
+    return {f"{wnids[label]}/{file}": label for file, label in found.items()}
+
+
+def _match_names(files: Sequence[str], by_name: dict[str, int]) -> dict[str, int]:
+    found = {}
+    for file in files:
+        label = by_name.get(file, by_name.get(PurePosixPath(file).stem))
+        if label is not None:
+            found[file] = label
+    return found
+
+
+def _match_lines(files: Sequence[str], by_line: list[int], labels: Path) -> dict[str, int]:
+    numbers = {file: int(match[1]) for file in files if (match := VALIDATION_FILE.fullmatch(file))}
+    if len(numbers) == len(files):
+        return {file: by_line[number - 1] for file, number in numbers.items() if 0 < number <= len(by_line)}
+    if len(files) != len(by_line):
+        raise UserError(
+            f"The label list {labels} has {len(by_line)} lines without names for {len(files)} images; "
+            f"give one line an image in file-name order, or put the file name before each label."
+        )
+    return dict(zip(sorted(files), by_line, strict=True))
+
+
+def _read_labels(path: Path) -> _LabelList:
+    if path.name == GROUND_TRUTH:
+        # Its numbers are ILSVRC2012_IDs, which look like indices but are others: only meta.mat tells.
+        path = path.parent
+    if is_devkit(path):
+        wnids = read_devkit(path)
+        return _LabelList(by_line=[imagenet_index()[wnid] for wnid in wnids])
+    return _parse_labels(read_text(path, "label list"), path)
+
+
+def _parse_labels(text: str, path: Path) -> _LabelList:
+    table = _LabelList()
+    rows = [(number, _split(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if rows and "," in text.partition("\n")[0] and _label(rows[0][1][-1]) is None:
+        rows = rows[1:]
+    if not rows:
+        raise UserError(f"The label list {path} is empty; give {_FORMS}.")
+    width = len(rows[0][1])
+    for number, fields in rows:
+        label = _label(fields[-1])
+        if label is None or len(fields) != width:
+            raise UserError(
+                f"Line {number} of the label list {path} is wrong ({' '.join(fields)}); give {_FORMS}."
+            )
+        if width == 1:
+            table.by_line.append(label)
+        elif fields[0] in table.by_name:
+            raise UserError(
+                f"Line {number} of the label list {path} names {fields[0]} again; delete one line."
+            )
+        else:
+            table.by_name[fields[0]] = label
+    return table
+
+
+def _split(line: str) -> list[str]:
+    """Return the file name, if there is one, and the label; what follows the label in a CSV is dropped."""
+    for separator in ("\t", ","):
+        if separator in line:
+            name, rest = line.split(separator, 1)
+            label = rest.replace(",", " ").strip(' "\t').split()
+            return [PurePosixPath(name.strip(' "')).name, label[0].strip('"') if label else ""]
+    fields = line.rsplit(maxsplit=1)
+    return [PurePosixPath(fields[0]).name, fields[1]] if len(fields) == 2 else fields
+
+
+def _label(text: str) -> int | None:
+    if text.isascii() and text.isdigit() and int(text) < 1000:
+        return int(text)
+    return imagenet_index().get(text)

@@ -1,0 +1,63 @@
+"""Sample keys: what the files of one sample are called in a shard."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from sources.base import ImageRecord
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST = 4
+
+
+def sample_keys(records: Sequence[ImageRecord]) -> list[str]:
+    """Return a unique key for each record, made of the file's stem and of `A-Z a-z 0-9 _ -` only.
+
+    A key has no dot because WebDataset splits key and extension at the first one. Records whose stems
+    collide get the class folder in front; those that still collide the whole folder path, then the
+    extension, then 12 hex digits of the SHA-256 of the name. All that collide move on together, so a key
+    depends on which names there are and not on their order.
+
+    Args:
+        records: All records of a source: the keys of a part alone may differ.
+
+    Raises:
+        ValueError: two records have the same name.
+    """
+    names = [record.name for record in records]
+    keys = [_key(name, 0) for name in names]
+    levels = dict.fromkeys(_colliding(keys), 0)
+    colliding = list(levels)
+    while colliding:
+        movable = [index for index in colliding if levels.get(index, 0) < _LONGEST]
+        if not movable:
+            raise ValueError(f"two records have the name {names[colliding[0]]!r}")
+        for index in movable:
+            levels[index] = levels.get(index, 0) + 1
+            keys[index] = _key(names[index], levels[index])
+        colliding = _colliding(keys)
+    return keys
+
+
+def _colliding(keys: list[str]) -> list[int]:
+    if len(set(keys)) == len(keys):
+        return []
+    counts = Counter(keys)
+    return [index for index, key in enumerate(keys) if counts[key] > 1]
+
+
+def _key(name: str, level: int) -> str:
+    """Return the candidate key of a name; higher levels tell more names apart."""
+    folder, _, file = name.rpartition("/")
+    stem, dot, extension = file.rpartition(".")
+    if not dot:
+        stem, extension = file, ""
+    parts = [
+        [stem],
+        [folder.partition("/")[0], stem],
+        [folder, stem],
+        [folder, stem, extension],
+        [stem, hashlib.sha256(name.encode()).hexdigest()[:12] if level == _LONGEST else ""],
+    ][level]
+    return _UNSAFE.sub("_", "_".join(part for part in parts if part))

@@ -1,0 +1,73 @@
+"""Rules on file names: what counts as an image, what is ignored, how names tell splits apart."""
+
+import re
+from collections.abc import Iterable
+
+from basics.errors import UserError
+
+IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""What torchvision's ImageFolder takes for an image; written here so that listing need not import torch."""
+
+VALIDATION_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
+"""Name of an image of the ImageNet-1k validation set, with its number, which starts at 1."""
+
+_SPLITS = ("train", "val", "test")
+_SYNONYMS = {"validation": "val", "valid": "val"}
+_WORD = re.compile(r"[A-Za-z]+")
+
+
+def is_image(name: str) -> bool:
+    """Tell whether a file is an image by its name, as torchvision does."""
+    return name.lower().endswith(IMG_EXTENSIONS)
+
+
+def is_hidden(path: str) -> bool:
+    """Tell whether any part of a path starts with a dot: `.DS_Store`, `._x.jpg`, `.ipynb_checkpoints/x.jpg`."""
+    return path.startswith(".") or "/." in path
+
+
+def canonical_split(word: str) -> str | None:
+    """Return `train`, `val` or `test` if a word (in any case) means that, else None."""
+    word = word.lower()
+    word = _SYNONYMS.get(word, word)
+    return word if word in _SPLITS else None
+
+
+def same_split(word: str, split: str) -> bool:
+    """Tell whether a folder's name is the name of a split, or a synonym such as `validation` for `val`."""
+    return word == split or (
+        canonical_split(word) is not None and canonical_split(word) == canonical_split(split)
+    )
+
+
+def choose_split(file_names: Iterable[str], split: str, where: str) -> list[str]:
+    """Return those of several files that belong to a split, told by a word in their names.
+
+    Files whose names mention no split at all are all taken.
+
+    Raises:
+        UserError: names mention splits, but none the wanted one.
+    """
+    names = list(file_names)
+    splits = {name: {canonical_split(word) for word in _WORD.findall(name)} - {None} for name in names}
+    mentioned = {word for words in splits.values() for word in words if word is not None}
+    if not mentioned:
+        return names
+    chosen = [name for name in names if canonical_split(split) in splits[name]]
+    if not chosen:
+        raise UserError(
+            f"{where} holds files of the split {', '.join(sorted(mentioned))} and none of {split}; "
+            f"name the files themselves or give another --split."
+        )
+    return chosen
+
+
+def check_printable(names: Iterable[str], where: str) -> None:
+    """Refuse names that are not valid Unicode: they cannot be written to a manifest or a shard.
+
+    Raises:
+        UserError: a name holds bytes that are not UTF-8.
+    """
+    for name in names:
+        if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
+            raise UserError(f"{where} holds a file whose name is not UTF-8 ({name!r}); rename it.")

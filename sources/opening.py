@@ -1,0 +1,124 @@
+"""The front door: an address becomes a source."""
+
+import itertools
+import os
+import re
+from pathlib import Path
+
+from basics.errors import UserError
+from sources.base import Source
+from sources.folder import find_split, list_images, open_images
+from sources.names import choose_split
+from sources.order import file_order
+from sources.shards import MANIFEST, are_shards, open_shards
+from sources.storage import local_path
+from sources.tarball import open_tars
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+_TARS = (".tar", ".tar.gz", ".tgz")
+
+
+def open_source(
+    address: str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    split: str = "val",
+    order: str | os.PathLike[str] | None = None,
+) -> Source:
+    """Open a source of labelled images, whatever it is stored in.
+
+    Args:
+        address: A folder of class folders, a flat ILSVRC2012 folder, a tar of either, WebDataset shards (one,
+            a folder of them, or a brace pattern such as `x-{000000..000031}.tar`), or a folder that holds one
+            of these in a sub-folder named as `split`.
+        labels: Label list or devkit for a flat ILSVRC2012 folder or tar; a devkit in or beside it is found
+            without.
+        split: Which split to take where there are several.
+        order: Text file that names the records in another order than ImageFolder's, one a line.
+
+    Returns:
+        The source. Its images have not been opened.
+
+    Raises:
+        UserError: there is nothing of that kind, or it is damaged, unlabelled or inconsistent.
+    """
+    text = os.fspath(address)
+    path = local_path(text)
+    label_path = None if labels is None else local_path(labels)
+    try:
+        source = _open_path(text, path, label_path, split)
+    except OSError as error:
+        raise UserError(
+            f"{error.filename or path} cannot be read ({error.strerror}); check its permissions."
+        ) from error
+    if order is not None:
+        source.records, source.order = file_order(source.records, local_path(order))
+    return source
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Return the names that a brace pattern stands for: `{00..12}`, zero-padded as written, and `{a,b}`."""
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last, words = found.groups()
+    if words is None:
+        step = 1 if int(first) <= int(last) else -1
+        padded = max((len(end) for end in (first, last) if end.startswith("0")), default=0)
+        choices = [str(number).zfill(padded) for number in range(int(first), int(last) + step, step)]
+    else:
+        choices = words.split(",")
+    rests = expand_braces(pattern[found.end() :])
+    return [pattern[: found.start()] + choice + rest for choice, rest in itertools.product(choices, rests)]
+
+
+def _open_path(address: str, path: Path, labels: Path | None, split: str) -> Source:
+    if path.is_dir():
+        return _open_folder(address, path, labels, split)
+    if path.exists():
+        return _open_archives(address, [path], labels, split)
+    tars = [Path(name) for name in expand_braces(os.fspath(path))]
+    missing = [tar for tar in tars if not tar.exists()]
+    if tars == [path]:
+        raise UserError(f"{path} does not exist; check the path.")
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]})."
+        )
+    return _open_archives(address, tars, labels, split)
+
+
+def _open_folder(address: str, given: Path, labels: Path | None, split: str) -> Source:
+    tars = _list_tars(given)
+    if tars and (given / MANIFEST).exists():
+        # A data set of ours: pictures in folders beside its shards are not its images.
+        return _open_archives(address, _of_split(tars, split, given), labels, split)
+    folder = find_split(given, split)
+    names = list(list_images(os.fspath(folder)))
+    if names:
+        beside = dict.fromkeys([folder, given, folder.absolute().parent])
+        return open_images(address, folder, names, labels, tuple(beside))
+    tars = _list_tars(folder) or tars
+    if not tars:
+        raise UserError(
+            f"{folder} holds no images; give a folder of class folders, a tar or WebDataset shards."
+        )
+    return _open_archives(address, _of_split(tars, split, folder), labels, split)
+
+
+def _open_archives(address: str, tars: list[Path], labels: Path | None, split: str) -> Source:
+    if not are_shards(tars):
+        return open_tars(address, tars, split, labels)
+    if labels is not None:
+        raise UserError(f"{address} holds shards, which say the labels; leave out the label list {labels}.")
+    return open_shards(address, tars)
+
+
+def _list_tars(folder: Path) -> list[Path]:
+    names = (name for name in os.listdir(folder) if name.endswith(_TARS) and not name.startswith("."))
+    return [folder / name for name in sorted(names) if "devkit" not in name]
+
+
+def _of_split(tars: list[Path], split: str, folder: Path) -> list[Path]:
+    by_name = {tar.name: tar for tar in tars}
+    return [by_name[name] for name in choose_split(by_name, split, os.fspath(folder))]

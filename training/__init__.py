@@ -1,0 +1,1 @@
+"""What every trainer shares: the loop, its data, full-state checkpoints, resume, metric lines."""

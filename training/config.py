@@ -1,0 +1,51 @@
+"""What every training run can be told."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from basics.errors import UserError
+
+Schedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Length, speed and randomness of a training run. A trainer gives its own published defaults."""
+
+    epochs: int
+    """Passes over the training images."""
+    batch_size: int
+    """Images a step, over all devices together."""
+    lr: float
+    """Learning rate (at its highest)."""
+    image_size: int
+    """Side of the square crops, in pixels."""
+    weight_decay: float = 0.0
+    """As the optimiser defines it."""
+    schedule: Schedule = "constant"
+    """`cosine`: a linear warm-up, then half a cosine down to 0."""
+    warmup: float = 0.05
+    """Share of all steps that a `cosine` schedule warms up for."""
+    seed: int = 0
+    """Of weights, order and crops."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints within an epoch; every epoch ends in one as well."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `mps`."""
+    devices: int = 1
+    """How many of them (data parallel)."""
+    precision: str = "auto"
+    """`auto`, `fp32`, `tf32`, `bf16`, `fp64`."""
+    loaders: int = 0
+    """Loader processes a device; 0 decodes in the process."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "devices", "checkpoint_every", "image_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"The {name.replace('_', ' ')} is {getattr(self, name)}; give 1 or more.")
+        if not 0 < self.lr < float("inf"):
+            raise UserError(f"The learning rate is {self.lr}; give a number above 0.")
+        if self.schedule not in get_args(Schedule):
+            raise UserError(f"There is no schedule {self.schedule!r}; give one of {', '.join(get_args(Schedule))}.")
+        if self.batch_size % self.devices:
+            raise UserError(f"A batch of {self.batch_size} does not divide among {self.devices} devices.")

@@ -1,0 +1,99 @@
+"""Training images: decoding, random crops and order that depend on nothing but seed, epoch and place."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from sources.base import ImageRecord, Source
+from sources.decode import load_image
+from training.config import TrainingConfig
+
+Place = tuple[int, int]
+"""(epoch, index of the image)."""
+
+MARGIN = 9 / 8
+"""Images are brought to this multiple of the crop's side before a random crop."""
+CACHE_BYTES = 512 * 2**20
+"""Decoded images are kept in memory if all of them fit in this."""
+
+
+class TrainingImages(Dataset[tuple[Tensor, int]]):
+    """Labelled 8-bit images (3, size, size) of a source, optionally randomly cropped and flipped.
+
+    The randomness of an image is drawn from (seed, epoch, index), so loader processes and resumed runs see the same.
+    """
+
+    def __init__(
+        self, source: Source, image_size: int, *, augment: bool, seed: int = 0, records: Sequence[ImageRecord] | None = None
+    ) -> None:
+        self.source, self.image_size, self.augment, self.seed = source, image_size, augment, seed
+        self.records = source.records if records is None else records
+        self.stored_size = round(image_size * MARGIN) if augment else image_size
+        self._keep = len(self.records) * 3 * self.stored_size**2 <= CACHE_BYTES
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, place: Place) -> tuple[Tensor, int]:
+        epoch, index = place
+        image = self._decoded(index)
+        if self.augment:
+            image = self._varied(image, epoch, index)
+        return image, self.records[index].label
+
+    def _decoded(self, index: int) -> Tensor:
+        if index in self._kept:
+            return self._kept[index]
+        record = self.records[index]
+        image = load_image(self.source.read(record), record.name, self.stored_size)
+        if self._keep:
+            self._kept[index] = image
+        return image
+
+    def _varied(self, image_3SS: Tensor, epoch: int, index: int) -> Tensor:
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
+        free = self.stored_size - self.image_size + 1
+        top, left = torch.randint(free, (2,), generator=generator).tolist()
+        crop = image_3SS[:, top : top + self.image_size, left : left + self.image_size]
+        flip = bool(torch.randint(2, (), generator=generator))
+        return crop.flip(-1) if flip else crop
+
+
+def mixed_seed(*parts: int) -> int:
+    """Return one seed for a tuple of numbers; different tuples give unrelated streams."""
+    # hash() of a tuple of ints is the same in every Python process (only strings are salted).
+    return hash(parts) & (2**63 - 1)
+
+
+class EpochOrder(Sampler[list[Place]]):
+    """The batches of one epoch for one of several devices, from a given step on."""
+
+    def __init__(self, images: int, config: TrainingConfig, *, epoch: int, first_step: int, rank: int) -> None:
+        self.images, self.config, self.epoch, self.first_step, self.rank = images, config, epoch, first_step, rank
+
+    def __len__(self) -> int:
+        return steps_per_epoch(self.images, self.config) - self.first_step
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, self.epoch))
+        order = torch.randperm(self.images, generator=generator).tolist()
+        size = self.config.batch_size
+        for step in range(self.first_step, steps_per_epoch(self.images, self.config)):
+            batch = order[step * size : (step + 1) * size]
+            yield [(self.epoch, index) for index in batch[self.rank :: self.config.devices]]
+
+
+def steps_per_epoch(images: int, config: TrainingConfig) -> int:
+    """Return the steps of an epoch; a last batch that is not whole is left out (but at least one step is made)."""
+    return max(1, images // config.batch_size)
+
+
+def epoch_batches(
+    images: TrainingImages, config: TrainingConfig, *, epoch: int, first_step: int, rank: int
+) -> DataLoader[tuple[Tensor, int]]:
+    """Return the loader of one epoch's batches from `first_step` on."""
+    order = EpochOrder(len(images), config, epoch=epoch, first_step=first_step, rank=rank)
+    return DataLoader(images, batch_sampler=order, num_workers=config.loaders)

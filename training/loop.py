@@ -1,0 +1,208 @@
+"""The training loop under every trainer: epochs, checkpoints, resume, metric lines."""
+
+import json
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from basics.differences import differences
+from basics.errors import UserError, WorkError
+from basics.files import atomic_path, require_writable_folder, write_json, write_text
+from basics.progress import Advance, progress
+from networks.compute import Compute, choose_compute
+from training.config import TrainingConfig
+from training.data import TrainingImages, epoch_batches, mixed_seed, steps_per_epoch
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+SETTINGS = "settings.json"
+LOG_EVERY = 50
+
+_FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp64": "64-true"}
+
+
+class Task(Protocol):
+    """What one kind of training brings to the loop."""
+
+    module: nn.Module
+    """Everything that is trained or kept in the checkpoint."""
+
+    def optimizer(self, config: TrainingConfig) -> Optimizer:
+        """Return the optimiser of what is trained."""
+        ...
+
+    def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+        """Return the scalars to log; the one called `loss` is minimised. Images are in [0, 1]."""
+        ...
+
+    def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
+        """Validate, leave pictures and weights behind; return the scalars to log."""
+        ...
+
+
+def train(task: Task, images: TrainingImages, config: TrainingConfig, out: Path, facts: Mapping[str, Any]) -> None:
+    """Train `task` into the folder `out`; go on from its checkpoint if there is one.
+
+    On the CPU an interrupted and resumed run ends with the same bits as one that was not interrupted: order, crops
+    and dropout are functions of (seed, epoch, step), everything else is in the checkpoint.
+
+    Args:
+        task: what is trained and how.
+        images: the training images.
+        config: length, speed, randomness.
+        out: run folder.
+        facts: what else tells this run from another (data, weights); a folder with a run of other facts is refused.
+
+    Raises:
+        UserError: the folder holds another run, or cannot be written.
+        WorkError: the loss is no longer a number.
+    """
+    compute = choose_compute(config.device, config.precision)
+    require_writable_folder(out)
+    claim_folder(out, {"training": asdict(config), **facts})
+    fabric = Fabric(
+        accelerator=compute.device.type,
+        devices=config.devices,
+        strategy="ddp" if config.devices > 1 else "auto",
+        precision=_FABRIC_PRECISION[compute.precision],
+    )
+    fabric.launch()
+    with compute.kernels():
+        _Run(task, images, config, out, fabric, compute).to_the_end()
+
+
+def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
+    """Make `out` the folder of a run with these settings.
+
+    Raises:
+        UserError: it holds a run with other settings; the differences are listed.
+    """
+    path = out / SETTINGS
+    now = json.loads(json.dumps(settings))
+    if path.exists():
+        changed = differences(json.loads(path.read_text()), now)
+        if changed:
+            raise UserError(
+                f"The folder {out} holds another run ({'; '.join(changed)}); "
+                "give another --out, or --overwrite to start anew."
+            )
+        return
+    write_json(path, now)
+
+
+class _Run:
+    """One process's part of a training run."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 (the pieces of a run, each used)
+        self,
+        task: Task,
+        images: TrainingImages,
+        config: TrainingConfig,
+        out: Path,
+        fabric: Fabric,
+        compute: Compute,
+    ) -> None:
+        self.task, self.images, self.config, self.out = task, images, config, out
+        self.fabric, self.compute = fabric, compute
+        self.module, self.optimizer = fabric.setup(task.module, task.optimizer(config))
+        self.steps = steps_per_epoch(len(images), config)
+        self.state: dict[str, Any] = {"module": self.module, "optimizer": self.optimizer, "done": 0}
+        if (out / CHECKPOINT).exists():
+            fabric.load(out / CHECKPOINT, self.state)
+        if fabric.is_global_zero:
+            _drop_metrics_after(out / METRICS, self.state["done"])
+
+    def to_the_end(self) -> None:
+        total = self.steps * self.config.epochs
+        with progress("training", total, "steps", self.state["done"]) as advance:
+            while self.state["done"] < total:
+                self._epoch(self.state["done"] // self.steps, advance)
+
+    def _epoch(self, epoch: int, advance: Advance) -> None:
+        first_step = self.state["done"] % self.steps
+        batches = epoch_batches(
+            self.images, self.config, epoch=epoch, first_step=first_step, rank=self.fabric.global_rank
+        )
+        self.module.train()
+        self._steps(batches, epoch, advance)
+        if self.fabric.is_global_zero:
+            self._log(epoch, self.task.end_epoch(epoch + 1, self.compute))
+        self._save()
+
+    def _steps(self, batches: Iterable[Any], epoch: int, advance: Advance) -> None:
+        start, images = time.monotonic(), 0
+        for image_N3HW, label_N in batches:
+            scalars = self._step(image_N3HW, label_N)
+            self.state["done"] += 1
+            images += self.config.batch_size
+            last = self.state["done"] % self.steps == 0
+            save = not last and self.state["done"] % self.config.checkpoint_every == 0
+            if last or save or self.state["done"] % LOG_EVERY == 0:
+                values = self._checked(scalars)
+                rate = images / (time.monotonic() - start)
+                self._log(epoch, {**values, "images_per_second": round(rate, 1)})
+                advance(0, f"loss {values['loss']:.4f}")
+            advance()
+            if save:
+                self._save()
+
+    def _checked(self, scalars: Mapping[str, Tensor]) -> dict[str, float]:
+        """Fetch the scalars from the device; looked at before every checkpoint, so that none holds NaN."""
+        values = {name: float(value) for name, value in scalars.items()}
+        if not math.isfinite(values["loss"]):
+            raise WorkError(
+                f"The loss is {values['loss']} at step {self.state['done']}; the last good checkpoint is "
+                f"{self.out / CHECKPOINT}. Start anew with a lower --lr."
+            )
+        return values
+
+    def _step(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+        done = self.state["done"]
+        torch.manual_seed(mixed_seed(self.config.seed, done, self.fabric.global_rank))
+        factor = schedule_factor(self.config, done, self.steps * self.config.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * factor
+        image_N3HW, label_N = self.fabric.to_device(image_N3HW), self.fabric.to_device(label_N)
+        scalars = self.task.losses(self.module, image_N3HW.to(self.compute.dtype) / 255, label_N)
+        self.optimizer.zero_grad()
+        self.fabric.backward(scalars["loss"])
+        self.optimizer.step()
+        return {name: value.detach() for name, value in scalars.items()}
+
+    def _log(self, epoch: int, scalars: Mapping[str, float]) -> None:
+        if self.fabric.is_global_zero:
+            line = {"epoch": epoch + 1, "step": self.state["done"], **scalars}
+            with (self.out / METRICS).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _save(self) -> None:
+        path = self.out / CHECKPOINT
+        if self.fabric.is_global_zero:
+            with atomic_path(path) as temporary:
+                self.fabric.save(temporary, self.state)
+        self.fabric.barrier()
+
+
+def schedule_factor(config: TrainingConfig, step: int, total: int) -> float:
+    """Return the share of the highest learning rate that step number `step` (from 0) of `total` uses."""
+    if config.schedule == "constant":
+        return 1.0
+    warm = max(1, round(config.warmup * total))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def _drop_metrics_after(path: Path, done: int) -> None:
+    """Forget lines of steps that the checkpoint does not have: they are made again."""
+    if path.exists():
+        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= done]
+        write_text(path, "".join(f"{line}\n" for line in lines))
