@@ -54,9 +54,7 @@ class Ascent(Generic[Extra]):
     """The evaluation at the end, detached; the same object as `first` if there were no steps."""
 
 
-def ascend(
-    objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int
-) -> Ascent[Extra]:
+def ascend(objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int) -> Ascent[Extra]:
     """Climb `objective` for `steps` steps of `threat`.
 
     Costs steps + 1 forward and `steps` backward passes. Only the parameters get gradients: the networks inside the

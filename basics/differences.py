@@ -16,8 +16,9 @@ def _flatten(value: Any, path: str) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Return one `name: before -> now` line for every leaf in which two nested mappings differ."""
     old, new = _flatten(before, ""), _flatten(now, "")
-    lines = []
-    for name in sorted(old.keys() | new.keys()):
-        if name not in old or name not in new or old[name] != new[name]:
-            lines.append(f"{name}: {old.get(name, '(absent)')} -> {new.get(name, '(absent)')}")
-    return lines
+    absent = "(absent)"
+    return [
+        f"{name}: {old.get(name, absent)} -> {new.get(name, absent)}"
+        for name in sorted(old.keys() | new.keys())
+        if name not in old or name not in new or old[name] != new[name]
+    ]

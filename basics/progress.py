@@ -15,7 +15,9 @@ SECONDS_BETWEEN_LINES = 15.0
 class Advance(Protocol):
     """Reports that `amount` more is done; `detail` is shown behind the bar."""
 
-    def __call__(self, amount: int = 1, detail: str = "") -> None: ...
+    def __call__(self, amount: int = 1, detail: str = "") -> None:
+        """Report it."""
+        ...
 
 
 def say(message: str) -> None:

@@ -72,7 +72,19 @@ def build_decoder(kind: EncoderKind, width: float = 1.0) -> nn.Sequential:
             following = full if full == 3 else scaled(full, width)
             layers += _block(channels, following, doubled=doubled)
             channels, doubled = following, False
-    return nn.Sequential(*layers[:-1])
+    decoder = nn.Sequential(*layers[:-1])
+    _initialise(decoder)
+    return decoder
+
+
+def _initialise(decoder: nn.Sequential) -> None:
+    """Fresh weights under which signals keep their size, and whose first images are grey."""
+    *hidden, last = (layer for layer in decoder if isinstance(layer, nn.Conv2d))
+    for layer in hidden:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.constant_(layer.bias, 0.0)
+    nn.init.xavier_normal_(last.weight, gain=0.5)
+    nn.init.constant_(last.bias, 0.5)
 
 
 def _block(channels_in: int, channels_out: int, *, doubled: bool) -> list[nn.Module]:

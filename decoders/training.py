@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torchvision.utils import make_grid, save_image
 
+from basics.compute import Compute
 from basics.files import atomic_path
 from decoders.autoencoder import Autoencoder, save_autoencoder
 from networks.checkpoints import weights_checksum
-from networks.compute import Compute
 from training.config import TrainingConfig
 from training.data import TrainingImages
 from training.loop import train
@@ -39,7 +39,9 @@ def total_variation(image_N3HW: Tensor) -> Tensor:
 class DecoderTask:
     """Pixel MSE + 1e-8 * total variation of reconstructions; only the decoder learns."""
 
-    def __init__(self, module: Autoencoder, form: str, held_out: TrainingImages, out: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(
+        self, module: Autoencoder, form: str, held_out: TrainingImages, out: Path, facts: Mapping[str, Any]
+    ) -> None:
         self.module, self.form, self.held_out, self.out, self.facts = module, form, held_out, out, facts
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
@@ -74,13 +76,13 @@ class DecoderTask:
 
     @torch.no_grad()
     def _picture(self, epoch: int, compute: Compute) -> None:
-        spread = torch.linspace(0, len(self.held_out) - 1, _PICTURE_IMAGES).long().unique().tolist()
-        original = self._originals(spread, compute)
+        chosen = torch.linspace(0, len(self.held_out) - 1, _PICTURE_IMAGES).long().tolist()
+        original = self._originals(sorted(set(chosen)), compute)
         rows = torch.cat((original, self.module(original).clamp(0, 1)))
         path = self.out / PICTURE_FOLDER / f"epoch-{epoch:04d}.png"
         path.parent.mkdir(exist_ok=True)
         with atomic_path(path) as temporary:
-            save_image(make_grid(rows, nrow=len(spread)), temporary, format="png")
+            save_image(make_grid(rows, nrow=len(original)), temporary, format="png")
 
     def _originals(self, indices: range | list[int], compute: Compute) -> Tensor:
         images = torch.stack([self.held_out[0, index][0] for index in indices])
@@ -91,6 +93,7 @@ def train_decoder(  # noqa: PLR0913 (what, on what, tried on what, how, where to
     module: Autoencoder,
     form: str,
     images: TrainingImages,
+    *,
     held_out: TrainingImages,
     config: TrainingConfig,
     out: Path,

@@ -9,6 +9,9 @@ from basics.errors import UserError
 from networks.checkpoints import StateDict
 from networks.width import scaled
 
+_SMALLEST_FEATURE_SIDE = 2
+"""Reflection padding needs a neighbour."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderKind:
@@ -34,6 +37,19 @@ class EncoderKind:
     """Published state dict (any accepted form) -> the network's own state dict, and the form's name.
 
     Raises UserError if the form is unknown."""
+
+    def require_size(self, image_size: int) -> None:
+        """Refuse an image side that the encoder cannot halve evenly, or that is too small for its padding.
+
+        Raises:
+            UserError: see above.
+        """
+        least = _SMALLEST_FEATURE_SIDE * self.reduction
+        if image_size % self.reduction or image_size < least:
+            raise UserError(
+                f"The image size is {image_size}, but the encoder {self.name} needs a multiple of "
+                f"{self.reduction}, at least {least}; the published size is 256."
+            )
 
     def width_of(self, state: StateDict) -> float:
         """Return the width of a converted state dict, read off its last convolution."""

@@ -55,8 +55,14 @@ class Classifier:
         }
 
 
-def build_network(name: str, classes: int, width: float = 1.0) -> nn.Module:
+def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -> nn.Module:
     """Build a torchvision classification network with fresh weights from torch's global generator.
+
+    Args:
+        name: torchvision name.
+        classes: number of outputs.
+        width: factor of all channels, see `networks.width`.
+        options: passed on to torchvision (`dropout`, `zero_init_residual`, ...).
 
     Raises:
         UserError: torchvision has no such network.
@@ -66,7 +72,7 @@ def build_network(name: str, classes: int, width: float = 1.0) -> nn.Module:
         near = ", ".join(known[:4])
         raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. vgg19, resnet50, {near}.")
     extra = {"init_weights": True} if name in {"inception_v3", "googlenet"} else {}
-    network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra)
+    network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra, **options)
     return narrow(network, width)
 
 
@@ -97,7 +103,9 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
         if weights.startswith(SEED_PREFIX):
             network = build_network(name, classes, width)
         else:
-            state = _published_state(name) if weights == PUBLISHED else read_weights(Path(weights))
+            state = (
+                published_state(name, "--classifier-weights") if weights == PUBLISHED else read_weights(Path(weights))
+            )
             found = _outputs(state, classes)
             if found != classes:
                 raise UserError(
@@ -143,18 +151,22 @@ def _outputs(state: StateDict, default: int) -> int:
     return matrices[-1].shape[0] if matrices else default
 
 
-def _published_state(name: str) -> StateDict:
+def published_state(name: str, option: str) -> StateDict:
+    """Return torchvision's first published weights of a network, downloaded once.
+
+    Raises:
+        UserError: there are none, or they could not be downloaded; `option` is how a user gives a file instead.
+    """
     try:
         # The first weights in torchvision's list are the ones of the papers (ResNet-50: 76.1, not the newer recipe).
         weights = next(iter(get_model_weights(name)))
         return dict(weights.get_state_dict(progress=True, check_hash=True))
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
-            f"The published weights of {name} could not be downloaded ({error}); "
-            "give a file with --classifier-weights."
+            f"The published weights of {name} could not be downloaded ({error}); give a file with {option}."
         ) from error
     except (StopIteration, ValueError) as error:
-        raise UserError(f"torchvision publishes no weights of {name}; give a file with --classifier-weights.") from error
+        raise UserError(f"torchvision publishes no weights of {name}; give a file with {option}.") from error
 
 
 def save_classifier(path: Path, name: str, network: nn.Module, classes: int, width: float, **facts: Any) -> None:

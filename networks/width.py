@@ -59,8 +59,15 @@ def _narrow_layer(layer: nn.Module, width: float, *, keep_outputs: bool) -> nn.M
             nn.init.zeros_(new.bias)
         return new
     if isinstance(layer, nn.BatchNorm2d):
-        return nn.BatchNorm2d(scaled(layer.num_features, width), eps=layer.eps, momentum=layer.momentum)
+        norm = nn.BatchNorm2d(scaled(layer.num_features, width), eps=layer.eps, momentum=layer.momentum)
+        # Fresh batch norm is constant: 1, or 0 where a network starts its residual branches closed.
+        nn.init.constant_(norm.weight, layer.weight[0].item())
+        return norm
     if isinstance(layer, nn.Linear):
-        outputs = layer.out_features if keep_outputs else scaled(layer.out_features, width)
-        return nn.Linear(scaled(layer.in_features, width), outputs)
+        if keep_outputs:
+            return nn.Linear(scaled(layer.in_features, width), layer.out_features)
+        hidden = nn.Linear(scaled(layer.in_features, width), scaled(layer.out_features, width))
+        nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
+        nn.init.zeros_(hidden.bias)
+        return hidden
     return None

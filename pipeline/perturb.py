@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from attacks.ascent import Evaluation, Parameters, ascend
 from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, shift_statistics
+from basics.compute import Compute
 from decoders.autoencoder import Autoencoder
-from networks.compute import Compute
 
 PIXEL_MAXIMUM = 255
 
@@ -50,19 +50,21 @@ class PerturbedBatch:
 class Perturber:
     """An autoencoder and the classifier that it is turned against, ready on a device."""
 
-    def __init__(self, autoencoder: Autoencoder, classifier: nn.Module, config: AdvBNConfig, compute: Compute) -> None:
-        self.config, self.compute = config, compute
+    def __init__(self, autoencoder: Autoencoder, classifier: nn.Module, compute: Compute) -> None:
+        self.compute = compute
         # channels_last is the layout that convolutions are fastest in, on CPUs and on GPUs.
-        place = {"device": compute.device, "dtype": compute.dtype, "memory_format": torch.channels_last}
-        self.autoencoder = autoencoder.to(**place).eval().requires_grad_(False)
-        self.classifier = classifier.to(**place).eval().requires_grad_(False)
+        for network in (autoencoder, classifier):
+            network.to(compute.device, compute.dtype).to(memory_format=torch.channels_last)
+            network.eval().requires_grad_(False)
+        self.autoencoder, self.classifier = autoencoder, classifier
 
-    def __call__(self, image_N3HW: Tensor, label_N: Tensor) -> PerturbedBatch:
+    def __call__(self, image_N3HW: Tensor, label_N: Tensor, attack: AdvBNConfig) -> PerturbedBatch:
         """Perturb one batch.
 
         Args:
             image_N3HW: 8-bit originals.
             label_N: their true labels.
+            attack: strength of the perturbation.
 
         The statistics are those of this batch as it is: an image's result depends on its neighbours.
         """
@@ -73,7 +75,7 @@ class Perturber:
             feat = self.autoencoder.encoder(original)
             # Statistics and deltas stay in full precision, also when autocast made the features bf16.
             feat = feat.to(self.compute.dtype)
-            threat = StatisticsThreat(self.config, channel_means(feat))
+            threat = StatisticsThreat(attack, channel_means(feat))
 
             def objective(deltas: Parameters) -> Evaluation[Decoded]:
                 rectified = self.autoencoder.kind.rectified
@@ -83,7 +85,7 @@ class Perturber:
                 loss_N = F.cross_entropy(logits, label_N, reduction="none")
                 return Evaluation(loss_N, Decoded(decoded.detach(), logits.detach()))
 
-            ascent = ascend(objective, threat, self.config.steps)
+            ascent = ascend(objective, threat, attack.steps)
         first, last = ascent.first.extra, ascent.last.extra
         delta_mean, delta_std = (delta.flatten().double().cpu() for delta in ascent.parameters)
         return PerturbedBatch(

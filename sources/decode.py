@@ -11,13 +11,15 @@ import warnings
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torchvision.transforms import functional
 
 from basics.errors import WorkError
 
 _ELONGATED_LIMIT = 2**27
 """Pixels that an image may have after resizing (384 MiB): a thin strip of a few bytes can have billions."""
+_PILLOW = r"PIL\."
+"""The modules whose warnings are ignored, as a pattern."""
 
 
 class BrokenImageError(WorkError):
@@ -44,7 +46,7 @@ def decode_rgb(content: bytes, name: str) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:
-        # Pillow's plug-ins raise nearly anything on bad bytes: OSError, SyntaxError, struct.error, KeyError...
+        # Pillow's plug-ins raise nearly anything on bad bytes: OSError, SyntaxError, struct.error, KeyError.
         raise BrokenImageError(f"The image {name} is broken: {_reason(error)}.") from error
 
 
@@ -90,10 +92,7 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=_PILLOW)
 
 
-_PILLOW = r"PIL\."
-
-
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
     return str(error).rstrip(".") or type(error).__name__

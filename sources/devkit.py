@@ -55,9 +55,7 @@ def _folder_files(folder: Path) -> tuple[bytes, bytes]:
     for data in (folder, folder / "data", folder / _NAMES[0] / "data"):
         if (data / GROUND_TRUTH).is_file():
             return (data / GROUND_TRUTH).read_bytes(), (data / _META).read_bytes()
-    raise UserError(
-        f"The folder {folder} is no ILSVRC2012 devkit: it has no data/{GROUND_TRUTH}; give another."
-    )
+    raise UserError(f"The folder {folder} is no ILSVRC2012 devkit: it has no data/{GROUND_TRUTH}; give another.")
 
 
 def _archive_files(archive: Path) -> tuple[bytes, bytes]:
@@ -86,8 +84,6 @@ def _parse_meta(content: bytes, path: Path) -> dict[str, str]:
         synsets = loadmat(io.BytesIO(content), squeeze_me=True)["synsets"]
         pairs = [(str(int(synset["ILSVRC2012_ID"])), str(synset["WNID"])) for synset in synsets]
     except Exception as error:  # SciPy raises nearly anything on a damaged file
-        raise UserError(
-            f"{_META} of the devkit {path} cannot be read ({error}); download it again."
-        ) from error
+        raise UserError(f"{_META} of the devkit {path} cannot be read ({error}); download it again.") from error
     # The IDs above 1000 are inner nodes of the class tree, which no image has.
     return {number: wnid for number, wnid in pairs if wnid in imagenet_index()}

@@ -29,7 +29,7 @@ DEFAULT_SIZE = 64
 MIN_SIZE = 16
 """Below this the shapes cannot be told apart."""
 PER_CLASS = {"train": 200, "val": 42}
-"""Images of each class by split. 12 x 42 is 15 batches of 32 and an odd last one of 24: ImageNet has one too."""
+"""Images of each class by split. 12 x 42 is 15 batches of 32 and an odd last one of 24, as ImageNet's."""
 
 Points = list[tuple[float, float]]
 Layers = list[tuple[Points, int]]
@@ -104,8 +104,8 @@ _PALETTES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("#5f0f40", "#0f4c5c", "#7f2d0b"), ("#fbb13c", "#f7d1a1", "#d0f4de")),
     (("#283618", "#5f4b1b", "#1b4965"), ("#bee9e8", "#dda15e", "#f6f4d2")),
 )
-"""Dark and light colours that go together. One side fills the shape and the other the ground, either way round,
-so a shape can always be seen and no brightness belongs to a class."""
+"""Dark and light colours that go together. One side fills the shape and the other the ground, either way:
+a shape can always be seen, and no brightness belongs to a class."""
 
 
 def _grid(side: int, rng: np.random.Generator) -> tuple[Plane, Plane]:
@@ -125,25 +125,26 @@ def _plain(side: int, _: np.random.Generator) -> Plane:
 def _stripes(side: int, rng: np.random.Generator) -> Plane:
     x, _ = _grid(side, rng)
     period = rng.uniform(0.10, 0.22)
-    return (x % period < rng.uniform(0.35, 0.6) * period).astype(np.float32)
+    return np.asarray(x % period < rng.uniform(0.35, 0.6) * period, np.float32)
 
 
 def _checker(side: int, rng: np.random.Generator) -> Plane:
     x, y = _grid(side, rng)
     edge = rng.uniform(0.08, 0.16)
-    return ((np.floor(x / edge) + np.floor(y / edge)) % 2).astype(np.float32)
+    return np.asarray((np.floor(x / edge) + np.floor(y / edge)) % 2, np.float32)
 
 
 def _dots(side: int, rng: np.random.Generator) -> Plane:
     x, y = _grid(side, rng)
     pitch = rng.uniform(0.12, 0.2)
     radius = rng.uniform(0.25, 0.36)
-    return ((x / pitch % 1 - 0.5) ** 2 + (y / pitch % 1 - 0.5) ** 2 < radius**2).astype(np.float32)
+    inside = (x / pitch % 1 - 0.5) ** 2 + (y / pitch % 1 - 0.5) ** 2 < radius**2
+    return np.asarray(inside, np.float32)
 
 
 def _gradient(side: int, rng: np.random.Generator) -> Plane:
     x, _ = _grid(side, rng)
-    return (x - x.min()) / (x.max() - x.min())
+    return np.asarray((x - x.min()) / (x.max() - x.min()), np.float32)
 
 
 def _noise(side: int, rng: np.random.Generator) -> Plane:
@@ -321,9 +322,7 @@ def _claim(out: Path, facts: dict[str, Any], planned: set[str]) -> None:
     if not world.exists():
         write_json(world, facts)
     elif _read_facts(world) != facts:
-        raise UserError(
-            f"The folder {out} holds a world with another seed, size or version; give another with --out."
-        )
+        raise UserError(f"The folder {out} holds a world of another seed or size; give another with --out.")
 
 
 def _read_facts(world: Path) -> object:

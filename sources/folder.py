@@ -85,12 +85,8 @@ def open_images(
         table, classes = label_folders(nested, str(folder))
         return FolderSource(address, folder, table, classes)
     if nested:
-        raise UserError(
-            f"{folder} has class folders, which say the labels; leave out the label list {labels}."
-        )
-    return FolderSource(
-        address, folder, label_flat(names, labels, str(folder), beside), imagenet_map(), flat=True
-    )
+        raise UserError(f"{folder} has class folders, which say the labels; leave out the label list {labels}.")
+    return FolderSource(address, folder, label_flat(names, labels, str(folder), beside), imagenet_map(), flat=True)
 
 
 def find_split(folder: Path, split: str) -> Path:
@@ -107,9 +103,7 @@ def find_split(folder: Path, split: str) -> Path:
         return folder
     chosen = [name for name in splits if same_split(name, split)]
     if not chosen:
-        raise UserError(
-            f"{folder} has no folder named {split}, but {', '.join(sorted(splits))}; give another --split."
-        )
+        raise UserError(f"{folder} has no folder named {split}, but {', '.join(sorted(splits))}; give another --split.")
     # `val` itself goes before a synonym beside it.
     return folder / (split if split in chosen else min(chosen))
 

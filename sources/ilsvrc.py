@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from basics.errors import UserError
 from sources.classes import imagenet_index, imagenet_map
 from sources.devkit import GROUND_TRUTH, find_devkit, is_devkit, read_devkit
-from sources.names import VALIDATION_FILE
+from sources.names import VALIDATION_FILE, is_image
 from sources.storage import read_text
 
 _FORMS = (
@@ -24,9 +24,7 @@ class _LabelList:
     """ImageNet index of each file in file-name order."""
 
 
-def label_flat(
-    files: Sequence[str], labels: Path | None, where: str, beside: Sequence[Path] = ()
-) -> dict[str, int]:
+def label_flat(files: Sequence[str], labels: Path | None, where: str, beside: Sequence[Path] = ()) -> dict[str, int]:
     """Label the images of a flat folder.
 
     A list without names belongs to the files by the number in `ILSVRC2012_val_00000001.JPEG`, so that it also
@@ -46,13 +44,9 @@ def label_flat(
     """
     labels = labels or find_devkit(beside)
     if labels is None:
-        raise UserError(
-            f"{where} holds images but no class folders; give their classes with --labels ({_FORMS})."
-        )
+        raise UserError(f"{where} holds images but no class folders; give their classes with --labels ({_FORMS}).")
     table = _read_labels(labels)
-    found = (
-        _match_lines(files, table.by_line, labels) if table.by_line else _match_names(files, table.by_name)
-    )
+    found = _match_lines(files, table.by_line, labels) if table.by_line else _match_names(files, table.by_name)
     missing = [file for file in files if file not in found]
     if missing:
         raise UserError(
@@ -97,7 +91,7 @@ def _read_labels(path: Path) -> _LabelList:
 def _parse_labels(text: str, path: Path) -> _LabelList:
     table = _LabelList()
     rows = [(number, _split(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if rows and "," in text.partition("\n")[0] and _label(rows[0][1][-1]) is None:
+    if rows and _is_header(rows[0][1]):
         rows = rows[1:]
     if not rows:
         raise UserError(f"The label list {path} is empty; give {_FORMS}.")
@@ -105,18 +99,18 @@ def _parse_labels(text: str, path: Path) -> _LabelList:
     for number, fields in rows:
         label = _label(fields[-1])
         if label is None or len(fields) != width:
-            raise UserError(
-                f"Line {number} of the label list {path} is wrong ({' '.join(fields)}); give {_FORMS}."
-            )
+            raise UserError(f"Line {number} of the label list {path} is wrong ({' '.join(fields)}); give {_FORMS}.")
         if width == 1:
             table.by_line.append(label)
         elif fields[0] in table.by_name:
-            raise UserError(
-                f"Line {number} of the label list {path} names {fields[0]} again; delete one line."
-            )
+            raise UserError(f"Line {number} of the label list {path} names {fields[0]} again; delete one line.")
         else:
             table.by_name[fields[0]] = label
     return table
+
+
+def _is_header(fields: list[str]) -> bool:
+    return len(fields) == 2 and not is_image(fields[0]) and not any(char.isdigit() for char in fields[1])
 
 
 def _split(line: str) -> list[str]:

@@ -62,20 +62,16 @@ def strip_parents(names: Sequence[str], split: str, where: str) -> dict[str, str
         return paths
     chosen = {top for top in tops if same_split(top, split)}
     if not chosen:
-        raise UserError(
-            f"{where} has no folder named {split}, but {', '.join(sorted(tops))}; give another --split."
-        )
+        raise UserError(f"{where} has no folder named {split}, but {', '.join(sorted(tops))}; give another --split.")
     prefix = (split if split in chosen else min(chosen)) + "/"
     return {short.removeprefix(prefix): name for short, name in paths.items() if short.startswith(prefix)}
 
 
 def _shared_parent(paths: Collection[str]) -> str | None:
-    """Return `<folder>/` if all paths start with it, have another folder after it, and it is no class or split."""
+    """Return `<folder>/` if all paths start with it, none ends there, and it is no class or split."""
     first = next(iter(paths), "")
     top = first.partition("/")[0]
     if top in imagenet_index() or canonical_split(top):
         return None
     prefix = top + "/"
-    return (
-        prefix if paths and all(path.startswith(prefix) and path.count("/") > 1 for path in paths) else None
-    )
+    return prefix if paths and all(path.startswith(prefix) and path.count("/") > 1 for path in paths) else None

@@ -22,7 +22,7 @@ def is_image(name: str) -> bool:
 
 
 def is_hidden(path: str) -> bool:
-    """Tell whether any part of a path starts with a dot: `.DS_Store`, `._x.jpg`, `.ipynb_checkpoints/x.jpg`."""
+    """Tell whether any part of a path starts with a dot: `.DS_Store`, `._x.jpg`, `.git/x.jpg`."""
     return path.startswith(".") or "/." in path
 
 
@@ -35,9 +35,7 @@ def canonical_split(word: str) -> str | None:
 
 def same_split(word: str, split: str) -> bool:
     """Tell whether a folder's name is the name of a split, or a synonym such as `validation` for `val`."""
-    return word == split or (
-        canonical_split(word) is not None and canonical_split(word) == canonical_split(split)
-    )
+    return word == split or (canonical_split(word) is not None and canonical_split(word) == canonical_split(split))
 
 
 def choose_split(file_names: Iterable[str], split: str, where: str) -> list[str]:

@@ -82,9 +82,7 @@ def _open_path(address: str, path: Path, labels: Path | None, split: str) -> Sou
     if tars == [path]:
         raise UserError(f"{path} does not exist; check the path.")
     if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]})."
-        )
+        raise UserError(f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]}).")
     return _open_archives(address, tars, labels, split)
 
 
@@ -100,9 +98,7 @@ def _open_folder(address: str, given: Path, labels: Path | None, split: str) -> 
         return open_images(address, folder, names, labels, tuple(beside))
     tars = _list_tars(folder) or tars
     if not tars:
-        raise UserError(
-            f"{folder} holds no images; give a folder of class folders, a tar or WebDataset shards."
-        )
+        raise UserError(f"{folder} holds no images; give a folder of class folders, a tar or WebDataset shards.")
     return _open_archives(address, _of_split(tars, split, folder), labels, split)
 
 
@@ -115,8 +111,8 @@ def _open_archives(address: str, tars: list[Path], labels: Path | None, split: s
 
 
 def _list_tars(folder: Path) -> list[Path]:
-    names = (name for name in os.listdir(folder) if name.endswith(_TARS) and not name.startswith("."))
-    return [folder / name for name in sorted(names) if "devkit" not in name]
+    tars = (path for path in folder.iterdir() if path.name.endswith(_TARS) and not path.name.startswith("."))
+    return sorted(tar for tar in tars if "devkit" not in tar.name)
 
 
 def _of_split(tars: list[Path], split: str, folder: Path) -> list[Path]:

@@ -1,10 +1,12 @@
 """WebDataset shards: tars of samples, whose files share the part of their names before the first dot."""
 
 import json
+import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +20,7 @@ from sources.tarball import Location, TarSource, scan_tars
 
 MANIFEST = "manifest.json"
 _IMAGES = frozenset(extension[1:] for extension in IMG_EXTENSIONS)
+_WNID_FIELD = re.compile(rb'"wnid"\s*:\s*"(n\d{8})"')
 _PROBED = 100
 """Members looked at to tell shards from class folders; the files of a sample stand together."""
 
@@ -69,15 +72,9 @@ def open_shards(address: str, shards: Sequence[Path]) -> TarSource:
     if not files:
         raise UserError(f"{address} holds no sample with an image and a label; give other shards.")
     if classes is None:
-        classes = (
-            imagenet_map()
-            if agree
-            else ClassMap(names=tuple(map(str, range(max(labels) + 1))), imagenet=False)
-        )
+        classes = imagenet_map() if agree else ClassMap(names=tuple(map(str, range(max(labels) + 1))), imagenet=False)
     if max(labels) >= classes.count:
-        raise UserError(
-            f"{address} has the label {max(labels)}, but {manifest} names {classes.count} classes."
-        )
+        raise UserError(f"{address} has the label {max(labels)}, but {manifest} names {classes.count} classes.")
     names = _record_names(files, [classes.names[label] for label in labels], locations, shards)
     check_printable(names, address)
     return TarSource(
@@ -100,18 +97,13 @@ def _declared_classes(manifest: Path) -> ClassMap | None:
             return None
         return ClassMap(names=tuple(map(str, declared["names"])), imagenet=bool(declared["imagenet"]))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"The manifest {manifest} is damaged or no manifest; restore or remove it."
-        ) from error
+        raise UserError(f"The manifest {manifest} is damaged or no manifest; restore or remove it.") from error
 
 
 def _samples(shards: Sequence[Path], *, want_wnid: bool) -> Iterator[_Sample]:
-    for (number, key), group in groupby(
-        scan_tars(shards), key=lambda item: (item[0], _split(item[2].name)[0])
-    ):
-        files: dict[str, tuple[RandomFile, Member]] = {}
-        for _, file, member in group:
-            files[_split(member.name)[1]] = file, member
+    entries = ((number, *_split(member.name), file, member) for number, file, member in scan_tars(shards))
+    for (number, key), group in groupby(entries, key=itemgetter(0, 1)):
+        files = {extension: (file, member) for _, _, extension, file, member in group}
         images = files.keys() & _IMAGES
         if not images and "cls" not in files:
             continue  # a README, a `__meta__` entry: no sample
@@ -128,7 +120,7 @@ def _samples(shards: Sequence[Path], *, want_wnid: bool) -> Iterator[_Sample]:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return key and extension as WebDataset does: at the first dot of the file name; extensions in lower case."""
+    """Return key and lower-case extension of a name, split at its first dot as WebDataset does."""
     folder, slash, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
     return folder + slash + stem, extension.lower()
@@ -142,23 +134,16 @@ def _content(entry: tuple[RandomFile, Member]) -> bytes:
 def _label(content: bytes, key: str, shard: Path) -> int:
     text = content.strip()
     if not text.isdigit():
-        raise UserError(
-            f"The cls of the sample {key} in {shard} is not a class index ({text[:20]!r}); mend it."
-        )
+        raise UserError(f"The cls of the sample {key} in {shard} is not a class index ({text[:20]!r}); mend it.")
     return int(text)
 
 
 def _wnid(content: bytes) -> str | None:
-    try:
-        wnid = json.loads(content).get("wnid")
-    except (ValueError, AttributeError):
-        return None
-    return wnid if isinstance(wnid, str) else None
+    found = _WNID_FIELD.search(content)  # several times faster than parsing the JSON, and there are millions
+    return found[1].decode() if found else None
 
 
-def _record_names(
-    files: list[str], classes: list[str], locations: list[Location], shards: Sequence[Path]
-) -> list[str]:
+def _record_names(files: list[str], classes: list[str], locations: list[Location], shards: Sequence[Path]) -> list[str]:
     names = [f"{folder}/{file}" for folder, file in zip(classes, files, strict=True)]
     if len(set(names)) == len(names):
         return names

@@ -86,9 +86,11 @@ def local_path(address: str | os.PathLike[str]) -> Path:
     """Return the local path that an address names: a path, with `~` for the home folder, or a file:// URL.
 
     Raises:
-        UserError: it lies on another file system.
+        UserError: it is empty or lies on another file system.
     """
     text = os.fspath(address)
+    if not text:
+        raise UserError("The address is empty; give a path.")
     if text.startswith("file://"):
         return Path(unquote(urlsplit(text).path))
     if "://" in text:
@@ -111,8 +113,6 @@ def read_text(path: Path, what: str) -> str:
     except FileNotFoundError as error:
         raise UserError(f"The {what} {path} does not exist; check the path.") from error
     except OSError as error:
-        raise UserError(
-            f"The {what} {path} cannot be read ({error.strerror}); check its permissions."
-        ) from error
+        raise UserError(f"The {what} {path} cannot be read ({error.strerror}); check its permissions.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"The {what} {path} is not UTF-8 text; give a text file.") from error

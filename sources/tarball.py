@@ -82,7 +82,7 @@ def scan_tars(tars: Sequence[Path]) -> Iterator[tuple[int, RandomFile, Member]]:
     """Yield each member of each tar with the tar's number and open file, without hidden ones.
 
     Raises:
-        UserError: one is missing, unreadable or no tar, or gzipped ones are too large for the memory.
+        UserError: one is unreadable or no tar, or gzipped ones are too large for the memory.
     """
     held = 0
     for number, path in enumerate(tars):
@@ -95,9 +95,7 @@ def scan_tars(tars: Sequence[Path]) -> Iterator[tuple[int, RandomFile, Member]]:
                 if not is_hidden(member.name):
                     yield number, file, member
         except TarFormatError as error:
-            raise UserError(f"{path} {error}; give a whole tar, uncompressed or gzipped.") from error
-        except FileNotFoundError as error:
-            raise UserError(f"{path} does not exist; check the path.") from error
+            raise UserError(f"{path} {error}.") from error
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror or error}); check it.") from error
 
@@ -119,28 +117,22 @@ def open_tars(address: str, tars: Sequence[Path], split: str, labels: Path | Non
         if is_image(name):
             # Within one tar the last of a name counts, as when it is unpacked.
             if name in locations and locations[name].tar != number:
-                raise UserError(
-                    f"{tars[number]} holds {name}, as {tars[locations[name].tar]} does; take one away."
-                )
+                raise UserError(f"{tars[number]} holds {name}, as {tars[locations[name].tar]} does; take one away.")
             locations[name] = Location(number, offset, size)
     if not locations:
         raise UserError(f"{address} holds no image; give a tar of class folders or WebDataset shards.")
     check_printable(locations, address)
-    flat = all("/" not in name for name in locations)
-    if flat or labels is not None:
+    nested = [name for name in locations if "/" in name]
+    if not nested or labels is not None:
         return _open_flat(address, tars, locations, labels)
-    paths = strip_parents(list(locations), split, address)
+    paths = strip_parents(nested, split, address)
     table, classes = label_folders([path for path in paths if "/" in path], address)
     return TarSource(address, tars, table, {path: locations[paths[path]] for path in table}, classes)
 
 
-def _open_flat(
-    address: str, tars: Sequence[Path], locations: dict[str, Location], labels: Path | None
-) -> TarSource:
+def _open_flat(address: str, tars: Sequence[Path], locations: dict[str, Location], labels: Path | None) -> TarSource:
     if len({name.rpartition("/")[0] for name in locations}) > 1:
-        raise UserError(
-            f"{address} has class folders, which say the labels; leave out the label list {labels}."
-        )
+        raise UserError(f"{address} has class folders, which say the labels; leave out the label list {labels}.")
     by_file = {name.rpartition("/")[2]: location for name, location in locations.items()}
     table = label_flat(list(by_file), labels, address, [tars[0].parent])
     places = {name: by_file[name.rpartition("/")[2]] for name in table}

@@ -1,10 +1,11 @@
-"""Training images: decoding, random crops and order that depend on nothing but seed, epoch and place."""
+"""Training images: decoding, random shifts and order that depend on nothing but seed, epoch and place."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import functional
 
 from sources.base import ImageRecord, Source
 from sources.decode import load_image
@@ -13,25 +14,30 @@ from training.config import TrainingConfig
 Place = tuple[int, int]
 """(epoch, index of the image)."""
 
-MARGIN = 9 / 8
-"""Images are brought to this multiple of the crop's side before a random crop."""
+SHIFT = 1 / 16
+"""Images are shifted by up to this share of their side, their border mirrored."""
 CACHE_BYTES = 512 * 2**20
 """Decoded images are kept in memory if all of them fit in this."""
 
 
 class TrainingImages(Dataset[tuple[Tensor, int]]):
-    """Labelled 8-bit images (3, size, size) of a source, optionally randomly cropped and flipped.
+    """Labelled 8-bit images (3, size, size) of a source, optionally shifted and flipped at random.
 
     The randomness of an image is drawn from (seed, epoch, index), so loader processes and resumed runs see the same.
     """
 
     def __init__(
-        self, source: Source, image_size: int, *, augment: bool, seed: int = 0, records: Sequence[ImageRecord] | None = None
+        self,
+        source: Source,
+        image_size: int,
+        *,
+        augment: bool,
+        seed: int = 0,
+        records: Sequence[ImageRecord] | None = None,
     ) -> None:
         self.source, self.image_size, self.augment, self.seed = source, image_size, augment, seed
         self.records = source.records if records is None else records
-        self.stored_size = round(image_size * MARGIN) if augment else image_size
-        self._keep = len(self.records) * 3 * self.stored_size**2 <= CACHE_BYTES
+        self._keep = len(self.records) * 3 * image_size**2 <= CACHE_BYTES
         self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -48,16 +54,17 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         if index in self._kept:
             return self._kept[index]
         record = self.records[index]
-        image = load_image(self.source.read(record), record.name, self.stored_size)
+        image = load_image(self.source.read(record), record.name, self.image_size)
         if self._keep:
             self._kept[index] = image
         return image
 
     def _varied(self, image_3SS: Tensor, epoch: int, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
-        free = self.stored_size - self.image_size + 1
-        top, left = torch.randint(free, (2,), generator=generator).tolist()
-        crop = image_3SS[:, top : top + self.image_size, left : left + self.image_size]
+        shift = round(self.image_size * SHIFT)
+        top, left = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
+        wide = functional.pad(image_3SS, [shift], padding_mode="reflect")
+        crop = wide[:, top : top + self.image_size, left : left + self.image_size]
         flip = bool(torch.randint(2, (), generator=generator))
         return crop.flip(-1) if flip else crop
 
@@ -72,7 +79,13 @@ class EpochOrder(Sampler[list[Place]]):
     """The batches of one epoch for one of several devices, from a given step on."""
 
     def __init__(self, images: int, config: TrainingConfig, *, epoch: int, first_step: int, rank: int) -> None:
-        self.images, self.config, self.epoch, self.first_step, self.rank = images, config, epoch, first_step, rank
+        self.images, self.config, self.epoch, self.first_step, self.rank = (
+            images,
+            config,
+            epoch,
+            first_step,
+            rank,
+        )
 
     def __len__(self) -> int:
         return steps_per_epoch(self.images, self.config) - self.first_step

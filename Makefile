@@ -1,0 +1,41 @@
+# Every target sets up what it needs, on a machine with nothing but Python 3.11 or newer (and its venv module).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check docs clean
+
+help: ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/run.stamp ## the whole story on drawn images: train, perturb, score (5 minutes on two cores)
+	$(BIN)/advbn-gen demo --out demo
+
+test: .venv/dev.stamp ## all tests
+	$(BIN)/python -m pytest
+
+test-fast: .venv/dev.stamp ## the tests that take seconds
+	$(BIN)/python -m pytest -m "not slow"
+
+check: .venv/dev.stamp ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/dev.stamp ## generate the CLI page and build the documentation into site/
+	$(BIN)/python docs/generate_cli_page.py
+	$(BIN)/mkdocs build --strict --quiet
+
+clean: ## remove the environment and everything that was built
+	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/run.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/dev.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable ".[test,docs]"
+	touch $@

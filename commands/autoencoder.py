@@ -1,0 +1,107 @@
+"""`advbn-gen train-autoencoder` and `import-autoencoder`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from basics.progress import say
+from commands.options import (
+    FILE,
+    FOLDER,
+    encoder_option,
+    json_option,
+    overwrite_option,
+    print_result,
+    training_options,
+)
+
+
+@click.command(short_help="Train the decoder of a frozen encoder.")
+@encoder_option
+@click.option(
+    "--source",
+    envvar="ADVBN_SOURCE",
+    show_envvar=True,
+    help="Training images. [default: the embedded drawn world]",
+)
+@click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
+@click.option("--val", "held_out", help="Held-out images. [default: one in twenty of the source, at most 1,000]")
+@click.option(
+    "--encoder-weights",
+    metavar="F",
+    help="File, or seed:N for fresh weights (trials). [default: torchvision's published ones]",
+)
+@click.option("--image-size", type=int, help="Side of the crops. [default: 256; the drawn world: 64]")
+@click.option("--out", type=FOLDER, help="Run folder. [default: ./autoencoder-ENCODER]")
+@click.option("--schedule", type=click.Choice(["constant", "cosine"]), help="Of the learning rate. [default: constant]")
+@click.option("--checkpoint-every", type=int, help="Steps between two checkpoints in an epoch. [default: 500]")
+@click.option(
+    "--loaders",
+    type=int,
+    help="Decoding processes a device. [default: 0, or all cores less one for large sources]",
+)
+@training_options
+@overwrite_option
+@json_option
+def train_autoencoder(**options: Any) -> None:
+    """Train a decoder to invert a frozen encoder: pixel MSE + 1e-8 total variation, Adam 1e-4.
+
+    Given again, the same command goes on from its checkpoint. Leaves autoencoder.safetensors, metrics.jsonl and
+    reconstructions/epoch-*.png (originals above their reconstructions).
+
+    \b
+    Examples:
+      advbn-gen train-autoencoder --encoder vgg
+      advbn-gen train-autoencoder --encoder resnet --source ILSVRC2012/train --out autoencoder-resnet
+    """
+    from decoders.fitting import AutoencoderRequest, fit_autoencoder
+    from pipeline.sample import sample_request
+
+    given_options = {name: options[name] for name in _REQUEST_OPTIONS if options[name] is not None}
+    out = options["out"] or Path(f"autoencoder-{options['encoder']}")
+    training = {name: options[name] for name in _CONFIG_OPTIONS if options[name] is not None}
+    if options["source"] is None:
+        say("No --source: using the embedded drawn world.")
+        request = sample_request(options["encoder"], out, training, **given_options)
+    else:
+        request = AutoencoderRequest(encoder=options["encoder"], out=out, training=training, **given_options)
+    path, facts = fit_autoencoder(request, overwrite=options["overwrite"])
+    lines = [f"held-out PSNR {facts['held_out_psnr']:.1f} dB, MSE {facts['held_out_mse']:.5f}", str(path)]
+    print_result({"autoencoder": str(path), **facts}, lines, as_json=options["as_json"])
+
+
+_REQUEST_OPTIONS = ("source", "labels", "held_out", "encoder_weights", "width", "limit")
+_CONFIG_OPTIONS = (
+    "epochs", "batch_size", "lr", "seed", "image_size", "schedule", "checkpoint_every", "loaders",
+    "device", "devices", "precision",
+)  # fmt: skip
+
+
+@click.command(short_help="Published AdaIN files -> autoencoder.safetensors.")
+@encoder_option
+@click.option("--encoder-weights", type=FILE, required=True, help="vgg_normalised.pth, or a torchvision state dict.")
+@click.option("--decoder-weights", type=FILE, required=True, help="decoder.pth.")
+@click.option("--out", type=FILE, required=True, help="File to write.")
+@overwrite_option
+@json_option
+def import_autoencoder(  # noqa: PLR0913, PLR0917 (click passes every option)
+    encoder: str, encoder_weights: Path, decoder_weights: Path, out: Path, overwrite: bool, as_json: bool
+) -> None:
+    """Turn published encoder and decoder weights into one self-describing file; code in a pickle is never run.
+
+    \b
+    Example:
+      advbn-gen import-autoencoder --encoder vgg --encoder-weights vgg_normalised.pth \\
+        --decoder-weights decoder.pth --out autoencoder.safetensors
+    """
+    from basics.errors import UserError
+    from basics.files import require_writable_folder
+    from decoders.published import import_autoencoder as take_over
+
+    if out.exists() and not overwrite:
+        raise UserError(f"The file {out} is there already; give another --out, or --overwrite.")
+    require_writable_folder(out.absolute().parent)
+    module = take_over(encoder, encoder_weights, decoder_weights, out)
+    result = {"autoencoder": str(out), "encoder": encoder, "width": module.width}
+    print_result(result, [f"{encoder} autoencoder, width {module.width:g}: {out}"], as_json=as_json)

@@ -1,0 +1,71 @@
+"""`advbn-gen verify`, `info` and `export`: what can be done with a finished data set."""
+
+from pathlib import Path
+
+import click
+
+from basics.errors import WorkError
+from basics.progress import say
+from commands.options import FILE, FOLDER, json_option, print_result
+
+
+@click.command(short_help="Check every shard; --repair mends.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.option("--repair", "mend", is_flag=True, help="Make damaged parts again from source and weights.")
+@json_option
+def verify(folder: Path, mend: bool, as_json: bool) -> None:
+    """Reopen every shard of a data set: counts, checksums, members, labels, ledger.
+
+    \b
+    Example:
+      advbn-gen verify imagenet-advbn-vgg --repair
+    """
+    from pipeline.verify import repair
+    from pipeline.verify import verify as find_problems
+
+    problems = found = find_problems(folder)
+    if problems and mend:
+        for problem in problems:
+            say(f"repairing: {problem.text}")
+        repair(folder, problems)
+        problems = find_problems(folder)
+    texts = [problem.text for problem in problems]
+    repaired = [problem.text for problem in found] if mend and not problems else []
+    lines = texts or [f"{folder}: all right" + (f" after mending {len(repaired)} problems" if repaired else "")]
+    print_result({"ok": not problems, "problems": texts, "repaired": repaired}, lines, as_json=as_json)
+    if problems:
+        raise WorkError(f"{len(problems)} problems in {folder}; `advbn-gen verify --repair` makes damaged parts again.")
+
+
+@click.command(short_help="What a data set, checkpoint or ledger is.")
+@click.argument("path", metavar="PATH", type=FILE)
+@json_option
+def info(path: Path, as_json: bool) -> None:
+    """Tell what a data set, an autoencoder, a classifier or a ledger is and how it was made.
+
+    \b
+    Example:
+      advbn-gen info imagenet-advbn-vgg
+    """
+    from pipeline.info import describe
+
+    facts = describe(path)
+    width = max(len(name) for name in facts)
+    print_result(facts, [f"{name:{width}}  {value}" for name, value in facts.items()], as_json=as_json)
+
+
+@click.command(short_help="Shards -> a folder of class folders.")
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("out", metavar="OUT", type=FOLDER)
+@json_option
+def export(folder: Path, out: Path, as_json: bool) -> None:
+    """Unpack a data set into class folders (torchvision's ImageFolder); goes on if it was interrupted.
+
+    \b
+    Example:
+      advbn-gen export imagenet-advbn-vgg imagenet-advbn-vgg-images
+    """
+    from pipeline.export import export as unpack
+
+    images = unpack(folder, out)
+    print_result({"images": images, "out": str(out)}, [f"{images} images in {out}"], as_json=as_json)

@@ -1,0 +1,159 @@
+"""`advbn-gen imagenet-advbn`: the main job."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from basics.progress import say
+from commands.options import (
+    FILE,
+    FOLDER,
+    absolute,
+    compute_options,
+    encoder_option,
+    json_option,
+    overwrite_option,
+    print_result,
+)
+
+_SOURCE_VARIABLE = "ADVBN_SOURCE"
+
+
+@click.command(short_help="Make ImageNet-AdvBN shards from images.")
+@encoder_option
+@click.option(
+    "--source",
+    envvar=_SOURCE_VARIABLE,
+    show_envvar=True,
+    help="Folder, tar or shards of labelled images. [default: the embedded drawn world]",
+)
+@click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
+@click.option("--order", type=FILE, help="Text file that names the images in another order, one a line.")
+@click.option("--autoencoder", type=FILE, help="autoencoder.safetensors. [the drawn world has its own]")
+@click.option(
+    "--classifier",
+    metavar="NAME",
+    help="torchvision name of the attacked classifier. [default: vgg19 or resnet50, after the encoder]",
+)
+@click.option(
+    "--classifier-weights",
+    metavar="F",
+    help="File, or seed:N for fresh weights (trials). [default: torchvision's published ones]",
+)
+@click.option("--out", type=FOLDER, help="Data-set folder. [default: ./imagenet-advbn-ENCODER]")
+@click.option(
+    "--eps",
+    type=float,
+    default=1.1,
+    show_default=True,
+    help="Radius of the ball around 1 for each multiplier.",
+)
+@click.option("--steps", type=int, default=6, show_default=True, help="Ascent steps.")
+@click.option("--step-size", type=float, default=0.2, show_default=True, help="Length of a step.")
+@click.option("--batch-size", type=int, default=32, show_default=True, help="Images perturbed together.")
+@click.option("--image-size", type=int, help="Side of the images. [default: 256; the drawn world: 64]")
+@click.option("--batches-per-shard", type=int, default=49, show_default=True, help="49 x 32 = 1,568 samples a shard.")
+@click.option("--limit", type=int, help="Only the first N images.")
+@click.option("--split", default="val", show_default=True, help="Split to read, and its name in the files.")
+@compute_options
+@click.option(
+    "--threads", type=int, help="Computing threads a process. [default: all cores, divided among the workers]"
+)
+@click.option(
+    "--workers",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Processes that make shards at the same time; 0: this one.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler to work on.")
+@click.option("--reconstructed", is_flag=True, help="Also write the unperturbed reconstructions, as a second data set.")
+@overwrite_option
+@click.option("--dry-run", is_flag=True, help="Check everything and tell the plan; write nothing.")
+@json_option
+def imagenet_advbn(**options: Any) -> None:
+    """Stream images through an autoencoder with AdvBN inside, into verified WebDataset shards.
+
+    Batches of 32 in ImageFolder order, never shuffled; 6 ascent steps of 0.2 within eps 1.1, as published. Given
+    again, the same command goes on where it stopped.
+
+    \b
+    Examples:
+      advbn-gen imagenet-advbn --encoder vgg
+      advbn-gen imagenet-advbn --encoder vgg --source ILSVRC2012_val --labels devkit.tar.gz \\
+        --autoencoder autoencoder.safetensors --reconstructed
+    """
+    from pipeline.job import prepare, products_of
+    from pipeline.run import missing_shards, run
+
+    config = _config(options)
+    name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"
+    products = products_of(config, options["out"] or Path(name), name)
+    job = prepare(config, products)
+    if options["dry_run"]:
+        missing = missing_shards(job)
+        plan = job.plan
+        lines = [
+            f"{plan.images} images in {plan.batches} batches and {plan.shards} shards, {len(missing)} of them to do",
+            *(f"{product.name} -> {product.folder}" for product in products),
+        ]
+        told = {"images": plan.images, "batches": plan.batches, "shards": plan.shards, "missing": missing}
+        print_result({**told, "identity": job.identity}, lines, as_json=options["as_json"])
+        return
+    report = run(job, overwrite=options["overwrite"], scheduler=options["scheduler"])
+    top1 = ", ".join(f"{name} {value:.1%}" for name, value in report.top1.items())
+    lines = [
+        f"{report.images} images in {report.shards} shards ({report.made} made now, {report.seconds:.1f} s)",
+        f"top-1 of the attacked classifier: {top1}",
+        *(str(folder) for folder in report.folders.values()),
+    ]
+    print_result(report.to_json(), lines, as_json=options["as_json"])
+
+
+def _config(options: dict[str, Any]) -> Any:
+    """Build the run's config; without a source, the drawn world and its networks stand in, said clearly."""
+    from attacks.statistics import AdvBNConfig
+    from encoders import encoder_kind
+    from networks.classifiers import PUBLISHED
+    from pipeline.config import GenerationConfig
+    from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_networks
+
+    encoder_kind(options["encoder"])
+    source = os.fspath(options["source"]) if options["source"] else None
+    default_size = 256 if source else SAMPLE_IMAGE_SIZE
+    values = {
+        **{name: options[name] for name in _PASSED_ON},
+        "source": _absolute_address(source),
+        "labels": absolute(options["labels"]),
+        "order": absolute(options["order"]),
+        "autoencoder": absolute(options["autoencoder"]),
+        "classifier_weights": _weights(options["classifier_weights"]) or PUBLISHED,
+        "image_size": default_size if options["image_size"] is None else options["image_size"],
+        "attack": AdvBNConfig(eps=options["eps"], steps=options["steps"], step_size=options["step_size"]),
+    }
+    config = GenerationConfig(**values)
+    if source is not None:
+        return config
+    say("No --source: using the embedded drawn world; the data set is called sample-advbn-" + config.encoder + ".")
+    own = sample_networks(config.encoder)
+    if options["autoencoder"] is None:
+        values["autoencoder"] = str(own.autoencoder)
+    if options["classifier_weights"] is None and options["classifier"] is None:
+        values["classifier_weights"] = str(own.classifier)
+    return GenerationConfig(**values)
+
+
+_PASSED_ON = (
+    "encoder", "classifier", "batch_size", "batches_per_shard", "limit", "split",
+    "device", "precision", "threads", "workers", "reconstructed",
+)  # fmt: skip
+
+
+def _absolute_address(source: str | None) -> str | None:
+    return source if source is None or "://" in source else absolute(Path(source))
+
+
+def _weights(given: str | None) -> str | None:
+    return given if given is None or given.startswith("seed:") or given == "published" else absolute(Path(given))

@@ -1,0 +1,63 @@
+"""What several commands share: options, and how results are printed."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path)
+
+
+def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return one decorator that adds several options, shown in the order given."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Remove an earlier run's files there and start anew.")
+encoder_option = click.option(
+    "--encoder",
+    required=True,
+    metavar="NAME",
+    help="Which encoder: vgg (VGG-19 to relu4_1) or resnet (ResNet-50 to conv2_3).",
+)
+compute_options = together(
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+    click.option("--precision", default="auto", show_default=True, help="auto, fp32, tf32, bf16 or fp64."),
+)
+training_options = together(
+    click.option("--epochs", type=int, help="Passes over the images."),
+    click.option("--batch-size", type=int, help="Images a step."),
+    click.option("--lr", type=float, help="Learning rate."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of fresh weights, order and crops."),
+    click.option("--limit", type=int, help="Only the first so many images."),
+    click.option("--width", type=float, help="Scale of the channels, for small machines."),
+    compute_options,
+    click.option("--devices", type=int, default=1, show_default=True, help="How many devices share a batch."),
+)
+
+
+def print_result(result: Mapping[str, Any], lines: list[str], *, as_json: bool) -> None:
+    """Print a result on stdout: as one JSON object, or as lines for people."""
+    click.echo(json.dumps(result) if as_json else "\n".join(lines))
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Return the options that were given, so that defaults stay in one place: the config."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def absolute(path: Path | None) -> str | None:
+    """Return a path that still holds when the command is repeated from another folder."""
+    return None if path is None else str(path.expanduser().absolute())

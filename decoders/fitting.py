@@ -1,0 +1,130 @@
+"""From what a user asks for to a trained decoder: images, weights, defaults."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from basics.compute import choose_compute
+from basics.errors import UserError
+from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder
+from decoders.training import PICTURE_FOLDER, train_decoder
+from encoders import EncoderKind, encoder_kind
+from networks.checkpoints import StateDict, read_weights
+from networks.classifiers import PUBLISHED, SEED_PREFIX, published_state
+from sources.base import ImageRecord, Source
+from sources.opening import open_source
+from training.config import TrainingConfig
+from training.data import TrainingImages, mixed_seed
+from training.loop import forget_run
+
+PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
+"""Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
+
+_HELD_OUT_SHARE = 20
+_HELD_OUT_MOST = 1000
+_HELD_OUT_STREAM = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderRequest:
+    """What a training run of a decoder was asked for."""
+
+    encoder: str
+    """Name of the encoder."""
+    source: str | Source
+    """Training images: an address, or an open source."""
+    out: Path
+    """Run folder."""
+    labels: Path | None = None
+    """Label list or devkit of a flat ILSVRC2012 folder."""
+    held_out: str | Source | None = None
+    """Held-out images; None keeps some of the training images back."""
+    encoder_weights: str = PUBLISHED
+    """`published`, a file, or `seed:N`."""
+    width: float | None = None
+    """Channel factor; None: what the weights have."""
+    limit: int | None = None
+    """Only the first so many training images."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of TrainingConfig that differ from PUBLISHED_DEFAULTS."""
+
+
+def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> tuple[Path, dict[str, Any]]:
+    """Train a decoder; return the autoencoder's file and the facts that it holds.
+
+    Raises:
+        UserError: something that was asked for does not exist or does not fit.
+        WorkError: the loss is no longer a number.
+    """
+    config = TrainingConfig(**{**PUBLISHED_DEFAULTS, **request.training})
+    choose_compute(config.device, config.precision)
+    kind = encoder_kind(request.encoder)
+    kind.require_size(config.image_size)
+    images, held_out = _images(request, config)
+    module, form = _fresh_autoencoder(kind, request, config.seed)
+    if overwrite:
+        forget_run(request.out)
+        shutil.rmtree(request.out / PICTURE_FOLDER, ignore_errors=True)
+    facts = {
+        "source": images.source.address,
+        "records_sha256": images.source.digest(),
+        "encoder_weights": request.encoder_weights,
+        "held_out": len(held_out),
+    }
+    path = train_decoder(module, form, images, held_out=held_out, config=config, out=request.out, facts=facts)
+    return path, load_autoencoder(path).facts
+
+
+def _images(request: AutoencoderRequest, config: TrainingConfig) -> tuple[TrainingImages, TrainingImages]:
+    """Return the training images and the held-out ones."""
+    source = _opened(request.source, request.labels, "train")
+    records: Sequence[ImageRecord] = source.records[: request.limit]
+    held_records: Sequence[ImageRecord]
+    if request.held_out is None:
+        held_source = source
+        records, held_records = hold_out(records, config.seed)
+    else:
+        held_source = _opened(request.held_out, None, "val")
+        held_records = held_source.records[:_HELD_OUT_MOST]
+    if len(records) < config.batch_size:
+        raise UserError(
+            f"There are {len(records)} training images in {source.address}, fewer than one batch of "
+            f"{config.batch_size}; give more images or a smaller --batch-size."
+        )
+    images = TrainingImages(source, config.image_size, augment=True, seed=config.seed, records=records)
+    return images, TrainingImages(held_source, config.image_size, augment=False, records=held_records)
+
+
+def _opened(source: str | Source, labels: Path | None, split: str) -> Source:
+    return source if isinstance(source, Source) else open_source(source, labels=labels, split=split)
+
+
+def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Keep one image in twenty, at most 1,000, drawn by seed, out of the training images."""
+    count = min(_HELD_OUT_MOST, max(1, len(records) // _HELD_OUT_SHARE))
+    generator = torch.Generator().manual_seed(mixed_seed(seed, _HELD_OUT_STREAM))
+    chosen = set(torch.randperm(len(records), generator=generator)[:count].tolist())
+    kept = [record for index, record in enumerate(records) if index not in chosen]
+    return kept, [records[index] for index in sorted(chosen)]
+
+
+def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest, seed: int) -> tuple[Autoencoder, str]:
+    """Return an autoencoder with the encoder's weights and a decoder fresh from the seed."""
+    torch.manual_seed(seed)
+    if request.encoder_weights.startswith(SEED_PREFIX):
+        torch.manual_seed(int(request.encoder_weights.removeprefix(SEED_PREFIX)))
+        return Autoencoder(kind, 1.0 if request.width is None else request.width), request.encoder_weights
+    module, form = autoencoder_from_encoder(kind, _encoder_state(kind, request.encoder_weights))
+    if request.width is not None and request.width != module.width:
+        raise UserError(f"The encoder weights have width {module.width:g}, not {request.width:g}; leave --width out.")
+    return module, form
+
+
+def _encoder_state(kind: EncoderKind, weights: str) -> StateDict:
+    if weights == PUBLISHED:
+        return published_state(kind.classifier, "--encoder-weights")
+    return read_weights(Path(weights))

@@ -1,0 +1,98 @@
+"""Everything that the main job can be told."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+
+from attacks.statistics import AdvBNConfig
+from basics.errors import UserError
+from encoders import EncoderKind, encoder_kind
+from networks.classifiers import PUBLISHED
+from pipeline.plan import Plan
+
+_NOT_KEPT = {"workers", "reconstructed", "threads"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """One run of the main job. The defaults make ImageNet-AdvBN as published (appendix B.1)."""
+
+    encoder: str
+    """Name of the encoder."""
+    source: str | None
+    """Address of the images; None for the embedded drawn world."""
+    autoencoder: str | None
+    """Path of `autoencoder.safetensors`; None for the drawn world's own."""
+    labels: str | None = None
+    """Label list or devkit of a flat ILSVRC2012 folder."""
+    order: str | None = None
+    """File that names the images in another order than ImageFolder's."""
+    classifier: str | None = None
+    """torchvision name of the attacked classifier; None for the encoder's default."""
+    classifier_weights: str = PUBLISHED
+    """`published`, a file, or `seed:N`."""
+    attack: AdvBNConfig = field(default_factory=AdvBNConfig)
+    """Strength of the perturbation."""
+    batch_size: int = 32
+    """Images perturbed together."""
+    image_size: int = 256
+    """Side of the square images, in pixels."""
+    batches_per_shard: int = 49
+    """Batches in a shard."""
+    limit: int | None = None
+    """Only the first so many images."""
+    split: str = "val"
+    """Name of the split: in file names, and the folder taken from a source that has several."""
+    device: str = "auto"
+    """Device, see `basics.compute`."""
+    precision: str = "auto"
+    """Precision, see `basics.compute`."""
+    threads: int | None = None
+    """Computing threads a process; None: all cores, divided among the workers."""
+    workers: int = 0
+    """Worker processes; 0 works in this process."""
+    reconstructed: bool = False
+    """Also write the reconstructions without perturbation, as a second data set."""
+
+    def __post_init__(self) -> None:
+        self.kind.require_size(self.image_size)
+        for name, least in (("limit", 1), ("threads", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name} is {value}; give {least} or more.")
+        self.plan(images=1)
+
+    @property
+    def kind(self) -> EncoderKind:
+        """The encoder's description."""
+        return encoder_kind(self.encoder)
+
+    def plan(self, images: int) -> Plan:
+        """Return the plan for a source of so many images."""
+        counted = min(images, self.limit) if self.limit else images
+        return Plan(images=counted, batch_size=self.batch_size, batches_per_shard=self.batches_per_shard)
+
+    def threads_each(self) -> int:
+        """Return the computing threads of one process."""
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads or max(1, cores // max(1, self.workers))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what a manifest keeps, so that the run can be repeated: not how the work was shared."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in values.items() if name not in _NOT_KEPT}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "GenerationConfig":
+        """Rebuild a config from a manifest; `threads` are those of the run's identity."""
+        return cls(**{**values, "attack": AdvBNConfig(**values["attack"])})
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with so many threads in this process."""
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)

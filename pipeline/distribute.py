@@ -1,0 +1,44 @@
+"""Runners: they map a function over shard numbers and know nothing of images."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from distributed import Client, LocalCluster, as_completed
+
+from basics.files import digest_json
+from pipeline.generate import ShardResult, generate_shard
+from pipeline.job import Job
+
+
+def run_here(job: Job, shards: Sequence[int], on_batch: Callable[[int], None]) -> Iterator[ShardResult]:
+    """Make the shards one after the other in this process."""
+    for shard in shards:
+        yield generate_shard(job, shard, on_batch)
+
+
+def run_on_workers(job: Job, shards: Sequence[int], scheduler: str | None) -> Iterator[ShardResult]:
+    """Make the shards on Dask workers, several at a time; yield results as they come.
+
+    Args:
+        job: the run; every worker must see its files under the same paths.
+        shards: numbers of the shards.
+        scheduler: address of a running scheduler; None starts `job.config.workers` local processes.
+    """
+    if scheduler is not None:
+        with Client(scheduler) as client:
+            yield from _mapped(client, job, shards)
+        return
+    # No memory limit: Dask would pause or kill a worker whose networks are large, not leaking.
+    local = LocalCluster(n_workers=job.config.workers, threads_per_worker=1, memory_limit=None, dashboard_address=None)
+    with local as cluster, Client(cluster) as client:
+        yield from _mapped(client, job, shards)
+
+
+def _mapped(client: Client, job: Job, shards: Sequence[int]) -> Iterator[ShardResult]:
+    # The job holds the list of all images: it is sent once a worker, not once a task.
+    sent = client.scatter(job, broadcast=True)
+    keys = [f"shard-{digest_json(job.identity)[:12]}-{shard:06d}" for shard in shards]
+    futures = [
+        client.submit(generate_shard, sent, shard, key=key, retries=0) for shard, key in zip(shards, keys, strict=True)
+    ]
+    for _, result in as_completed(futures, with_results=True):
+        yield result

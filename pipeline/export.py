@@ -1,0 +1,42 @@
+"""Shards -> class folders."""
+
+from pathlib import Path
+
+from basics.errors import UserError
+from basics.files import require_writable_folder, write_bytes
+from basics.progress import progress
+from pipeline.manifest import read_manifest
+from pipeline.shardfile import read_shard
+
+
+def export(folder: Path, out: Path) -> int:
+    """Write every image of a data set to `out/<class>/<key>.png`; return how many there are.
+
+    Files that are there with the same content are left, so an interrupted export goes on.
+
+    Raises:
+        UserError: no finished data set, a shard is missing, or a file with other content is in the way.
+    """
+    manifest = read_manifest(folder)
+    if not manifest.complete:
+        raise UserError(f"The data set {folder} is not finished; give the command that started it again.")
+    for entry in manifest.shards:
+        if not (folder / entry["file"]).is_file():
+            raise UserError(
+                f"The shard {entry['file']} of {folder} is missing; mend it with `advbn-gen verify --repair`."
+            )
+    require_writable_folder(out)
+    with progress("export", manifest.values["samples"], "images") as advance:
+        for entry in manifest.shards:
+            for sample in read_shard(folder / entry["file"]):
+                _place(out / sample.facts["wnid"] / f"{sample.key}.png", sample.members["png"])
+                advance()
+    return int(manifest.values["samples"])
+
+
+def _place(path: Path, content: bytes) -> None:
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_bytes(path, content)
+    elif path.read_bytes() != content:
+        raise UserError(f"The file {path} is there with other content and is left alone; give another output folder.")

@@ -1,0 +1,257 @@
+"""The work on one shard: a picklable function of a job and a number, and all that the runners ever call.
+
+Four stages, each from an iterator to an iterator, so that the next batch is decoded and the last one encoded by
+threads while the present one is computed: `decoded -> perturbed -> encoded -> written`.
+"""
+
+import errno
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import BinaryIO, NamedTuple
+
+import torch
+from torch import Tensor
+
+from attacks.statistics import AdvBNConfig
+from basics.errors import UserError, WorkError
+from basics.files import atomic_path, digest_file
+from pipeline.config import use_threads
+from pipeline.job import Job, Product, load_networks
+from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name
+from pipeline.ledger import Columns, LedgerRows, write_ledger
+from pipeline.perturb import PerturbedBatch, Perturber
+from pipeline.shardfile import SampleFacts, ShardWriter, encode_png
+from sources.decode import load_image
+
+_MOST_CODING_THREADS = 16
+_LOSS_DIGITS = 6
+_NO_ATTACK = AdvBNConfig(steps=0)
+
+
+class Original(NamedTuple):
+    """One decoded original."""
+
+    image_3HW: Tensor
+    sha256: str
+
+
+class DecodedBatch(NamedTuple):
+    """A batch before the perturbation."""
+
+    number: int
+    indices: range
+    originals: list[Original]
+
+
+class EncodedBatch(NamedTuple):
+    """A batch ready to be written: facts and PNGs of each product's samples, and what the ledger keeps."""
+
+    perturbed: PerturbedBatch
+    facts: list[SampleFacts]
+    pngs: dict[bool, list["Future[bytes]"]]
+    """PNG of each sample, for the perturbed product (True) and for the reconstructed one (False)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardResult:
+    """What is left of the work on one shard."""
+
+    shard: int
+    error: str = ""
+    """Why it failed, in one sentence; empty if it did not."""
+    hopeless: bool = False
+    """Whether the other shards would fail in the same way (disk full, out of memory)."""
+
+
+def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None = None) -> ShardResult:
+    """Make one shard of every product of a job, or say why not.
+
+    Leaves tar, ledger rows and mark of each product, in this order, each renamed into place when it is whole. May be
+    run twice: the bytes are the same.
+
+    Args:
+        job: the run.
+        shard: number of the shard.
+        on_batch: told the number of images of each finished batch; for runners in the same process.
+    """
+    try:
+        use_threads(job.config.threads_each())
+        networks = load_networks(job.config, job.source.classes.count)
+        _require_same_networks(job, networks.facts())
+        _make_shard(job, shard, networks.perturber, on_batch)
+    except (WorkError, UserError) as error:
+        return ShardResult(shard=shard, error=f"shard {shard}: {error}")
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        return ShardResult(shard=shard, error=f"shard {shard}: {error}.", hopeless=full)
+    except torch.OutOfMemoryError as error:
+        message = (
+            f"shard {shard}: out of memory ({error}). A smaller batch would change the images; "
+            "use --precision bf16 or a larger device."
+        )
+        return ShardResult(shard=shard, error=message, hopeless=True)
+    return ShardResult(shard=shard)
+
+
+def _require_same_networks(job: Job, facts: dict[str, object]) -> None:
+    """In a worker process: the files may have changed since the job was made."""
+    if any(job.identity[name] != fact for name, fact in facts.items()):
+        raise WorkError("The weights of this worker are not those of the run; give every worker the same files.")
+
+
+def _make_shard(job: Job, shard: int, perturber: Perturber, on_batch: Callable[[int], None] | None) -> None:
+    # A shard that is there in one product but not in the other is made for the other only.
+    products = [product for product in job.products if not is_done(product.folder, shard, job.fingerprint_of(product))]
+    coders = min(_MOST_CODING_THREADS, os.cpu_count() or 1)
+    rows = LedgerRows()
+    with ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(coders, thread_name_prefix="coder"))
+        # Left by an error, the pool would otherwise first work off everything that is queued.
+        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+        files = {product: stack.enter_context(_open_tar(product, job.config.split, shard)) for product in products}
+        writers = {product: ShardWriter(file) for product, file in files.items()}
+        attack = job.config.attack if any(product.perturbed for product in products) else _NO_ATTACK
+        perturbed = _perturbed(job, perturber, attack, _decoded(job, pool, shard))
+        for batch in _encoded(job, pool, {product.perturbed for product in products}, perturbed):
+            _write_batch(writers, batch)
+            rows.add(batch.perturbed, batch.facts)
+            if on_batch:
+                on_batch(len(batch.facts))
+        for writer in writers.values():
+            writer.close()
+    for product in products:
+        _finish(job, product, shard, rows.columns())
+
+
+def _open_tar(product: Product, split: str, shard: int) -> "_AtomicFile":
+    return _AtomicFile(product, shard_name(product.name, split, shard))
+
+
+class _AtomicFile:
+    """An open temporary file that takes its name when the block ends well."""
+
+    def __init__(self, product: Product, name: str) -> None:
+        self._stack = ExitStack()
+        self._path = product.folder / name
+
+    def __enter__(self) -> BinaryIO:
+        temporary = self._stack.enter_context(atomic_path(self._path))
+        return self._stack.enter_context(temporary.open("wb"))
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.__exit__(*error)  # type: ignore[arg-type]
+
+
+def _decoded(job: Job, pool: ThreadPoolExecutor, shard: int) -> Iterator[DecodedBatch]:
+    """Yield the shard's batches; while one is in use, the next is being decoded."""
+    ahead: deque[tuple[int, range, list[Future[Original]]]] = deque()
+    for number, indices in job.plan.batches_of(shard):
+        ahead.append((number, indices, [pool.submit(_decode, job, index) for index in indices]))
+        if len(ahead) > 1:
+            yield _collected(*ahead.popleft())
+    while ahead:
+        yield _collected(*ahead.popleft())
+
+
+def _collected(number: int, indices: range, futures: list["Future[Original]"]) -> DecodedBatch:
+    return DecodedBatch(number, indices, [future.result() for future in futures])
+
+
+def _decode(job: Job, index: int) -> Original:
+    record = job.records[index]
+    content = job.source.read(record)
+    return Original(load_image(content, record.name, job.config.image_size), hashlib.sha256(content).hexdigest())
+
+
+def _perturbed(
+    job: Job, perturber: Perturber, attack: AdvBNConfig, batches: Iterator[DecodedBatch]
+) -> Iterator[tuple[DecodedBatch, PerturbedBatch]]:
+    for batch in batches:
+        image_N3HW = torch.stack([original.image_3HW for original in batch.originals])
+        label_N = torch.tensor([job.records[index].label for index in batch.indices])
+        yield batch, perturber(image_N3HW, label_N, attack)
+
+
+def _encoded(
+    job: Job,
+    pool: ThreadPoolExecutor,
+    wanted: set[bool],
+    batches: Iterator[tuple[DecodedBatch, PerturbedBatch]],
+) -> Iterator[EncodedBatch]:
+    """Yield batches whose images are being encoded; each is handed on one batch late, when they mostly are."""
+    waiting: deque[EncodedBatch] = deque()
+    for decoded, perturbed in batches:
+        images = {True: perturbed.perturbed_N3HW, False: perturbed.reconstructed_N3HW}
+        pngs = {kind: [pool.submit(encode_png, image) for image in images[kind]] for kind in sorted(wanted)}
+        waiting.append(EncodedBatch(perturbed, _sample_facts(job, decoded, perturbed), pngs))
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def _sample_facts(job: Job, decoded: DecodedBatch, perturbed: PerturbedBatch) -> list[SampleFacts]:
+    names = job.source.classes.names
+    return [
+        SampleFacts(
+            key=job.keys[index],
+            label=job.records[index].label,
+            wnid=names[job.records[index].label],
+            source=job.records[index].name,
+            source_sha256=original.sha256,
+            index=index,
+            batch=decoded.number,
+            position=position,
+            batch_size=len(decoded.indices),
+            clean_prediction=int(perturbed.clean_N[position]),
+            reconstructed_prediction=int(perturbed.reconstructed_N[position]),
+            adversarial_prediction=int(perturbed.adversarial_N[position]),
+            losses=[round(float(loss), _LOSS_DIGITS) for loss in perturbed.losses_SN[:, position]],
+        )
+        for position, (index, original) in enumerate(zip(decoded.indices, decoded.originals, strict=True))
+    ]
+
+
+def _write_batch(writers: dict[Product, ShardWriter], batch: EncodedBatch) -> None:
+    for product, writer in writers.items():
+        for facts, png in zip(batch.facts, batch.pngs[product.perturbed], strict=True):
+            writer.write(facts if product.perturbed else _unperturbed(facts), png.result())
+
+
+def _unperturbed(facts: SampleFacts) -> SampleFacts:
+    """The facts as a run with no steps would have written them."""
+    return SampleFacts(
+        **{
+            **vars(facts),
+            "adversarial_prediction": facts.reconstructed_prediction,
+            "losses": facts.losses[:1],
+        }
+    )
+
+
+def _finish(job: Job, product: Product, shard: int, columns: Columns) -> None:
+    """Write a product's ledger rows and, last, the mark that the shard is done."""
+    part = ledger_part_path(product.folder, shard)
+    if product.perturbed:
+        write_ledger(part, columns, {"shard": shard, "fingerprint": job.fingerprint_of(product)})
+    tar = product.folder / shard_name(product.name, job.config.split, shard)
+    label = columns["samples/label"]
+    seen = "adversarial" if product.perturbed else "reconstructed"
+    ShardStats(
+        shard=shard,
+        fingerprint=job.fingerprint_of(product),
+        file=tar.name,
+        samples=job.plan.samples_in(shard),
+        batches=len(columns["batch_size"]),
+        bytes=tar.stat().st_size,
+        sha256=digest_file(tar),
+        md5=digest_file(tar, "md5"),
+        ledger_sha256=digest_file(part) if product.perturbed else "",
+        clean_right=int((columns["samples/clean_prediction"] == label).sum()),
+        reconstructed_right=int((columns["samples/reconstructed_prediction"] == label).sum()),
+        adversarial_right=int((columns[f"samples/{seen}_prediction"] == label).sum()),
+    ).write(product.folder)

@@ -1,0 +1,83 @@
+"""What a path is, in a few named facts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from basics.errors import UserError
+from networks.checkpoints import read_safetensors
+from pipeline.ledger import SAMPLES, read_ledger
+from pipeline.manifest import read_manifest
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Return what a data-set folder, a safetensors file of ours or a ledger is and how it was made.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if path.is_dir():
+        return _dataset(path)
+    if path.suffix == ".safetensors":
+        return _weights(path)
+    if path.suffix == ".h5":
+        return _ledger(path)
+    raise UserError(
+        f"There is nothing to tell about {path}; give a data-set folder, a .safetensors file or a ledger (.h5)."
+    )
+
+
+def _dataset(path: Path) -> dict[str, Any]:
+    values = read_manifest(path).values
+    kept = (
+        "name",
+        "perturbed",
+        "complete",
+        "samples",
+        "batches",
+        "source",
+        "fingerprint",
+        "top1",
+        "identity",
+    )
+    return {
+        "kind": "data set",
+        **{name: values[name] for name in kept},
+        "shards": len(values["shards"]),
+        "bytes": sum(shard["bytes"] for shard in values["shards"]),
+    }
+
+
+def _weights(path: Path) -> dict[str, Any]:
+    state, metadata = read_safetensors(path)
+    try:
+        facts = {name: json.loads(value) for name, value in metadata.items()}
+    except ValueError as error:
+        raise UserError(f"The file {path} was not written by this program.") from error
+    if "format" not in facts:
+        raise UserError(f"The file {path} was not written by this program.")
+    return {
+        "kind": facts.pop("format"),
+        "parameters": sum(value.numel() for value in state.values()),
+        **facts,
+    }
+
+
+def _ledger(path: Path) -> dict[str, Any]:
+    ledger = read_ledger(path)
+    columns = ledger.columns
+    right = {
+        name: float(np.mean(columns[f"{SAMPLES}/{name}_prediction"] == columns[f"{SAMPLES}/label"]))
+        for name in ("clean", "reconstructed", "adversarial")
+    }
+    return {
+        "kind": "perturbation ledger",
+        "samples": len(ledger.keys),
+        "batches": ledger.batches,
+        "channels": columns["delta_mean"].shape[1],
+        "mean_loss_by_step": [round(float(loss), 4) for loss in columns["loss"].mean(0)],
+        "top1": right,
+        **ledger.attributes,
+    }

@@ -1,0 +1,166 @@
+"""A run made ready: networks loaded, source listed, outputs named, everything checked. No pixel was read yet."""
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from basics.compute import Compute, choose_compute
+from basics.errors import UserError
+from basics.files import digest_json
+from decoders.autoencoder import AutoencoderFile, load_autoencoder
+from networks.classifiers import Classifier, load_classifier
+from pipeline.config import GenerationConfig
+from pipeline.perturb import Perturber
+from pipeline.plan import Plan
+from sources.base import ImageRecord, Source
+from sources.drawn import DrawnSource
+from sources.keys import sample_keys
+from sources.opening import open_source
+
+FORMAT_VERSION = 1
+
+_SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow", "webdataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """One data set that a run writes."""
+
+    folder: Path
+    name: str
+    perturbed: bool
+    """AdvBN, or the reconstructions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Networks:
+    """The networks of a run, loaded once a process."""
+
+    autoencoder: AutoencoderFile
+    classifier: Classifier
+    compute: Compute
+    perturber: Perturber
+
+    def facts(self) -> dict[str, Any]:
+        """Return what tells these networks from others."""
+        classifier = {key: value for key, value in self.classifier.facts().items() if key != "weights"}
+        return {"autoencoder": self.autoencoder.summary(), "classifier": classifier}
+
+
+@lru_cache(maxsize=1)
+def load_networks(config: GenerationConfig, classes: int) -> Networks:
+    """Load and check the networks of a run; the last ones asked for are kept.
+
+    Raises:
+        UserError: a file is missing or foreign, or something does not fit.
+    """
+    if config.autoencoder is None:
+        raise UserError(
+            "No autoencoder was given; make one with `advbn-gen train-autoencoder` or "
+            "`advbn-gen import-autoencoder` and name it with --autoencoder."
+        )
+    compute = choose_compute(config.device, config.precision)
+    autoencoder = load_autoencoder(Path(config.autoencoder), config.encoder)
+    name = config.classifier
+    if name is None and not config.classifier_weights.endswith(".safetensors"):
+        name = config.kind.classifier
+    classifier = load_classifier(name, config.classifier_weights, classes)
+    perturber = Perturber(autoencoder.module, classifier.module, compute)
+    return Networks(autoencoder=autoencoder, classifier=classifier, compute=compute, perturber=perturber)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything that a worker needs to make any shard; picklable, and the same in every process."""
+
+    config: GenerationConfig
+    source: Source
+    records: Sequence[ImageRecord]
+    """The images of the run, in order."""
+    keys: Sequence[str]
+    """Sample key of each."""
+    plan: Plan
+    products: tuple[Product, ...]
+    identity: dict[str, Any]
+    """Everything that the bytes of the perturbed images depend on."""
+
+    def identity_of(self, product: Product) -> dict[str, Any]:
+        """Return everything that the bytes of one product depend on."""
+        unneeded = set() if product.perturbed else {"attack"}
+        return {name: value for name, value in self.identity.items() if name not in unneeded}
+
+    def fingerprint_of(self, product: Product) -> str:
+        """Return the SHA-256 over a product's identity."""
+        return digest_json(self.identity_of(product))
+
+
+def products_of(config: GenerationConfig, folder: Path, name: str) -> tuple[Product, ...]:
+    """Return what a run writes: the perturbed images in `folder` and, if asked for, the reconstructions beside it."""
+    perturbed = Product(folder=folder.absolute(), name=name, perturbed=True)
+    return (perturbed, _beside(perturbed)) if config.reconstructed else (perturbed,)
+
+
+def prepare(config: GenerationConfig, products: tuple[Product, ...]) -> Job:
+    """Check everything that can be checked before work starts, and return the job.
+
+    Raises:
+        UserError: anything that a user has to mend.
+    """
+    source = open_images(config)
+    plan = config.plan(len(source.records))
+    networks = load_networks(config, source.classes.count)
+    return Job(
+        config=config,
+        source=source,
+        records=source.records[: plan.images],
+        keys=sample_keys(source.records)[: plan.images],
+        plan=plan,
+        products=products,
+        identity=_identity(config, source, plan, networks),
+    )
+
+
+def open_images(config: GenerationConfig) -> Source:
+    """Return the source of a run: the one that was asked for, else the drawn world."""
+    if config.source is None:
+        return DrawnSource(config.split, size=config.image_size)
+    labels, order = (Path(path) if path else None for path in (config.labels, config.order))
+    return open_source(config.source, labels=labels, split=config.split, order=order)
+
+
+def _beside(perturbed: Product) -> Product:
+    def renamed(name: str) -> str:
+        return name.replace("advbn", "reconstructed") if "advbn" in name else f"{name}-reconstructed"
+
+    folder = perturbed.folder.with_name(renamed(perturbed.folder.name))
+    return Product(folder=folder, name=renamed(perturbed.name), perturbed=False)
+
+
+def _identity(config: GenerationConfig, source: Source, plan: Plan, networks: Networks) -> dict[str, Any]:
+    on_cpu = networks.compute.device.type == "cpu"
+    return {
+        "format_version": FORMAT_VERSION,
+        "images": {
+            "count": plan.images,
+            "order": source.order,
+            "records_sha256": source.digest(),
+            "classes": source.classes.count,
+            "image_size": config.image_size,
+            "split": config.split,
+        },
+        "batches": {"batch_size": plan.batch_size, "batches_per_shard": plan.batches_per_shard},
+        "attack": config.to_json()["attack"],
+        **networks.facts(),
+        "arithmetic": {
+            "precision": networks.compute.precision,
+            "hardware": networks.compute.kind,
+            "machine": platform.machine(),
+            # On a GPU the CPU's threads only decode and encode, which never changes a byte.
+            "threads": config.threads_each() if on_cpu else None,
+        },
+        "software": {name: version(name) for name in _SOFTWARE},
+    }

@@ -1,0 +1,121 @@
+"""The ledger: what was done to every batch, without any image. HDF5, readable by plain h5py.
+
+Datasets: `delta_mean`, `delta_std` (batches, channels); `loss` (batches, steps + 1), the batch's mean cross-entropy
+before the first and after each step; `batch_size` (batches); and under `samples/`, one row an image: `key`, `source`,
+`label`, `source_sha256` (32 bytes), `clean_prediction`, `reconstructed_prediction`, `adversarial_prediction`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from basics.errors import UserError
+from basics.files import atomic_path
+from pipeline.perturb import PerturbedBatch
+from pipeline.shardfile import SampleFacts
+
+FORMAT = "advbn-gen perturbation ledger"
+VERSION = 1
+SAMPLES = "samples"
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A ledger in memory: its columns by their path in the file."""
+
+    columns: Columns
+    attributes: dict[str, Any]
+
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return len(self.columns["batch_size"])
+
+    @property
+    def keys(self) -> list[str]:
+        """Sample keys in order."""
+        return [key.decode() for key in self.columns[f"{SAMPLES}/key"]]
+
+
+class LedgerRows:
+    """Collects the rows of one shard."""
+
+    def __init__(self) -> None:
+        self._batches: list[PerturbedBatch] = []
+        self._samples: list[SampleFacts] = []
+
+    def add(self, batch: PerturbedBatch, samples: Sequence[SampleFacts]) -> None:
+        """Append one batch with its samples."""
+        self._batches.append(batch)
+        self._samples += samples
+
+    def columns(self) -> Columns:
+        """Return the rows as arrays."""
+        rows = {
+            "delta_mean": np.stack([batch.delta_mean_C.numpy() for batch in self._batches]),
+            "delta_std": np.stack([batch.delta_std_C.numpy() for batch in self._batches]),
+            "loss": np.stack([batch.losses_SN.mean(1).numpy() for batch in self._batches]),
+            "batch_size": np.array([batch.losses_SN.shape[1] for batch in self._batches], np.int32),
+        }
+        samples = {
+            "key": np.array([sample.key.encode() for sample in self._samples]),
+            "source": np.array([sample.source.encode() for sample in self._samples]),
+            "source_sha256": np.array(
+                [list(bytes.fromhex(sample.source_sha256)) for sample in self._samples], np.uint8
+            ),
+        }
+        for name in ("label", "clean_prediction", "reconstructed_prediction", "adversarial_prediction"):
+            samples[name] = np.array([getattr(sample, name) for sample in self._samples], np.int32)
+        return rows | {f"{SAMPLES}/{name}": column for name, column in samples.items()}
+
+
+def write_ledger(path: Path, columns: Columns, attributes: Mapping[str, Any]) -> None:
+    """Write a ledger atomically; equal content gives equal bytes."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        for name in sorted(attributes):
+            file.attrs[name] = json.dumps(attributes[name], sort_keys=True)
+        for name in sorted(columns):
+            column = columns[name]
+            chunk = (min(len(column), 1024), *column.shape[1:])
+            file.create_dataset(name, data=column, chunks=chunk, compression="gzip", shuffle=True)
+            # Or HDF5 places the chunks in the order in which its cache happens to give them up.
+            file.flush()
+
+
+def read_ledger(path: Path) -> Ledger:
+    """Read a ledger, or one shard's part of it.
+
+    Raises:
+        UserError: it is missing, truncated or damaged, no ledger, or of a newer version.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            told = dict(file.attrs)
+            columns: Columns = {}
+            file.visititems(lambda name, item: _collect(columns, name, item))
+    except (OSError, RuntimeError, KeyError) as error:
+        raise UserError(f"The ledger {path} is missing or damaged ({error}).") from error
+    if told.pop("format", None) != FORMAT:
+        raise UserError(f"The file {path} is not a perturbation ledger of this program.")
+    if told.pop("version") > VERSION:
+        raise UserError(f"The ledger {path} was written by a newer advbn-gen; update this one.")
+    return Ledger(columns, {name: json.loads(value) for name, value in told.items()})
+
+
+def _collect(columns: Columns, name: str, item: Any) -> None:
+    if isinstance(item, h5py.Dataset):
+        columns[name] = item[()]
+
+
+def join_columns(parts: Sequence[Columns]) -> Columns:
+    """Put the parts of successive shards together."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,177 @@
+"""The files around the shards: manifest, what other readers want, the data-set card."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from basics.errors import UserError
+from basics.files import write_json, write_text
+from pipeline.config import GenerationConfig
+from pipeline.job import FORMAT_VERSION, Job, Product
+from pipeline.layout import CARD, MANIFEST, TIMM_INFO, WIDS_INDEX, ShardStats
+
+FORMAT = "advbn-gen data set"
+
+_WELL_KNOWN_SPLITS = {"val": "validation"}
+
+_CARD = """---
+pretty_name: {name}
+task_categories:
+- image-classification
+configs:
+- config_name: default
+  data_files:
+  - split: {split}
+    path: "{name}-{short}-*.tar"
+---
+
+# {name}
+
+{samples} images, {what} with the {encoder} encoder (Shu et al., *Encoding Robustness to Image Style via Adversarial
+Feature Perturbations*, appendix B), in {shards} WebDataset shards made by advbn-gen {version}.
+
+Each sample has `<key>.png`, `<key>.cls` (class index) and `<key>.json` (label, source, batch, predictions of the
+attacked classifier, losses). Samples are **sorted by class**: shuffle before training on them.
+
+```python
+import webdataset as wds
+
+data = wds.WebDataset("{name}-{short}-{{{first}..{last}}}.tar", shardshuffle=False).decode("pil").to_tuple("png", "cls")
+```
+
+| attacked classifier | originals | reconstructed | these images |
+|---|---|---|---|
+| {classifier}, top-1 | {clean:.2%} | {reconstructed:.2%} | {adversarial:.2%} |
+
+eps {eps}, {steps} steps of {step_size}, batches of {batch_size}, {image_size} px. `manifest.json` tells the rest.
+"""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set's `manifest.json`."""
+
+    values: dict[str, Any]
+
+    @property
+    def config(self) -> GenerationConfig:
+        """The run that made it."""
+        threads = self.values["identity"]["arithmetic"]["threads"]
+        return GenerationConfig.from_json({**self.values["config"], "threads": threads})
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard is there."""
+        return bool(self.values["complete"])
+
+    @property
+    def shards(self) -> list[dict[str, Any]]:
+        """The finished shards: `shard`, `file`, `samples`, `bytes`, `sha256`."""
+        return list(self.values["shards"])
+
+    @property
+    def product(self) -> tuple[str, bool]:
+        """The data set's name, and whether it is the perturbed one of its run."""
+        return self.values["name"], self.values["perturbed"]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a data-set folder.
+
+    Raises:
+        UserError: there is none, or it is damaged, foreign or newer.
+    """
+    path = folder / MANIFEST
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"The folder {folder} is not a data set of this program: it has no {MANIFEST}.") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"The manifest {path} cannot be read ({error}); run the command that made it again.") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f"The file {path} is not a manifest of this program.")
+    if values["format_version"] > FORMAT_VERSION:
+        raise UserError(f"The data set {folder} was written by a newer advbn-gen; update this one.")
+    return Manifest(values)
+
+
+def write_manifest(job: Job, product: Product, stats: Sequence[ShardStats], ledger_sha256: str) -> None:
+    """Write `manifest.json`: complete if every shard is in `stats`."""
+    classes = job.source.classes
+    values = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": product.name,
+        "perturbed": product.perturbed,
+        "complete": len(stats) == job.plan.shards,
+        "samples": job.plan.images,
+        "batches": job.plan.batches,
+        "fingerprint": job.fingerprint_of(product),
+        "identity": job.identity_of(product),
+        "config": job.config.to_json(),
+        "source": job.source.address,
+        "classes": {"imagenet": classes.imagenet, "names": list(classes.names)},
+        "shards": [
+            {name: getattr(shard, name) for name in ("shard", "file", "samples", "bytes", "sha256")} for shard in stats
+        ],
+        "ledger_sha256": ledger_sha256,
+        "top1": accuracies(stats),
+    }
+    write_json(product.folder / MANIFEST, values)
+
+
+def accuracies(stats: Sequence[ShardStats]) -> dict[str, float]:
+    """Return the attacked classifier's top-1 (0..1) on originals, reconstructions and the data set's images."""
+    samples = sum(shard.samples for shard in stats)
+    return {
+        name: sum(getattr(shard, f"{name}_right") for shard in stats) / samples if samples else 0.0
+        for name in ("clean", "reconstructed", "adversarial")
+    }
+
+
+def write_reader_files(job: Job, product: Product, stats: Sequence[ShardStats]) -> None:
+    """Write what timm, wids and Hugging Face datasets read, and people: `_info.json`, `wids.json`, `README.md`."""
+    split = _WELL_KNOWN_SPLITS.get(job.config.split, job.config.split)
+    info = {
+        "name": f"{product.name}-{job.config.split}",
+        "num_samples": job.plan.images,
+        "filenames": [shard.file for shard in stats],
+        "shard_lengths": [shard.samples for shard in stats],
+    }
+    write_json(product.folder / TIMM_INFO, {"splits": {split: info}})
+    shardlist = [
+        {"url": shard.file, "md5sum": shard.md5, "nsamples": shard.samples, "filesize": shard.bytes} for shard in stats
+    ]
+    index = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": product.name,
+        "shardlist": shardlist,
+    }
+    write_json(product.folder / WIDS_INDEX, index)
+    write_text(product.folder / CARD, _card(job, product, stats, split))
+
+
+def _card(job: Job, product: Product, stats: Sequence[ShardStats], split: str) -> str:
+    config = job.config
+    return _CARD.format(
+        name=product.name,
+        split=split,
+        short=config.split,
+        samples=job.plan.images,
+        what="perturbed by AdvBN" if product.perturbed else "reconstructed without perturbation",
+        encoder=config.encoder,
+        shards=len(stats),
+        version=job.identity["software"]["advbn-gen"],
+        first=f"{0:06d}",
+        last=f"{job.plan.shards - 1:06d}",
+        classifier=job.identity["classifier"]["name"],
+        **accuracies(stats),
+        eps=config.attack.eps,
+        steps=config.attack.steps if product.perturbed else 0,
+        step_size=config.attack.step_size,
+        batch_size=config.batch_size,
+        image_size=config.image_size,
+    )

@@ -1,0 +1,133 @@
+"""The embedded drawn world's own networks: small, trained at first use, kept in the user's cache folder."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_path
+
+from basics.files import digest_json
+from basics.progress import say
+from decoders.fitting import AutoencoderRequest, fit_autoencoder
+from decoders.training import AUTOENCODER_FILE
+from encoders import encoder_kind
+from networks.fitting import CLASSIFIER_FILE, SideImage, fit_classifier
+from sources.drawn import DrawnSource
+from training.config import TrainingConfig
+from training.data import TrainingImages
+
+SAMPLE_IMAGE_SIZE = 48
+"""Smaller than the 64 px that `sample-data` draws, so that two cores train the networks within two minutes."""
+CACHE_VARIABLE = "ADVBN_CACHE"
+
+WIDTH = 1 / 8
+"""Of all small networks: the narrowest that still reconstruct well enough to be recognised."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the small networks of one encoder are made (docs/choices.md tells how these numbers were found)."""
+
+    network: str
+    """torchvision network that is attacked, and whose first layers become the encoder."""
+    options: Mapping[str, Any]
+    """torchvision's options for it."""
+    side: SideImage | None
+    """What makes its first layers keep colours, if they do not by themselves."""
+    classifier: Mapping[str, Any]
+    """Training of the classifier: fields of TrainingConfig."""
+    decoder: Mapping[str, Any]
+    """Training of the decoder."""
+
+
+RECIPES = {
+    "vgg": Recipe(
+        network="vgg19_bn",
+        options={"dropout": 0.0},
+        side=SideImage(tap="features.29", channels=64, reduction=8, coarseness=4, weight=20.0),
+        classifier={"epochs": 7, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.25},
+        decoder={"epochs": 4, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
+    ),
+    "resnet": Recipe(
+        network="resnet50",
+        options={"zero_init_residual": True},
+        side=None,
+        classifier={"epochs": 9, "batch_size": 32, "lr": 3e-3, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.25},
+        decoder={"epochs": 4, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleNetworks:
+    """Where the small networks of one encoder are."""
+
+    autoencoder: Path
+    classifier: Path
+
+
+def cache_folder() -> Path:
+    """Return where the small networks are kept: `$ADVBN_CACHE`, else the user's cache folder."""
+    root = os.environ.get(CACHE_VARIABLE)
+    base = Path(root) if root else user_cache_path("advbn-gen")
+    recipes = {name: asdict(recipe) for name, recipe in RECIPES.items()}
+    return base / f"drawn-world-{digest_json({'recipes': recipes, 'width': WIDTH})[:12]}"
+
+
+def sample_networks(encoder: str) -> SampleNetworks:
+    """Return the drawn world's autoencoder and the classifier that it is turned against; train them at first use."""
+    out = cache_folder() / f"autoencoder-{encoder}"
+    classifier = sample_classifier(encoder)
+    if not _finished(out, AUTOENCODER_FILE):
+        say(f"Training the drawn world's {encoder} autoencoder (once; kept in {out}).")
+        fit_autoencoder(sample_request(encoder, out, {}))
+        _finish(out)
+    return SampleNetworks(autoencoder=out / AUTOENCODER_FILE, classifier=classifier)
+
+
+def sample_classifier(encoder: str) -> Path:
+    """Return the drawn world's classifier that belongs to an encoder; train it at first use."""
+    recipe = RECIPES[encoder_kind(encoder).name]
+    out = cache_folder() / f"classifier-{recipe.network}"
+    if not _finished(out, CLASSIFIER_FILE):
+        say(f"Training the drawn world's classifier {recipe.network} (once; kept in {out}).")
+        images, held_out = _drawn_images()
+        config = TrainingConfig(image_size=SAMPLE_IMAGE_SIZE, device="cpu", **recipe.classifier)
+        fit_classifier(
+            recipe.network, WIDTH, images, held_out=held_out, config=config, out=out, side=recipe.side, options=recipe.options
+        )
+        _finish(out)
+    return out / CLASSIFIER_FILE
+
+
+def sample_request(encoder: str, out: Path, training: Mapping[str, Any], **given: Any) -> AutoencoderRequest:
+    """Return the training of a drawn-world autoencoder; what is given goes before the recipe."""
+    recipe = RECIPES[encoder_kind(encoder).name]
+    weights = given.pop("encoder_weights", None) or str(sample_classifier(encoder))
+    return AutoencoderRequest(
+        encoder=encoder,
+        source=DrawnSource("train", SAMPLE_IMAGE_SIZE),
+        held_out=DrawnSource("val", SAMPLE_IMAGE_SIZE),
+        encoder_weights=weights,
+        out=out,
+        training={"image_size": SAMPLE_IMAGE_SIZE, "device": "cpu", **recipe.decoder, **training},
+        **given,
+    )
+
+
+def _drawn_images() -> tuple[TrainingImages, TrainingImages]:
+    images = TrainingImages(DrawnSource("train", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE, augment=True)
+    return images, TrainingImages(DrawnSource("val", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE, augment=False)
+
+
+def _finished(out: Path, name: str) -> bool:
+    return (out / name).is_file() and (out / _DONE).is_file()
+
+
+def _finish(out: Path) -> None:
+    (out / _DONE).touch()
+
+
+_DONE = "done"

@@ -1,0 +1,160 @@
+"""Reopening everything that a run wrote, and mending what is damaged."""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from basics.errors import UserError, WorkError
+from basics.files import digest_file
+from basics.progress import progress
+from pipeline.job import Job, Product, prepare
+from pipeline.layout import LEDGER, ledger_part_path, read_stats, shard_name, stats_path
+from pipeline.ledger import Columns, read_ledger
+from pipeline.manifest import Manifest, read_manifest
+from pipeline.run import RunReport, run
+from pipeline.shardfile import MEMBERS, StoredSample, read_shard
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that is not as the run left it."""
+
+    shard: int | None
+    """Which shard; None for what concerns the whole data set."""
+    text: str
+    """What and where, in one sentence."""
+
+
+def verify(folder: Path) -> list[Problem]:
+    """Compare every file of a data set with its marks, and marks, samples and ledger with each other.
+
+    Raises:
+        UserError: the folder is no data set.
+    """
+    manifest = read_manifest(folder)
+    plan = manifest.config.plan(manifest.values["samples"])
+    problems = []
+    if not manifest.complete:
+        problems.append(Problem(None, "The run is not finished; give the command that started it again."))
+    problems += _ledger_problems(folder, manifest)
+    with progress("verify", plan.shards, "shards") as advance:
+        for shard in range(plan.shards):
+            expected = plan.samples_in(shard)
+            problems += [Problem(shard, text) for text in _shard_problems(folder, manifest, shard, expected)]
+            advance()
+    return problems
+
+
+def _ledger_problems(folder: Path, manifest: Manifest) -> list[Problem]:
+    path = folder / LEDGER
+    if not manifest.values["perturbed"] or not manifest.complete:
+        return []
+    if not path.is_file():
+        return [Problem(None, f"The ledger {LEDGER} is missing.")]
+    if digest_file(path) != manifest.values["ledger_sha256"]:
+        return [Problem(None, f"The ledger {LEDGER} is damaged: its checksum is not the manifest's.")]
+    samples = manifest.values["samples"]
+    found = len(read_ledger(path).keys)
+    return [] if found == samples else [Problem(None, f"The ledger has {found} samples instead of {samples}.")]
+
+
+def _shard_problems(folder: Path, manifest: Manifest, shard: int, expected: int) -> Iterator[str]:
+    stats = read_stats(folder, shard)
+    recorded = {entry["shard"]: entry["sha256"] for entry in manifest.shards}.get(shard)
+    name = shard_name(manifest.values["name"], manifest.config.split, shard)
+    if stats is None:
+        yield f"{stats_path(folder, shard).name}: the mark of shard {shard} is missing or damaged."
+    elif stats.fingerprint != manifest.values["fingerprint"] or (recorded and stats.sha256 != recorded):
+        yield f"{stats_path(folder, shard).name}: the mark of shard {shard} does not agree with the manifest."
+    tar = folder / name
+    if not tar.is_file():
+        yield f"{name}: the shard is missing."
+        return
+    sha256 = recorded or (stats.sha256 if stats else "")
+    if digest_file(tar) != sha256:
+        yield f"{name}: the checksum is not the one recorded."
+    columns = None
+    if manifest.values["perturbed"]:
+        part = ledger_part_path(folder, shard)
+        try:
+            columns = read_ledger(part).columns
+            if stats and digest_file(part) != stats.ledger_sha256:
+                yield f"{part.name}: the shard's part of the ledger has another checksum than its mark."
+        except UserError as error:
+            yield str(error)
+    yield from _content_problems(tar, columns, expected)
+
+
+def _content_problems(tar: Path, columns: Columns | None, expected: int) -> Iterator[str]:
+    """What is wrong inside a tar, sample by sample."""
+    count = 0
+    try:
+        for sample in read_shard(tar):
+            yield from (f"{tar.name}: {text}" for text in _sample_problems(sample, columns, count))
+            count += 1
+    except (tarfile.TarError, OSError, EOFError) as error:
+        yield f"{tar.name}: not a whole tar ({error})."
+        return
+    if count != expected:
+        yield f"{tar.name}: {count} samples instead of {expected}."
+
+
+def _sample_problems(sample: StoredSample, columns: Columns | None, row: int) -> Iterator[str]:
+    missing = [name for name in MEMBERS if name not in sample.members]
+    if missing:
+        yield f"sample {sample.key} has no {', '.join(missing)}."
+        return
+    try:
+        label, facts = sample.label, sample.facts
+        with Image.open(io.BytesIO(sample.members["png"])) as image:
+            image.load()
+    except (OSError, ValueError, SyntaxError) as error:
+        yield f"sample {sample.key} cannot be read ({error})."
+        return
+    if facts.get("key") != sample.key or facts.get("label") != label:
+        yield f"sample {sample.key}: its label or key differs between .cls and .json."
+    if columns is None:
+        return
+    if row >= len(columns["samples/key"]) or columns["samples/key"][row].decode() != sample.key:
+        yield f"sample {sample.key} is not the one that the ledger has in this place."
+    elif int(columns["samples/label"][row]) != label:
+        yield f"sample {sample.key} has the label {label}, but the ledger has {columns['samples/label'][row]}."
+
+
+def repair(folder: Path, problems: list[Problem]) -> RunReport:
+    """Make again what is damaged, and prove that the bytes are the ones that the manifest recorded.
+
+    Source, autoencoder and classifier must still be where the manifest says, and unchanged.
+
+    Raises:
+        UserError: they are not.
+        WorkError: the run failed, or software or hardware of today give other bytes.
+    """
+    manifest = read_manifest(folder)
+    recorded = {entry["shard"]: entry["sha256"] for entry in manifest.shards}
+    job = job_of(folder, manifest)
+    for shard in {problem.shard for problem in problems if problem.shard is not None}:
+        stats_path(folder, shard).unlink(missing_ok=True)
+    report = run(job)
+    changed = [
+        entry["file"]
+        for entry in read_manifest(folder).shards
+        if entry["sha256"] != recorded.get(entry["shard"], entry["sha256"])
+    ]
+    if changed:
+        raise WorkError(f"These shards were made again but are not the bytes recorded before: {', '.join(changed)}.")
+    return report
+
+
+def job_of(folder: Path, manifest: Manifest) -> Job:
+    """Rebuild the job that made a data set.
+
+    Raises:
+        UserError: its source or weights are no longer there.
+    """
+    name, perturbed = manifest.product
+    return prepare(manifest.config, (Product(folder=folder.absolute(), name=name, perturbed=perturbed),))

@@ -1,0 +1,52 @@
+"""The loop itself, on a function whose ascent is known in closed form."""
+
+import torch
+
+from attacks.ascent import Evaluation, Parameters, ascend
+
+
+class Line:
+    """Plain gradient steps of 0.1 on a number, projected to at most 1."""
+
+    def start(self) -> Parameters:
+        return (torch.zeros(1, dtype=torch.float64),)
+
+    def step(self, parameters: Parameters, gradients: Parameters) -> Parameters:
+        return (parameters[0] + 0.1 * gradients[0],)
+
+    def project(self, parameters: Parameters) -> Parameters:
+        return (parameters[0].clamp(max=1.0),)
+
+
+def slope(parameters: Parameters) -> Evaluation[float]:
+    """Two samples with slopes 1 and 2: the sum climbs with 3."""
+    return Evaluation(torch.stack((parameters[0][0], 2 * parameters[0][0])), float(parameters[0].detach()))
+
+
+def test_losses_are_kept_before_the_first_and_after_each_step() -> None:
+    ascent = ascend(slope, Line(), steps=4)
+    places = [0.0, 0.3, 0.6, 0.9, 1.0]
+    expected = torch.tensor([[place, 2 * place] for place in places], dtype=torch.float64)
+    torch.testing.assert_close(ascent.losses_SN, expected)
+    assert ascent.first.extra == 0.0
+    assert ascent.last.extra == 1.0
+    assert float(ascent.parameters[0]) == 1.0
+
+
+def test_no_step_evaluates_once_at_the_start() -> None:
+    calls = []
+
+    def counted(parameters: Parameters) -> Evaluation[float]:
+        calls.append(1)
+        return slope(parameters)
+
+    ascent = ascend(counted, Line(), steps=0)
+    assert len(calls) == 1
+    assert ascent.first is ascent.last
+    assert ascent.losses_SN.shape == (1, 2)
+
+
+def test_nothing_that_is_returned_holds_a_graph() -> None:
+    ascent = ascend(slope, Line(), steps=2)
+    tensors = (*ascent.parameters, ascent.losses_SN, ascent.first.loss_N, ascent.last.loss_N)
+    assert not any(tensor.requires_grad for tensor in tensors)

@@ -1,0 +1,16 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data; tests that use it are skipped where it is absent."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ADVBN_SHARED_DATA", default))
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is absent (ADVBN_SHARED_DATA names another folder)")
+    return folder

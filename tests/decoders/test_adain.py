@@ -1,0 +1,79 @@
+"""The decoder against the published layout, built plainly from torch's own modules."""
+
+import pytest
+import torch
+from torch import nn
+
+from basics.errors import UserError
+from decoders.adain import UpsampledConv, build_decoder
+from encoders import EncoderKind, encoder_kind
+from tests.support import close, published_decoder
+
+
+def plain_decoder() -> nn.Sequential:
+    """Huang & Belongie's decoder, module by module."""
+    layers: list[nn.Module] = []
+
+    def conv(channels_in: int, channels_out: int, *, relu: bool = True) -> None:
+        layers.extend([nn.ReflectionPad2d(1), nn.Conv2d(channels_in, channels_out, 3)])
+        if relu:
+            layers.append(nn.ReLU())
+
+    conv(512, 256)
+    layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
+    conv(256, 256), conv(256, 256), conv(256, 256), conv(256, 128)
+    layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
+    conv(128, 128), conv(128, 64)
+    layers.append(nn.Upsample(scale_factor=2, mode="nearest"))
+    conv(64, 64), conv(64, 3, relu=False)
+    return nn.Sequential(*layers)
+
+
+def test_the_published_weights_give_the_published_function() -> None:
+    state = published_decoder()
+    plain, ours = plain_decoder(), build_decoder(encoder_kind("vgg"))
+    plain.load_state_dict(state)
+    ours.load_state_dict(state)
+    feat = torch.rand(2, 512, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert close(ours.double()(feat), plain.double()(feat), relative=1e-12)
+
+
+def test_the_resnet_decoder_is_the_same_without_its_first_stage() -> None:
+    state = published_decoder()
+    plain, ours = nn.Sequential(*plain_decoder()[4:]), build_decoder(encoder_kind("resnet"))
+    plain.load_state_dict({f"{int(name.split('.')[0]) - 4}.{name.split('.')[1]}": value
+                           for name, value in state.items() if int(name.split(".")[0]) >= 4})  # fmt: skip
+    ours.load_state_dict(plain.state_dict())
+    feat = torch.rand(1, 256, 5, 6, generator=torch.Generator().manual_seed(0))
+    assert ours(feat).shape == (1, 3, 20, 24)
+    assert close(ours(feat), plain(feat))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
+def test_the_low_resolution_rewrite_has_the_same_value_and_gradients(size: tuple[int, int]) -> None:
+    dice = torch.Generator().manual_seed(3)
+    fast = UpsampledConv(4, 6).double()
+    slow = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.ReflectionPad2d(1), nn.Conv2d(4, 6, 3)).double()
+    slow[2].load_state_dict(fast.state_dict())
+    image = torch.randn(2, 4, *size, dtype=torch.float64, generator=dice)
+    weighting = torch.randn(2, 6, 2 * size[0], 2 * size[1], dtype=torch.float64, generator=dice)
+    results = []
+    for module, kernel in ((fast, fast.weight), (slow, slow[2].weight)):
+        leaf = image.clone().requires_grad_()
+        value = module(leaf)
+        results.append((value, *torch.autograd.grad((value * weighting).sum(), (leaf, kernel))))
+    for found, expected in zip(*results, strict=True):
+        assert close(found, expected, relative=1e-12)
+
+
+def test_width_scales_every_layer_but_the_last() -> None:
+    shapes = [tuple(value.shape[:2]) for value in build_decoder(encoder_kind("vgg"), 1 / 8).state_dict().values()
+              if value.ndim == 4]  # fmt: skip
+    assert shapes == [(32, 64), (32, 32), (32, 32), (32, 32), (16, 32), (16, 16), (8, 16), (8, 8), (3, 8)]
+
+
+def test_a_resolution_without_a_stage_is_refused() -> None:
+    kind = encoder_kind("vgg")
+    odd = EncoderKind(**{**vars(kind), "reduction": 16})
+    with pytest.raises(UserError, match="no stage"):
+        build_decoder(odd)

@@ -1,0 +1,86 @@
+"""Small images, and tars and folders made of them."""
+
+import io
+import os
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from sources.classes import imagenet_map
+
+WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
+
+
+@pytest.fixture(scope="session")
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (3, 2), (10, 20, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def write_folder() -> WriteFiles:
+    def write(root: Path, files: Mapping[str, bytes]) -> Path:
+        for name, content in files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_tar() -> WriteFiles:
+    def write(path: Path, files: Mapping[str, bytes]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as tar:
+            for name, content in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def unprivileged(tmp_path: Path) -> Iterator[None]:
+    """Run the test as a user for whom file permissions hold: root may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+        folder.chmod(0o777 if folder == tmp_path else 0o755)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture(scope="session")
+def make_devkit() -> Callable[[Path, list[int]], Path]:
+    """Build an ILSVRC2012 devkit with the given ground truth; its IDs follow no order that a wnid has."""
+
+    def make(parent: Path, truth: list[int]) -> Path:
+        fields = ["ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children"]
+        synsets = np.zeros((1001, 1), dtype=[(field, object) for field in fields])
+        wnids = imagenet_map().names
+        for row in range(1000):
+            wnid = wnids[(row * 7 + 3) % 1000]
+            synsets[row, 0] = (float(row + 1), wnid, f"word {row}, other", "gloss", 0.0, [])
+        synsets[1000, 0] = (1001.0, "n00001740", "entity", "gloss", 2.0, [1.0, 2.0])
+        data = parent / "ILSVRC2012_devkit_t12" / "data"
+        data.mkdir(parents=True)
+        savemat(data / "meta.mat", {"synsets": synsets})
+        lines = "".join(f"{number}\n" for number in truth)
+        (data / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)
+        return data.parent
+
+    return make

@@ -1,0 +1,152 @@
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from basics.errors import UserError
+from sources.base import ImageRecord
+from sources.classes import imagenet_map
+from sources.devkit import read_devkit
+from sources.opening import open_source
+
+WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
+MakeDevkit = Callable[[Path, list[int]], Path]
+
+FILES = [f"ILSVRC2012_val_0000000{number}.JPEG" for number in (1, 2, 3)]
+STEMS = [file.removesuffix(".JPEG") for file in FILES]
+LABELS = [65, 970, 65]
+WNIDS = [imagenet_map().names[label] for label in LABELS]
+EXPECTED = [
+    ImageRecord(f"{WNIDS[0]}/{FILES[0]}", 65),
+    ImageRecord(f"{WNIDS[2]}/{FILES[2]}", 65),
+    ImageRecord(f"{WNIDS[1]}/{FILES[1]}", 970),
+]
+
+
+def lines(*texts: str) -> str:
+    return "".join(text + "\n" for text in texts)
+
+
+@pytest.fixture
+def flat(tmp_path: Path, write_folder: WriteFiles) -> Path:
+    return write_folder(tmp_path / "flat", {file: file.encode() for file in FILES})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        lines(*(f"{file} {wnid}" for file, wnid in zip(FILES, WNIDS, strict=True))),
+        lines(*(f"{file}\t{label}" for file, label in zip(FILES, LABELS, strict=True))),
+        lines(*(f"{file},{label}" for file, label in zip(FILES, LABELS, strict=True))),
+        lines(*(f"val/{file}   {wnid}" for file, wnid in zip(FILES, WNIDS, strict=True))),
+        lines("ILSVRC2012_val_00000009.JPEG 3", "", *(f"{stem} {w}" for stem, w in zip(STEMS, WNIDS, strict=True))),
+        lines("ImageId,PredictionString", *(f"{s},{w} 85 1 499 272 " for s, w in zip(STEMS, WNIDS, strict=True))),
+        lines('"file","label"', *(f'"{f}","{label}"' for f, label in zip(FILES, LABELS, strict=True))),
+        lines(*WNIDS),
+        lines(*map(str, LABELS)).replace("\n", "\r\n"),
+        lines(*WNIDS, *["n01440764"] * 49_997),
+    ],
+    ids=["wnid", "tab", "comma", "folder", "stem", "kaggle", "quoted", "only wnids", "only indices", "all 50000"],
+)
+def test_every_form_of_label_list_gives_the_sorted_folders(tmp_path: Path, flat: Path, text: str) -> None:
+    (tmp_path / "labels").write_bytes(text.encode())
+    source = open_source(str(flat), labels=str(tmp_path / "labels"))
+    assert list(source.records) == EXPECTED
+    assert source.classes == imagenet_map()
+    assert [source.read(record).decode() for record in source.records] == [FILES[0], FILES[2], FILES[1]]
+
+
+def test_a_flat_folder_equals_the_same_images_in_class_folders(
+    tmp_path: Path, flat: Path, write_folder: WriteFiles
+) -> None:
+    (tmp_path / "labels").write_text(lines(*WNIDS))
+    nested = write_folder(tmp_path / "nested", {record.name: b"" for record in EXPECTED})
+    assert open_source(str(flat), labels=str(tmp_path / "labels")).digest() == open_source(str(nested)).digest()
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "images/"])
+def test_a_flat_tar_is_read_too(tmp_path: Path, write_tar: WriteFiles, prefix: str) -> None:
+    path = write_tar(tmp_path / "ILSVRC2012_img_val.tar", {prefix + file: file.encode() for file in FILES})
+    (tmp_path / "labels").write_text(lines(*WNIDS))
+    source = open_source(str(path), labels=str(tmp_path / "labels"))
+    assert list(source.records) == EXPECTED
+    assert [source.read(record).decode() for record in source.records] == [FILES[0], FILES[2], FILES[1]]
+
+
+@pytest.mark.parametrize("place", ["flat", ".", "given"])
+def test_the_devkit_gives_the_labels(tmp_path: Path, flat: Path, make_devkit: MakeDevkit, place: str) -> None:
+    """In the folder or beside it, it is found; elsewhere it is given."""
+    devkit = make_devkit(tmp_path / place, [5, 900, 17])
+    source = open_source(str(flat), labels=str(devkit) if place == "given" else None)
+    found = {record.name.partition("/")[2]: record.name.partition("/")[0] for record in source.records}
+    assert [found[file] for file in FILES] == read_devkit(devkit)
+
+
+def test_the_devkit_is_found_beside_the_folder_of_a_split(
+    tmp_path: Path, write_folder: WriteFiles, make_devkit: MakeDevkit
+) -> None:
+    write_folder(tmp_path / "val", dict.fromkeys(FILES, b""))
+    make_devkit(tmp_path, [5, 900, 17])
+    assert len(open_source(str(tmp_path)).records) == 3
+
+
+def test_the_archives_as_downloaded_are_a_source(
+    tmp_path: Path, write_tar: WriteFiles, make_devkit: MakeDevkit
+) -> None:
+    write_tar(tmp_path / "ILSVRC2012_img_val.tar", dict.fromkeys(FILES, b""))
+    write_tar(tmp_path / "ILSVRC2012_img_train.tar", {"n01440764/n01440764_1.JPEG": b""})
+    make_devkit(tmp_path, [5, 900, 17])
+    assert len(open_source(str(tmp_path)).records) == 3
+
+
+def test_the_bare_ground_truth_is_read_with_its_meta_file(tmp_path: Path, flat: Path, make_devkit: MakeDevkit) -> None:
+    """Its numbers look like indices but are ILSVRC2012_IDs."""
+    devkit = make_devkit(tmp_path / "elsewhere", [5, 900, 17])
+    given = open_source(str(flat), labels=str(devkit / "data" / "ILSVRC2012_validation_ground_truth.txt"))
+    assert given.records == open_source(str(flat), labels=str(devkit)).records
+
+
+def test_lines_belong_to_other_file_names_in_sorted_order(tmp_path: Path, write_folder: WriteFiles) -> None:
+    write_folder(tmp_path / "flat", {"b.png": b"", "a.png": b""})
+    (tmp_path / "labels").write_text(lines("7", "0"))
+    source = open_source(str(tmp_path / "flat"), labels=str(tmp_path / "labels"))
+    assert [(record.name[-5:], record.label) for record in source.records] == [("b.png", 0), ("a.png", 7)]
+
+
+def test_a_flat_folder_without_labels_is_refused(flat: Path) -> None:
+    with pytest.raises(UserError, match=r"flat holds images but no class folders; give .* --labels .*devkit"):
+        open_source(str(flat))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"labels is empty"),
+        ("ImageId,PredictionString\n", r"labels is empty"),
+        (lines("a.JPEG 3", "b.JPEG 1000"), r"Line 2 of the label list .* is wrong \(b\.JPEG 1000\)"),
+        (lines("a.JPEG 3", "", "b.JPEG"), r"Line 3 of the label list .* is wrong \(b\.JPEG\)"),
+        (lines("a.JPEG n00000000"), r"Line 1 of the label list .* is wrong"),
+        (lines("1", "-1"), r"Line 2 of the label list .* is wrong"),
+        (lines("1", "a.JPEG 1"), r"Line 2 of the label list .* is wrong"),
+        (lines("a.JPEG,", "b.JPEG,1"), r"Line 1 of the label list .* is wrong"),
+        (lines("a.JPEG 3", "a.JPEG 4"), r"Line 2 of the label list .* names a\.JPEG again"),
+        (lines(f"{FILES[1]} 3"), rf"lacks 2 of the 3 images in .*flat \(such as {FILES[0]}\)"),
+        (lines("1", "2"), rf"lacks 1 of the 3 images in .*flat \(such as {FILES[2]}\)"),
+    ],
+)
+def test_a_wrong_label_list_is_refused(tmp_path: Path, flat: Path, text: str, message: str) -> None:
+    (tmp_path / "labels").write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_source(str(flat), labels=str(tmp_path / "labels"))
+
+
+def test_lines_that_are_not_as_many_as_the_files_are_refused(tmp_path: Path, write_folder: WriteFiles) -> None:
+    write_folder(tmp_path / "flat", {"b.png": b"", "a.png": b""})
+    (tmp_path / "labels").write_text(lines("7"))
+    with pytest.raises(UserError, match=r"labels has 1 lines without names for 2 images"):
+        open_source(str(tmp_path / "flat"), labels=str(tmp_path / "labels"))
+
+
+def test_a_missing_label_list_is_refused(tmp_path: Path, flat: Path) -> None:
+    with pytest.raises(UserError, match=r"The label list .*nowhere does not exist"):
+        open_source(str(flat), labels=str(tmp_path / "nowhere"))

@@ -1,0 +1,59 @@
+import pytest
+from torchvision.datasets import folder
+
+from basics.errors import UserError
+from sources.names import IMG_EXTENSIONS, check_printable, choose_split, is_hidden, is_image, same_split
+
+
+def test_the_extensions_are_torchvisions() -> None:
+    assert folder.IMG_EXTENSIONS == IMG_EXTENSIONS
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("a.JPEG", True), ("b.Png", True), ("c.txt", False), ("png", False), ("d.jpg.md", False)]
+)
+def test_images_are_told_by_extension_in_any_case(name: str, expected: bool) -> None:
+    assert is_image(name) is expected
+    assert folder.is_image_file(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"), [("a/._x.jpg", True), (".DS_Store", True), (".git/x.jpg", True), ("a.b/x.y.jpg", False)]
+)
+def test_hidden_is_any_part_that_starts_with_a_dot(path: str, expected: bool) -> None:
+    assert is_hidden(path) is expected
+
+
+@pytest.mark.parametrize(
+    ("word", "split", "expected"),
+    [
+        ("val", "val", True),
+        ("validation", "val", True),
+        ("Valid", "validation", True),
+        ("train", "val", False),
+        ("fold3", "fold3", True),
+        ("cat", "dog", False),
+    ],
+)
+def test_a_split_has_synonyms(word: str, split: str, expected: bool) -> None:
+    assert same_split(word, split) is expected
+
+
+def test_files_of_a_split_are_chosen_by_whole_words() -> None:
+    names = ["x-train-0.tar", "x-validation-0.tar", "x-val-1.tar", "evaluated.tar"]
+    assert choose_split(names, "val", "here") == ["x-validation-0.tar", "x-val-1.tar"]
+
+
+def test_files_without_a_split_are_all_taken() -> None:
+    assert choose_split(["0.tar", "trainer.tar"], "val", "here") == ["0.tar", "trainer.tar"]
+
+
+def test_a_split_that_no_file_has_is_refused() -> None:
+    with pytest.raises(UserError, match=r"here holds files of the split train and none of val"):
+        choose_split(["x-train-0.tar"], "val", "here")
+
+
+def test_a_name_that_is_not_utf8_is_refused() -> None:
+    check_printable(["ä/写.png"], "here")
+    with pytest.raises(UserError, match="here holds a file whose name is not UTF-8"):
+        check_printable(["a.png", b"a\xff.png".decode("utf-8", "surrogateescape")], "here")

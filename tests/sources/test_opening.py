@@ -1,0 +1,138 @@
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from braceexpand import braceexpand
+
+from basics.errors import UserError
+from sources.base import ImageRecord
+from sources.opening import expand_braces, open_source
+
+WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "x-{000000..000031}.tar",
+        "x-{8..11}.tar",
+        "x-{3..1}.tar",
+        "x-{08..11}.tar",
+        "{a,b,c}-{0..1}.tar",
+        "plain.tar",
+        "{single}.tar",
+    ],
+)
+def test_braces_expand_as_webdataset_expands_them(pattern: str) -> None:
+    assert expand_braces(pattern) == list(braceexpand(pattern))
+
+
+def test_a_name_with_braces_that_exists_is_no_pattern(tmp_path: Path, write_tar: WriteFiles) -> None:
+    path = write_tar(tmp_path / "x-{0..1}.tar", {"a/1.png": b""})
+    assert len(open_source(path).records) == 1
+
+
+def test_missing_shards_of_a_pattern_are_refused(tmp_path: Path, write_tar: WriteFiles) -> None:
+    write_tar(tmp_path / "x-1.tar", {"a/1.png": b""})
+    with pytest.raises(UserError, match=r"2 of the 3 files of .*\{0\.\.2\}\.tar do not exist \(such as .*x-0\.tar\)"):
+        open_source(str(tmp_path / "x-{0..2}.tar"))
+
+
+def test_the_address_is_kept_as_given(
+    tmp_path: Path, write_folder: WriteFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path, {"images/a/1.png": b"content"})
+    monkeypatch.chdir(tmp_path)
+    source = open_source("images")
+    assert source.address == "images"
+    source = open_source(f"file://{tmp_path}/images")
+    assert source.address == f"file://{tmp_path}/images"
+    assert source.read(source.records[0]) == b"content"
+
+
+def test_an_order_file_is_taken(tmp_path: Path, write_folder: WriteFiles) -> None:
+    write_folder(tmp_path / "images", {"a/1.png": b"", "b/1.png": b""})
+    (tmp_path / "order").write_text("b/1.png\na/1.png\n")
+    source = open_source(tmp_path / "images", order=tmp_path / "order")
+    assert list(source.records) == [ImageRecord("b/1.png", 1), ImageRecord("a/1.png", 0)]
+    assert source.order.startswith("file:")
+    assert source.digest() != open_source(tmp_path / "images").digest()
+
+
+def test_a_folder_of_tars_is_read_split_by_split(tmp_path: Path, write_tar: WriteFiles) -> None:
+    write_tar(tmp_path / "x-train-0.tar", {"a/train.png": b""})
+    write_tar(tmp_path / "x-val-0.tar", {"a/val.png": b""})
+    assert [record.name for record in open_source(tmp_path).records] == ["a/val.png"]
+    assert [record.name for record in open_source(tmp_path, split="train").records] == ["a/train.png"]
+    with pytest.raises(UserError, match=r"holds files of the split train, val and none of test"):
+        open_source(tmp_path, split="test")
+
+
+def test_tars_in_the_folder_of_a_split_are_read(tmp_path: Path, write_tar: WriteFiles) -> None:
+    write_tar(tmp_path / "val" / "0.tar", {"a/1.png": b""})
+    (tmp_path / "train").mkdir()
+    assert len(open_source(tmp_path).records) == 1
+
+
+def test_class_folders_go_before_tars_beside_them(
+    tmp_path: Path, write_tar: WriteFiles, write_folder: WriteFiles
+) -> None:
+    write_tar(tmp_path / "backup.tar", {"a/1.png": b""})
+    write_folder(tmp_path, {"b/2.png": b""})
+    assert list(open_source(tmp_path).records) == [ImageRecord("b/2.png", 0)]
+
+
+@pytest.mark.parametrize("files", [[], ["a/readme.txt"], ["._x.jpg"], ["._x.tar"]])
+def test_a_folder_without_images_is_refused(tmp_path: Path, write_folder: WriteFiles, files: list[str]) -> None:
+    write_folder(tmp_path, dict.fromkeys(files, b""))
+    with pytest.raises(UserError, match=r"holds no images; give a folder of class folders, a tar or WebDataset"):
+        open_source(tmp_path)
+
+
+def test_what_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere does not exist; check the path"):
+        open_source(tmp_path / "nowhere")
+
+
+def test_a_link_in_a_circle_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "circle").symlink_to("circle")
+    with pytest.raises(UserError, match=r"circle cannot be read|cannot be read \(Too many levels"):
+        open_source(tmp_path)
+
+
+@pytest.mark.usefixtures("unprivileged")
+def test_a_folder_that_may_not_be_listed_is_refused(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    try:
+        with pytest.raises(UserError, match=r"closed cannot be read \(Permission denied\); check its permissions"):
+            open_source(tmp_path)
+    finally:
+        closed.chmod(0o755)
+
+
+def test_another_file_system_is_refused() -> None:
+    with pytest.raises(UserError, match=r"s3://bucket/x-\{0\.\.1\}\.tar is not a local path"):
+        open_source("s3://bucket/x-{0..1}.tar")
+
+
+def test_listing_a_large_folder_is_cheap(tmp_path: Path) -> None:
+    """A hundredth of ImageNet's training set in bytes: the whole must fit into 1 GiB."""
+    import tracemalloc
+
+    for label in range(10):
+        folder = tmp_path / f"class{label}"
+        folder.mkdir()
+        for number in range(1281):
+            os.mknod(folder / f"ILSVRC2012_train_{number:08}.JPEG")
+    tracemalloc.start()
+    try:
+        source = open_source(tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(source.records) == 12_810
+    assert peak < 2**30 / 100 / 2
