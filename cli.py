@@ -1,6 +1,7 @@
 """The front door: `advbn-gen COMMAND`. Each command is a module of `commands/`, imported only when it is asked for."""
 
 import importlib
+import os
 import sys
 
 import click
@@ -56,6 +57,9 @@ def advbn_gen() -> None:
 
 def main() -> None:
     """Run a command; turn what a user can mend into one sentence and an exit code."""
+    # Waiting threads of torch would spin on cores that decoding, encoding and other programs need: beside one busy
+    # process two spinning threads run at half the speed of two sleeping ones. Read once, when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.exit(advbn_gen.main(standalone_mode=False) or 0)
     except (click.exceptions.Abort, KeyboardInterrupt):

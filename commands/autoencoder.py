@@ -32,14 +32,14 @@ from commands.options import (
     metavar="F",
     help="File, or seed:N for fresh weights (trials). [default: torchvision's published ones]",
 )
-@click.option("--image-size", type=int, help="Side of the crops. [default: 256; the drawn world: 64]")
+@click.option("--image-size", type=int, help="Side of the crops. [default: 256; the drawn world: 48]")
 @click.option("--out", type=FOLDER, help="Run folder. [default: ./autoencoder-ENCODER]")
 @click.option("--schedule", type=click.Choice(["constant", "cosine"]), help="Of the learning rate. [default: constant]")
 @click.option("--checkpoint-every", type=int, help="Steps between two checkpoints in an epoch. [default: 500]")
 @click.option(
     "--loaders",
     type=int,
-    help="Decoding processes a device. [default: 0, or all cores less one for large sources]",
+    help="Decoding processes a device; 0 decodes in the training process. [default: 0]",
 )
 @training_options
 @overwrite_option
@@ -80,10 +80,15 @@ _CONFIG_OPTIONS = (
 
 @click.command(short_help="Published AdaIN files -> autoencoder.safetensors.")
 @encoder_option
-@click.option("--encoder-weights", type=FILE, required=True, help="vgg_normalised.pth, or a torchvision state dict.")
+@click.option(
+    "--encoder-weights",
+    type=FILE,
+    required=True,
+    help="vgg_normalised.pth, or torchvision's state dict of the encoder's network.",
+)
 @click.option("--decoder-weights", type=FILE, required=True, help="decoder.pth.")
 @click.option("--out", type=FILE, required=True, help="File to write.")
-@overwrite_option
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
 @json_option
 def import_autoencoder(  # noqa: PLR0913, PLR0917 (click passes every option)
     encoder: str, encoder_weights: Path, decoder_weights: Path, out: Path, overwrite: bool, as_json: bool

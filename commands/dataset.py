@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from basics.errors import WorkError
-from basics.progress import say
-from commands.options import FILE, FOLDER, json_option, print_result
+from basics.progress import counted, say
+from commands.options import FILE, FOLDER, indented, json_option, print_result
 
 
 @click.command(short_help="Check every shard; --repair mends.")
@@ -31,10 +31,14 @@ def verify(folder: Path, mend: bool, as_json: bool) -> None:
         problems = find_problems(folder)
     texts = [problem.text for problem in problems]
     repaired = [problem.text for problem in found] if mend and not problems else []
-    lines = texts or [f"{folder}: all right" + (f" after mending {len(repaired)} problems" if repaired else "")]
+    lines = texts or [
+        f"{folder}: all right" + (f" after mending {counted(len(repaired), 'problem')}" if repaired else "")
+    ]
     print_result({"ok": not problems, "problems": texts, "repaired": repaired}, lines, as_json=as_json)
     if problems:
-        raise WorkError(f"{len(problems)} problems in {folder}; `advbn-gen verify --repair` makes damaged parts again.")
+        raise WorkError(
+            f"{counted(len(problems), 'problem')} in {folder}; `advbn-gen verify --repair` makes damaged parts again."
+        )
 
 
 @click.command(short_help="What a data set, checkpoint or ledger is.")
@@ -50,8 +54,7 @@ def info(path: Path, as_json: bool) -> None:
     from pipeline.info import describe
 
     facts = describe(path)
-    width = max(len(name) for name in facts)
-    print_result(facts, [f"{name:{width}}  {value}" for name, value in facts.items()], as_json=as_json)
+    print_result(facts, indented(facts), as_json=as_json)
 
 
 @click.command(short_help="Shards -> a folder of class folders.")

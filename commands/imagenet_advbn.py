@@ -42,7 +42,11 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
     metavar="F",
     help="File, or seed:N for fresh weights (trials). [default: torchvision's published ones]",
 )
-@click.option("--out", type=FOLDER, help="Data-set folder. [default: ./imagenet-advbn-ENCODER]")
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="Data-set folder. [default: ./imagenet-advbn-ENCODER; the drawn world: ./sample-advbn-ENCODER]",
+)
 @click.option(
     "--eps",
     type=float,
@@ -53,7 +57,7 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 @click.option("--steps", type=int, default=6, show_default=True, help="Ascent steps.")
 @click.option("--step-size", type=float, default=0.2, show_default=True, help="Length of a step.")
 @click.option("--batch-size", type=int, default=32, show_default=True, help="Images perturbed together.")
-@click.option("--image-size", type=int, help="Side of the images. [default: 256; the drawn world: 64]")
+@click.option("--image-size", type=int, help="Side of the images. [default: 256; the drawn world: 48]")
 @click.option("--batches-per-shard", type=int, default=49, show_default=True, help="49 x 32 = 1,568 samples a shard.")
 @click.option("--limit", type=int, help="Only the first N images.")
 @click.option("--split", default="val", show_default=True, help="Split to read, and its name in the files.")
@@ -85,18 +89,20 @@ def imagenet_advbn(**options: Any) -> None:
       advbn-gen imagenet-advbn --encoder vgg --source ILSVRC2012_val --labels devkit.tar.gz \\
         --autoencoder autoencoder.safetensors --reconstructed
     """
+    from basics.progress import counted
     from pipeline.job import prepare, products_of
-    from pipeline.run import missing_shards, run
+    from pipeline.run import check_outputs, missing_shards, run
 
     config = _config(options)
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"
     products = products_of(config, options["out"] or Path(name), name)
     job = prepare(config, products)
     if options["dry_run"]:
+        check_outputs(job, overwrite=options["overwrite"])
         missing = missing_shards(job)
         plan = job.plan
         lines = [
-            f"{plan.images} images in {plan.batches} batches and {plan.shards} shards, {len(missing)} of them to do",
+            f"{plan.images} images in {counted(plan.shards, 'shard')}, {len(missing)} of them to do",
             *(f"{product.name} -> {product.folder}" for product in products),
         ]
         told = {"images": plan.images, "batches": plan.batches, "shards": plan.shards, "missing": missing}
@@ -105,7 +111,7 @@ def imagenet_advbn(**options: Any) -> None:
     report = run(job, overwrite=options["overwrite"], scheduler=options["scheduler"])
     top1 = ", ".join(f"{name} {value:.1%}" for name, value in report.top1.items())
     lines = [
-        f"{report.images} images in {report.shards} shards ({report.made} made now, {report.seconds:.1f} s)",
+        f"{report.images} images in {counted(report.shards, 'shard')} ({report.made} made now, {report.seconds:.1f} s)",
         f"top-1 of the attacked classifier: {top1}",
         *(str(folder) for folder in report.folders.values()),
     ]
@@ -137,11 +143,11 @@ def _config(options: dict[str, Any]) -> Any:
     if source is not None:
         return config
     say("No --source: using the embedded drawn world; the data set is called sample-advbn-" + config.encoder + ".")
-    own = sample_networks(config.encoder)
-    if options["autoencoder"] is None:
-        values["autoencoder"] = str(own.autoencoder)
-    if options["classifier_weights"] is None and options["classifier"] is None:
-        values["classifier_weights"] = str(own.classifier)
+    own_classifier = options["classifier_weights"] is None and options["classifier"] is None
+    if options["autoencoder"] is None or own_classifier:
+        own = sample_networks(config.encoder)
+        values["autoencoder"] = values["autoencoder"] or str(own.autoencoder)
+        values["classifier_weights"] = str(own.classifier) if own_classifier else values["classifier_weights"]
     return GenerationConfig(**values)
 
 

@@ -9,6 +9,8 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_LIST_SHOWN = 12
+
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
 
@@ -56,6 +58,20 @@ def print_result(result: Mapping[str, Any], lines: list[str], *, as_json: bool) 
 def given(**values: Any) -> dict[str, Any]:
     """Return the options that were given, so that defaults stay in one place: the config."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def indented(facts: Mapping[str, Any], depth: int = 0) -> list[str]:
+    """Return nested facts as lines, one a leaf; lists of more than a few values are cut short."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            lines += [f"{'  ' * depth}{name}:", *indented(value, depth + 1)]
+        elif isinstance(value, list) and len(value) > _LIST_SHOWN:
+            shown = ", ".join(map(str, value[:_LIST_SHOWN]))
+            lines.append(f"{'  ' * depth}{name}: {shown}, ... ({len(value)} in all)")
+        else:
+            lines.append(f"{'  ' * depth}{name}: {value}")
+    return lines
 
 
 def absolute(path: Path | None) -> str | None:

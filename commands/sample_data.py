@@ -22,9 +22,9 @@ def sample_data(out: Path, size: int, seed: int, as_json: bool) -> None:
       advbn-gen sample-data drawn
     """
     from basics.progress import progress
-    from sources.drawn import planned_images, write_world
+    from sources.drawn import PER_CLASS, SHAPES, write_world
 
-    with progress("draw", planned_images(), "images") as advance:
-        counts = write_world(out, size=size, seed=seed, advance=advance)
+    with progress("draw", len(SHAPES) * sum(PER_CLASS.values()), "images") as advance:
+        counts = write_world(out, size=size, seed=seed, progress=lambda _done, _total: advance())
     lines = [f"{split}: {count} images" for split, count in counts.items()]
     print_result({"out": str(out), **counts}, [*lines, str(out)], as_json=as_json)

@@ -82,9 +82,14 @@ def _initialise(decoder: nn.Sequential) -> None:
     *hidden, last = (layer for layer in decoder if isinstance(layer, nn.Conv2d))
     for layer in hidden:
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        nn.init.constant_(layer.bias, 0.0)
+        _fill_bias(layer, 0.0)
     nn.init.xavier_normal_(last.weight, gain=0.5)
-    nn.init.constant_(last.bias, 0.5)
+    _fill_bias(last, 0.5)
+
+
+def _fill_bias(layer: nn.Conv2d, value: float) -> None:
+    if layer.bias is not None:
+        nn.init.constant_(layer.bias, value)
 
 
 def _block(channels_in: int, channels_out: int, *, doubled: bool) -> list[nn.Module]:

@@ -14,7 +14,7 @@ from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_aut
 from decoders.training import PICTURE_FOLDER, train_decoder
 from encoders import EncoderKind, encoder_kind
 from networks.checkpoints import StateDict, read_weights
-from networks.classifiers import PUBLISHED, SEED_PREFIX, published_state
+from networks.classifiers import PUBLISHED, SEED_PREFIX, published_state, seed_of
 from sources.base import ImageRecord, Source
 from sources.opening import open_source
 from training.config import TrainingConfig
@@ -116,7 +116,7 @@ def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest, seed: int
     """Return an autoencoder with the encoder's weights and a decoder fresh from the seed."""
     torch.manual_seed(seed)
     if request.encoder_weights.startswith(SEED_PREFIX):
-        torch.manual_seed(int(request.encoder_weights.removeprefix(SEED_PREFIX)))
+        torch.manual_seed(seed_of(request.encoder_weights))
         return Autoencoder(kind, 1.0 if request.width is None else request.width), request.encoder_weights
     module, form = autoencoder_from_encoder(kind, _encoder_state(kind, request.encoder_weights))
     if request.width is not None and request.width != module.width:

@@ -1,1 +1,1 @@
-""""""
+"""What others do with the shards: scoring networks on them."""

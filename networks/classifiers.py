@@ -99,8 +99,9 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
     name = _one_name(name, told.get("name"), weights)
     width = float(told.get("width", 1.0))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(weights.removeprefix(SEED_PREFIX)) if weights.startswith(SEED_PREFIX) else 0)
+        torch.manual_seed(0)
         if weights.startswith(SEED_PREFIX):
+            torch.manual_seed(seed_of(weights))
             network = build_network(name, classes, width)
         else:
             state = (
@@ -123,6 +124,18 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
         checksum=weights_checksum(network.state_dict()),
         width=width,
     )
+
+
+def seed_of(weights: str) -> int:
+    """Return N of `seed:N`.
+
+    Raises:
+        UserError: N is no number from 0.
+    """
+    digits = weights.removeprefix(SEED_PREFIX)
+    if not digits.isdecimal():
+        raise UserError(f"The weights are {weights!r}; give seed:N with a whole number N from 0, or a file.")
+    return int(digits)
 
 
 def _told(weights: str) -> dict[str, Any]:

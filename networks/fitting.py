@@ -135,7 +135,9 @@ def fit_classifier(  # noqa: PLR0913 (what, how wide, on what, tried on what, ho
         UserError: unknown network, or `out` holds another run.
     """
     torch.manual_seed(config.seed)
-    task = ClassifierTask(name, images.source.classes.count, width, held_out=held_out, out=out, side=side, options=options)
+    task = ClassifierTask(
+        name, images.source.classes.count, width, held_out=held_out, out=out, side=side, options=options
+    )
     settings = {"network": name, "width": width, "side": asdict(side) if side else None, "options": dict(options)}
     train(task, images, config, out, settings)
     return out / CLASSIFIER_FILE

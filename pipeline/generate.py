@@ -80,7 +80,7 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
         on_batch: told the number of images of each finished batch; for runners in the same process.
     """
     try:
-        use_threads(job.config.threads_each())
+        use_threads(job.threads)
         networks = load_networks(job.config, job.source.classes.count)
         _require_same_networks(job, networks.facts())
         _make_shard(job, shard, networks.perturber, on_batch)

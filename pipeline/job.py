@@ -85,6 +85,8 @@ class Job:
     """Sample key of each."""
     plan: Plan
     products: tuple[Product, ...]
+    threads: int
+    """Computing threads of each process, counted where the job was made: every worker uses the same."""
     identity: dict[str, Any]
     """Everything that the bytes of the perturbed images depend on."""
 
@@ -120,6 +122,7 @@ def prepare(config: GenerationConfig, products: tuple[Product, ...]) -> Job:
         keys=sample_keys(source.records)[: plan.images],
         plan=plan,
         products=products,
+        threads=config.threads_each(),
         identity=_identity(config, source, plan, networks),
     )
 

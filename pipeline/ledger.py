@@ -49,22 +49,24 @@ class LedgerRows:
     """Collects the rows of one shard."""
 
     def __init__(self) -> None:
-        self._batches: list[PerturbedBatch] = []
+        self._batches: dict[str, list[NDArray[Any]]] = {}
         self._samples: list[SampleFacts] = []
 
     def add(self, batch: PerturbedBatch, samples: Sequence[SampleFacts]) -> None:
-        """Append one batch with its samples."""
-        self._batches.append(batch)
+        """Append one batch with its samples; its images are let go."""
+        row = {
+            "delta_mean": batch.delta_mean_C.numpy(),
+            "delta_std": batch.delta_std_C.numpy(),
+            "loss": batch.losses_SN.mean(1).numpy(),
+            "batch_size": np.int32(len(samples)),
+        }
+        for name, value in row.items():
+            self._batches.setdefault(name, []).append(np.asarray(value))
         self._samples += samples
 
     def columns(self) -> Columns:
         """Return the rows as arrays."""
-        rows = {
-            "delta_mean": np.stack([batch.delta_mean_C.numpy() for batch in self._batches]),
-            "delta_std": np.stack([batch.delta_std_C.numpy() for batch in self._batches]),
-            "loss": np.stack([batch.losses_SN.mean(1).numpy() for batch in self._batches]),
-            "batch_size": np.array([batch.losses_SN.shape[1] for batch in self._batches], np.int32),
-        }
+        rows: Columns = {name: np.stack(values) for name, values in self._batches.items()}
         samples = {
             "key": np.array([sample.key.encode() for sample in self._samples]),
             "source": np.array([sample.source.encode() for sample in self._samples]),

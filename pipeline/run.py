@@ -11,7 +11,7 @@ from typing import Any
 from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.files import TEMPORARY_SUFFIX, digest_file, require_writable_folder
-from basics.progress import Advance, progress
+from basics.progress import Advance, counted, progress
 from pipeline.distribute import run_here, run_on_workers
 from pipeline.generate import ShardResult
 from pipeline.job import Job, Product
@@ -61,6 +61,25 @@ def run(job: Job, *, overwrite: bool = False, scheduler: str | None = None) -> R
         UserError: an output folder holds something else, or cannot be written.
         WorkError: some shards failed; the message says which and why. The others are finished.
     """
+    check_outputs(job, overwrite=overwrite)
+    try:
+        return _run(job, overwrite=overwrite, scheduler=scheduler)
+    except OSError as error:
+        raise WorkError(f"{error}. What was finished is kept; the same command goes on from there.") from error
+
+
+def check_outputs(job: Job, *, overwrite: bool) -> None:
+    """Refuse output folders that hold something else; nothing is written.
+
+    Raises:
+        UserError: see above.
+    """
+    for product in job.products:
+        if product.folder.exists():
+            _check_owner(job, product, overwrite=overwrite)
+
+
+def _run(job: Job, *, overwrite: bool, scheduler: str | None) -> RunReport:
     for product in job.products:
         _claim(job, product, overwrite=overwrite)
     missing = missing_shards(job)
@@ -72,8 +91,8 @@ def run(job: Job, *, overwrite: bool = False, scheduler: str | None = None) -> R
     if failures:
         listed = "\n  ".join(failures)
         raise WorkError(
-            f"{len(failures)} of {job.plan.shards} shards could not be made; the others are kept, and the same "
-            f"command makes what is missing:\n  {listed}"
+            f"{len(failures)} of {counted(job.plan.shards, 'shard')} could not be made; the others are kept, "
+            f"and the same command makes what is missing:\n  {listed}"
         )
     stats = _all_stats(job, job.products[0])
     return RunReport(
@@ -96,10 +115,11 @@ def missing_shards(job: Job) -> list[int]:
 
 
 def _claim(job: Job, product: Product, *, overwrite: bool) -> None:
-    """Make sure that the folder is free, or holds this very run."""
+    """Make the folder this run's own."""
     folder = product.folder
     require_writable_folder(folder)
-    _check_owner(job, product, overwrite=overwrite)
+    if overwrite and (folder / MANIFEST).exists():
+        _remove(folder, read_manifest(folder).values["name"])
     (folder / STATS).mkdir(exist_ok=True)
     for left in (*folder.glob(f"*{TEMPORARY_SUFFIX}"), *(folder / STATS).glob(f"*{TEMPORARY_SUFFIX}")):
         left.unlink()
@@ -109,6 +129,8 @@ def _claim(job: Job, product: Product, *, overwrite: bool) -> None:
 
 def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
     folder = product.folder
+    if not folder.is_dir():
+        raise UserError(f"The output {folder} is a file; give a folder.")
     if not any(folder.iterdir()):
         return
     if not (folder / MANIFEST).exists():
@@ -116,9 +138,7 @@ def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
     manifest = read_manifest(folder)
     told = {"name": manifest.values["name"], **manifest.values["identity"]}
     changed = differences(told, {"name": product.name, **json.loads(json.dumps(job.identity_of(product)))})
-    if overwrite:
-        _remove(folder, manifest.values["name"])
-    elif changed:
+    if changed and not overwrite:
         raise UserError(
             f"The folder {folder} holds another run ({'; '.join(changed)}); "
             "give another --out, or --overwrite to start anew."

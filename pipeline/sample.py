@@ -8,6 +8,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
+from basics.errors import UserError
 from basics.files import digest_json
 from basics.progress import say
 from decoders.fitting import AutoencoderRequest, fit_autoencoder
@@ -47,14 +48,28 @@ RECIPES = {
         network="vgg19_bn",
         options={"dropout": 0.0},
         side=SideImage(tap="features.29", channels=64, reduction=8, coarseness=4, weight=20.0),
-        classifier={"epochs": 7, "batch_size": 16, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.25},
+        classifier={
+            "epochs": 7,
+            "batch_size": 16,
+            "lr": 2e-3,
+            "weight_decay": 1e-2,
+            "schedule": "cosine",
+            "warmup": 0.25,
+        },
         decoder={"epochs": 4, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
     ),
     "resnet": Recipe(
         network="resnet50",
         options={"zero_init_residual": True},
         side=None,
-        classifier={"epochs": 9, "batch_size": 32, "lr": 3e-3, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.25},
+        classifier={
+            "epochs": 9,
+            "batch_size": 32,
+            "lr": 3e-3,
+            "weight_decay": 1e-2,
+            "schedule": "cosine",
+            "warmup": 0.25,
+        },
         decoder={"epochs": 4, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
     ),
 }
@@ -89,14 +104,21 @@ def sample_networks(encoder: str) -> SampleNetworks:
 
 def sample_classifier(encoder: str) -> Path:
     """Return the drawn world's classifier that belongs to an encoder; train it at first use."""
-    recipe = RECIPES[encoder_kind(encoder).name]
+    recipe = _recipe(encoder)
     out = cache_folder() / f"classifier-{recipe.network}"
     if not _finished(out, CLASSIFIER_FILE):
         say(f"Training the drawn world's classifier {recipe.network} (once; kept in {out}).")
         images, held_out = _drawn_images()
         config = TrainingConfig(image_size=SAMPLE_IMAGE_SIZE, device="cpu", **recipe.classifier)
         fit_classifier(
-            recipe.network, WIDTH, images, held_out=held_out, config=config, out=out, side=recipe.side, options=recipe.options
+            recipe.network,
+            WIDTH,
+            images,
+            held_out=held_out,
+            config=config,
+            out=out,
+            side=recipe.side,
+            options=recipe.options,
         )
         _finish(out)
     return out / CLASSIFIER_FILE
@@ -104,7 +126,7 @@ def sample_classifier(encoder: str) -> Path:
 
 def sample_request(encoder: str, out: Path, training: Mapping[str, Any], **given: Any) -> AutoencoderRequest:
     """Return the training of a drawn-world autoencoder; what is given goes before the recipe."""
-    recipe = RECIPES[encoder_kind(encoder).name]
+    recipe = _recipe(encoder)
     weights = given.pop("encoder_weights", None) or str(sample_classifier(encoder))
     return AutoencoderRequest(
         encoder=encoder,
@@ -115,6 +137,14 @@ def sample_request(encoder: str, out: Path, training: Mapping[str, Any], **given
         training={"image_size": SAMPLE_IMAGE_SIZE, "device": "cpu", **recipe.decoder, **training},
         **given,
     )
+
+
+def _recipe(encoder: str) -> Recipe:
+    if encoder_kind(encoder).name not in RECIPES:
+        raise UserError(
+            f"The drawn world has no networks for the encoder {encoder}; give --source and weights of your own."
+        )
+    return RECIPES[encoder]
 
 
 def _drawn_images() -> tuple[TrainingImages, TrainingImages]:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+# As the command line does, before anything imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -133,7 +134,7 @@ def published_decoder(seed: int = 1) -> StateDict:
     channels = (512, 256, 256, 256, 256, 128, 128, 64, 64, 3)
     dice = torch.Generator().manual_seed(seed)
     state: StateDict = {}
-    for index, pair in zip((1, 5, 8, 11, 14, 18, 21, 25, 28), zip(channels, channels[1:], strict=False), strict=True):
+    for index, pair in zip((1, 5, 8, 11, 14, 18, 21, 25, 28), pairwise(channels), strict=True):
         state |= _he_convolution(index, *pair, dice)
     # The last layer gives pixels: around grey, with a spread that mostly stays within [0, 1].
     state["28.weight"] *= 0.1

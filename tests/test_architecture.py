@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOUSE = (
-    "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream",
+    "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream", "reports",
     "commands", "cli",
 )  # fmt: skip
 

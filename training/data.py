@@ -64,7 +64,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         shift = round(self.image_size * SHIFT)
         top, left = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
         wide = functional.pad(image_3SS, [shift], padding_mode="reflect")
-        crop = wide[:, top : top + self.image_size, left : left + self.image_size]
+        crop: Tensor = wide[:, top : top + self.image_size, left : left + self.image_size]
         flip = bool(torch.randint(2, (), generator=generator))
         return crop.flip(-1) if flip else crop
 

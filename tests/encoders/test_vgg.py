@@ -34,6 +34,8 @@ def test_torchvision_weights_give_torchvision_features(network, layers: int, ima
         theirs = network(weights=None)
         for layer in theirs.modules():
             if isinstance(layer, nn.BatchNorm2d):
+                assert layer.running_mean is not None
+                assert layer.running_var is not None
                 nn.init.uniform_(layer.running_mean, -0.1, 0.1)
                 nn.init.uniform_(layer.running_var, 0.5, 2)
                 nn.init.uniform_(layer.weight, 0.5, 2)

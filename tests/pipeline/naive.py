@@ -11,26 +11,25 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
-ENCODER = ((2, 3, 64), (5, 64, 64), "pool", (9, 64, 128), (12, 128, 128), "pool", (16, 128, 256), (19, 256, 256),
-           (22, 256, 256), (25, 256, 256), "pool", (29, 256, 512))  # fmt: skip
-DECODER = ((1, 512, 256), "up", (5, 256, 256), (8, 256, 256), (11, 256, 256), (14, 256, 128), "up", (18, 128, 128),
-           (21, 128, 64), "up", (25, 64, 64), (28, 64, 3))  # fmt: skip
+ENCODER = (2, 5, "pool", 9, 12, "pool", 16, 19, 22, 25, "pool", 29)
+DECODER = (1, "up", 5, 8, 11, 14, "up", 18, 21, "up", 25, 28)
+"""Published indices of the convolutions, and what stands between them."""
+LAST = 28
 
 State = Mapping[str, Tensor]
 
 
-def run(layers: tuple[object, ...], state: State, image: Tensor) -> Tensor:
-    """Apply published convolutions by their index, padded by reflection, with ReLU but behind the last to 3 channels."""
+def run(layers: tuple[int | str, ...], state: State, image: Tensor) -> Tensor:
+    """Apply published convolutions, padded by reflection, with ReLU but behind the last one."""
     for layer in layers:
         if layer == "pool":
             image = F.max_pool2d(image, 2, ceil_mode=True)
         elif layer == "up":
             image = F.interpolate(image, scale_factor=2, mode="nearest")
         else:
-            index, _, outputs = layer  # type: ignore[misc]
             padded = F.pad(image, (1, 1, 1, 1), mode="reflect")
-            image = F.conv2d(padded, state[f"{index}.weight"].double(), state[f"{index}.bias"].double())
-            image = image if outputs == 3 else F.relu(image)
+            image = F.conv2d(padded, state[f"{layer}.weight"].double(), state[f"{layer}.bias"].double())
+            image = image if layer == LAST else F.relu(image)
     return image
 
 
@@ -52,7 +51,7 @@ def images_of(tar: Path, size: int, count: int) -> tuple[list[str], Tensor]:
     return names, torch.stack(images).double()
 
 
-def advbn(  # noqa: PLR0914 (the formula's own names)
+def advbn(
     encoder: State, decoder: State, classifier: nn.Module, image: Tensor, label: Tensor, *,
     eps: float = 1.1, steps: int = 6, step: float = 0.2,
 ) -> tuple[Tensor, Tensor, Tensor, list[float]]:  # fmt: skip
@@ -70,7 +69,7 @@ def advbn(  # noqa: PLR0914 (the formula's own names)
         loss = F.cross_entropy(classifier((decoded - mean_rgb) / std_rgb), label, reduction="sum")
         losses.append(float(loss.detach()))
         if done < steps:
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             assert delta_mean.grad is not None
             assert delta_std.grad is not None
             with torch.no_grad():

@@ -57,14 +57,16 @@ def pixels(samples: list[dict[str, Any]]) -> torch.Tensor:
     return torch.from_numpy(np.stack([sample["png"] for sample in samples])).permute(0, 3, 1, 2)
 
 
-def reference(weights: dict[str, Path], data: Path, steps: int = 6) -> dict[str, Any]:
+def reference(data: Path, steps: int = 6) -> dict[str, Any]:
     """The naive main job over the same batches, the last of them smaller."""
     names, image = naive.images_of(data / TAR, SIZE, COUNT)
     index = imagenet_index()
     label = torch.tensor([index[name.split("/")[-2]] for name in names])
     classifier = narrow_vgg19().double()
     parts = [
-        naive.advbn(published_vgg(), published_decoder(), classifier, image[i : i + BATCH], label[i : i + BATCH], steps=steps)
+        naive.advbn(
+            published_vgg(), published_decoder(), classifier, image[i : i + BATCH], label[i : i + BATCH], steps=steps
+        )
         for i in range(0, COUNT, BATCH)
     ]
     return {
@@ -77,16 +79,16 @@ def reference(weights: dict[str, Path], data: Path, steps: int = 6) -> dict[str,
     }
 
 
-@pytest.fixture(scope="module")
-def expected(weights: dict[str, Path], shared_data: Path) -> dict[str, Any]:
-    return reference(weights, shared_data)
-
-
-@pytest.mark.parametrize(("precision", "share"), [("fp64", 0.9999), ("fp32", 0.99)])
+# A sign decides each step. In networks with random weights gradients have no direction in common: one channel whose
+# sign is decided by rounding turns others in the next step, and six steps later the pictures differ. In double
+# precision that does not happen; in single precision the first step is compared here, and all six on trained networks
+# (test_sample.py).
+@pytest.mark.parametrize(("precision", "steps", "share"), [("fp64", 6, 0.9999), ("fp32", 1, 0.99)])
 def test_pixels_equal_the_reference(
-    weights: dict[str, Path], shared_data: Path, tmp_path: Path, expected: dict[str, Any], precision: str, share: float
+    weights: dict[str, Path], shared_data: Path, tmp_path: Path, precision: str, steps: int, share: float
 ) -> None:
-    samples = generate(weights, shared_data, tmp_path / "out", "--precision", precision)
+    samples = generate(weights, shared_data, tmp_path / "out", "--precision", precision, "--steps", steps)
+    expected = reference(shared_data, steps)
     assert [sample["__key__"] for sample in samples] == [Path(name).stem for name in expected["names"]]
     assert [int(sample["cls"]) for sample in samples] == expected["label"].tolist()
     away = (pixels(samples).int() - expected["image"].int()).abs()
@@ -94,15 +96,14 @@ def test_pixels_equal_the_reference(
     with h5py.File(tmp_path / "out/perturbations.h5") as ledger:
         for name in ("delta_mean", "delta_std"):
             found = torch.from_numpy(ledger[name][()]).double()
-            agree = (found - expected[name]).abs() < 1e-5
-            assert agree.float().mean() >= share
-            assert (found - 1).abs().max() <= 1.1 + 1e-6
+            assert ((found - expected[name]).abs() < 1e-5).float().mean() >= share
+            assert (found - 1).abs().max() <= 1.1 + 1e-12
         loss = ledger["loss"][()]
         sizes = ledger["batch_size"][()]
     assert sizes.tolist() == [8, 8, 4]
     # ImageNet's mean and std are single-precision constants in the code under test: 1e-8.
     reference_loss = np.array(expected["losses"]) / sizes[:, None]
-    np.testing.assert_allclose(loss, reference_loss, rtol=1e-7 if precision == "fp64" else 0.02)
+    np.testing.assert_allclose(loss, reference_loss, rtol=1e-7 if precision == "fp64" else 1e-5)
 
 
 def test_the_attacked_loss_rises_with_the_number_of_steps(
@@ -124,5 +125,5 @@ def test_no_steps_give_the_reconstruction(weights: dict[str, Path], shared_data:
     reconstructed = list(wds.WebDataset(shards, shardshuffle=False, empty_check=False).decode("rgb8"))
     assert torch.equal(pixels(still), pixels(reconstructed))
     assert [sample["json"] for sample in still] == [sample["json"] for sample in reconstructed]
-    away = pixels(still).int() - reference(weights, shared_data, steps=0)["image"].int()
+    away = pixels(still).int() - reference(shared_data, steps=0)["image"].int()
     assert away.abs().max() <= 1

@@ -10,7 +10,7 @@ from PIL import Image
 
 from basics.errors import UserError
 from basics.files import write_bytes
-from sources import drawn
+from sources import drawing, drawn
 from sources.drawn import PER_CLASS, SHAPES, WORLD_FILE, DrawnSource, write_world
 
 
@@ -94,7 +94,7 @@ def test_colour_does_not_tell_the_class() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_lie_wholly_inside_the_frame(shape: str) -> None:
     for seed in range(100):
-        mask = drawn._mask(96, shape, np.random.default_rng(seed))
+        mask = drawing._mask(96, shape, np.random.default_rng(seed))
         left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
         assert min(left, top) > 0
         assert max(right, bottom) < 96
@@ -104,7 +104,7 @@ def test_shapes_lie_wholly_inside_the_frame(shape: str) -> None:
 def test_a_shape_stands_out_from_its_ground() -> None:
     weights = np.array([0.299, 0.587, 0.114])
     for seed in range(300):
-        shape, ground = drawn._colours(np.random.default_rng(seed))
+        shape, ground = drawing._colours(np.random.default_rng(seed))
         contrast = (shape @ weights)[:, None] - (ground @ weights)[None]
         assert np.abs(contrast).min() > 20
 

@@ -1,0 +1,1 @@
+"""Result lines and images -> tables and figures. Nothing here runs a network."""

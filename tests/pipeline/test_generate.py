@@ -1,0 +1,94 @@
+"""What one pass makes: the second product, and how much memory it takes."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.world import SHARDS, World, facts, tar_of
+from tests.processes import start
+from tests.support import advbn_gen, folder_bytes, image_folder
+
+RECONSTRUCTED = "imagenet-reconstructed-vgg"
+
+
+@pytest.fixture(scope="module")
+def together(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both products of one pass."""
+    parent = tmp_path_factory.mktemp("together")
+    outcome = world.make(parent / "imagenet-advbn-vgg", "--reconstructed", "--json")
+    assert outcome.code == 0, outcome.err
+    assert set(outcome.result["folders"]) == {"imagenet-advbn-vgg", RECONSTRUCTED}
+    return parent
+
+
+def test_the_perturbed_product_is_the_same_with_and_without_the_other(together: Path, finished: Path) -> None:
+    assert folder_bytes(together / "imagenet-advbn-vgg") == folder_bytes(finished)
+
+
+def test_reconstructions_are_added_without_touching_what_is_there(
+    world: World, tmp_path: Path, finished: Path, together: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "imagenet-advbn-vgg"))
+    before = {path: path.stat().st_mtime_ns for kind in ("*.tar", "stats/*") for path in out.glob(kind)}
+    outcome = world.make(out, "--reconstructed", "--json")
+    assert outcome.result["made"] == SHARDS
+    assert {path: path.stat().st_mtime_ns for kind in ("*.tar", "stats/*") for path in out.glob(kind)} == before
+    assert folder_bytes(out) == folder_bytes(finished)
+    assert folder_bytes(tmp_path / RECONSTRUCTED) == folder_bytes(together / RECONSTRUCTED)
+
+
+def test_reconstructions_are_a_run_without_steps(world: World, tmp_path: Path, together: Path) -> None:
+    assert world.make(tmp_path / "still", steps=0).code == 0
+    for shard in range(SHARDS):
+        still = tar_of(tmp_path / "still", shard).read_bytes()
+        assert tar_of(together / RECONSTRUCTED, shard, RECONSTRUCTED).read_bytes() == still
+
+
+def test_reconstructions_tell_no_attack(together: Path) -> None:
+    folder = together / RECONSTRUCTED
+    for sample in facts(folder):
+        assert sample["adversarial_prediction"] == sample["reconstructed_prediction"]
+        assert len(sample["losses"]) == 1
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert (manifest["perturbed"], manifest["name"]) == (False, RECONSTRUCTED)
+    assert not (folder / "perturbations.h5").exists()
+    assert not list(folder.rglob("*.h5"))
+    assert advbn_gen("verify", folder).code == 0
+
+
+def test_one_missing_shard_of_either_product_is_made_again(world: World, tmp_path: Path, together: Path) -> None:
+    copied = Path(shutil.copytree(together, tmp_path / "copied"))
+    tar_of(copied / "imagenet-advbn-vgg", 3).unlink()
+    tar_of(copied / RECONSTRUCTED, 5, RECONSTRUCTED).unlink()
+    outcome = world.make(copied / "imagenet-advbn-vgg", "--reconstructed", "--json")
+    assert outcome.result["made"] == 2
+    for name in ("imagenet-advbn-vgg", RECONSTRUCTED):
+        assert folder_bytes(copied / name) == folder_bytes(together / name)
+
+
+def most_memory(words: list[object]) -> float:
+    """MiB that a process held at most."""
+    process = start(*words)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        assert process.returncode == 0, process.stderr.read()
+    return usage.ru_maxrss / 1024
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(world: World, tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "source", per_class=107)
+    side, batch, few, many = 160, 8, 8, 40
+    common = {"source": source, "image_size": side, "batch_size": batch, "steps": 1, "batches_per_shard": many}
+    short, long = (
+        most_memory(world.words(tmp_path / f"out-{batches}", **common, limit=batches * batch)) for batches in (few, many)
+    )
+    # One 8-bit image is kept for each sample: that alone would be 19 MiB more.
+    one_image_each = (many - few) * batch * 3 * side**2 / 2**20
+    assert long - short < one_image_each * 0.6, (short, long)

@@ -1,0 +1,88 @@
+"""Real processes that are interrupted and killed, and what the next run makes of it."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.world import SHARDS, World
+from tests.processes import finish, start, wait_until
+from tests.support import dice_of, folder_bytes
+
+KILLS = 10
+LANDED_AT_LEAST = 8
+EACH = {"image_size": 48, "steps": 6}
+"""Makes a shard last long enough to be hit."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "out"
+    done = world.make(out, **EACH)
+    assert done.code == 0, done.err
+    return out
+
+
+def marks(out: Path) -> int:
+    return len(list(out.glob("stats/*.json")))
+
+
+def works(out: Path) -> set[tuple[str, int]]:
+    """Marks, and shards that are being written: what is there now can be told from what a killed run left."""
+    found = set()
+    for path in (*out.glob("stats/*.json"), *out.glob("*.tar.tmp")):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_ino))
+    return found
+
+
+def test_ctrl_c_exits_130_and_the_next_run_completes(world: World, tmp_path: Path, uninterrupted: Path) -> None:
+    out = tmp_path / "out"
+    process = start(*world.words(out, **EACH))
+    assert wait_until(lambda: marks(out) >= 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    code, stdout, stderr = finish(process)
+    assert code == 130
+    assert stdout == ""
+    assert "Traceback" not in stderr
+    assert "the same command goes on" in stderr
+    kept = marks(out)
+    assert 2 <= kept < SHARDS
+    outcome = world.make(out, "--json", **EACH)
+    assert outcome.result["made"] == SHARDS - kept
+    assert folder_bytes(out) == folder_bytes(uninterrupted)
+
+
+def kill_at_a_random_moment(words: list[object], out: Path, dice: random.Random) -> bool:
+    """Start the run, let it work for a while, kill it; return whether it was still at work."""
+    before = works(out)
+    process = start(*words)
+    began = wait_until(lambda: bool(works(out) - before), process)
+    time.sleep(dice.uniform(0, 0.15))
+    landed = began and process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    code, _, stderr = finish(process)
+    assert code in {0, -signal.SIGKILL}, stderr
+    return landed and code == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments_change_no_byte(world: World, tmp_path: Path, uninterrupted: Path) -> None:
+    out, dice = tmp_path / "out", dice_of(20)
+    words = world.words(out, **EACH)
+    landed, reached = 0, []
+    for _ in range(KILLS):
+        landed += kill_at_a_random_moment(words, out, dice)
+        reached.append(marks(out))
+        assert all(path.suffix == ".tmp" or path.stat().st_size for path in out.rglob("*") if path.is_file())
+    assert landed >= LANDED_AT_LEAST, reached
+    # What was finished is never lost, and the kills fell on different states of the run.
+    assert reached == sorted(reached)
+    assert len(set(reached)) >= 4
+    done = world.make(out, **EACH)
+    assert done.code == 0, done.err
+    assert folder_bytes(out) == folder_bytes(uninterrupted)

@@ -1,0 +1,177 @@
+"""Resume, refusal and overwriting of runs, through the command line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.world import IMAGES, SHARDS, World, broken_image, tar_of, wherever
+from tests.support import advbn_gen, folder_bytes, image_folder, refused
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
+
+
+def test_a_run_reports_what_it_made(world: World, tmp_path: Path, finished: Path) -> None:
+    outcome = world.make(tmp_path / "out", "--json")
+    assert outcome.code == 0
+    assert len(outcome.out.splitlines()) == 1
+    result = outcome.result
+    assert (result["images"], result["shards"], result["made"]) == (IMAGES, SHARDS, SHARDS)
+    assert result["folders"] == {"imagenet-advbn-vgg": str(tmp_path / "out")}
+    assert folder_bytes(tmp_path / "out") == folder_bytes(finished)
+
+
+def test_a_finished_run_is_left_as_it_is(world: World, copied: Path, finished: Path) -> None:
+    before = times(copied)
+    outcome = world.make(copied, "--json")
+    assert outcome.result["made"] == 0
+    assert times(copied) == before
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+def test_only_what_is_missing_is_made(world: World, copied: Path, finished: Path) -> None:
+    before = times(copied)
+    tar_of(copied, 2).unlink()
+    (copied / "stats/000005.json").unlink()
+    (copied / "stats/000007.h5").write_bytes(b"")
+    outcome = world.make(copied, "--json")
+    assert outcome.result["made"] == 3
+    made = {tar_of(copied, shard).name for shard in (2, 5, 7)}
+    after = times(copied)
+    assert {name for name in after if after[name] != before[name]} == made
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+def test_left_overs_of_a_killed_run_are_cleared(world: World, copied: Path, finished: Path) -> None:
+    (copied / (tar_of(copied, 1).name + ".tmp")).write_bytes(b"half")
+    (copied / "stats/000001.h5.tmp").write_bytes(b"half")
+    assert world.make(copied).code == 0
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+def test_progress_does_not_count_what_was_there(world: World, copied: Path) -> None:
+    tar_of(copied, 11).unlink()
+    (line,) = (line for line in world.make(copied).err.splitlines() if "images/s" in line)
+    assert f"{IMAGES}/{IMAGES} images" in line
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"eps": 0.5}, "attack.eps: 1.1 -> 0.5"),
+        ({"steps": 3}, "attack.steps: 2 -> 3"),
+        ({"batch_size": 8}, "batches.batch_size: 4 -> 8"),
+        ({"image_size": 24}, "images.image_size: 16 -> 24"),
+        ({"limit": 20}, f"images.count: {IMAGES} -> 20"),
+        ({"threads": 2}, "arithmetic.threads: 1 -> 2"),
+        ({"precision": "fp64"}, "arithmetic.precision: fp32 -> fp64"),
+    ],
+)
+def test_another_run_is_refused_with_the_difference(
+    world: World, copied: Path, finished: Path, changed: dict[str, object], named: str
+) -> None:
+    said = refused(*world.words(copied, **changed))
+    assert named in said
+    assert "--overwrite" in said
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+def test_other_weights_are_refused(world: World, copied: Path, tmp_path: Path) -> None:
+    from tests.support import tiny_autoencoder
+
+    other = tiny_autoencoder(tmp_path / "other.safetensors", seed=9)
+    assert "autoencoder.sha256" in refused(*world.words(copied, autoencoder=other))
+
+
+def test_another_list_of_images_is_refused(world: World, copied: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(world.source, tmp_path / "source"))
+    first = min(source.rglob("*.JPEG"))
+    first.rename(first.with_stem("renamed"))
+    assert "images.records_sha256" in refused(*world.words(copied, source=source))
+
+
+def test_equal_networks_and_images_elsewhere_are_the_same_run(world: World, copied: Path, tmp_path: Path) -> None:
+    moved = World(
+        source=Path(shutil.copytree(world.source, tmp_path / "source")),
+        autoencoder=Path(shutil.copy(world.autoencoder, tmp_path / "a.safetensors")),
+        classifier=Path(shutil.copy(world.classifier, tmp_path / "c.safetensors")),
+    )
+    outcome = moved.make(copied, "--json")
+    assert outcome.code == 0
+    assert outcome.result["made"] == 0
+
+
+def test_overwriting_starts_anew_and_leaves_a_users_own_files(world: World, copied: Path, tmp_path: Path) -> None:
+    own = {"notes.txt": b"mine", "figures/one.png": b"mine", "other-val-000000.tar": b"mine"}
+    (copied / "figures").mkdir()
+    for name, content in own.items():
+        (copied / name).write_bytes(content)
+    outcome = world.make(copied, "--overwrite", "--json", eps=0.5, limit=20)
+    assert outcome.result["made"] == 5
+    plain = tmp_path / "plain"
+    assert world.make(plain, eps=0.5, limit=20).code == 0
+    assert folder_bytes(copied) == folder_bytes(plain) | own
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(world: World, tmp_path: Path) -> None:
+    out = tmp_path / "photos"
+    out.mkdir()
+    (out / "holiday.jpg").write_bytes(b"mine")
+    for more in ([], ["--overwrite"]):
+        assert "files that are not a data set" in refused(*world.words(out, *more))
+        assert folder_bytes(out) == {"holiday.jpg": b"mine"}
+
+
+def test_an_empty_folder_may_be_given(world: World, tmp_path: Path) -> None:
+    assert world.make(tmp_path, limit=4).code == 0
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(world: World, tmp_path: Path, copied: Path) -> None:
+    outcome = world.make(tmp_path / "out", "--dry-run", "--json")
+    assert outcome.code == 0
+    assert (outcome.result["images"], outcome.result["shards"]) == (IMAGES, SHARDS)
+    assert outcome.result["missing"] == list(range(SHARDS))
+    assert not (tmp_path / "out").exists()
+    tar_of(copied, 4).unlink()
+    assert world.make(copied, "--dry-run", "--json").result["missing"] == [4]
+
+
+class TestBrokenImage:
+    """One broken image among good ones."""
+
+    @pytest.fixture
+    def own(self, world: World, tmp_path: Path) -> World:
+        source = image_folder(tmp_path / "source", per_class=IMAGES // 3)
+        return World(source=source, autoencoder=world.autoencoder, classifier=world.classifier)
+
+    def test_it_fails_its_shard_by_name_and_a_mended_file_completes(
+        self, own: World, tmp_path: Path, finished: Path
+    ) -> None:
+        out, name = tmp_path / "out", "n02102040/n02102040_5.JPEG"
+        whole = broken_image(own.source / name)
+        outcome = own.make(out, "--json")
+        assert outcome.code == 1
+        assert outcome.out == ""
+        assert "Traceback" not in outcome.err
+        assert name in outcome.err
+        # By name: _10.._15 stand before _5, so it is image 16 + 11, in batch 6.
+        assert "1 of 12 shards could not be made" in outcome.err
+        assert "shard 6: " in outcome.err
+        assert not tar_of(out, 6).exists()
+        assert not list(out.rglob("*.tmp"))
+        for shard in set(range(SHARDS)) - {6}:
+            assert tar_of(out, shard).read_bytes() == tar_of(finished, shard).read_bytes()
+        (own.source / name).write_bytes(whole)
+        again = own.make(out, "--json")
+        assert again.code == 0
+        assert again.result["made"] == 1
+        assert wherever(folder_bytes(out)) == wherever(folder_bytes(finished))
+
+    def test_verify_says_that_it_is_not_finished(self, own: World, tmp_path: Path) -> None:
+        broken_image(own.source / "n03000684/n03000684_0.JPEG")
+        assert own.make(tmp_path / "out").code == 1
+        outcome = advbn_gen("verify", tmp_path / "out", "--json")
+        assert outcome.code == 1
+        assert any("not finished" in text for text in outcome.result["problems"])

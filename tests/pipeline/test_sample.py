@@ -1,0 +1,124 @@
+"""The drawn world's own networks, trained as at first use: good enough to show the point."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import webdataset as wds
+
+from networks.checkpoints import StateDict, read_safetensors
+from networks.classifiers import Classifier, load_classifier
+from pipeline.sample import CACHE_VARIABLE, SAMPLE_IMAGE_SIZE, sample_classifier, sample_networks
+from sources.decode import load_image
+from sources.drawn import SHAPES, DrawnSource
+from tests.pipeline import naive
+from tests.support import advbn_gen, published_decoder, published_vgg
+
+pytestmark = pytest.mark.slow
+
+ENCODERS = ("vgg", "resnet")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of these tests, so that what is tested was trained by the code as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv(CACHE_VARIABLE, str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The demo's own result, and the folder that it left."""
+    out = tmp_path_factory.mktemp("demo") / "demo"
+    done = advbn_gen("demo", "--out", out, "--json")
+    assert done.code == 0, done.err
+    return {**done.result, "out": out}
+
+
+def test_the_demo_shows_the_point(demo: dict[str, Any]) -> None:
+    top1 = {(row["model"], row["data"]): row["top1"] for row in demo["rows"]}
+    assert {row["n"] for row in demo["rows"]} == {504}
+    for model in ("vgg19_bn", "resnet50"):
+        clean = top1[model, "original"]
+        assert clean >= 0.90
+        assert top1[model, "reconstructed"] >= 0.75 * clean
+        assert top1[model, "advbn"] < clean / 3
+    assert (demo["out"] / "pairs.png").stat().st_size > 10_000
+    assert "never seen by the attack" in (demo["out"] / "table.md").read_text()
+
+
+def test_the_demo_leaves_verified_data_sets(demo: dict[str, Any]) -> None:
+    for name in ("sample-advbn-vgg", "sample-reconstructed-vgg"):
+        assert advbn_gen("verify", demo["out"] / name).code == 0
+        shards = [str(path) for path in (demo["out"] / name).glob("*.tar")]
+        assert sum(1 for _ in wds.WebDataset(shards, shardshuffle=False)) == 504
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_one_command_without_a_source_makes_the_sample(encoder: str, tmp_path: Path) -> None:
+    done = advbn_gen("imagenet-advbn", "--encoder", encoder, "--out", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    assert "embedded drawn world" in done.err
+    assert list(done.result["folders"]) == [f"sample-advbn-{encoder}"]
+    top1 = done.result["top1"]
+    assert top1["clean"] >= 0.90
+    assert top1["reconstructed"] >= 0.75 * top1["clean"]
+    assert top1["adversarial"] < top1["clean"] / 3
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["samples"] == 504
+
+
+def widened(state: StateDict, part: str, like: StateDict) -> StateDict:
+    """A narrow network in published shapes: the channels that it does not have are 0."""
+    wide = {}
+    for name, shape in like.items():
+        wide[name] = torch.zeros(shape.shape)
+        narrow = state.get(f"{part}.{name}")
+        if narrow is not None:
+            wide[name][tuple(slice(0, length) for length in narrow.shape)] = narrow
+    return wide
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp64", 0.9999), ("fp32", 0.99)])
+def test_trained_networks_in_published_form_equal_the_reference(precision: str, share: float, tmp_path: Path) -> None:
+    own = sample_networks("vgg")
+    state, _ = read_safetensors(own.autoencoder)
+    encoder, decoder = widened(state, "encoder", published_vgg()), widened(state, "decoder", published_decoder())
+    for name, weights in (("vgg_normalised.pth", encoder), ("decoder.pth", decoder)):
+        torch.save(weights, tmp_path / name)
+    imported = advbn_gen(
+        "import-autoencoder", "--encoder", "vgg", "--encoder-weights", tmp_path / "vgg_normalised.pth",
+        "--decoder-weights", tmp_path / "decoder.pth", "--out", tmp_path / "autoencoder.safetensors",
+    )  # fmt: skip
+    assert imported.code == 0, imported.err
+    done = advbn_gen(
+        "imagenet-advbn", "--encoder", "vgg", "--autoencoder", tmp_path / "autoencoder.safetensors",
+        "--classifier-weights", own.classifier, "--limit", 64, "--precision", precision, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    shards = [str(path) for path in (tmp_path / "out").glob("*.tar")]
+    samples = list(wds.WebDataset(shards, shardshuffle=False).decode("torchrgb8"))
+    found = torch.stack([sample["png"] for sample in samples])
+    away = (found.int() - expected_pixels(encoder, decoder).int()).abs()
+    assert (away <= 1).float().mean() >= share
+
+
+def expected_pixels(encoder: StateDict, decoder: StateDict) -> torch.Tensor:
+    source = DrawnSource("val", SAMPLE_IMAGE_SIZE)
+    network = attacked().module[1].double()  # type: ignore[index]
+    parts = []
+    for start in (0, 32):
+        records = source.records[start : start + 32]
+        image = torch.stack([load_image(source.read(record), record.name, SAMPLE_IMAGE_SIZE) for record in records])
+        label = torch.tensor([record.label for record in records])
+        parts.append(naive.advbn(encoder, decoder, network, image.double() / 255, label)[0])
+    return naive.eight_bit(torch.cat(parts))
+
+
+def attacked() -> Classifier:
+    return load_classifier(None, str(sample_classifier("vgg")), len(SHAPES))

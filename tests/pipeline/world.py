@@ -1,0 +1,103 @@
+"""A small main job: 48 images, tiny networks, 12 shards of one batch of 4; about a second in all."""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.support import Outcome, advbn_gen, image_folder, tiny_autoencoder, tiny_classifier
+
+SHARDS, BATCH, IMAGES = 12, 4, 48
+NAME = "imagenet-advbn-vgg"
+CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class World:
+    """Images and networks on disk."""
+
+    source: Path
+    autoencoder: Path
+    classifier: Path
+
+    @classmethod
+    def build(cls, folder: Path) -> "World":
+        """Draw the images and initialise the networks."""
+        return cls(
+            source=image_folder(folder / "source", per_class=IMAGES // 3),
+            autoencoder=tiny_autoencoder(folder / "autoencoder.safetensors"),
+            classifier=tiny_classifier(folder / "classifier.safetensors", CLASSES),
+        )
+
+    def words(self, out: Path, *more: object, **changed: object) -> list[object]:
+        """The command that makes the data set in `out`; `changed` are other values of its options."""
+        options: dict[str, object] = {
+            "encoder": "vgg", "source": self.source, "autoencoder": self.autoencoder,
+            "classifier-weights": self.classifier, "image-size": 16, "batch-size": BATCH, "batches-per-shard": 1,
+            "steps": 2, "threads": 1, "device": "cpu", "out": out,
+        }  # fmt: skip
+        options |= {name.replace("_", "-"): value for name, value in changed.items()}
+        flat = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return ["imagenet-advbn", *flat, *more]
+
+    def make(self, out: Path, *more: object, **changed: object) -> Outcome:
+        """Run the command in this process."""
+        return advbn_gen(*self.words(out, *more, **changed))
+
+
+def tar_of(folder: Path, shard: int, name: str = NAME) -> Path:
+    """Path of a shard."""
+    return folder / f"{name}-val-{shard:06d}.tar"
+
+
+def members(tar: Path) -> dict[str, bytes]:
+    """Member name -> content, in the tar's order, by plain tarfile."""
+    with tarfile.open(tar) as file:
+        return {member.name: file.extractfile(member).read() for member in file}  # type: ignore[union-attr]
+
+
+def facts(folder: Path) -> list[dict[str, Any]]:
+    """The .json of every sample of a data set, in order."""
+    contents = [members(tar) for tar in sorted(folder.glob("*.tar"))]
+    return [json.loads(value) for content in contents for name, value in content.items() if name.endswith(".json")]
+
+
+def rewrite(tar: Path, content: Mapping[str, bytes]) -> None:
+    """Write a tar with other members in the headers' own style."""
+    with tarfile.open(tar) as file:
+        template = file.getmembers()[0]
+    with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as file:
+        for name, value in content.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime, info.mode = len(value), template.mtime, template.mode
+            info.uname, info.gname = template.uname, template.gname
+            file.addfile(info, _stream(value))
+
+
+def _stream(content: bytes) -> Any:
+    return io.BytesIO(content)
+
+
+def broken_image(path: Path) -> bytes:
+    """Cut an image file in half; return what it was."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    return whole
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """Width and height of an encoded image."""
+    with Image.open(_stream(png)) as image:
+        return image.size
+
+
+def wherever(content: Mapping[str, bytes]) -> dict[str, object]:
+    """Folder contents without the two places of the manifest that tell where the source lies."""
+    manifest = json.loads(content["manifest.json"])
+    manifest["source"] = manifest["config"]["source"] = ""
+    return {**content, "manifest.json": manifest}
