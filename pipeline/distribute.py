@@ -1,5 +1,7 @@
 """Runners: they map a function over shard numbers and know nothing of images."""
 
+import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 from distributed import Client, LocalCluster, as_completed
@@ -28,9 +30,21 @@ def run_on_workers(job: Job, shards: Sequence[int], scheduler: str | None) -> It
             yield from _mapped(client, job, shards)
         return
     # No memory limit: Dask would pause or kill a worker whose networks are large, not leaking.
-    local = LocalCluster(n_workers=job.config.workers, threads_per_worker=1, memory_limit=None, dashboard_address=None)
+    local = LocalCluster(
+        n_workers=job.config.workers,
+        threads_per_worker=1,
+        memory_limit=None,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+    )
     with local as cluster, Client(cluster) as client:
+        client.run(_ignore_interrupts)
         yield from _mapped(client, job, shards)
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C, which reaches every process of a terminal, to the one that started the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _mapped(client: Client, job: Job, shards: Sequence[int]) -> Iterator[ShardResult]:

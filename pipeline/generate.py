@@ -114,7 +114,7 @@ def _make_shard(job: Job, shard: int, perturber: Perturber, on_batch: Callable[[
         # Left by an error, the pool would otherwise first work off everything that is queued.
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         files = {product: stack.enter_context(_open_tar(product, job.config.split, shard)) for product in products}
-        writers = {product: ShardWriter(file) for product, file in files.items()}
+        writers = {product: stack.enter_context(ShardWriter(file)) for product, file in files.items()}
         attack = job.config.attack if any(product.perturbed for product in products) else _NO_ATTACK
         perturbed = _perturbed(job, perturber, attack, _decoded(job, pool, shard))
         for batch in _encoded(job, pool, {product.perturbed for product in products}, perturbed):
@@ -122,8 +122,6 @@ def _make_shard(job: Job, shard: int, perturber: Perturber, on_batch: Callable[[
             rows.add(batch.perturbed, batch.facts)
             if on_batch:
                 on_batch(len(batch.facts))
-        for writer in writers.values():
-            writer.close()
     for product in products:
         _finish(job, product, shard, rows.columns())
 

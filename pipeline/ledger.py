@@ -5,6 +5,7 @@ before the first and after each step; `batch_size` (batches); and under `samples
 `label`, `source_sha256` (32 bytes), `clean_prediction`, `reconstructed_prediction`, `adversarial_prediction`.
 """
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basics.errors import UserError
-from basics.files import atomic_path
+from basics.files import write_bytes
 from pipeline.perturb import PerturbedBatch
 from pipeline.shardfile import SampleFacts
 
@@ -81,7 +82,9 @@ class LedgerRows:
 
 def write_ledger(path: Path, columns: Columns, attributes: Mapping[str, Any]) -> None:
     """Write a ledger atomically; equal content gives equal bytes."""
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", libver=("v110", "v110")) as file:
+    # In memory first: HDF5 does not get over a disk that fills up while it writes.
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
         for name in sorted(attributes):
             file.attrs[name] = json.dumps(attributes[name], sort_keys=True)
@@ -91,6 +94,7 @@ def write_ledger(path: Path, columns: Columns, attributes: Mapping[str, Any]) ->
             file.create_dataset(name, data=column, chunks=chunk, compression="gzip", shuffle=True)
             # Or HDF5 places the chunks in the order in which its cache happens to give them up.
             file.flush()
+    write_bytes(path, buffer.getvalue())
 
 
 def read_ledger(path: Path) -> Ledger:

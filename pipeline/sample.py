@@ -56,7 +56,7 @@ RECIPES = {
             "schedule": "cosine",
             "warmup": 0.25,
         },
-        decoder={"epochs": 4, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
+        decoder={"epochs": 5, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
     ),
     "resnet": Recipe(
         network="resnet50",
@@ -70,7 +70,7 @@ RECIPES = {
             "schedule": "cosine",
             "warmup": 0.25,
         },
-        decoder={"epochs": 4, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
+        decoder={"epochs": 5, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
     ),
 }
 

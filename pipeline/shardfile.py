@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -80,9 +81,14 @@ class ShardWriter:
             }
         )
 
-    def close(self) -> None:
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         """Write the end of the tar; the file stays open."""
-        self._tar.close()
+        # After an error the file is thrown away; left open, the tar would complain when it is collected.
+        with suppress(OSError, ValueError) if kind else nullcontext():
+            self._tar.close()
 
 
 @dataclass(frozen=True, kw_only=True)

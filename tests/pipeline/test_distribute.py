@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.world import SHARDS, World, broken_image, wherever
+from tests.pipeline.world import PER_CLASS, SHARDS, World, broken_image, wherever
 from tests.processes import environment, finish, start, wait_until
 from tests.support import folder_bytes, image_folder
 
@@ -63,7 +63,7 @@ def cluster(folder: Path, workers: int) -> Iterator[str]:
 def test_a_running_scheduler_gives_the_same_bytes_also_after_a_failure(
     world: World, tmp_path: Path, finished: Path
 ) -> None:
-    source = image_folder(tmp_path / "source", per_class=16)
+    source = image_folder(tmp_path / "source", per_class=PER_CLASS)
     whole = broken_image(source / "n01440764/n01440764_0.JPEG")
     own = World(source=source, autoencoder=world.autoencoder, classifier=world.classifier)
     out = tmp_path / "out"

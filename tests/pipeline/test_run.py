@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.world import IMAGES, SHARDS, World, broken_image, tar_of, wherever
+from tests.pipeline.world import IMAGES, PER_CLASS, SHARDS, World, broken_image, tar_of, wherever
 from tests.support import advbn_gen, folder_bytes, image_folder, refused
 
 
@@ -143,7 +143,7 @@ class TestBrokenImage:
 
     @pytest.fixture
     def own(self, world: World, tmp_path: Path) -> World:
-        source = image_folder(tmp_path / "source", per_class=IMAGES // 3)
+        source = image_folder(tmp_path / "source", per_class=PER_CLASS)
         return World(source=source, autoencoder=world.autoencoder, classifier=world.classifier)
 
     def test_it_fails_its_shard_by_name_and_a_mended_file_completes(
@@ -156,12 +156,12 @@ class TestBrokenImage:
         assert outcome.out == ""
         assert "Traceback" not in outcome.err
         assert name in outcome.err
-        # By name: _10.._15 stand before _5, so it is image 16 + 11, in batch 6.
+        # By name, _10 to _16 stand before _5: it is image 17 + 12, in batch 7.
         assert "1 of 12 shards could not be made" in outcome.err
-        assert "shard 6: " in outcome.err
-        assert not tar_of(out, 6).exists()
+        assert "shard 7: " in outcome.err
+        assert not tar_of(out, 7).exists()
         assert not list(out.rglob("*.tmp"))
-        for shard in set(range(SHARDS)) - {6}:
+        for shard in set(range(SHARDS)) - {7}:
             assert tar_of(out, shard).read_bytes() == tar_of(finished, shard).read_bytes()
         (own.source / name).write_bytes(whole)
         again = own.make(out, "--json")

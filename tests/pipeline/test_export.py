@@ -1,0 +1,86 @@
+"""Shards -> class folders, read by torchvision."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import webdataset as wds
+from torchvision.datasets import ImageFolder
+
+from tests.pipeline.world import IMAGES, World, facts, tar_of
+from tests.support import WNIDS, advbn_gen, folder_bytes, refused
+
+
+@pytest.fixture
+def exported(finished: Path, tmp_path: Path) -> Path:
+    outcome = advbn_gen("export", finished, tmp_path / "images", "--json")
+    assert outcome.result == {"images": IMAGES, "out": str(tmp_path / "images")}
+    return tmp_path / "images"
+
+
+def test_image_folder_reads_the_same_labels_and_pixels(exported: Path, finished: Path) -> None:
+    folder = ImageFolder(str(exported))
+    shards = sorted(map(str, finished.glob("*.tar")))
+    samples = {s["__key__"]: s for s in wds.WebDataset(shards, shardshuffle=False, empty_check=False).decode("rgb8")}
+    assert folder.classes == sorted(WNIDS)
+    assert len(folder) == len(samples) == IMAGES
+    for (path, _), (image, label) in zip(folder.samples, folder, strict=True):
+        sample = samples[Path(path).stem]
+        assert folder.classes[label] == sample["json"]["wnid"]
+        assert np.array_equal(np.asarray(image), sample["png"])
+
+
+def test_a_wnids_folder_holds_its_imagenet_label(exported: Path, finished: Path) -> None:
+    for sample in facts(finished):
+        assert (exported / sample["wnid"] / f"{sample['key']}.png").is_file()
+        assert sample["label"] == {"n01440764": 0, "n02102040": 217, "n03000684": 491}[sample["wnid"]]
+
+
+def test_an_interrupted_export_goes_on(exported: Path, finished: Path) -> None:
+    whole = folder_bytes(exported)
+    lost = sorted(exported.rglob("*.png"))[::3]
+    for path in lost:
+        path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in exported.rglob("*.png")}
+    (lost[0].parent / (lost[0].name + ".tmp")).write_bytes(b"half")
+    assert advbn_gen("export", finished, exported).code == 0
+    assert folder_bytes(exported) == whole
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_file_with_other_content_is_left_alone(exported: Path, finished: Path) -> None:
+    path = sorted(exported.rglob("*.png"))[7]
+    path.write_bytes(b"mine")
+    said = refused("export", finished, exported)
+    assert str(path) in said
+    assert path.read_bytes() == b"mine"
+
+
+def test_an_own_file_beside_does_not_matter(exported: Path, finished: Path) -> None:
+    (exported / "notes.txt").write_text("mine")
+    assert advbn_gen("export", finished, exported).code == 0
+
+
+def test_a_missing_shard_is_said_before_anything_is_written(copied: Path, tmp_path: Path) -> None:
+    tar_of(copied, 3).unlink()
+    assert tar_of(copied, 3).name in refused("export", copied, tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+
+
+def test_an_unfinished_data_set_is_refused(world: World, tmp_path: Path, copied: Path) -> None:
+    manifest = copied / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"complete": true', '"complete": false'))
+    assert "not finished" in refused("export", copied, tmp_path / "images")
+
+
+def test_a_damaged_shard_is_no_traceback(copied: Path, tmp_path: Path) -> None:
+    tar = tar_of(copied, 3)
+    tar.write_bytes(tar.read_bytes()[:9000])
+    outcome = advbn_gen("export", copied, tmp_path / "images")
+    assert outcome.code in {1, 2}
+    assert tar.name in outcome.err
+
+
+def test_a_file_as_output_is_refused(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused("export", finished, tmp_path / "file")

@@ -1,0 +1,263 @@
+"""Every kind of damage is found and mended to the original bytes."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pipeline.world import BATCH, World, members, rewrite, tar_of
+from tests.support import advbn_gen, folder_bytes, refused
+
+SHARD = 4
+
+
+def flip(path: Path, place: float) -> None:
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * place)] ^= 0x10
+    path.write_bytes(content)
+
+
+def halve(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def edit(folder: Path, change: Callable[[dict[str, bytes]], dict[str, bytes]]) -> None:
+    """Write a shard again with other members."""
+    tar = tar_of(folder, SHARD)
+    rewrite(tar, change(members(tar)))
+
+
+def swapped_labels(content: dict[str, bytes]) -> dict[str, bytes]:
+    """Two samples of a shard with different labels, their .cls exchanged."""
+    labels = [name for name in content if name.endswith(".cls")]
+    first, second = labels[0], next(name for name in labels if content[name] != content[labels[0]])
+    return {**content, first: content[second], second: content[first]}
+
+
+def swapped_everywhere(content: dict[str, bytes]) -> dict[str, bytes]:
+    """The same, with the .json saying it too."""
+    changed = swapped_labels(content)
+    for name in [name for name in content if name.endswith(".json")]:
+        told = json.loads(content[name])
+        told["label"] = int(changed[name.replace(".json", ".cls")])
+        changed[name] = json.dumps(told).encode()
+    return changed
+
+
+def without(kind: str) -> Callable[[dict[str, bytes]], dict[str, bytes]]:
+    def change(content: dict[str, bytes]) -> dict[str, bytes]:
+        lost = [name for name in content if name.endswith(kind)][1]
+        return {name: value for name, value in content.items() if name != lost}
+
+    return change
+
+
+def without_a_sample(content: dict[str, bytes]) -> dict[str, bytes]:
+    return dict(list(content.items())[:-3])
+
+
+def other_image(content: dict[str, bytes]) -> dict[str, bytes]:
+    png = next(name for name in content if name.endswith(".png"))
+    return {**content, png: content[png][:100]}
+
+
+def renamed(content: dict[str, bytes]) -> dict[str, bytes]:
+    first = next(iter(content)).split(".")[0]
+    return {name.replace(first, "stranger"): value for name, value in content.items()}
+
+
+def update_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def forge(folder: Path) -> None:
+    """Make mark and manifest tell the checksum of the tar as it is now: only its content can betray it."""
+    tar = tar_of(folder, SHARD)
+    content = tar.read_bytes()
+    told = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    update_json(folder / f"stats/{SHARD:06d}.json", **told, md5=hashlib.md5(content).hexdigest())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][SHARD] |= told
+    update_json(folder / "manifest.json", shards=manifest["shards"])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a flipped byte early in a tar": (lambda folder: flip(tar_of(folder, SHARD), 0.1), "000004.tar: the checksum"),
+    "a flipped byte late in a tar": (lambda folder: flip(tar_of(folder, SHARD), 0.999), "000004.tar: the checksum"),
+    "a missing tar": (lambda folder: tar_of(folder, SHARD).unlink(), "000004.tar: the shard is missing"),
+    "half a tar": (lambda folder: halve(tar_of(folder, SHARD)), "000004.tar: the checksum"),
+    "an empty tar": (lambda folder: tar_of(folder, SHARD).write_bytes(b""), "000004.tar: "),
+    "a swapped label": (lambda folder: edit(folder, swapped_labels), "its label or key differs"),
+    "a missing member": (lambda folder: edit(folder, without(".png")), "has no png"),
+    "a missing sample": (lambda folder: edit(folder, without_a_sample), "3 samples instead of 4"),
+    "a truncated ledger": (lambda folder: halve(folder / "perturbations.h5"), "perturbations.h5 is damaged"),
+    "a flipped byte in the ledger": (lambda folder: flip(folder / "perturbations.h5", 0.7), "perturbations.h5 is damaged"),
+    "a missing ledger": (lambda folder: (folder / "perturbations.h5").unlink(), "perturbations.h5 is missing"),
+    "a truncated ledger part": (lambda folder: halve(folder / "stats/000004.h5"), "000004.h5 is missing or damaged"),
+    "a missing ledger part": (lambda folder: (folder / "stats/000004.h5").unlink(), "000004.h5 is missing or damaged"),
+    "another shard's ledger part": (
+        lambda folder: shutil.copyfile(folder / "stats/000005.h5", folder / "stats/000004.h5"),
+        "000004.h5: the shard's part of the ledger has another checksum",
+    ),
+    "a missing mark": (lambda folder: (folder / "stats/000004.json").unlink(), "the mark of shard 4 is missing"),
+    "half a mark": (lambda folder: halve(folder / "stats/000004.json"), "the mark of shard 4 is missing or damaged"),
+    "another run's mark": (
+        lambda folder: update_json(folder / "stats/000004.json", fingerprint="0" * 64),
+        "the mark of shard 4 does not agree",
+    ),
+}  # fmt: skip
+
+FORGERIES: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]] = {
+    "a swapped label": (swapped_labels, "its label or key differs"),
+    "a label swapped in .json too": (swapped_everywhere, "but the ledger has"),
+    "a missing label": (without(".cls"), "has no cls"),
+    "missing facts": (without(".json"), "has no json"),
+    "a missing image": (without(".png"), "has no png"),
+    "a missing sample": (without_a_sample, "3 samples instead of 4"),
+    "half an image": (other_image, "cannot be read"),
+    "another key": (renamed, "its label or key differs"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_is_found_and_mended_to_the_original_bytes(copied: Path, finished: Path, damage: str) -> None:
+    hurt, said = DAMAGES[damage]
+    hurt(copied)
+    found = advbn_gen("verify", copied, "--json")
+    assert found.code == 1
+    assert "Traceback" not in found.err
+    assert found.result["ok"] is False
+    assert any(said in text for text in found.result["problems"]), found.result
+    mended = advbn_gen("verify", copied, "--repair", "--json")
+    assert mended.code == 0, mended.err
+    assert mended.result["ok"] is True
+    assert mended.result["repaired"] == found.result["problems"]
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_content_is_checked_even_if_every_checksum_was_forged(copied: Path, finished: Path, forgery: str) -> None:
+    change, said = FORGERIES[forgery]
+    edit(copied, change)
+    forge(copied)
+    found = advbn_gen("verify", copied, "--json")
+    assert found.code == 1
+    assert any(said in text for text in found.result["problems"]), found.result
+    # The bytes come back, and it is said that the manifest had told others.
+    mended = advbn_gen("verify", copied, "--repair")
+    assert mended.code == 1
+    assert "not the bytes recorded before" in mended.err
+    assert folder_bytes(copied) == folder_bytes(finished)
+    assert advbn_gen("verify", copied).code == 0
+
+
+def test_all_damages_at_once_are_listed_and_mended(copied: Path, finished: Path) -> None:
+    flip(tar_of(copied, 0), 0.4)
+    tar_of(copied, 1).unlink()
+    halve(copied / "stats/000002.h5")
+    (copied / "stats/000003.json").unlink()
+    halve(copied / "perturbations.h5")
+    problems = advbn_gen("verify", copied, "--json").result["problems"]
+    assert all(any(f"{shard:06d}" in text for text in problems) for shard in range(4))
+    assert any("perturbations.h5" in text for text in problems)
+    assert not any(f"{shard:06d}" in text for text in problems for shard in range(4, 12))
+    assert advbn_gen("verify", copied, "--repair").code == 0
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+def test_a_whole_data_set_is_all_right(finished: Path) -> None:
+    before = folder_bytes(finished)
+    outcome = advbn_gen("verify", finished, "--json")
+    assert outcome.code == 0
+    assert outcome.result == {"ok": True, "problems": [], "repaired": []}
+    assert "all right" in advbn_gen("verify", finished).out
+    assert folder_bytes(finished) == before
+
+
+def test_without_repair_nothing_is_written(copied: Path) -> None:
+    flip(tar_of(copied, SHARD), 0.5)
+    before = folder_bytes(copied)
+    outcome = advbn_gen("verify", copied)
+    assert outcome.code == 1
+    assert "--repair" in outcome.err
+    assert folder_bytes(copied) == before
+
+
+def test_an_unfinished_run_is_finished_by_repair(world: World, copied: Path, finished: Path) -> None:
+    manifest = json.loads((copied / "manifest.json").read_text())
+    tar_of(copied, 11).unlink()
+    (copied / "stats/000011.json").unlink()
+    for name in ("perturbations.h5", "_info.json", "wids.json", "README.md"):
+        (copied / name).unlink()
+    update_json(copied / "manifest.json", complete=False, shards=manifest["shards"][:11], ledger_sha256="")
+    found = advbn_gen("verify", copied, "--json")
+    assert found.code == 1
+    assert any("not finished" in text for text in found.result["problems"])
+    assert advbn_gen("verify", copied, "--repair").code == 0
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+def test_reconstructions_are_mended_too(world: World, tmp_path: Path) -> None:
+    assert world.make(tmp_path / "advbn", "--reconstructed").code == 0
+    folder = tmp_path / "reconstructed"
+    before = folder_bytes(folder)
+    flip(tar_of(folder, 2, "imagenet-reconstructed-vgg"), 0.5)
+    assert advbn_gen("verify", folder).code == 1
+    assert advbn_gen("verify", folder, "--repair").code == 0
+    assert folder_bytes(folder) == before
+
+
+def test_repair_needs_the_source(world: World, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(world.source, tmp_path / "source"))
+    assert world.make(tmp_path / "out", source=source, limit=8).code == 0
+    tar_of(tmp_path / "out", 0).unlink()
+    shutil.rmtree(source)
+    assert str(source) in refused("verify", tmp_path / "out", "--repair")
+
+
+def test_repair_refuses_other_weights(world: World, tmp_path: Path) -> None:
+    from tests.support import tiny_classifier
+
+    classifier = Path(shutil.copy(world.classifier, tmp_path / "c.safetensors"))
+    assert world.make(tmp_path / "out", classifier_weights=classifier, limit=8).code == 0
+    before = folder_bytes(tmp_path / "out")
+    tiny_classifier(classifier, 1000, seed=77)
+    flip(tar_of(tmp_path / "out", 1), 0.5)
+    # A new process would read the new file; this one may still hold the old one.
+    from pipeline.job import load_networks
+
+    load_networks.cache_clear()
+    assert "classifier.sha256" in refused("verify", tmp_path / "out", "--repair")
+    assert folder_bytes(tmp_path / "out").keys() == before.keys()
+
+
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
+    assert "has no manifest.json" in refused("verify", tmp_path)
+    assert "has no manifest.json" in refused("verify", tmp_path / "absent")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_manifest_is_mended_by_the_command_that_made_it(
+    world: World, copied: Path, finished: Path, share: float
+) -> None:
+    manifest = copied / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[: int(manifest.stat().st_size * share)])
+    assert "run the command that made it again" in refused("verify", copied)
+    assert world.make(copied).code == 0
+    assert len(folder_bytes(copied)) == len(folder_bytes(finished))
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+def test_every_sample_is_looked_at(copied: Path) -> None:
+    """A forged tar with every label wrong is told of sample by sample."""
+    edit(copied, lambda content: {k: (b"999" if k.endswith(".cls") else v) for k, v in content.items()})
+    forge(copied)
+    problems = advbn_gen("verify", copied, "--json").result["problems"]
+    keys = {name.split(".")[0] for name in members(tar_of(copied, SHARD))}
+    assert len(keys) == BATCH
+    assert all(any(key in text for text in problems) for key in keys)
