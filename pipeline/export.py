@@ -1,8 +1,10 @@
 """Shards -> class folders."""
 
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from basics.errors import UserError
+from basics.errors import UserError, WorkError
 from basics.files import require_writable_folder, write_bytes
 from basics.progress import progress
 from pipeline.manifest import read_manifest
@@ -16,6 +18,7 @@ def export(folder: Path, out: Path) -> int:
 
     Raises:
         UserError: no finished data set, a shard is missing, or a file with other content is in the way.
+        WorkError: a shard is damaged.
     """
     manifest = read_manifest(folder)
     if not manifest.complete:
@@ -28,10 +31,18 @@ def export(folder: Path, out: Path) -> int:
     require_writable_folder(out)
     with progress("export", manifest.values["samples"], "images") as advance:
         for entry in manifest.shards:
-            for sample in read_shard(folder / entry["file"]):
-                _place(out / sample.facts["wnid"] / f"{sample.key}.png", sample.members["png"])
+            for path, content in _images(folder / entry["file"]):
+                _place(out / path, content)
                 advance()
     return int(manifest.values["samples"])
+
+
+def _images(shard: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        for sample in read_shard(shard):
+            yield f"{sample.facts['wnid']}/{sample.key}.png", sample.members["png"]
+    except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
+        raise WorkError(f"The shard {shard} is damaged ({error}); mend it with `advbn-gen verify --repair`.") from error
 
 
 def _place(path: Path, content: bytes) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from basics.errors import UserError
-from basics.files import write_json, write_text
+from basics.files import digest_file, write_json, write_text
 from pipeline.config import GenerationConfig
 from pipeline.job import FORMAT_VERSION, Job, Product
 from pipeline.layout import CARD, MANIFEST, TIMM_INFO, WIDS_INDEX, ShardStats
 
 FORMAT = "advbn-gen data set"
+READER_FILES = (TIMM_INFO, WIDS_INDEX, CARD)
 
 _WELL_KNOWN_SPLITS = {"val": "validation"}
 
@@ -98,14 +99,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(job: Job, product: Product, stats: Sequence[ShardStats], ledger_sha256: str) -> None:
-    """Write `manifest.json`: complete if every shard is in `stats`."""
-    classes = job.source.classes
+    """Write `manifest.json`: complete if every shard is in `stats`; the files for readers must then be there."""
+    classes, whole = job.source.classes, len(stats) == job.plan.shards
     values = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "name": product.name,
         "perturbed": product.perturbed,
-        "complete": len(stats) == job.plan.shards,
+        "complete": whole,
         "samples": job.plan.images,
         "batches": job.plan.batches,
         "fingerprint": job.fingerprint_of(product),
@@ -117,6 +118,7 @@ def write_manifest(job: Job, product: Product, stats: Sequence[ShardStats], ledg
             {name: getattr(shard, name) for name in ("shard", "file", "samples", "bytes", "sha256")} for shard in stats
         ],
         "ledger_sha256": ledger_sha256,
+        "files": {name: digest_file(product.folder / name) for name in READER_FILES if whole},
         "top1": accuracies(stats),
     }
     write_json(product.folder / MANIFEST, values)

@@ -29,7 +29,10 @@ from pipeline.layout import (
     read_stats,
 )
 from pipeline.ledger import join_columns, read_ledger, write_ledger
-from pipeline.manifest import accuracies, read_manifest, write_manifest, write_reader_files
+from pipeline.manifest import Manifest, accuracies, read_manifest, write_manifest, write_reader_files
+
+_JUST_STARTED = {STATS, MANIFEST + TEMPORARY_SUFFIX}
+"""All that a run leaves which was killed before its manifest was whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,24 +121,36 @@ def _claim(job: Job, product: Product, *, overwrite: bool) -> None:
     """Make the folder this run's own."""
     folder = product.folder
     require_writable_folder(folder)
-    if overwrite and (folder / MANIFEST).exists():
-        _remove(folder, read_manifest(folder).values["name"])
+    if overwrite:
+        manifest = _manifest(folder)
+        _remove(folder, manifest.values["name"] if manifest else product.name)
     (folder / STATS).mkdir(exist_ok=True)
     for left in (*folder.glob(f"*{TEMPORARY_SUFFIX}"), *(folder / STATS).glob(f"*{TEMPORARY_SUFFIX}")):
         left.unlink()
-    if not (folder / MANIFEST).exists():
+    if _manifest(folder) is None:
         write_manifest(job, product, (), "")
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    """Return the folder's manifest, or None if there is no readable one."""
+    try:
+        return read_manifest(folder)
+    except UserError:
+        return None
 
 
 def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
     folder = product.folder
     if not folder.is_dir():
         raise UserError(f"The output {folder} is a file; give a folder.")
-    if not any(folder.iterdir()):
+    if all(path.name in _JUST_STARTED for path in folder.iterdir()):
         return
-    if not (folder / MANIFEST).exists():
-        raise UserError(f"The folder {folder} holds files that are not a data set; give another --out.")
-    manifest = read_manifest(folder)
+    manifest = _manifest(folder)
+    if manifest is None:
+        # A lost or damaged manifest is written again, if the marks of the shards show whose it was.
+        if not _all_stats(job, product):
+            raise UserError(f"The folder {folder} holds files that are not this data set's; give another --out.")
+        return
     told = {"name": manifest.values["name"], **manifest.values["identity"]}
     changed = differences(told, {"name": product.name, **json.loads(json.dumps(job.identity_of(product)))})
     if changed and not overwrite:
@@ -152,7 +167,7 @@ def _remove(folder: Path, name: str) -> None:
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / STATS, ignore_errors=True)
-    (folder / MANIFEST).unlink()
+    (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def _make(job: Job, missing: Sequence[int], scheduler: str | None) -> list[str]:

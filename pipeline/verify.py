@@ -15,7 +15,7 @@ from pipeline.job import Job, Product, prepare
 from pipeline.layout import LEDGER, ledger_part_path, read_stats, shard_name, stats_path
 from pipeline.ledger import Columns, read_ledger
 from pipeline.manifest import Manifest, read_manifest
-from pipeline.run import RunReport, run
+from pipeline.run import RunReport, check_outputs, run
 from pipeline.shardfile import MEMBERS, StoredSample, read_shard
 
 
@@ -41,6 +41,7 @@ def verify(folder: Path) -> list[Problem]:
     if not manifest.complete:
         problems.append(Problem(None, "The run is not finished; give the command that started it again."))
     problems += _ledger_problems(folder, manifest)
+    problems += _file_problems(folder, manifest)
     with progress("verify", plan.shards, "shards") as advance:
         for shard in range(plan.shards):
             expected = plan.samples_in(shard)
@@ -60,6 +61,14 @@ def _ledger_problems(folder: Path, manifest: Manifest) -> list[Problem]:
     samples = manifest.values["samples"]
     found = len(read_ledger(path).keys)
     return [] if found == samples else [Problem(None, f"The ledger has {found} samples instead of {samples}.")]
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> list[Problem]:
+    return [
+        Problem(None, f"The file {name} is missing or damaged: its checksum is not the manifest's.")
+        for name, sha256 in manifest.values["files"].items()
+        if not (folder / name).is_file() or digest_file(folder / name) != sha256
+    ]
 
 
 def _shard_problems(folder: Path, manifest: Manifest, shard: int, expected: int) -> Iterator[str]:
@@ -137,6 +146,7 @@ def repair(folder: Path, problems: list[Problem]) -> RunReport:
     manifest = read_manifest(folder)
     recorded = {entry["shard"]: entry["sha256"] for entry in manifest.shards}
     job = job_of(folder, manifest)
+    check_outputs(job, overwrite=False)
     for shard in {problem.shard for problem in problems if problem.shard is not None}:
         stats_path(folder, shard).unlink(missing_ok=True)
     report = run(job)
