@@ -1,6 +1,5 @@
 """Encoder and decoder together, as one file that says what it is."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,14 @@ from torch import Tensor, nn
 from basics.errors import UserError
 from decoders.adain import build_decoder
 from encoders import EncoderKind, encoder_kind
-from networks.checkpoints import StateDict, load_into, read_safetensors, weights_checksum, write_safetensors
+from networks.checkpoints import (
+    StateDict,
+    load_into,
+    own_facts,
+    read_safetensors,
+    weights_checksum,
+    write_safetensors,
+)
 from networks.width import require_width
 
 FORMAT = "advbn-gen autoencoder"
@@ -89,8 +95,8 @@ def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
         UserError: missing, truncated, damaged or foreign file; a newer version; another encoder.
     """
     state, metadata = read_safetensors(path)
-    told = {name: json.loads(value) for name, value in metadata.items()} if "sha256" in metadata else {}
-    if told.get("format") != FORMAT:
+    told = own_facts(metadata, FORMAT)
+    if not told:
         raise UserError(
             f"The file {path} is not an autoencoder of this program; make one with "
             "`advbn-gen train-autoencoder` or `advbn-gen import-autoencoder`."

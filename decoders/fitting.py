@@ -64,6 +64,8 @@ def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> 
     choose_compute(config.device, config.precision)
     kind = encoder_kind(request.encoder)
     kind.require_size(config.image_size)
+    if request.limit is not None and request.limit < 1:
+        raise UserError(f"--limit is {request.limit}; give 1 or more.")
     images, held_out = _images(request, config)
     module, form = _fresh_autoencoder(kind, request, config.seed)
     if overwrite:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ def _is_safetensors(path: Path) -> bool:
 
 def _load_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # On foreign files torch explains pickle protocols; our sentence is enough.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Weights only load failed" in str(error) and "global" in str(error).lower():
             raise UserError(
@@ -84,6 +88,15 @@ def read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
             return state, dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise UserError(_unreadable(path)) from error
+
+
+def own_facts(metadata: Mapping[str, str], file_format: str) -> dict[str, Any]:
+    """Return the facts in the metadata of a file that this program wrote as `file_format`; empty for other files."""
+    try:
+        facts = {name: json.loads(value) for name, value in metadata.items()}
+    except ValueError:
+        return {}
+    return facts if facts.get("format") == file_format else {}
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Frozen classifiers by name, with published, given or seeded weights."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from basics.errors import UserError
 from networks.checkpoints import (
     StateDict,
     load_into,
+    own_facts,
     read_safetensors,
     read_weights,
     weights_checksum,
@@ -143,10 +143,7 @@ def _told(weights: str) -> dict[str, Any]:
     path = Path(weights)
     if path.suffix != ".safetensors":
         return {}
-    metadata = read_safetensors(path)[1]
-    if json.loads(metadata.get("format", "null")) != FORMAT:
-        return {}
-    return {key: json.loads(value) for key, value in metadata.items()}
+    return own_facts(read_safetensors(path)[1], FORMAT)
 
 
 def _one_name(asked: str | None, told: str | None, weights: str) -> str:

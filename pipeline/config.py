@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from encoders import EncoderKind, encoder_kind
 from networks.classifiers import PUBLISHED
 from pipeline.plan import Plan
 
+_FILE_NAME_PART = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_KEPT = {"workers", "reconstructed", "threads"}
 
 
@@ -64,6 +66,8 @@ class GenerationConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name} is {value}; give {least} or more.")
+        if not _FILE_NAME_PART.fullmatch(self.split):
+            raise UserError(f"The split is {self.split!r}; give a name of letters, digits, '-' and '_', e.g. val.")
         self.plan(images=1)
 
     @property

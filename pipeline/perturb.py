@@ -87,13 +87,13 @@ class Perturber:
 
             ascent = ascend(objective, threat, attack.steps)
         first, last = ascent.first.extra, ascent.last.extra
-        delta_mean, delta_std = (delta.flatten().double().cpu() for delta in ascent.parameters)
+        delta_mean, delta_std = (delta.flatten().cpu().double() for delta in ascent.parameters)
         return PerturbedBatch(
             perturbed_N3HW=to_pixels(last.image_N3HW),
             reconstructed_N3HW=to_pixels(first.image_N3HW),
             delta_mean_C=delta_mean,
             delta_std_C=delta_std,
-            losses_SN=ascent.losses_SN.double().cpu(),
+            losses_SN=ascent.losses_SN.cpu().double(),
             clean_N=clean_N.cpu(),
             reconstructed_N=first.logits_NK.argmax(1).cpu(),
             adversarial_N=last.logits_NK.argmax(1).cpu(),

@@ -43,6 +43,8 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "devices", "checkpoint_every", "image_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"The {name.replace('_', ' ')} is {getattr(self, name)}; give 1 or more.")
+        if self.loaders < 0:
+            raise UserError(f"The number of loaders is {self.loaders}; give 0 or more.")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"The learning rate is {self.lr}; give a number above 0.")
         if self.schedule not in get_args(Schedule):

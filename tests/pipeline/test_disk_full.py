@@ -78,14 +78,6 @@ def test_a_real_process_says_it_without_a_traceback(world: World, disk: Path, fi
     assert folder_bytes(out) == folder_bytes(finished)
 
 
-def test_the_other_shards_are_not_tried_in_vain(world: World, disk: Path) -> None:
-    out = disk / "out"
-    resize(disk, 100)
-    outcome = world.make(out)
-    assert outcome.code == 1
-    assert "1 of 12 shards could not be made" in outcome.err
-
-
 def test_a_limit_on_the_size_of_files_stops_it_cleanly(world: World, tmp_path: Path) -> None:
     out, most = tmp_path / "out", 30_000
     code, _, stderr = finish(

@@ -52,7 +52,7 @@ def test_a_classifier(world: World) -> None:
 def test_people_read_one_fact_a_line(finished: Path) -> None:
     lines = advbn_gen("info", finished).out.splitlines()
     (line,) = (line for line in lines if line.startswith("samples"))
-    assert line.split() == ["samples", str(IMAGES)]
+    assert line.split() == ["samples:", str(IMAGES)]
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"format": '"pt"', "x": "1"}])

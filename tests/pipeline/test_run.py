@@ -120,7 +120,7 @@ def test_a_foreign_folder_is_refused_and_left_alone(world: World, tmp_path: Path
     out.mkdir()
     (out / "holiday.jpg").write_bytes(b"mine")
     for more in ([], ["--overwrite"]):
-        assert "files that are not a data set" in refused(*world.words(out, *more))
+        assert "holds files that are not" in refused(*world.words(out, *more))
         assert folder_bytes(out) == {"holiday.jpg": b"mine"}
 
 

@@ -1,0 +1,162 @@
+"""`train-autoencoder` through the command line: resume bit for bit, refusals, held-out images, two processes."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from decoders.fitting import hold_out
+from sources.base import ImageRecord
+from tests.processes import finish, start, wait_until
+from tests.support import Outcome, advbn_gen, image_folder, refused
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("images") / "source", per_class=14)
+
+
+def words(source: Path, out: Path, *more: object, **changed: object) -> list[object]:
+    options: dict[str, object] = {
+        "encoder": "vgg", "source": source, "encoder-weights": "seed:0", "width": 0.0625, "image-size": 16,
+        "batch-size": 4, "epochs": 3, "lr": 1e-3, "checkpoint-every": 3, "device": "cpu", "out": out,
+    }  # fmt: skip
+    options |= {name.replace("_", "-"): value for name, value in changed.items()}
+    return ["train-autoencoder", *(word for name, value in options.items() for word in (f"--{name}", value)), *more]
+
+
+def fit(source: Path, out: Path, *more: object, **changed: object) -> Outcome:
+    outcome = advbn_gen(*words(source, out, *more, **changed))
+    assert outcome.code == 0, outcome.err
+    return outcome
+
+
+def results(out: Path) -> tuple[bytes, dict[str, bytes], list[dict[str, object]]]:
+    """Weights, pictures and metrics of a run, without its speed."""
+    pictures = {path.name: path.read_bytes() for path in (out / "reconstructions").iterdir()}
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("images_per_second", None)
+    return (out / "autoencoder.safetensors").read_bytes(), pictures, lines
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    fit(source, out)
+    return out
+
+
+def test_a_run_leaves_what_it_promises(uninterrupted: Path) -> None:
+    assert {path.name for path in uninterrupted.iterdir()} >= {
+        "autoencoder.safetensors", "metrics.jsonl", "reconstructions", "settings.json", "checkpoint.pt",
+    }  # fmt: skip
+    _, pictures, lines = results(uninterrupted)
+    assert len(pictures) == 3
+    # 42 images less 2 held out are 10 batches an epoch, logged every third step and at the end of the epoch.
+    assert [line["step"] for line in lines if "loss" in line] == [3, 6, 9, 10, 12, 15, 18, 20, 21, 24, 27, 30]
+
+
+def test_the_same_command_twice_gives_the_same_bits(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    fit(source, tmp_path / "run")
+    assert results(tmp_path / "run") == results(uninterrupted)
+
+
+def test_a_finished_run_is_left_as_it_is(source: Path, uninterrupted: Path) -> None:
+    before = results(uninterrupted)
+    fit(source, uninterrupted)
+    assert results(uninterrupted) == before
+
+
+def test_a_killed_and_resumed_run_ends_with_the_same_bits(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    out = tmp_path / "run"
+    process = start(*words(source, out))
+    assert wait_until((out / "checkpoint.pt").exists, process)
+    os.kill(process.pid, signal.SIGKILL)
+    finish(process)
+    done = torch.load(out / "checkpoint.pt", weights_only=False)["done"]
+    assert 3 <= done < 30, "the run was over before it was killed"
+    fit(source, out)
+    assert results(out) == results(uninterrupted)
+
+
+def test_a_line_of_metrics_cut_by_a_kill_is_made_again(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    out = tmp_path / "run"
+    fit(source, out)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 9, "st')
+    fit(source, out)
+    assert results(out) == results(uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"lr": 0.01}, "training.lr: 0.001 -> 0.01"),
+        ({"epochs": 4}, "training.epochs: 3 -> 4"),
+        ({"seed": 1}, "training.seed: 0 -> 1"),
+        ({"encoder_weights": "seed:1"}, "encoder_weights: seed:0 -> seed:1"),
+        ({"width": 0.125}, "width: 0.0625 -> 0.125"),
+        ({"limit": 30}, "images: 40 -> 29"),
+    ],
+)
+def test_other_settings_are_refused(
+    source: Path, uninterrupted: Path, changed: dict[str, object], named: str
+) -> None:
+    before = results(uninterrupted)
+    assert named in refused(*words(source, uninterrupted, **changed))
+    assert results(uninterrupted) == before
+
+
+def test_overwriting_starts_anew(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
+    out = tmp_path / "run"
+    fit(source, out, epochs=4)
+    (out / "notes.txt").write_text("mine")
+    fit(source, out, "--overwrite")
+    assert results(out) == results(uninterrupted)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_one_image_in_twenty_is_held_out_by_seed() -> None:
+    records = [ImageRecord(f"{index}.png", 0) for index in range(100)]
+    kept, held = hold_out(records, seed=0)
+    assert len(held) == 5
+    assert sorted([*kept, *held], key=records.index) == records
+    assert kept == [record for record in records if record not in held]
+    assert hold_out(records, seed=0) == (kept, held)
+    assert hold_out(records, seed=1)[1] != held
+
+
+@pytest.mark.parametrize(("images", "held"), [(2, 1), (39, 1), (40, 2), (20_000, 1000), (30_000, 1000)])
+def test_at_least_one_and_at_most_a_thousand_are_held_out(images: int, held: int) -> None:
+    records = [ImageRecord(str(index), 0) for index in range(images)]
+    kept, chosen = hold_out(records, seed=0)
+    assert (len(kept), len(chosen)) == (images - held, held)
+
+
+def test_held_out_images_may_be_given(source: Path, tmp_path: Path) -> None:
+    val = image_folder(tmp_path / "val", per_class=3)
+    outcome = fit(source, tmp_path / "run", "--json", val=val, epochs=1)
+    assert outcome.result["held_out"] == 9
+    assert outcome.result["images"] == 42
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_batch(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = words(source, out, "--json", devices=2, epochs=2)
+    code, stdout, stderr = finish(start(*command))
+    assert code == 0, stderr
+    assert len(stdout.splitlines()) == 1, stdout
+    weights, pictures, lines = results(out)
+    assert weights
+    assert len(pictures) == 2
+    assert [line["step"] for line in lines if "loss" in line] == [3, 6, 9, 10, 12, 15, 18, 20]
+    alone = tmp_path / "alone"
+    fit(source, alone, epochs=2)
+    # The gradient of a batch is the mean of its halves' gradients: the same training up to rounding.
+    ends = [results(folder)[2][-1]["held_out_mse"] for folder in (out, alone)]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-3)
