@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from basics.errors import UserError
-from encoders.padding import ReflectionPad, replicate_by_one
+from encoders.padding import ReflectionPad, reflect_by_one, replicate_by_one
 from encoders.registry import EncoderKind
 from networks.width import scaled
 
@@ -18,13 +18,18 @@ STAGES: dict[int, tuple[int, ...]] = {
 """Reduction -> channels in and out of its 3x3 convolutions at full width; between stages the image doubles."""
 
 
+REWRITTEN_FROM_CHANNELS = 64
+"""Fewer channels are too little arithmetic for the rewrite below to pay (docs/measurements.md)."""
+
+
 class UpsampledConv(nn.Conv2d):
     """A 3x3 convolution of an image doubled by nearest-neighbour upsampling and padded by reflection.
 
     Each output position sees only 2x2 different inputs: an even row reads rows (i-1, i, i) of the small image and an
     odd one (i, i, i+1). So the kernel's rows and columns that meet the same input are added up first, and four 2x2
     convolutions at low resolution give the four phases: 4 products an output instead of 9. Reflection of the doubled
-    image repeats its border, which is replication of the small one. The weights are those of the plain convolution.
+    image repeats its border, which is replication of the small one. The weights are those of the plain convolution,
+    which is what layers with few channels do.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -32,6 +37,17 @@ class UpsampledConv(nn.Conv2d):
 
     def forward(self, small_NCHW: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, 2H, 2W)."""
+        if self.in_channels < REWRITTEN_FROM_CHANNELS:
+            return self.plain(small_NCHW)
+        return self.rewritten(small_NCHW)
+
+    def plain(self, small_NCHW: Tensor) -> Tensor:
+        """Double, pad, convolve."""
+        doubled = F.interpolate(small_NCHW, scale_factor=2, mode="nearest")
+        return F.conv2d(reflect_by_one(doubled), self.weight, self.bias)
+
+    def rewritten(self, small_NCHW: Tensor) -> Tensor:
+        """Convolve four times at low resolution, and interleave."""
         height, width = small_NCHW.shape[-2:]
         padded = replicate_by_one(small_NCHW)
         rows = []

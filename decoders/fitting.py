@@ -19,7 +19,7 @@ from sources.base import ImageRecord, Source
 from sources.opening import open_source
 from training.config import TrainingConfig
 from training.data import TrainingImages, mixed_seed
-from training.loop import forget_run
+from training.loop import forget_run, is_first_process
 
 PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
 """Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
@@ -68,7 +68,7 @@ def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> 
         raise UserError(f"--limit is {request.limit}; give 1 or more.")
     images, held_out = _images(request, config)
     module, form = _fresh_autoencoder(kind, request, config.seed)
-    if overwrite:
+    if overwrite and is_first_process():
         forget_run(request.out)
         shutil.rmtree(request.out / PICTURE_FOLDER, ignore_errors=True)
     facts = {

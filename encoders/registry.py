@@ -52,9 +52,15 @@ class EncoderKind:
             )
 
     def width_of(self, state: StateDict) -> float:
-        """Return the width of a converted state dict, read off its last convolution."""
-        last = [value for value in state.values() if value.ndim == 4][-1]
-        return last.shape[0] / self.channels
+        """Return the width of a converted state dict, read off its last convolution.
+
+        Raises:
+            UserError: it has none.
+        """
+        kernels = [value for value in state.values() if value.ndim == 4]
+        if not kernels:
+            raise UserError(f"The {self.name} encoder weights hold no convolution; give another file.")
+        return kernels[-1].shape[0] / self.channels
 
     def feature_channels(self, width: float) -> int:
         """Return the number of feature channels at a width."""

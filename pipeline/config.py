@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from attacks.statistics import AdvBNConfig
+from basics.allocation import keep_freed_memory
 from basics.errors import UserError
 from encoders import EncoderKind, encoder_kind
 from networks.classifiers import PUBLISHED
@@ -97,6 +98,7 @@ class GenerationConfig:
 
 
 def use_threads(threads: int) -> None:
-    """Let torch compute with so many threads in this process."""
+    """Let torch compute with so many threads in this process, in memory that it keeps."""
+    keep_freed_memory()
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

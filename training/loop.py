@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -13,10 +14,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from basics.allocation import keep_freed_memory
 from basics.compute import Compute, choose_compute
 from basics.differences import differences
 from basics.errors import UserError, WorkError
-from basics.files import atomic_path, require_writable_folder, write_json, write_text
+from basics.files import TEMPORARY_SUFFIX, commit, require_writable_folder, write_json, write_text
 from basics.progress import Advance, progress
 from training.config import TrainingConfig
 from training.data import TrainingImages, epoch_batches, mixed_seed, steps_per_epoch
@@ -72,6 +74,7 @@ def train(task: Task, images: TrainingImages, config: TrainingConfig, out: Path,
         UserError: the folder holds another run, or cannot be written.
         WorkError: the loss is no longer a number.
     """
+    keep_freed_memory()
     compute = choose_compute(config.device, config.precision)
     require_writable_folder(out)
     claim_folder(out, {"training": asdict(config), **facts})
@@ -103,6 +106,11 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
             )
         return
     write_json(path, now)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks and tidies up: Fabric starts the others with the same command."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def forget_run(out: Path) -> None:
@@ -200,10 +208,11 @@ class _Run:
                 file.write(json.dumps(line) + "\n")
 
     def _save(self) -> None:
-        path = self.out / CHECKPOINT
+        # Every process calls `save`, which waits for all of them; the first one writes.
+        temporary = self.out / (CHECKPOINT + TEMPORARY_SUFFIX)
+        self.fabric.save(temporary, self.state)
         if self.fabric.is_global_zero:
-            with atomic_path(path) as temporary:
-                self.fabric.save(temporary, self.state)
+            commit(temporary, self.out / CHECKPOINT)
         self.fabric.barrier()
 
 
@@ -220,5 +229,12 @@ def schedule_factor(config: TrainingConfig, step: int, total: int) -> float:
 def _drop_metrics_after(path: Path, done: int) -> None:
     """Forget lines of steps that the checkpoint does not have: they are made again."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= done]
+        lines = [line for line in path.read_text().splitlines() if _step(line) <= done]
         write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf  # cut by a kill; its step is made again

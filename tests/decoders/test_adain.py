@@ -49,8 +49,9 @@ def test_the_resnet_decoder_is_the_same_without_its_first_stage() -> None:
     assert close(ours(feat), plain(feat))
 
 
+@pytest.mark.parametrize("path", ["plain", "rewritten"])
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 4)])
-def test_the_low_resolution_rewrite_has_the_same_value_and_gradients(size: tuple[int, int]) -> None:
+def test_both_ways_have_the_value_and_gradients_of_the_layers(size: tuple[int, int], path: str) -> None:
     dice = torch.Generator().manual_seed(3)
     fast = UpsampledConv(4, 6).double()
     plain = nn.Conv2d(4, 6, 3)
@@ -59,7 +60,7 @@ def test_the_low_resolution_rewrite_has_the_same_value_and_gradients(size: tuple
     image = torch.randn(2, 4, *size, dtype=torch.float64, generator=dice)
     weighting = torch.randn(2, 6, 2 * size[0], 2 * size[1], dtype=torch.float64, generator=dice)
     results = []
-    for module, kernel in ((fast, fast.weight), (slow, plain.weight)):
+    for module, kernel in ((getattr(fast, path), fast.weight), (slow, plain.weight)):
         leaf = image.clone().requires_grad_()
         value = module(leaf)
         results.append((value, *torch.autograd.grad((value * weighting).sum(), (leaf, kernel))))

@@ -51,7 +51,9 @@ def test_total_variation_by_a_plain_loop() -> None:
     assert float(total_variation(image)) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_loss_is_mse_and_a_little_total_variation(module: Autoencoder, images: TrainingImages, tmp_path: Path) -> None:
+def test_the_loss_is_mse_and_a_little_total_variation(
+    module: Autoencoder, images: TrainingImages, tmp_path: Path
+) -> None:
     task = DecoderTask(module.double(), "torchvision", images, tmp_path, {})
     image = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     losses = task.losses(module, image, torch.zeros(2))

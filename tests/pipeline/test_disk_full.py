@@ -37,7 +37,9 @@ def no_half_files(out: Path, finished: Path) -> bool:
     """Whether every shard, mark and ledger part under its final name is the whole one."""
     kinds = ("*.tar", "stats/*.json", "stats/*.h5")
     return all(
-        path.read_bytes() == (finished / path.relative_to(out)).read_bytes() for kind in kinds for path in out.glob(kind)
+        path.read_bytes() == (finished / path.relative_to(out)).read_bytes()
+        for kind in kinds
+        for path in out.glob(kind)
     )
 
 

@@ -13,7 +13,6 @@ from attacks.statistics import AdvBNConfig
 from pipeline.config import GenerationConfig
 from pipeline.generate import generate_shard
 from pipeline.job import prepare, products_of
-
 from tests.pipeline.world import BATCH, IMAGES, SHARDS, World, facts, tar_of
 from tests.processes import start
 from tests.support import advbn_gen, folder_bytes, image_folder
@@ -94,7 +93,8 @@ def test_memory_stays_flat(world: World, tmp_path: Path) -> None:
     side, batch, few, many = 256, 8, 8, 40
     common = {"source": source, "image_size": side, "batch_size": batch, "steps": 0, "batches_per_shard": many}
     short, long = (
-        most_memory(world.words(tmp_path / f"out-{batches}", **common, limit=batches * batch)) for batches in (few, many)
+        most_memory(world.words(tmp_path / f"out-{batches}", **common, limit=batches * batch))
+        for batches in (few, many)
     )
     one_image_each = (many - few) * batch * 3 * side**2 / 2**20
     assert long - short < one_image_each * 0.7, (short, long)

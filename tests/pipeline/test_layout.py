@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,17 +55,17 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], Any]] = {
     "a flipped byte in the tar": lambda folder: flip(tar_of(folder, 3)),
     "a missing tar": lambda folder: tar_of(folder, 3).unlink(),
-    "another shard's tar": lambda folder: shutil.copyfile(tar_of(folder, 4), tar_of(folder, 3)) and None,
+    "another shard's tar": lambda folder: shutil.copyfile(tar_of(folder, 4), tar_of(folder, 3)),
     "a flipped byte in the ledger part": lambda folder: flip(ledger_part_path(folder, 3)),
     "a missing ledger part": lambda folder: ledger_part_path(folder, 3).unlink(),
     "a missing mark": lambda folder: stats_path(folder, 3).unlink(),
-    "an empty mark": lambda folder: stats_path(folder, 3).write_bytes(b"") and None,
-    "half a mark": lambda folder: stats_path(folder, 3).write_bytes(stats_path(folder, 3).read_bytes()[:60]) and None,
-    "a foreign mark": lambda folder: stats_path(folder, 3).write_text("{}") and None,
-    "no object as a mark": lambda folder: stats_path(folder, 3).write_text("[1]") and None,
+    "an empty mark": lambda folder: stats_path(folder, 3).write_bytes(b""),
+    "half a mark": lambda folder: stats_path(folder, 3).write_bytes(stats_path(folder, 3).read_bytes()[:60]),
+    "a foreign mark": lambda folder: stats_path(folder, 3).write_text("{}"),
+    "no object as a mark": lambda folder: stats_path(folder, 3).write_text("[1]"),
 }
 
 

@@ -28,10 +28,9 @@ def noise(seed: int) -> torch.Tensor:
 
 def write(path: Path, *samples: tuple[SampleFacts, bytes]) -> bytes:
     with path.open("wb") as file:
-        writer = ShardWriter(file)
-        for facts, png in samples:
-            writer.write(facts, png)
-        writer.close()
+        with ShardWriter(file) as writer:
+            for facts, png in samples:
+                writer.write(facts, png)
         assert not file.closed
     return path.read_bytes()
 

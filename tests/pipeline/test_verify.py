@@ -96,7 +96,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a missing member": (lambda folder: edit(folder, without(".png")), "has no png"),
     "a missing sample": (lambda folder: edit(folder, without_a_sample), "3 samples instead of 4"),
     "a truncated ledger": (lambda folder: halve(folder / "perturbations.h5"), "perturbations.h5 is damaged"),
-    "a flipped byte in the ledger": (lambda folder: flip(folder / "perturbations.h5", 0.7), "perturbations.h5 is damaged"),
+    "a flipped byte in the ledger": (
+        lambda folder: flip(folder / "perturbations.h5", 0.7),
+        "perturbations.h5 is damaged",
+    ),
     "a missing ledger": (lambda folder: (folder / "perturbations.h5").unlink(), "perturbations.h5 is missing"),
     "a truncated ledger part": (lambda folder: halve(folder / "stats/000004.h5"), "000004.h5 is missing or damaged"),
     "a missing ledger part": (lambda folder: (folder / "stats/000004.h5").unlink(), "000004.h5 is missing or damaged"),
@@ -188,7 +191,7 @@ def test_without_repair_nothing_is_written(copied: Path) -> None:
     assert folder_bytes(copied) == before
 
 
-def test_an_unfinished_run_is_finished_by_repair(world: World, copied: Path, finished: Path) -> None:
+def test_an_unfinished_run_is_finished_by_repair(copied: Path, finished: Path) -> None:
     manifest = json.loads((copied / "manifest.json").read_text())
     tar_of(copied, 11).unlink()
     (copied / "stats/000011.json").unlink()

@@ -1,0 +1,32 @@
+"""Freed memory stays with the process: a second use of it faults no pages in."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+import torch
+from basics.allocation import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+before = faults()
+for _ in range(40):
+    image = torch.empty(2**22)
+    image.fill_(1.0)
+    del image
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults are counted on Linux")
+def test_freed_memory_is_used_again() -> None:
+    found = {
+        way: int(
+            subprocess.run([sys.executable, "-c", PROGRAM, way], capture_output=True, text=True, check=True).stdout
+        )
+        for way in ("keep", "default")
+    }
+    assert found["keep"] * 2 < found["default"], found

@@ -1,0 +1,121 @@
+"""Order, crops and resume depend on seed, epoch and place, and on nothing else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sources.decode import load_image
+from sources.opening import open_source
+from tests.support import image_folder
+from training.config import TrainingConfig
+from training.data import EpochOrder, TrainingImages, epoch_batches, mixed_seed, steps_per_epoch
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("images") / "source", per_class=6)
+
+
+def images(folder: Path, *, augment: bool = True, seed: int = 0) -> TrainingImages:
+    return TrainingImages(open_source(str(folder)), SIZE, augment=augment, seed=seed)
+
+
+def config(**changed: object) -> TrainingConfig:
+    values = {"epochs": 3, "batch_size": 4, "lr": 0.1, "image_size": SIZE, **changed}
+    return TrainingConfig(**values)  # type: ignore[arg-type]
+
+
+def batches(folder: Path, settings: TrainingConfig, *, epoch: int = 0, first_step: int = 0) -> list[torch.Tensor]:
+    loader = epoch_batches(images(folder), settings, epoch=epoch, first_step=first_step, rank=0)
+    return [image for image, _ in loader]
+
+
+def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_without_augmentation_images_are_the_decoded_ones(folder: Path) -> None:
+    source = open_source(str(folder))
+    plain = images(folder, augment=False)
+    for index, record in enumerate(source.records):
+        image, label = plain[5, index]
+        assert torch.equal(image, load_image(source.read(record), record.name, SIZE))
+        assert label == record.label
+
+
+def test_shifts_depend_only_on_seed_epoch_and_index(folder: Path) -> None:
+    one, other = images(folder, seed=3), images(folder, seed=3)
+    places = [(epoch, index) for epoch in range(2) for index in range(len(one))]
+    forward = [one[place][0] for place in places]
+    torch.manual_seed(99)
+    backward = [other[place][0] for place in reversed(places)][::-1]
+    assert same(forward, backward)
+    different = images(folder, seed=4)
+    changed = sum(not torch.equal(different[place][0], image) for place, image in zip(places, forward, strict=True))
+    assert changed > len(places) // 2
+
+
+def test_epochs_vary_an_image(folder: Path) -> None:
+    varied = images(folder)
+    assert len({varied[epoch, 0][0].numpy().tobytes() for epoch in range(12)}) > 6
+
+
+def test_a_variation_is_a_shift_by_at_most_a_sixteenth_and_perhaps_a_flip(folder: Path) -> None:
+    plain, varied = images(folder, augment=False), images(folder)
+    most = SIZE // 16
+    for epoch in range(6):
+        image, original = varied[epoch, 1][0], plain[0, 1][0]
+        inner = original[:, most:-most, most:-most]
+        found = any(
+            torch.equal(turned[:, top : top + SIZE - 2 * most, left : left + SIZE - 2 * most], inner)
+            for turned in (image, image.flip(-1))
+            for top in range(2 * most + 1)
+            for left in range(2 * most + 1)
+        )
+        assert found
+
+
+def test_the_order_does_not_depend_on_loader_processes(folder: Path) -> None:
+    assert same(batches(folder, config(loaders=0)), batches(folder, config(loaders=2)))
+
+
+def test_resuming_in_the_middle_of_an_epoch_gives_the_rest(folder: Path) -> None:
+    whole = batches(folder, config(), epoch=1)
+    assert len(whole) == steps_per_epoch(18, config()) == 4
+    assert same(batches(folder, config(), epoch=1, first_step=2), whole[2:])
+    assert len(EpochOrder(18, config(), epoch=1, first_step=3, rank=0)) == 1
+
+
+def test_an_epoch_uses_each_image_at_most_once_and_epochs_differ() -> None:
+    orders = [list(EpochOrder(18, config(), epoch=epoch, first_step=0, rank=0)) for epoch in range(2)]
+    for epoch, order in enumerate(orders):
+        flat = [place for batch in order for place in batch]
+        assert len(flat) == len(set(flat)) == 16
+        assert {place[0] for place in flat} == {epoch}
+        assert {place[1] for place in flat} <= set(range(18))
+    assert [place[1] for batch in orders[0] for place in batch] != [place[1] for batch in orders[1] for place in batch]
+
+
+def test_devices_share_the_batches_of_one() -> None:
+    settings = config(devices=2)
+    alone = list(EpochOrder(18, config(), epoch=0, first_step=0, rank=0))
+    shared = [list(EpochOrder(18, settings, epoch=0, first_step=0, rank=rank)) for rank in range(2)]
+    for step, batch in enumerate(alone):
+        assert sorted(shared[0][step] + shared[1][step]) == sorted(batch)
+        assert len(shared[0][step]) == len(shared[1][step])
+
+
+def test_fewer_images_than_a_batch_are_one_step() -> None:
+    assert steps_per_epoch(3, config()) == 1
+    assert steps_per_epoch(8, config()) == 2
+    assert steps_per_epoch(11, config()) == 2
+
+
+def test_seeds_of_different_places_differ() -> None:
+    seeds = {mixed_seed(seed, epoch, index) for seed in range(5) for epoch in range(5) for index in range(40)}
+    assert len(seeds) == 1000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert mixed_seed(1, 2) != mixed_seed(2, 1)

@@ -1,0 +1,133 @@
+"""The loop on a task that counts: checkpoints, metric lines, the end of a diverging run."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from basics.compute import Compute
+from basics.errors import UserError, WorkError
+from sources.opening import open_source
+from tests.support import image_folder
+from training.config import TrainingConfig
+from training.data import TrainingImages
+from training.loop import claim_folder, forget_run, schedule_factor, train
+
+
+class Counting:
+    """Fits one number to 1; may diverge or be interrupted at a step."""
+
+    def __init__(self, *, nan_at: int | None = None, stop_at: int | None = None) -> None:
+        self.module: nn.Module = nn.Linear(1, 1)
+        nn.init.zeros_(self.module.weight)
+        nn.init.zeros_(self.module.bias)
+        self.nan_at, self.stop_at, self.calls = nan_at, stop_at, 0
+        self.rates: list[float] = []
+        self.optim: torch.optim.Optimizer | None = None
+
+    def optimizer(self, config: TrainingConfig) -> torch.optim.Optimizer:
+        self.optim = torch.optim.Adam(self.module.parameters(), lr=config.lr)
+        return self.optim
+
+    def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+        assert 0 <= float(image_N3HW.min()) <= float(image_N3HW.max()) <= 1
+        assert len(label_N) == len(image_N3HW)
+        self.calls += 1
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        loss = (module(image_N3HW.mean((1, 2, 3))[:, None]) - torch.rand(1)).square().mean()
+        return {"loss": loss * (math.nan if self.calls == self.nan_at else 1)}
+
+    def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
+        assert compute.device.type == "cpu"
+        return {"held": float(epoch)}
+
+
+CONFIG = TrainingConfig(epochs=3, batch_size=4, lr=0.1, image_size=16, checkpoint_every=2, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> TrainingImages:
+    folder = image_folder(tmp_path_factory.mktemp("images") / "source", per_class=7)
+    return TrainingImages(open_source(str(folder)), 16, augment=True)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name != "images_per_second"} for line in found]
+
+
+def test_lines_and_checkpoints_come_when_they_should(images: TrainingImages, tmp_path: Path) -> None:
+    train(Counting(), images, CONFIG, tmp_path, {})
+    # 21 images are 5 steps an epoch: a checkpoint every second step and at the end of each epoch.
+    assert [line["step"] for line in lines(tmp_path) if "loss" in line] == [2, 4, 5, 6, 8, 10, 12, 14, 15]
+    assert [(line["epoch"], line["held"]) for line in lines(tmp_path) if "held" in line] == [(1, 1), (2, 2), (3, 3)]
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=False)["done"] == 15
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 4, 6, 9, 15])
+def test_interrupted_anywhere_it_ends_the_same(images: TrainingImages, tmp_path: Path, stop_at: int) -> None:
+    whole, parts = Counting(), Counting(stop_at=stop_at)
+    train(whole, images, CONFIG, tmp_path / "whole", {})
+    with pytest.raises(KeyboardInterrupt):
+        train(parts, images, CONFIG, tmp_path / "parts", {})
+    resumed = Counting()
+    train(resumed, images, CONFIG, tmp_path / "parts", {})
+    for name, value in whole.module.state_dict().items():
+        assert torch.equal(resumed.module.state_dict()[name], value)
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+    assert resumed.calls < whole.calls or stop_at <= 2
+
+
+def test_lines_after_the_checkpoint_are_dropped(images: TrainingImages, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(Counting(stop_at=4), images, CONFIG, tmp_path, {})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 1, "step": 3, "loss": 777.0}\n')
+    train(Counting(), images, CONFIG, tmp_path, {})
+    assert all(line.get("loss") != 777.0 for line in lines(tmp_path))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(images: TrainingImages, tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match=r"nan at step 8.*checkpoint\.pt"):
+        train(Counting(nan_at=8), images, CONFIG, tmp_path, {})
+    checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=False)
+    assert checkpoint["done"] == 6
+    assert all(math.isfinite(float(value)) for value in checkpoint["module"].values())
+
+
+def test_a_finished_run_does_no_step(images: TrainingImages, tmp_path: Path) -> None:
+    train(Counting(), images, CONFIG, tmp_path, {})
+    again = Counting()
+    train(again, images, CONFIG, tmp_path, {})
+    assert again.calls == 0
+
+
+def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
+    claim_folder(tmp_path, {"lr": 0.1, "nested": {"a": 1}})
+    claim_folder(tmp_path, {"nested": {"a": 1}, "lr": 0.1})
+    with pytest.raises(UserError, match=r"nested\.a: 1 -> 2"):
+        claim_folder(tmp_path, {"lr": 0.1, "nested": {"a": 2}})
+    (tmp_path / "own.txt").write_text("mine")
+    forget_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["own.txt"]
+    claim_folder(tmp_path, {"lr": 7})
+
+
+def test_a_constant_schedule_is_one() -> None:
+    assert {schedule_factor(CONFIG, step, 40) for step in range(40)} == {1.0}
+
+
+def test_a_cosine_schedule_warms_up_and_falls_to_zero() -> None:
+    config = TrainingConfig(epochs=1, batch_size=1, lr=1, image_size=16, schedule="cosine", warmup=0.1)
+    found = [schedule_factor(config, step, 40) for step in range(41)]
+    assert found[:4] == [0.25, 0.5, 0.75, 1.0]
+    for step in range(4, 41):
+        assert found[step] == pytest.approx((1 + math.cos(math.pi * (step - 4) / 36)) / 2)
+    assert found[22] == pytest.approx(0.5)
+    assert found[40] == pytest.approx(0)
+    assert found[4:] == sorted(found[4:], reverse=True)
