@@ -12,12 +12,19 @@ from basics.allocation import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-before = faults()
-for _ in range(40):
-    image = torch.empty(2**22)
-    image.fill_(1.0)
-    del image
-print(faults() - before)
+
+
+def fill_often() -> int:
+    before = faults()
+    for _ in range(20):
+        image = torch.empty(2**24)
+        image.fill_(1.0)
+        del image
+    return faults() - before
+
+
+fill_often()
+print(fill_often())
 """
 
 
