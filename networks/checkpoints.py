@@ -56,7 +56,10 @@ def _load_torch(path: Path) -> Any:
                 "save it again as a plain state dict (torch.save(model.state_dict(), ...))."
             ) from error
         raise UserError(_unreadable(path)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # torch's unpickler raises nearly anything on bytes that are no checkpoint.
         raise UserError(_unreadable(path)) from error
 
 

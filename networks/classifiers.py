@@ -107,7 +107,7 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
             state = (
                 published_state(name, "--classifier-weights") if weights == PUBLISHED else read_weights(Path(weights))
             )
-            found = _outputs(state, classes)
+            found = _outputs(name, state, classes)
             if found != classes:
                 raise UserError(
                     f"The classifier {name} has {found} classes but the data set's labels need {classes}; "
@@ -155,10 +155,13 @@ def _one_name(asked: str | None, told: str | None, weights: str) -> str:
     return name
 
 
-def _outputs(state: StateDict, default: int) -> int:
-    # The last matrix of a classification network is its output layer, in torchvision's networks too.
-    matrices = [value for value in state.values() if value.ndim == 2]
-    return matrices[-1].shape[0] if matrices else default
+def _outputs(name: str, state: StateDict, default: int) -> int:
+    """Return how many classes the weights have, read off the network's last layer with weights."""
+    with torch.device("meta"):
+        layers = build_network(name, default).named_modules()
+    last = [place for place, layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    weight = state.get(f"{last}.weight")
+    return default if weight is None else weight.shape[0]
 
 
 def published_state(name: str, option: str) -> StateDict:
