@@ -71,7 +71,8 @@ def main() -> None:
     except UserError as error:
         say(f"Error: {error}")
         sys.exit(EXIT_WRONG_USE)
-    except WorkError as error:
+    except (WorkError, OSError) as error:
+        # What the machine refuses in mid-work (permissions, a full disk) is no bug: its own words say what and where.
         say(f"Failed: {error}")
         sys.exit(EXIT_WORK_FAILED)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +54,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def canonical_json(value: Any) -> bytes:
     """Return the one JSON text of `value` that checksums are taken over."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_json(value: Any) -> str:
@@ -75,11 +76,10 @@ def require_writable_folder(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise UserError(f"The output {path} is a file; give a folder.")
-    probe = path / f".write-test-{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path):
+            pass
     except OSError as error:
         raise UserError(
             f"The output folder {path} cannot be written ({error.strerror}); give another with --out."

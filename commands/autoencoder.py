@@ -107,6 +107,8 @@ def import_autoencoder(  # noqa: PLR0913, PLR0917 (click passes every option)
     from basics.files import require_writable_folder
     from decoders.published import import_autoencoder as take_over
 
+    if out.is_dir():
+        raise UserError(f"The output {out} is a folder; give a file.")
     if out.exists() and not overwrite:
         raise UserError(f"The file {out} is there already; give another --out, or --overwrite.")
     require_writable_folder(out.absolute().parent)

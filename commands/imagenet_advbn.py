@@ -90,8 +90,9 @@ def imagenet_advbn(**options: Any) -> None:
         --autoencoder autoencoder.safetensors --reconstructed
     """
     from basics.progress import counted
+    from pipeline.claim import check_outputs
     from pipeline.job import prepare, products_of
-    from pipeline.run import check_outputs, missing_shards, run
+    from pipeline.run import missing_shards, run
 
     config = _config(options)
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"

@@ -14,7 +14,7 @@ from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_aut
 from decoders.training import PICTURE_FOLDER, train_decoder
 from encoders import EncoderKind, encoder_kind
 from networks.checkpoints import StateDict, read_weights
-from networks.classifiers import PUBLISHED, SEED_PREFIX, published_state, seed_of
+from networks.classifiers import PUBLISHED, SEED_PREFIX, published_network, seed_of
 from sources.base import ImageRecord, Source
 from sources.opening import open_source
 from training.config import TrainingConfig
@@ -128,5 +128,5 @@ def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest, seed: int
 
 def _encoder_state(kind: EncoderKind, weights: str) -> StateDict:
     if weights == PUBLISHED:
-        return published_state(kind.classifier, "--encoder-weights")
+        return dict(published_network(kind.classifier, "--encoder-weights").state_dict())
     return read_weights(Path(weights))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,12 @@ def own_facts(metadata: Mapping[str, str], file_format: str) -> dict[str, Any]:
 def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write tensors atomically, with `facts` (JSON values) as the file's metadata."""
     metadata = {name: json.dumps(value, sort_keys=True) for name, value in facts.items()}
+    plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomic_path(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in state.items()}, temporary, metadata)
+        try:
+            save_file(plain, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path} could not be written ({error})") from error
 
 
 def weights_checksum(state: Mapping[str, Tensor]) -> str:
@@ -126,6 +131,9 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
         UserError: names are missing or left over, or shapes differ; the first few are listed.
     """
     expected = module.state_dict()
+    # Files from before torch 0.4.1 lack the counters of batch norm, which eval mode does not use.
+    counters = {name for name in expected.keys() - state.keys() if name.endswith(".num_batches_tracked")}
+    state = {**state, **{name: expected[name] for name in counters}}
     complaints = [
         _listed("missing", expected.keys() - state.keys()),
         _listed("unknown", state.keys() - expected.keys()),
@@ -141,7 +149,10 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     found = "; ".join(complaint for complaint in complaints if complaint)
     if found:
         raise UserError(f"The weights do not fit {what}: {found}.")
-    module.load_state_dict(dict(state))
+    # With the versions of torch's own layers, which decide whether they read a state dict as an old one.
+    versioned = OrderedDict(state)
+    versioned._metadata = getattr(expected, "_metadata", None)  # type: ignore[attr-defined]
+    module.load_state_dict(versioned)
 
 
 def _listed(kind: str, names: set[str]) -> str:

@@ -19,7 +19,7 @@ from networks.checkpoints import (
     weights_checksum,
     write_safetensors,
 )
-from networks.normalise import Normalise
+from networks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from networks.width import narrow
 
 SEED_PREFIX = "seed:"
@@ -55,6 +55,18 @@ class Classifier:
         }
 
 
+def require_known(name: str) -> None:
+    """Refuse a name that torchvision does not have.
+
+    Raises:
+        UserError: see above.
+    """
+    known = list_models(module=_zoo())
+    if name not in known:
+        near = ", ".join(known[:4])
+        raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. vgg19, resnet50, {near}.")
+
+
 def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -> nn.Module:
     """Build a torchvision classification network with fresh weights from torch's global generator.
 
@@ -67,10 +79,7 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
     Raises:
         UserError: torchvision has no such network.
     """
-    known = list_models(module=_zoo())
-    if name not in known:
-        near = ", ".join(known[:4])
-        raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. vgg19, resnet50, {near}.")
+    require_known(name)
     extra = {"init_weights": True} if name in {"inception_v3", "googlenet"} else {}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra, **options)
     return narrow(network, width)
@@ -97,23 +106,20 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
     """
     told = _told(weights)
     name = _one_name(name, told.get("name"), weights)
+    require_known(name)
     width = float(told.get("width", 1.0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if weights.startswith(SEED_PREFIX):
             torch.manual_seed(seed_of(weights))
             network = build_network(name, classes, width)
+        elif weights == PUBLISHED:
+            network = published_network(name, "--classifier-weights")
+            _require_classes(name, _outputs(name, network.state_dict(), classes), classes)
         else:
-            state = (
-                published_state(name, "--classifier-weights") if weights == PUBLISHED else read_weights(Path(weights))
-            )
-            found = _outputs(name, state, classes)
-            if found != classes:
-                raise UserError(
-                    f"The classifier {name} has {found} classes but the data set's labels need {classes}; "
-                    "give a classifier trained on these labels (--classifier, --classifier-weights)."
-                )
-            network = build_network(name, found, width)
+            state = read_weights(Path(weights))
+            _require_classes(name, _outputs(name, state, classes), classes)
+            network = build_network(name, classes, width)
             load_into(network, state, f"the classifier {name}")
     module = nn.Sequential(Normalise(), network).eval().requires_grad_(False)
     return Classifier(
@@ -126,6 +132,14 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
     )
 
 
+def _require_classes(name: str, found: int, needed: int) -> None:
+    if found != needed:
+        raise UserError(
+            f"The classifier {name} has {found} classes but the data set's labels need {needed}; "
+            "give a classifier trained on these labels (--classifier, --classifier-weights)."
+        )
+
+
 def seed_of(weights: str) -> int:
     """Return N of `seed:N`.
 
@@ -133,7 +147,7 @@ def seed_of(weights: str) -> int:
         UserError: N is no number from 0.
     """
     digits = weights.removeprefix(SEED_PREFIX)
-    if not digits.isdecimal():
+    if not digits.isdecimal() or int(digits) >= 2**63:
         raise UserError(f"The weights are {weights!r}; give seed:N with a whole number N from 0, or a file.")
     return int(digits)
 
@@ -164,22 +178,27 @@ def _outputs(name: str, state: StateDict, default: int) -> int:
     return default if weight is None else weight.shape[0]
 
 
-def published_state(name: str, option: str) -> StateDict:
-    """Return torchvision's first published weights of a network, downloaded once.
+def published_network(name: str, option: str) -> nn.Module:
+    """Return a torchvision network with its first published weights, downloaded once.
 
     Raises:
-        UserError: there are none, or they could not be downloaded; `option` is how a user gives a file instead.
+        UserError: there are none, they want other colours than ImageNet's mean and std, or they could not be
+            downloaded; `option` is how a user gives a file instead.
     """
     try:
         # The first weights in torchvision's list are the ones of the papers (ResNet-50: 76.1, not the newer recipe).
         weights = next(iter(get_model_weights(name)))
-        return dict(weights.get_state_dict(progress=True, check_hash=True))
+    except (StopIteration, ValueError) as error:
+        raise UserError(f"torchvision publishes no weights of {name}; give a file with {option}.") from error
+    if tuple(weights.transforms().mean) != IMAGENET_MEAN or tuple(weights.transforms().std) != IMAGENET_STD:
+        raise UserError(f"The published weights of {name} need other colours than ImageNet's; give another network.")
+    try:
+        network: nn.Module = get_model(name, weights=weights)
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"The published weights of {name} could not be downloaded ({error}); give a file with {option}."
         ) from error
-    except (StopIteration, ValueError) as error:
-        raise UserError(f"torchvision publishes no weights of {name}; give a file with {option}.") from error
+    return network
 
 
 def save_classifier(path: Path, name: str, network: nn.Module, classes: int, width: float, **facts: Any) -> None:

@@ -4,8 +4,9 @@ import logging
 import signal
 from collections.abc import Callable, Iterator, Sequence
 
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, as_completed
 
+from basics.errors import UserError
 from basics.files import digest_json
 from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import Job
@@ -26,7 +27,7 @@ def run_on_workers(job: Job, shards: Sequence[int], scheduler: str | None) -> It
         scheduler: address of a running scheduler; None starts `job.config.workers` local processes.
     """
     if scheduler is not None:
-        with Client(scheduler) as client:
+        with _joined(scheduler) as client:
             yield from _mapped(client, job, shards)
         return
     # No memory limit: Dask would pause or kill a worker whose networks are large, not leaking.
@@ -42,6 +43,13 @@ def run_on_workers(job: Job, shards: Sequence[int], scheduler: str | None) -> It
         yield from _mapped(client, job, shards)
 
 
+def _joined(scheduler: str) -> Client:
+    try:
+        return Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise UserError(f"No Dask scheduler answers at {scheduler} ({error}); check --scheduler.") from error
+
+
 def _ignore_interrupts() -> None:
     """Leave Ctrl-C, which reaches every process of a terminal, to the one that started the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -54,5 +62,14 @@ def _mapped(client: Client, job: Job, shards: Sequence[int]) -> Iterator[ShardRe
     futures = [
         client.submit(generate_shard, sent, shard, key=key, retries=0) for shard, key in zip(shards, keys, strict=True)
     ]
-    for _, result in as_completed(futures, with_results=True):
-        yield result
+    for future in as_completed(futures):
+        yield _result(future, shards[keys.index(future.key)])
+
+
+def _result(future: "Future[ShardResult]", shard: int) -> ShardResult:
+    try:
+        result: ShardResult = future.result()
+    except Exception as error:
+        # Dask's own: a worker was killed too often, or the scheduler went away.
+        return ShardResult(shard=shard, error=f"shard {shard}: its worker was lost ({type(error).__name__}: {error}).")
+    return result

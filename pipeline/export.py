@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from basics.errors import UserError, WorkError
-from basics.files import require_writable_folder, write_bytes
+from basics.files import digest_file, require_writable_folder, write_bytes
 from basics.progress import progress
-from pipeline.manifest import read_manifest
+from pipeline.manifest import Manifest, read_manifest
 from pipeline.shardfile import read_shard
 
 
@@ -29,6 +29,7 @@ def export(folder: Path, out: Path) -> int:
                 f"The shard {entry['file']} of {folder} is missing; mend it with `advbn-gen verify --repair`."
             )
     require_writable_folder(out)
+    _require_whole(folder, manifest)
     with progress("export", manifest.values["samples"], "images") as advance:
         for entry in manifest.shards:
             for path, content in _images(folder / entry["file"]):
@@ -37,12 +38,27 @@ def export(folder: Path, out: Path) -> int:
     return int(manifest.values["samples"])
 
 
+def _require_whole(folder: Path, manifest: Manifest) -> None:
+    for entry in manifest.shards:
+        if digest_file(folder / entry["file"]) != entry["sha256"]:
+            raise WorkError(
+                f"The shard {entry['file']} is damaged (checksum); mend it with `advbn-gen verify --repair`."
+            )
+
+
 def _images(shard: Path) -> Iterator[tuple[str, bytes]]:
     try:
         for sample in read_shard(shard):
-            yield f"{sample.facts['wnid']}/{sample.key}.png", sample.members["png"]
+            yield f"{_plain(sample.facts['wnid'])}/{_plain(sample.key)}.png", sample.members["png"]
     except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
         raise WorkError(f"The shard {shard} is damaged ({error}); mend it with `advbn-gen verify --repair`.") from error
+
+
+def _plain(name: str) -> str:
+    """Refuse a name that would lead out of the folder: a data set may come from anywhere."""
+    if name in {"", ".", ".."} or Path(name).name != name:
+        raise ValueError(f"the name {name!r} is not a plain one")
+    return name
 
 
 def _place(path: Path, content: bytes) -> None:

@@ -89,7 +89,9 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         return ShardResult(shard=shard, error=f"shard {shard}: {error}.", hopeless=full)
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
         message = (
             f"shard {shard}: out of memory ({error}). A smaller batch would change the images; "
             "use --precision bf16 or a larger device."

@@ -8,8 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from attacks.statistics import AdvBNConfig
 from basics.compute import Compute, choose_compute
-from basics.errors import UserError
+from basics.errors import UserError, WorkError
 from basics.files import digest_json
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from networks.classifiers import Classifier, load_classifier
@@ -115,6 +118,7 @@ def prepare(config: GenerationConfig, products: tuple[Product, ...]) -> Job:
     source = open_images(config)
     plan = config.plan(len(source.records))
     networks = load_networks(config, source.classes.count)
+    _try_once(config, networks)
     return Job(
         config=config,
         source=source,
@@ -125,6 +129,20 @@ def prepare(config: GenerationConfig, products: tuple[Product, ...]) -> Job:
         threads=config.threads_each(),
         identity=_identity(config, source, plan, networks),
     )
+
+
+def _try_once(config: GenerationConfig, networks: Networks) -> None:
+    """One grey image through everything: some classifiers do not take every image size."""
+    grey = torch.full((1, 3, config.image_size, config.image_size), 128, dtype=torch.uint8)
+    try:
+        networks.perturber(grey, torch.zeros(1, dtype=torch.long), AdvBNConfig(steps=0))
+    except WorkError as error:
+        raise UserError(f"With these weights {error}") from error
+    except RuntimeError as error:
+        raise UserError(
+            f"The classifier {networks.classifier.name} does not take images of {config.image_size} px ({error}); "
+            "give another --image-size or --classifier."
+        ) from error
 
 
 def open_images(config: GenerationConfig) -> Source:

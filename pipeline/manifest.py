@@ -1,7 +1,7 @@
 """The files around the shards: manifest, what other readers want, the data-set card."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,12 @@ class Manifest:
         return list(self.values["shards"])
 
     @property
+    def recorded(self) -> dict[int, str]:
+        """SHA-256 of every shard that was ever finished, by its number."""
+        lost = {int(shard): sha256 for shard, sha256 in self.values["lost"].items()}
+        return lost | {entry["shard"]: entry["sha256"] for entry in self.shards}
+
+    @property
     def product(self) -> tuple[str, bool]:
         """The data set's name, and whether it is the perturbed one of its run."""
         return self.values["name"], self.values["perturbed"]
@@ -98,8 +104,19 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(values)
 
 
-def write_manifest(job: Job, product: Product, stats: Sequence[ShardStats], ledger_sha256: str) -> None:
-    """Write `manifest.json`: complete if every shard is in `stats`; the files for readers must then be there."""
+def write_manifest(
+    job: Job, product: Product, stats: Sequence[ShardStats], ledger_sha256: str, recorded: Mapping[int, str]
+) -> None:
+    """Write `manifest.json`: complete if every shard is in `stats`; the files for readers must then be there.
+
+    Args:
+        job: the run.
+        product: the data set.
+        stats: its finished shards.
+        ledger_sha256: checksum of the whole ledger, empty if there is none yet.
+        recorded: SHA-256 by shard of all that was ever finished; what is lost now must come back the same.
+    """
+    lost = {str(shard): sha for shard, sha in recorded.items() if shard not in {mark.shard for mark in stats}}
     classes, whole = job.source.classes, len(stats) == job.plan.shards
     values = {
         "format": FORMAT,
@@ -117,6 +134,7 @@ def write_manifest(job: Job, product: Product, stats: Sequence[ShardStats], ledg
         "shards": [
             {name: getattr(shard, name) for name in ("shard", "file", "samples", "bytes", "sha256")} for shard in stats
         ],
+        "lost": lost,
         "ledger_sha256": ledger_sha256,
         "files": {name: digest_file(product.folder / name) for name in READER_FILES if whole},
         "top1": accuracies(stats),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attacks.ascent import Evaluation, Parameters, ascend
 from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, shift_statistics
 from basics.compute import Compute
+from basics.errors import WorkError
 from decoders.autoencoder import Autoencoder
 
 PIXEL_MAXIMUM = 255
@@ -67,6 +68,9 @@ class Perturber:
             attack: strength of the perturbation.
 
         The statistics are those of this batch as it is: an image's result depends on its neighbours.
+
+        Raises:
+            WorkError: a loss is not a number.
         """
         with self.compute.kernels(), self.compute.autocast(), torch.no_grad():
             original = self._on_device(image_N3HW)
@@ -86,6 +90,8 @@ class Perturber:
                 return Evaluation(loss_N, Decoded(decoded.detach(), logits.detach()))
 
             ascent = ascend(objective, threat, attack.steps)
+            if not bool(ascent.losses_SN.isfinite().all()):
+                raise WorkError("the loss is not a number; check the weights of the autoencoder and of the classifier.")
         first, last = ascent.first.extra, ascent.last.extra
         delta_mean, delta_std = (delta.flatten().cpu().double() for delta in ascent.parameters)
         return PerturbedBatch(

@@ -43,6 +43,8 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "devices", "checkpoint_every", "image_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"The {name.replace('_', ' ')} is {getattr(self, name)}; give 1 or more.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"The seed is {self.seed}; give a whole number from 0 to 2**32 - 1.")
         if self.loaders < 0:
             raise UserError(f"The number of loaders is {self.loaders}; give 0 or more.")
         if not 0 < self.lr < float("inf"):

@@ -98,7 +98,10 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
     path = out / SETTINGS
     now = json.loads(json.dumps(settings))
     if path.exists():
-        changed = differences(json.loads(path.read_text()), now)
+        try:
+            changed = differences(json.loads(path.read_text()), now)
+        except ValueError as error:
+            raise UserError(f"The file {path} is damaged; start anew with --overwrite.") from error
         if changed:
             raise UserError(
                 f"The folder {out} holds another run ({'; '.join(changed)}); "
@@ -139,7 +142,7 @@ class _Run:
         self.steps = steps_per_epoch(len(images), config)
         self.state: dict[str, Any] = {"module": self.module, "optimizer": self.optimizer, "done": 0}
         if (out / CHECKPOINT).exists():
-            fabric.load(out / CHECKPOINT, self.state)
+            _load(fabric, out / CHECKPOINT, self.state)
         if fabric.is_global_zero:
             _drop_metrics_after(out / METRICS, self.state["done"])
 
@@ -224,6 +227,14 @@ def schedule_factor(config: TrainingConfig, step: int, total: int) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total - warm)))
+
+
+def _load(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
+    try:
+        fabric.load(path, state)
+    except Exception as error:
+        # torch's unpickler raises nearly anything on a damaged file; weights only, so that no code is run.
+        raise UserError(f"The checkpoint {path} is damaged; start anew with --overwrite.") from error
 
 
 def _drop_metrics_after(path: Path, done: int) -> None:

@@ -89,15 +89,16 @@ def most_memory(words: list[object]) -> float:
 
 @pytest.mark.slow
 def test_memory_stays_flat(world: World, tmp_path: Path) -> None:
-    source = image_folder(tmp_path / "source", per_class=107)
-    side, batch, few, many = 256, 8, 8, 40
+    """A real process, one shard of ten times the batches; freed memory is kept in pieces, hence the wide margin."""
+    source = image_folder(tmp_path / "source", per_class=214)
+    side, batch, few, many = 256, 8, 8, 80
     common = {"source": source, "image_size": side, "batch_size": batch, "steps": 0, "batches_per_shard": many}
     short, long = (
         most_memory(world.words(tmp_path / f"out-{batches}", **common, limit=batches * batch))
         for batches in (few, many)
     )
     one_image_each = (many - few) * batch * 3 * side**2 / 2**20
-    assert long - short < one_image_each * 0.7, (short, long)
+    assert long - short < one_image_each, (short, long)
 
 
 def test_no_image_of_a_batch_is_kept_for_long(world: World, tmp_path: Path) -> None:

@@ -1,0 +1,134 @@
+"""Whose an output folder is: nothing of a user's is ever taken for ours, and two runs never write to one folder."""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from basics.differences import differences
+from basics.errors import UserError
+from basics.files import TEMPORARY_SUFFIX, require_writable_folder
+from pipeline.job import Job, Product
+from pipeline.layout import CARD, LEDGER, LOG, MANIFEST, STATS, TIMM_INFO, WIDS_INDEX, ShardStats, read_stats
+from pipeline.manifest import Manifest, read_manifest, write_manifest
+
+_MARK = re.compile(rf"\d{{6}}\.(json|h5)({re.escape(TEMPORARY_SUFFIX)})?")
+_AROUND = (LEDGER, TIMM_INFO, WIDS_INDEX, CARD, MANIFEST)
+
+
+def check_outputs(job: Job, *, overwrite: bool) -> None:
+    """Refuse output folders that hold something else or overlap with the source; nothing is written.
+
+    Raises:
+        UserError: see above.
+    """
+    for product in job.products:
+        _require_apart(job, product.folder)
+        if product.folder.exists():
+            _check_owner(job, product, overwrite=overwrite)
+
+
+def _require_apart(job: Job, folder: Path) -> None:
+    """Writing into the source would change it, and --overwrite could remove it."""
+    if job.config.source is None or not Path(job.config.source).exists():
+        return
+    source, target = Path(job.config.source).resolve(), folder.resolve()
+    if source == target or source in target.parents or target in source.parents:
+        raise UserError(f"The output {folder} and the source {source} lie within each other; give another --out.")
+
+
+def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
+    folder = product.folder
+    if not folder.is_dir():
+        raise UserError(f"The output {folder} is a file; give a folder.")
+    if all(_left_by_an_early_kill(path) for path in folder.iterdir()):
+        return
+    manifest = _manifest(folder)
+    if manifest is None:
+        # A lost or damaged manifest is written again, if the marks of the shards show whose it was.
+        if not all_stats(job, product):
+            raise UserError(f"The folder {folder} holds files that are not this data set's; give another --out.")
+        return
+    told = {"name": manifest.values["name"], **manifest.values["identity"]}
+    changed = differences(told, {"name": product.name, **json.loads(json.dumps(job.identity_of(product)))})
+    if changed and not overwrite:
+        raise UserError(
+            f"The folder {folder} holds another run ({'; '.join(changed)}); "
+            "give another --out, or --overwrite to start anew."
+        )
+
+
+def _left_by_an_early_kill(path: Path) -> bool:
+    """Whether a path is what a run leaves that was killed before its manifest was whole."""
+    if path.name == STATS and path.is_dir():
+        return not any(path.iterdir())
+    return path.name == MANIFEST + TEMPORARY_SUFFIX
+
+
+def _manifest(folder: Path) -> Manifest | None:
+    """Return the folder's manifest, or None if there is no readable one."""
+    try:
+        return read_manifest(folder)
+    except UserError:
+        return None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a data-set folder for one run; the kernel lets go of it however that run ends.
+
+    Raises:
+        UserError: another run holds it, or it cannot be written.
+    """
+    require_writable_folder(folder)
+    (folder / STATS).mkdir(exist_ok=True)
+    handle = os.open(folder / STATS, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"Another run is writing to {folder}; wait for it, or give another --out.") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def claim(job: Job, product: Product, *, overwrite: bool) -> None:
+    """Make a locked folder this run's own, free of what an interrupted or overwritten run left."""
+    folder = product.folder
+    manifest = _manifest(folder)
+    name = manifest.values["name"] if manifest else product.name
+    if overwrite:
+        _remove(folder, name)
+    for path in (*folder.glob(f"{name}-*.tar{TEMPORARY_SUFFIX}"), *(folder / STATS).glob(f"*{TEMPORARY_SUFFIX}")):
+        path.unlink()
+    for around in _AROUND:
+        (folder / (around + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+    if overwrite or manifest is None:
+        write_manifest(job, product, (), "", {})
+
+
+def _remove(folder: Path, name: str) -> None:
+    """Remove a data set's own files, and nothing else that somebody may have put there."""
+    marks = (path for path in (folder / STATS).iterdir() if _MARK.fullmatch(path.name))
+    for path in (*folder.glob(f"{name}-*.tar"), *marks):
+        path.unlink()
+    # The manifest goes last: as long as it is there, the folder can be told to be ours.
+    for around in (LOG, *_AROUND):
+        (folder / around).unlink(missing_ok=True)
+
+
+def recorded_checksums(folder: Path) -> dict[int, str]:
+    """Return the SHA-256 of every shard that this run ever finished here, also of those that are lost now."""
+    manifest = _manifest(folder)
+    return manifest.recorded if manifest else {}
+
+
+def all_stats(job: Job, product: Product) -> list[ShardStats]:
+    """Return the marks of a product's finished shards."""
+    found = (read_stats(product.folder, shard) for shard in range(job.plan.shards))
+    return [stats for stats in found if stats is not None and stats.fingerprint == job.fingerprint_of(product)]
