@@ -1,6 +1,7 @@
 """The drawn world's own networks, trained as at first use: good enough to show the point."""
 
 import json
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,12 @@ def widened(state: StateDict, part: str, like: StateDict) -> StateDict:
     return wide
 
 
-@pytest.mark.parametrize(("precision", "share"), [("fp64", 0.9999), ("fp32", 0.99)])
-def test_trained_networks_in_published_form_equal_the_reference(precision: str, share: float, tmp_path: Path) -> None:
+# A sign decides each step, so a batch in which rounding turns one sign early ends with other pictures, as strongly
+# attacked. In double precision no batch does; in single precision some do (docs/measurements.md), so most must not.
+@pytest.mark.parametrize(("precision", "batches"), [("fp64", (0, 1)), ("fp32", (0, 4, 8, 12))])
+def test_trained_networks_in_published_form_equal_the_reference(
+    precision: str, batches: tuple[int, ...], tmp_path: Path
+) -> None:
     own = sample_networks("vgg")
     state, _ = read_safetensors(own.autoencoder)
     encoder, decoder = widened(state, "encoder", published_vgg()), widened(state, "decoder", published_decoder())
@@ -98,26 +103,35 @@ def test_trained_networks_in_published_form_equal_the_reference(precision: str, 
     assert imported.code == 0, imported.err
     done = advbn_gen(
         "imagenet-advbn", "--encoder", "vgg", "--autoencoder", tmp_path / "autoencoder.safetensors",
-        "--classifier-weights", own.classifier, "--limit", 64, "--precision", precision, "--out", tmp_path / "out",
+        "--classifier-weights", own.classifier, "--limit", 32 * (batches[-1] + 1), "--precision", precision,
+        "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.code == 0, done.err
     shards = [str(path) for path in (tmp_path / "out").glob("*.tar")]
     samples = list(wds.WebDataset(shards, shardshuffle=False).decode("torchrgb8"))
-    found = torch.stack([sample["png"] for sample in samples])
-    away = (found.int() - expected_pixels(encoder, decoder).int()).abs()
-    assert (away <= 1).float().mean() >= share
+    shares, losses = [], []
+    for batch in batches:
+        ours = [sample for sample in samples if sample["json"]["batch"] == batch]
+        expected, loss = reference(encoder, decoder, batch)
+        away = (torch.stack([sample["png"] for sample in ours]).int() - expected.int()).abs()
+        shares.append(float((away <= 1).float().mean()))
+        losses.append(sum(sample["json"]["losses"][-1] for sample in ours) / loss)
+    if precision == "fp64":
+        assert min(shares) >= 0.9999, shares
+    else:
+        assert statistics.median(shares) >= 0.99, shares
+    assert all(0.8 < ratio < 1.25 for ratio in losses), losses
 
 
-def expected_pixels(encoder: StateDict, decoder: StateDict) -> torch.Tensor:
+def reference(encoder: StateDict, decoder: StateDict, batch: int) -> tuple[torch.Tensor, float]:
+    """One batch by the naive main job: its pixels, and the summed loss at the end."""
     source = DrawnSource("val", SAMPLE_IMAGE_SIZE)
+    records = source.records[32 * batch : 32 * (batch + 1)]
+    image = torch.stack([load_image(source.read(record), record.name, SAMPLE_IMAGE_SIZE) for record in records])
+    label = torch.tensor([record.label for record in records])
     network = attacked().module[1].double()  # type: ignore[index]
-    parts = []
-    for start in (0, 32):
-        records = source.records[start : start + 32]
-        image = torch.stack([load_image(source.read(record), record.name, SAMPLE_IMAGE_SIZE) for record in records])
-        label = torch.tensor([record.label for record in records])
-        parts.append(naive.advbn(encoder, decoder, network, image.double() / 255, label)[0])
-    return naive.eight_bit(torch.cat(parts))
+    perturbed, _, _, losses = naive.advbn(encoder, decoder, network, image.double() / 255, label)
+    return naive.eight_bit(perturbed), losses[-1]
 
 
 def attacked() -> Classifier:
