@@ -13,7 +13,8 @@ def keep_freed_memory() -> None:
     """Let this process keep what it frees, instead of handing it back to the kernel.
 
     An ascent asks for the same large tensors again in every step. By default glibc maps each one anew and the kernel
-    clears its pages, which took a tenth of the processor time of a full-width batch on a CPU. Peak memory is the same.
+    clears its pages, which took more than a quarter of the processor time of a full-size batch on two CPU cores
+    (docs/measurements.md). The price: what was free at the peak is not given back to other programs until the end.
     """
     if not sys.platform.startswith("linux"):
         return

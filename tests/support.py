@@ -9,7 +9,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import numpy as np
@@ -22,6 +22,8 @@ from decoders.autoencoder import Autoencoder, save_autoencoder
 from encoders import encoder_kind
 from networks.checkpoints import StateDict
 from networks.classifiers import build_network, save_classifier
+
+Network = TypeVar("Network", bound=nn.Module)
 
 WIDTH = 1 / 16
 WNIDS = ("n01440764", "n02102040", "n03000684")
@@ -42,6 +44,19 @@ def he_initialised(network: nn.Module) -> nn.Module:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.normal_(layer.bias, std=0.05)
+    return network
+
+
+def with_lived_in_batch_norm(network: Network) -> Network:
+    """Batch norm as after training: fresh statistics of 0 and 1 would hide a mistake in using them."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            nn.init.uniform_(layer.running_mean, -0.1, 0.1)
+            nn.init.uniform_(layer.running_var, 0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 2)
+            nn.init.uniform_(layer.bias, -0.1, 0.1)
     return network
 
 

@@ -9,21 +9,13 @@ from torchvision.transforms import functional
 from basics.errors import UserError
 from encoders.resnet import build, convert
 from networks.normalise import IMAGENET_MEAN, IMAGENET_STD
-from tests.support import close, seeded
+from tests.support import close, seeded, with_lived_in_batch_norm
 
 
 @pytest.fixture(scope="module")
 def theirs() -> nn.Module:
     with seeded(0):
-        network = resnet50(weights=None)
-        for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                assert layer.running_mean is not None
-                assert layer.running_var is not None
-                nn.init.uniform_(layer.running_mean, -0.1, 0.1)
-                nn.init.uniform_(layer.running_var, 0.5, 2)
-                nn.init.uniform_(layer.weight, 0.5, 2)
-                nn.init.uniform_(layer.bias, -0.1, 0.1)
+        network = with_lived_in_batch_norm(resnet50(weights=None))
     module: nn.Module = network.double().eval()
     return module
 

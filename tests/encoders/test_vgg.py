@@ -9,7 +9,7 @@ from torchvision.transforms import functional
 from basics.errors import UserError
 from encoders.vgg import build, convert
 from networks.normalise import IMAGENET_MEAN, IMAGENET_STD
-from tests.support import close, published_vgg, seeded
+from tests.support import close, published_vgg, seeded, with_lived_in_batch_norm
 
 
 @pytest.fixture
@@ -31,14 +31,7 @@ def with_reflection(layers: nn.Sequential) -> nn.Sequential:
 @pytest.mark.parametrize(("network", "layers"), [(vgg19, 21), (vgg19_bn, 30)])
 def test_torchvision_weights_give_torchvision_features(network, layers: int, image: torch.Tensor) -> None:  # type: ignore[no-untyped-def]
     with seeded(0):
-        theirs = network(weights=None)
-        for layer in theirs.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                assert layer.running_mean is not None
-                assert layer.running_var is not None
-                nn.init.uniform_(layer.running_mean, -0.1, 0.1)
-                nn.init.uniform_(layer.running_var, 0.5, 2)
-                nn.init.uniform_(layer.weight, 0.5, 2)
+        theirs = with_lived_in_batch_norm(network(weights=None))
     state, form = convert(theirs.state_dict())
     ours = build()
     ours.load_state_dict(state)
