@@ -68,19 +68,30 @@ def digest_file(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def require_writable_folder(path: Path) -> None:
+def require_apart(source: str | None, folder: Path) -> None:
+    """Refuse an output folder in the source or around it: writing would change the source, --overwrite remove it.
+
+    Raises:
+        UserError: see above.
+    """
+    if source is None or not Path(source).exists():
+        return
+    images, target = Path(source).resolve(), folder.resolve()
+    if images == target or images in target.parents or target in images.parents:
+        raise UserError(f"The output {folder} and the source {images} lie within each other; give another --out.")
+
+
+def require_writable_folder(path: Path, mend: str = "give another with --out") -> None:
     """Create the folder `path` if need be, and prove that files can be written in it.
 
     Raises:
-        UserError: it is a file, or it cannot be created or written.
+        UserError: it is a file, or it cannot be created or written; the sentence ends in `mend`.
     """
     if path.exists() and not path.is_dir():
-        raise UserError(f"The output {path} is a file; give a folder.")
+        raise UserError(f"The output {path} is a file, not a folder; {mend}.")
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise UserError(
-            f"The output folder {path} cannot be written ({error.strerror}); give another with --out."
-        ) from error
+        raise UserError(f"The output folder {path} cannot be written ({error.strerror}); {mend}.") from error

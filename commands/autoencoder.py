@@ -57,7 +57,7 @@ def train_autoencoder(**options: Any) -> None:
     """
     from decoders.fitting import AutoencoderRequest, fit_autoencoder
     from pipeline.sample import sample_request
-    from training.loop import is_first_process
+    from training.folder import is_first_process
 
     given_options = {name: options[name] for name in _REQUEST_OPTIONS if options[name] is not None}
     out = options["out"] or Path(f"autoencoder-{options['encoder']}")
@@ -69,7 +69,7 @@ def train_autoencoder(**options: Any) -> None:
         request = AutoencoderRequest(encoder=options["encoder"], out=out, training=training, **given_options)
     path, facts = fit_autoencoder(request, overwrite=options["overwrite"])
     lines = [f"held-out PSNR {facts['held_out_psnr']:.1f} dB, MSE {facts['held_out_mse']:.5f}", str(path)]
-    if not is_first_process():
+    if not is_first_process(options["devices"]):
         return
     print_result({"autoencoder": str(path), **facts}, lines, as_json=options["as_json"])
 

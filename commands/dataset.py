@@ -4,30 +4,40 @@ from pathlib import Path
 
 import click
 
-from basics.errors import WorkError
+from basics.errors import UserError, WorkError
 from basics.progress import counted, say
-from commands.options import FILE, FOLDER, indented, json_option, print_result
+from commands.options import FILE, FOLDER, absolute, absolute_address, indented, json_option, print_result
 
 
 @click.command(short_help="Check every shard; --repair mends.")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--repair", "mend", is_flag=True, help="Make damaged parts again from source and weights.")
+@click.option("--source", help="With --repair: where the images are now, if they have moved.")
+@click.option("--labels", type=FILE, help="With --repair: where the label list or devkit is now.")
+@click.option("--order", type=FILE, help="With --repair: where the order file is now.")
+@click.option("--autoencoder", type=FILE, help="With --repair: where the autoencoder is now.")
+@click.option("--classifier-weights", type=FILE, help="With --repair: where the attacked classifier's file is now.")
 @json_option
-def verify(folder: Path, mend: bool, as_json: bool) -> None:
+def verify(folder: Path, mend: bool, as_json: bool, source: str | None, **moved_files: Path | None) -> None:
     """Reopen every shard of a data set: counts, checksums, members, labels, ledger.
 
     \b
-    Example:
+    Examples:
       advbn-gen verify imagenet-advbn-vgg --repair
+      advbn-gen verify imagenet-advbn-vgg --repair --source /new/place/ILSVRC2012_val
     """
     from pipeline.verify import repair
     from pipeline.verify import verify as find_problems
 
+    addresses = {"source": absolute_address(source)} | {name: absolute(path) for name, path in moved_files.items()}
+    moved = {name: address for name, address in addresses.items() if address is not None}
+    if moved and not mend:
+        raise UserError(f"--{next(iter(moved)).replace('_', '-')} is for mending; give --repair as well.")
     problems = found = find_problems(folder)
     if problems and mend:
         for problem in problems:
             say(f"repairing: {problem.text}")
-        repair(folder, problems)
+        repair(folder, problems, moved)
         problems = find_problems(folder)
     texts = [problem.text for problem in problems]
     repaired = [problem.text for problem in found] if mend and not problems else []

@@ -11,6 +11,7 @@ from commands.options import (
     FILE,
     FOLDER,
     absolute,
+    absolute_address,
     compute_options,
     encoder_option,
     json_option,
@@ -132,7 +133,7 @@ def _config(options: dict[str, Any]) -> Any:
     default_size = 256 if source else SAMPLE_IMAGE_SIZE
     values = {
         **{name: options[name] for name in _PASSED_ON},
-        "source": _absolute_address(source),
+        "source": absolute_address(source),
         "labels": absolute(options["labels"]),
         "order": absolute(options["order"]),
         "autoencoder": absolute(options["autoencoder"]),
@@ -156,10 +157,6 @@ _PASSED_ON = (
     "encoder", "classifier", "batch_size", "batches_per_shard", "limit", "split",
     "device", "precision", "threads", "workers", "reconstructed",
 )  # fmt: skip
-
-
-def _absolute_address(source: str | None) -> str | None:
-    return source if source is None or "://" in source else absolute(Path(source))
 
 
 def _weights(given: str | None) -> str | None:

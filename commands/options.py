@@ -77,3 +77,8 @@ def indented(facts: Mapping[str, Any], depth: int = 0) -> list[str]:
 def absolute(path: Path | None) -> str | None:
     """Return a path that still holds when the command is repeated from another folder."""
     return None if path is None else str(path.expanduser().absolute())
+
+
+def absolute_address(source: str | None) -> str | None:
+    """Return a source's address that still holds from another folder; addresses with a scheme are left as they are."""
+    return source if source is None or "://" in source else absolute(Path(source))

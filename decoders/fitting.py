@@ -10,6 +10,7 @@ import torch
 
 from basics.compute import choose_compute
 from basics.errors import UserError
+from basics.files import require_apart
 from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder
 from decoders.training import PICTURE_FOLDER, train_decoder
 from encoders import EncoderKind, encoder_kind
@@ -19,7 +20,7 @@ from sources.base import ImageRecord, Source
 from sources.opening import open_source
 from training.config import TrainingConfig
 from training.data import TrainingImages, mixed_seed
-from training.loop import forget_run, is_first_process
+from training.folder import forget_run, is_first_process
 
 PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
 """Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
@@ -66,9 +67,11 @@ def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> 
     kind.require_size(config.image_size)
     if request.limit is not None and request.limit < 1:
         raise UserError(f"--limit is {request.limit}; give 1 or more.")
+    for source in (request.source, request.held_out):
+        require_apart(source if isinstance(source, str) else None, request.out)
     images, held_out = _images(request, config)
     module, form = _fresh_autoencoder(kind, request, config.seed)
-    if overwrite and is_first_process():
+    if overwrite and is_first_process(config.devices):
         forget_run(request.out)
         shutil.rmtree(request.out / PICTURE_FOLDER, ignore_errors=True)
     facts = {

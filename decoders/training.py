@@ -37,12 +37,29 @@ def total_variation(image_N3HW: Tensor) -> Tensor:
 
 
 class DecoderTask:
-    """Pixel MSE + 1e-8 * total variation of reconstructions; only the decoder learns."""
+    """Pixel MSE + 1e-8 * total variation of reconstructions; only the decoder learns.
 
-    def __init__(
-        self, module: Autoencoder, form: str, held_out: TrainingImages, out: Path, facts: Mapping[str, Any]
+    With `devices` that share a batch, each sees its part, and the parts' gradients are averaged.
+    """
+
+    def __init__(  # noqa: PLR0913 (what, tried on what, where to, what to tell)
+        self,
+        module: Autoencoder,
+        form: str,
+        held_out: TrainingImages,
+        out: Path,
+        facts: Mapping[str, Any],
+        *,
+        devices: int = 1,
     ) -> None:
         self.module, self.form, self.held_out, self.out, self.facts = module, form, held_out, out, facts
+        # A mean of the parts' means is the whole mean; a mean of the parts' sums is not the whole sum.
+        self.weight = TOTAL_VARIATION_WEIGHT * devices
+
+    @property
+    def result(self) -> Path:
+        """The autoencoder's file."""
+        return self.out / AUTOENCODER_FILE
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
         """Adam over the decoder's weights."""
@@ -52,7 +69,7 @@ class DecoderTask:
         """Reconstruction error; labels are not looked at."""
         decoded: Tensor = module(image_N3HW)
         mse = F.mse_loss(decoded, image_N3HW)
-        return {"loss": mse + TOTAL_VARIATION_WEIGHT * total_variation(decoded), "mse": mse}
+        return {"loss": mse + self.weight * total_variation(decoded), "mse": mse}
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         """Measure held-out MSE and PSNR; write a picture and the autoencoder."""
@@ -60,7 +77,7 @@ class DecoderTask:
         measured = self._validate(compute)
         self._picture(epoch, compute)
         facts = {**self.facts, "epochs_done": epoch, **measured}
-        save_autoencoder(self.out / AUTOENCODER_FILE, self.module, self.form, facts)
+        save_autoencoder(self.result, self.module, self.form, facts)
         return measured
 
     @torch.no_grad()
@@ -125,6 +142,6 @@ def train_decoder(  # noqa: PLR0913 (what, on what, tried on what, how, where to
         "images": len(images),
         **facts,
     }
-    task = DecoderTask(module, form, held_out, out, {"training": asdict(config), **told})
+    task = DecoderTask(module, form, held_out, out, {"training": asdict(config), **told}, devices=config.devices)
     train(task, images, config, out, told)
-    return out / AUTOENCODER_FILE
+    return task.result

@@ -35,6 +35,9 @@ def convert(state: StateDict) -> tuple[StateDict, str]:
         raise UserError(
             "The encoder weights are not a ResNet-50 (no layer1.2.bn3.running_var); give torchvision's resnet50."
         )
+    # Its first stage has the shapes of ResNet-50's, but it learned other weights.
+    if "layer3.6.conv1.weight" in state:
+        raise UserError("The encoder weights are of a ResNet-101 or deeper; give torchvision's resnet50.")
     return kept, "torchvision"
 
 

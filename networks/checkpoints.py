@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import struct
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from basics.errors import UserError
@@ -20,6 +21,8 @@ from basics.files import atomic_path
 StateDict = dict[str, Tensor]
 
 _NAMES_SHOWN = 6
+_HEADER_LENGTH = struct.Struct("<Q")
+"""How a safetensors file starts: the length of its JSON header, which is padded to a multiple of 8."""
 
 
 def read_weights(path: Path) -> StateDict:
@@ -29,13 +32,21 @@ def read_weights(path: Path) -> StateDict:
     `weights_only=True`, so a pickle that holds code is refused, never run.
 
     Raises:
-        UserError: the file is missing, truncated, holds code, or holds no state dict.
+        UserError: the file is missing, may not be read, is truncated, holds code, or holds no state dict.
     """
-    if not path.is_file():
-        raise UserError(f"There is no weights file {path}; check the path.")
+    _require_readable(path)
     if _is_safetensors(path):
         return read_safetensors(path)[0]
     return _unwrap(_load_torch(path), path)
+
+
+def _require_readable(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"There is no weights file {path}; check the path.")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UserError(f"The weights file {path} cannot be read ({error.strerror}); check its permissions.") from error
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -84,8 +95,7 @@ def read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
     Raises:
         UserError: the file is missing, truncated or of another format.
     """
-    if not path.is_file():
-        raise UserError(f"There is no weights file {path}; check the path.")
+    _require_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
@@ -104,14 +114,18 @@ def own_facts(metadata: Mapping[str, str], file_format: str) -> dict[str, Any]:
 
 
 def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors atomically, with `facts` (JSON values) as the file's metadata."""
+    """Write tensors atomically, with `facts` (JSON values) as the file's metadata; equal content gives equal bytes."""
     metadata = {name: json.dumps(value, sort_keys=True) for name, value in facts.items()}
     plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(plain, temporary, metadata)
-        except SafetensorError as error:
-            raise OSError(f"{path} could not be written ({error})") from error
+    content = save(plain, metadata)
+    # The library writes metadata in an order that changes from call to call.
+    start = _HEADER_LENGTH.size + _HEADER_LENGTH.unpack_from(content)[0]
+    header = json.dumps(json.loads(content[_HEADER_LENGTH.size : start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % _HEADER_LENGTH.size)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(_HEADER_LENGTH.pack(len(header)))
+        file.write(header)
+        file.write(memoryview(content)[start:])
 
 
 def weights_checksum(state: Mapping[str, Tensor]) -> str:

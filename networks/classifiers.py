@@ -1,5 +1,6 @@
 """Frozen classifiers by name, with published, given or seeded weights."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from networks.width import narrow
 SEED_PREFIX = "seed:"
 PUBLISHED = "published"
 FORMAT = "advbn-gen classifier"
+
+_DENSENET_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,7 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
             network = published_network(name, "--classifier-weights")
             _require_classes(name, _outputs(name, network.state_dict(), classes), classes)
         else:
-            state = read_weights(Path(weights))
+            state = _present_names(read_weights(Path(weights)))
             _require_classes(name, _outputs(name, state, classes), classes)
             network = build_network(name, classes, width)
             load_into(network, state, f"the classifier {name}")
@@ -130,6 +133,11 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
         checksum=weights_checksum(network.state_dict()),
         width=width,
     )
+
+
+def _present_names(state: StateDict) -> StateDict:
+    """Return a state dict under today's names: torchvision's published DenseNet files say `norm.1` for `norm1`."""
+    return {_DENSENET_OLD_NAME.sub(r"\1\2", name): value for name, value in state.items()}
 
 
 def _require_classes(name: str, found: int, needed: int) -> None:

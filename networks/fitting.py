@@ -83,6 +83,11 @@ class ClassifierTask:
         self.network = build_network(name, classes, width, **options)
         self.module: nn.Module = _Trained(self.network, side)
 
+    @property
+    def result(self) -> Path:
+        """The weights file."""
+        return self.out / CLASSIFIER_FILE
+
     def optimizer(self, config: TrainingConfig) -> Optimizer:
         """AdamW."""
         return AdamW(self.module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -104,7 +109,7 @@ class ClassifierTask:
             for image, label in batched(self.held_out, _EVALUATION_BATCH)
         )
         top1 = right / len(self.held_out)
-        save_classifier(self.out / CLASSIFIER_FILE, self.name, self.network, self.classes, self.width, top1=top1)
+        save_classifier(self.result, self.name, self.network, self.classes, self.width, top1=top1)
         return {"held_out_top1": top1}
 
 
@@ -140,4 +145,4 @@ def fit_classifier(  # noqa: PLR0913 (what, how wide, on what, tried on what, ho
     )
     settings = {"network": name, "width": width, "side": asdict(side) if side else None, "options": dict(options)}
     train(task, images, config, out, settings)
-    return out / CLASSIFIER_FILE
+    return task.result

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from basics.differences import differences
 from basics.errors import UserError
-from basics.files import TEMPORARY_SUFFIX, require_writable_folder
+from basics.files import TEMPORARY_SUFFIX, require_apart, require_writable_folder
 from pipeline.job import Job, Product
 from pipeline.layout import CARD, LEDGER, LOG, MANIFEST, STATS, TIMM_INFO, WIDS_INDEX, ShardStats, read_stats
 from pipeline.manifest import Manifest, read_manifest, write_manifest
@@ -26,18 +26,9 @@ def check_outputs(job: Job, *, overwrite: bool) -> None:
         UserError: see above.
     """
     for product in job.products:
-        _require_apart(job, product.folder)
+        require_apart(job.config.source, product.folder)
         if product.folder.exists():
             _check_owner(job, product, overwrite=overwrite)
-
-
-def _require_apart(job: Job, folder: Path) -> None:
-    """Writing into the source would change it, and --overwrite could remove it."""
-    if job.config.source is None or not Path(job.config.source).exists():
-        return
-    source, target = Path(job.config.source).resolve(), folder.resolve()
-    if source == target or source in target.parents or target in source.parents:
-        raise UserError(f"The output {folder} and the source {source} lie within each other; give another --out.")
 
 
 def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:

@@ -3,19 +3,20 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_path
 
 from basics.errors import UserError
-from basics.files import digest_json
+from basics.files import digest_json, require_writable_folder
 from basics.progress import say
 from decoders.fitting import AutoencoderRequest, fit_autoencoder
 from decoders.training import AUTOENCODER_FILE
 from encoders import encoder_kind
 from networks.fitting import CLASSIFIER_FILE, SideImage, fit_classifier
-from sources.drawn import DrawnSource
+from sources.drawn import WORLD_VERSION, DrawnSource
 from training.config import TrainingConfig
 from training.data import TrainingImages
 
@@ -84,11 +85,25 @@ class SampleNetworks:
 
 
 def cache_folder() -> Path:
-    """Return where the small networks are kept: `$ADVBN_CACHE`, else the user's cache folder."""
+    """Return where the small networks are kept: `$ADVBN_CACHE`, else the user's cache folder.
+
+    The folder's name follows from everything that this program decides about them. Not from torch's version: networks
+    that are there already go on being used after an update of it.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
     root = os.environ.get(CACHE_VARIABLE)
     base = Path(root) if root else user_cache_path("advbn-gen")
-    recipes = {name: asdict(recipe) for name, recipe in RECIPES.items()}
-    return base / f"drawn-world-{digest_json({'recipes': recipes, 'width': WIDTH})[:12]}"
+    require_writable_folder(base, f"set {CACHE_VARIABLE} to another")
+    made_from = {
+        "recipes": {name: asdict(recipe) for name, recipe in RECIPES.items()},
+        "width": WIDTH,
+        "image_size": SAMPLE_IMAGE_SIZE,
+        "world": WORLD_VERSION,
+        "program": version("advbn-gen"),
+    }
+    return base / f"drawn-world-{digest_json(made_from)[:12]}"
 
 
 def sample_networks(encoder: str) -> SampleNetworks:

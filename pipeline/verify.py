@@ -2,9 +2,10 @@
 
 import io
 import tarfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -79,7 +80,10 @@ def _stray_problems(folder: Path, manifest: Manifest) -> list[Problem]:
     shards = manifest.config.plan(manifest.values["samples"]).shards
     expected = {shard_name(name, split, shard) for shard in range(shards)}
     found = {path.name for path in folder.glob(f"{name}-{split}-*.tar")}
-    return [Problem(None, f"{stray} is no shard of this data set.") for stray in sorted(found - expected)]
+    return [
+        Problem(None, f"{stray} is no shard of this data set, and is left alone; move it away.")
+        for stray in sorted(found - expected)
+    ]
 
 
 def _shard_problems(folder: Path, manifest: Manifest, shard: int, expected: int) -> Iterator[str]:
@@ -145,27 +149,29 @@ def _sample_problems(sample: StoredSample, columns: Columns | None, row: int) ->
         yield f"sample {sample.key} has the label {label}, but the ledger has {columns['samples/label'][row]}."
 
 
-def repair(folder: Path, problems: list[Problem]) -> RunReport:
+def repair(folder: Path, problems: list[Problem], moved: Mapping[str, Any] | None = None) -> RunReport:
     """Make again what is damaged, and prove that the bytes are the ones that the manifest recorded.
 
-    Source, autoencoder and classifier must still be where the manifest says, and unchanged.
+    Source, autoencoder and classifier must be unchanged, and where the manifest says or `moved` to: names of
+    GenerationConfig's fields with their new addresses.
 
     Raises:
         UserError: they are not.
         WorkError: the run failed, or software or hardware of today give other bytes.
     """
-    job = job_of(folder, read_manifest(folder))
+    job = job_of(folder, read_manifest(folder), moved or {})
     check_outputs(job, overwrite=False)
     for shard in {problem.shard for problem in problems if problem.shard is not None}:
         stats_path(folder, shard).unlink(missing_ok=True)
     return run(job)
 
 
-def job_of(folder: Path, manifest: Manifest) -> Job:
-    """Rebuild the job that made a data set.
+def job_of(folder: Path, manifest: Manifest, moved: Mapping[str, Any]) -> Job:
+    """Rebuild the job that made a data set, what was `moved` since at its new address.
 
     Raises:
         UserError: its source or weights are no longer there.
     """
     name, perturbed = manifest.product
-    return prepare(manifest.config, (Product(folder=folder.absolute(), name=name, perturbed=perturbed),))
+    config = replace(manifest.config, **moved)
+    return prepare(config, (Product(folder=folder.absolute(), name=name, perturbed=perturbed),))

@@ -51,5 +51,10 @@ class TrainingConfig:
             raise UserError(f"The learning rate is {self.lr}; give a number above 0.")
         if self.schedule not in get_args(Schedule):
             raise UserError(f"There is no schedule {self.schedule!r}; give one of {', '.join(get_args(Schedule))}.")
+        self._require_shares()
+
+    def _require_shares(self) -> None:
+        if self.devices > 1 and ":" in self.device:
+            raise UserError(f"The device is {self.device}, but {self.devices} are asked for; give --device cuda.")
         if self.batch_size % self.devices:
             raise UserError(f"A batch of {self.batch_size} does not divide among {self.devices} devices.")

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -16,16 +15,13 @@ from torch.optim import Optimizer
 
 from basics.allocation import keep_freed_memory
 from basics.compute import Compute, choose_compute
-from basics.differences import differences
 from basics.errors import UserError, WorkError
-from basics.files import TEMPORARY_SUFFIX, commit, require_writable_folder, write_json, write_text
+from basics.files import TEMPORARY_SUFFIX, commit, require_writable_folder
 from basics.progress import Advance, progress
 from training.config import TrainingConfig
 from training.data import TrainingImages, epoch_batches, mixed_seed, steps_per_epoch
+from training.folder import CHECKPOINT, METRICS, claim_folder, drop_metrics_after
 
-CHECKPOINT = "checkpoint.pt"
-METRICS = "metrics.jsonl"
-SETTINGS = "settings.json"
 LOG_EVERY = 50
 
 _FABRIC_PRECISION: dict[str, Any] = {
@@ -44,6 +40,11 @@ class Task(Protocol):
         """Everything that is trained or kept in the checkpoint."""
         ...
 
+    @property
+    def result(self) -> Path:
+        """The file with the weights that every epoch leaves."""
+        ...
+
     def optimizer(self, config: TrainingConfig) -> Optimizer:
         """Return the optimiser of what is trained."""
         ...
@@ -60,15 +61,16 @@ class Task(Protocol):
 def train(task: Task, images: TrainingImages, config: TrainingConfig, out: Path, facts: Mapping[str, Any]) -> None:
     """Train `task` into the folder `out`; go on from its checkpoint if there is one.
 
-    On the CPU an interrupted and resumed run ends with the same bits as one that was not interrupted: order, crops
-    and dropout are functions of (seed, epoch, step), everything else is in the checkpoint.
+    On the CPU an interrupted and resumed run ends with the same bits as one that was not interrupted (with as many
+    threads): order, crops and dropout are functions of (seed, epoch, step), everything else is in the checkpoint.
 
     Args:
         task: what is trained and how.
         images: the training images.
         config: length, speed, randomness.
         out: run folder.
-        facts: what else tells this run from another (data, weights); a folder with a run of other facts is refused.
+        facts: what else tells this run from another (data, weights); a folder with a run of other facts is refused,
+            but for ADDRESSES.
 
     Raises:
         UserError: the folder holds another run, or cannot be written.
@@ -80,46 +82,13 @@ def train(task: Task, images: TrainingImages, config: TrainingConfig, out: Path,
     claim_folder(out, {"training": asdict(config), **facts})
     fabric = Fabric(
         accelerator=compute.device.type,
-        devices=config.devices,
+        devices=config.devices if compute.device.index is None else [compute.device.index],
         strategy="ddp" if config.devices > 1 else "auto",
         precision=_FABRIC_PRECISION[compute.precision],
     )
     fabric.launch()
     with compute.kernels():
         _Run(task, images, config, out, fabric, compute).to_the_end()
-
-
-def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
-    """Make `out` the folder of a run with these settings.
-
-    Raises:
-        UserError: it holds a run with other settings; the differences are listed.
-    """
-    path = out / SETTINGS
-    now = json.loads(json.dumps(settings))
-    if path.exists():
-        try:
-            changed = differences(json.loads(path.read_text()), now)
-        except ValueError as error:
-            raise UserError(f"The file {path} is damaged; start anew with --overwrite.") from error
-        if changed:
-            raise UserError(
-                f"The folder {out} holds another run ({'; '.join(changed)}); "
-                "give another --out, or --overwrite to start anew."
-            )
-        return
-    write_json(path, now)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that speaks and tidies up: Fabric starts the others with the same command."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
-
-
-def forget_run(out: Path) -> None:
-    """Remove the loop's own files from a run folder, so that a run starts anew there."""
-    for name in (CHECKPOINT, METRICS, SETTINGS):
-        (out / name).unlink(missing_ok=True)
 
 
 class _Run:
@@ -146,10 +115,12 @@ class _Run:
         if (out / CHECKPOINT).exists():
             _load(fabric, out / CHECKPOINT, self.state)
         if fabric.is_global_zero:
-            _drop_metrics_after(out / METRICS, self.state["done"])
+            drop_metrics_after(out / METRICS, self.state["done"])
 
     def to_the_end(self) -> None:
         total = self.steps * self.config.epochs
+        if self.state["done"] == total and self.fabric.is_global_zero and not self.task.result.is_file():
+            self.task.end_epoch(self.config.epochs, self.compute)
         with progress("training", total, "steps", self.state["done"]) as advance:
             while self.state["done"] < total:
                 self._epoch(self.state["done"] // self.steps, advance)
@@ -237,17 +208,3 @@ def _load(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     except Exception as error:
         # torch's unpickler raises nearly anything on a damaged file; weights only, so that no code is run.
         raise UserError(f"The checkpoint {path} is damaged; start anew with --overwrite.") from error
-
-
-def _drop_metrics_after(path: Path, done: int) -> None:
-    """Forget lines of steps that the checkpoint does not have: they are made again."""
-    if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _step(line) <= done]
-        write_text(path, "".join(f"{line}\n" for line in lines))
-
-
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return math.inf  # cut by a kill; its step is made again

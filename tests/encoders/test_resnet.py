@@ -45,6 +45,11 @@ def test_the_state_holds_nothing_behind_layer1(theirs: nn.Module) -> None:
     assert not any(name.startswith(("layer2", "fc", "normalise")) for name in state)
 
 
+def test_a_deeper_resnet_is_refused(theirs: nn.Module) -> None:
+    with pytest.raises(UserError, match="ResNet-101 or deeper"):
+        convert({**theirs.state_dict(), "layer3.6.conv1.weight": torch.zeros(1)})
+
+
 def test_other_weights_are_refused(theirs: nn.Module) -> None:
     state = dict(theirs.state_dict())
     del state["layer1.2.bn3.running_var"]

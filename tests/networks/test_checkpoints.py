@@ -1,6 +1,8 @@
 """Reading weights without running code."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,19 @@ def test_written_safetensors_are_read_by_the_plain_library(tmp_path: Path) -> No
     assert told["list"] == "[1, 2]"
 
 
+def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
+    facts = {f"fact {index}": index for index in range(20)}
+    written = set()
+    for attempt in range(5):
+        path = tmp_path / f"{attempt}.safetensors"
+        write_safetensors(path, STATE, facts)
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    assert equal(load_file(path))
+    assert equal(read_weights(path))
+    assert read_safetensors(path)[1] == {name: str(value) for name, value in facts.items()}
+
+
 class Bomb:
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -76,6 +91,21 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         for path in (tmp_path / "absent.pth", tmp_path):
             with pytest.raises(UserError, match="no weights file"):
                 read(path)
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+def test_a_file_that_may_not_be_read(tmp_path: Path, name: str) -> None:
+    (torch.save if name == "x.pth" else save_file)(STATE, tmp_path / name)
+    (tmp_path / name).chmod(0)
+    script = "import sys; from pathlib import Path; from networks.checkpoints import read_weights; "
+    script += "import os; os.geteuid() or os.seteuid(65534); read_weights(Path(sys.argv[1]))"
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(folder.stat().st_mode | 0o111)
+    found = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / name)], capture_output=True, text=True, check=False
+    )
+    assert "UserError" in found.stderr
+    assert f"{name} cannot be read (Permission denied)" in found.stderr
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])

@@ -1,12 +1,13 @@
 """Classifiers by name, file and seed."""
 
+import re
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from torchvision.models import mobilenet_v3_small, resnet18
+from torchvision.models import densenet121, mobilenet_v3_small, resnet18
 from torchvision.transforms import functional
 
 from basics.errors import UserError
@@ -44,6 +45,17 @@ def test_a_plain_torchvision_state_dict_is_enough(tmp_path: Path, image: torch.T
     assert not found.module.training
     assert not any(weight.requires_grad for weight in found.module.parameters())
     assert found.facts()["weights"] == "x.pth"
+
+
+def test_published_densenets_under_their_old_names(tmp_path: Path) -> None:
+    with seeded(0):
+        theirs = densenet121(weights=None, num_classes=4)
+    state = theirs.state_dict()
+    old = {re.sub(r"(denselayer\d+)\.(norm|conv)([12])\.", r"\1.\2.\3.", name): state[name] for name in state}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "x.pth")
+    found = load_classifier("densenet121", str(tmp_path / "x.pth"), 4).module[1].state_dict()  # type: ignore[index]
+    assert all(torch.equal(found[name], state[name]) for name in state)
 
 
 def test_our_own_files_tell_name_and_width(tmp_path: Path, image: torch.Tensor) -> None:

@@ -1,36 +1,14 @@
 """A disk that is really full: a small tmpfs, and a limit on the size of files."""
 
-import os
 import resource
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.disk import resize
 from tests.pipeline.world import SHARDS, World
 from tests.processes import finish, start
 from tests.support import folder_bytes
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A mounted file system of its own; `resize` gives it its size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a small file system")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr!r}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def resize(disk: Path, kibibytes: int) -> None:
-    subprocess.run(["mount", "-o", f"remount,size={kibibytes}k", str(disk)], check=True)
 
 
 def no_half_files(out: Path, finished: Path) -> bool:

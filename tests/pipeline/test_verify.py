@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline.world import BATCH, World, members, rewrite, tar_of
-from tests.support import advbn_gen, folder_bytes, refused
+from tests.support import advbn_gen, folder_bytes, image_folder, refused
 
 SHARD = 4
 
@@ -100,6 +100,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: flip(folder / "perturbations.h5", 0.7),
         "perturbations.h5 is damaged",
     ),
+    "a changed card": (
+        lambda folder: (folder / "README.md").write_text("x"), "README.md is missing or damaged"
+    ),
+    "a missing index for wids": (lambda folder: (folder / "wids.json").unlink(), "wids.json is missing or damaged"),
+    "half of timm's file": (lambda folder: halve(folder / "_info.json"), "_info.json is missing or damaged"),
     "a missing ledger": (lambda folder: (folder / "perturbations.h5").unlink(), "perturbations.h5 is missing"),
     "a truncated ledger part": (lambda folder: halve(folder / "stats/000004.h5"), "000004.h5 is missing or damaged"),
     "a missing ledger part": (lambda folder: (folder / "stats/000004.h5").unlink(), "000004.h5 is missing or damaged"),
@@ -225,6 +230,42 @@ def test_repair_needs_the_source(world: World, tmp_path: Path) -> None:
     tar_of(tmp_path / "out", 0).unlink()
     shutil.rmtree(source)
     assert str(source) in refused("verify", tmp_path / "out", "--repair")
+
+
+def test_repair_takes_the_new_place_of_what_has_moved(world: World, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    source = Path(shutil.copytree(world.source, old / "source"))
+    autoencoder = Path(shutil.copy(world.autoencoder, old / "a.safetensors"))
+    classifier = Path(shutil.copy(world.classifier, old / "c.safetensors"))
+    given = {"source": source, "autoencoder": autoencoder, "classifier_weights": classifier}
+    assert world.make(tmp_path / "out", limit=8, **given).code == 0
+    before = folder_bytes(tmp_path / "out")
+    tar_of(tmp_path / "out", 0).unlink()
+    new = old.rename(tmp_path / "new")
+    places: list[object] = ["--source", new / "source", "--autoencoder", new / "a.safetensors"]
+    places += ["--classifier-weights", new / "c.safetensors"]
+    assert "give --repair as well" in refused("verify", tmp_path / "out", *places)
+    assert advbn_gen("verify", tmp_path / "out", "--repair", *places).code == 0
+    after = folder_bytes(tmp_path / "out")
+    assert {name: after[name] for name in after if name != "manifest.json"} == {
+        name: before[name] for name in before if name != "manifest.json"
+    }
+    assert str(new) in after["manifest.json"].decode()
+    assert str(old) not in after["manifest.json"].decode()
+
+
+def test_repair_refuses_other_images_at_the_new_place(copied: Path) -> None:
+    flip(tar_of(copied, 1), 0.5)
+    other = image_folder(copied.parent / "other", per_class=3)
+    assert "images.records_sha256" in refused("verify", copied, "--repair", "--source", other)
+
+
+def test_a_stray_tar_is_told_and_left_alone(copied: Path) -> None:
+    stray = Path(shutil.copy(tar_of(copied, 0), tar_of(copied, 77)))
+    found = advbn_gen("verify", copied, "--repair", "--json")
+    assert found.code == 1
+    assert any("left alone; move it away" in text for text in found.result["problems"])
+    assert stray.exists()
 
 
 def test_repair_refuses_other_weights(world: World, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from sources.opening import open_source
 from tests.support import image_folder
 from training.config import TrainingConfig
 from training.data import TrainingImages
-from training.loop import claim_folder, forget_run, schedule_factor, train
+from training.loop import schedule_factor, train
 
 
 class Counting:
@@ -26,7 +28,8 @@ class Counting:
         nn.init.zeros_(self.module.weight)
         nn.init.zeros_(self.module.bias)
         self.nan_at, self.stop_at, self.calls = nan_at, stop_at, 0
-        self.rates: list[float] = []
+        self.result = Path(os.devnull)
+        self.ended: list[int] = []
         self.optim: torch.optim.Optimizer | None = None
 
     def optimizer(self, config: TrainingConfig) -> torch.optim.Optimizer:
@@ -44,6 +47,7 @@ class Counting:
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         assert compute.device.type == "cpu"
+        self.ended.append(epoch)
         return {"held": float(epoch)}
 
 
@@ -107,15 +111,25 @@ def test_a_finished_run_does_no_step(images: TrainingImages, tmp_path: Path) -> 
     assert again.calls == 0
 
 
-def test_a_folder_belongs_to_one_run(tmp_path: Path) -> None:
-    claim_folder(tmp_path, {"lr": 0.1, "nested": {"a": 1}})
-    claim_folder(tmp_path, {"nested": {"a": 1}, "lr": 0.1})
-    with pytest.raises(UserError, match=r"nested\.a: 1 -> 2"):
-        claim_folder(tmp_path, {"lr": 0.1, "nested": {"a": 2}})
-    (tmp_path / "own.txt").write_text("mine")
-    forget_run(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["own.txt"]
-    claim_folder(tmp_path, {"lr": 7})
+def test_a_lost_result_is_written_again(images: TrainingImages, tmp_path: Path) -> None:
+    train(Counting(), images, CONFIG, tmp_path, {})
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    again = Counting()
+    again.result = tmp_path / "lost"
+    train(again, images, CONFIG, tmp_path, {})
+    assert (again.calls, again.ended) == (0, [3])
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_more_epochs_go_on_where_the_run_ended(images: TrainingImages, tmp_path: Path) -> None:
+    whole, more = Counting(), Counting()
+    train(whole, images, CONFIG, tmp_path / "whole", {})
+    train(Counting(), images, replace(CONFIG, epochs=2), tmp_path / "parts", {})
+    train(more, images, replace(CONFIG, checkpoint_every=3), tmp_path / "parts", {})
+    assert more.calls == whole.calls // 3
+    assert torch.equal(more.module.weight, whole.module.weight)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"training\.epochs: 3 -> 1"):
+        train(Counting(), images, replace(CONFIG, epochs=1), tmp_path / "parts", {})
 
 
 def test_a_constant_schedule_is_one() -> None:
