@@ -18,6 +18,8 @@ COMMANDS = {
     "verify": "commands.dataset:verify",
     "info": "commands.dataset:info",
     "export": "commands.dataset:export",
+    "score": "commands.score:score",
+    "report": "commands.report:report",
 }
 
 EXIT_WORK_FAILED = 1

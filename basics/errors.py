@@ -13,3 +13,8 @@ class WorkError(Exception):
 
     What was finished before stays valid, and the same command goes on from there. The message says what failed.
     """
+
+    def __init__(self, message: str) -> None:
+        # torch's loader processes hand an error over with its trace as the message, which ends in the words said here.
+        said = f"{type(self).__name__}: "
+        super().__init__(message.rstrip().rpartition(said)[2] if message.startswith("Caught ") else message)

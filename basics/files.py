@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 `text` to `path` atomically."""
     write_bytes(path, text.encode())
+
+
+def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write several files of a folder, name -> UTF-8 text: every one is on the disk before the first takes its name."""
+    with ExitStack() as stack:
+        for name, text in texts.items():
+            stack.enter_context(atomic_path(folder / name)).write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -50,6 +50,41 @@ training_options = together(
 )
 
 
+model_option = click.option(
+    "--model",
+    metavar="SPEC...",
+    multiple=True,
+    required=True,
+    help="Models: NAME (torchvision), timm:NAME, NAME=FILE, or a run folder.",
+)
+scoring_options = together(
+    click.option("--batch-size", type=int, default=64, show_default=True, help="Images a step."),
+    click.option(
+        "--loaders", type=int, default=0, show_default=True, help="Decoding processes; 0 decodes in this one."
+    ),
+    click.option("--again", is_flag=True, help="Score anew what is scored already."),
+)
+
+
+class ManyValues(click.Command):
+    """A command without arguments whose repeatable options also take several values at once: `--model A B`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Write such an option's name before each of its values."""
+        repeatable = {
+            name for param in self.params if isinstance(param, click.Option) and param.multiple for name in param.opts
+        }
+        spread: list[str] = []
+        current = ""
+        for place, word in enumerate(args):
+            if word.startswith("-"):
+                current = word if word in repeatable else ""
+            elif current and args[place - 1] != current:
+                spread.append(current)
+            spread.append(word)
+        return super().parse_args(ctx, spread)
+
+
 def print_result(result: Mapping[str, Any], lines: list[str], *, as_json: bool) -> None:
     """Print a result on stdout: as one JSON object, or as lines for people."""
     click.echo(json.dumps(result) if as_json else "\n".join(lines))

@@ -21,7 +21,11 @@ starts; 130 interrupted. Results go to stdout (`--json` for programs), logs and 
 def page() -> str:
     """Return the text of the page."""
     parts = [_HEAD, _section([])]
-    parts += [_section([name]) for name in COMMANDS]
+    for name in COMMANDS:
+        parts.append(_section([name]))
+        command = advbn_gen.get_command(click.Context(advbn_gen), name)
+        if isinstance(command, click.Group):
+            parts += [_section([name, inner]) for inner in command.commands]
     return "\n".join(parts)
 
 

@@ -22,10 +22,14 @@ from networks.checkpoints import (
 )
 from networks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from networks.width import narrow
+from sources.decode import View
 
 SEED_PREFIX = "seed:"
 PUBLISHED = "published"
 FORMAT = "advbn-gen classifier"
+IMAGENET_CLASSES = 1000
+PUBLISHED_VIEW = View(crop=224, resize=256)
+"""The field's evaluation of ImageNet classifiers."""
 
 _DENSENET_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
@@ -46,6 +50,8 @@ class Classifier:
     """SHA-256 over the weights."""
     width: float = 1.0
     """Channel factor."""
+    view: View = PUBLISHED_VIEW
+    """How test images are prepared for it."""
 
     def facts(self) -> dict[str, Any]:
         """Return what a manifest says of it."""
@@ -95,14 +101,14 @@ def _zoo() -> Any:
     return models
 
 
-def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
+def load_classifier(name: str | None, weights: str, classes: int | None = None) -> Classifier:
     """Load a classifier, frozen and in eval mode.
 
     Args:
         name: torchvision name; may be left out if the weights file tells it.
         weights: `published` (torchvision's first ImageNet weights, downloaded once), `seed:N` (fresh weights, for
             trials), or a file: plain state dict, or one that our training wrote.
-        classes: number of outputs that the labels need.
+        classes: number of outputs that the labels need; None takes what the weights have (1,000 if from a seed).
 
     Raises:
         UserError: unknown name, weights that are unreadable or do not fit, or another number of classes.
@@ -115,23 +121,26 @@ def load_classifier(name: str | None, weights: str, classes: int) -> Classifier:
         torch.manual_seed(0)
         if weights.startswith(SEED_PREFIX):
             torch.manual_seed(seed_of(weights))
-            network = build_network(name, classes, width)
+            found = classes or IMAGENET_CLASSES
+            network = build_network(name, found, width)
         elif weights == PUBLISHED:
             network = published_network(name, "--classifier-weights")
-            _require_classes(name, _outputs(name, network.state_dict(), classes), classes)
+            found = _outputs(name, network.state_dict())
         else:
             state = _present_names(read_weights(Path(weights)))
-            _require_classes(name, _outputs(name, state, classes), classes)
-            network = build_network(name, classes, width)
+            found = _outputs(name, state)
+            network = build_network(name, found, width)
             load_into(network, state, f"the classifier {name}")
+        _require_classes(name, found, classes)
     module = nn.Sequential(Normalise(), network).eval().requires_grad_(False)
     return Classifier(
         name=name,
         module=module,
-        classes=classes,
+        classes=found,
         weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
         checksum=weights_checksum(network.state_dict()),
         width=width,
+        view=View(crop=told["image_size"], resize=told["image_size"]) if "image_size" in told else PUBLISHED_VIEW,
     )
 
 
@@ -140,8 +149,8 @@ def _present_names(state: StateDict) -> StateDict:
     return {_DENSENET_OLD_NAME.sub(r"\1\2", name): value for name, value in state.items()}
 
 
-def _require_classes(name: str, found: int, needed: int) -> None:
-    if found != needed:
+def _require_classes(name: str, found: int, needed: int | None) -> None:
+    if needed is not None and found != needed:
         raise UserError(
             f"The classifier {name} has {found} classes but the data set's labels need {needed}; "
             "give a classifier trained on these labels (--classifier, --classifier-weights)."
@@ -177,7 +186,7 @@ def _one_name(asked: str | None, told: str | None, weights: str) -> str:
     return name
 
 
-def _outputs(name: str, state: StateDict, default: int) -> int:
+def _outputs(name: str, state: StateDict, default: int = IMAGENET_CLASSES) -> int:
     """Return how many classes the weights have, read off the network's last layer with weights."""
     with torch.device("meta"):
         layers = build_network(name, default).named_modules()

@@ -109,7 +109,15 @@ class ClassifierTask:
             for image, label in batched(self.held_out, _EVALUATION_BATCH)
         )
         top1 = right / len(self.held_out)
-        save_classifier(self.result, self.name, self.network, self.classes, self.width, top1=top1)
+        save_classifier(
+            self.result,
+            self.name,
+            self.network,
+            self.classes,
+            self.width,
+            image_size=self.held_out.image_size,
+            top1=top1,
+        )
         return {"held_out_top1": top1}
 
 

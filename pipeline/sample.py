@@ -24,6 +24,9 @@ SAMPLE_IMAGE_SIZE = 48
 """Smaller than the 64 px that `sample-data` draws, so that two cores train the networks within two minutes."""
 CACHE_VARIABLE = "ADVBN_CACHE"
 
+_FILES_VERSION = 2
+"""Counted up when the networks' files come to tell more."""
+
 WIDTH = 1 / 8
 """Of all small networks: the narrowest that still reconstruct well enough to be recognised."""
 
@@ -101,6 +104,7 @@ def cache_folder() -> Path:
         "width": WIDTH,
         "image_size": SAMPLE_IMAGE_SIZE,
         "world": WORLD_VERSION,
+        "files": _FILES_VERSION,
         "program": version("advbn-gen"),
     }
     return base / f"drawn-world-{digest_json(made_from)[:12]}"

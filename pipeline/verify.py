@@ -53,6 +53,20 @@ def verify(folder: Path) -> list[Problem]:
     return problems
 
 
+def checksum_problems(folder: Path, manifest: Manifest) -> list[Problem]:
+    """Compare the shards of a finished data set and its ledger with the checksums in its manifest; open nothing."""
+    problems = _ledger_problems(folder, manifest)
+    with progress("checksums", len(manifest.shards), "shards") as advance:
+        for entry in manifest.shards:
+            tar = folder / entry["file"]
+            if not tar.is_file():
+                problems.append(Problem(entry["shard"], f"{tar.name}: the shard is missing."))
+            elif tar.stat().st_size != entry["bytes"] or digest_file(tar) != entry["sha256"]:
+                problems.append(Problem(entry["shard"], f"{tar.name}: the checksum is not the one recorded."))
+            advance()
+    return problems
+
+
 def _ledger_problems(folder: Path, manifest: Manifest) -> list[Problem]:
     path = folder / LEDGER
     if not manifest.values["perturbed"] or not manifest.complete:

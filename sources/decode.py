@@ -8,6 +8,7 @@ image white, so here its high byte is taken, as Pillow itself does for 16-bit co
 
 import io
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,23 @@ _ELONGATED_LIMIT = 2**27
 """Pixels that an image may have after resizing (384 MiB): a thin strip of a few bytes can have billions."""
 _PILLOW = r"PIL\."
 """The modules whose warnings are ignored, as a pattern."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """What a network is shown of an image: short side resized (antialiased), then the centre."""
+
+    crop: int
+    """Side of the square, in pixels."""
+    resize: int | None
+    """Length of the short side before the crop; None leaves the image as it is stored."""
+    interpolation: str = "bilinear"
+    """Name of one of torchvision's interpolations."""
+
+    def describe(self) -> str:
+        """Return it in words, e.g. `resize 256 bilinear, crop 224`."""
+        crop = f"crop {self.crop}"
+        return crop if self.resize is None else f"resize {self.resize} {self.interpolation}, {crop}"
 
 
 class BrokenImageError(WorkError):
@@ -66,12 +84,22 @@ def load_image(content: bytes, name: str, image_size: int) -> torch.Tensor:
     Raises:
         BrokenImageError: as `decode_rgb`, or it is so long and thin that resizing would fill the memory.
     """
-    image = decode_rgb(content, name)
-    short, long = sorted(image.size)
-    if image_size * (image_size * long // short) > _ELONGATED_LIMIT:
-        raise BrokenImageError(f"The image {name} is broken: {image.width}x{image.height} is too elongated.")
-    resized = functional.resize(image, [image_size], functional.InterpolationMode.BILINEAR, antialias=True)
-    pixels: torch.Tensor = functional.pil_to_tensor(functional.center_crop(resized, [image_size, image_size]))
+    return pixels_of(decode_rgb(content, name), View(crop=image_size, resize=image_size), name)
+
+
+def pixels_of(image: Image.Image, view: View, name: str) -> torch.Tensor:
+    """Return what a view shows of a decoded image, as a uint8 tensor (3, crop, crop).
+
+    Raises:
+        BrokenImageError: the image is so long and thin that resizing would fill the memory.
+    """
+    if view.resize is not None:
+        short, long = sorted(image.size)
+        if view.resize * (view.resize * long // short) > _ELONGATED_LIMIT:
+            raise BrokenImageError(f"The image {name} is broken: {image.width}x{image.height} is too elongated.")
+        mode = functional.InterpolationMode(view.interpolation)
+        image = functional.resize(image, [view.resize], mode, antialias=True)
+    pixels: torch.Tensor = functional.pil_to_tensor(functional.center_crop(image, [view.crop, view.crop]))
     return pixels
 
 

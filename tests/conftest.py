@@ -3,10 +3,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.disk import mounted_disk
+
+if TYPE_CHECKING:
+    from tests.trio import Trio
 
 # As the command line does, before anything imports torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -20,6 +24,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is absent (ADVBN_SHARED_DATA names another folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> "Trio":
+    """Originals, reconstructions and AdvBN versions of a small world; tests must not change them."""
+    from tests.trio import Trio
+
+    return Trio.build(tmp_path_factory.mktemp("trio"))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from basics.files import (
     write_bytes,
     write_json,
     write_text,
+    write_texts,
 )
 
 
@@ -82,3 +83,12 @@ def test_other_outputs_are_refused(tmp_path: Path) -> None:
         require_writable_folder(tmp_path / "file/below")
     with pytest.raises(UserError, match="cannot be written"):
         require_writable_folder(Path("/proc/advbn-gen-test"))
+
+
+def test_several_files_come_together_or_not_at_all(tmp_path: Path) -> None:
+    write_texts(tmp_path, {"a": "old a", "b": "old b"})
+    with pytest.raises(TypeError):
+        write_texts(tmp_path, {"a": "new a", "b": None})  # type: ignore[dict-item]
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old a", "b": "old b"}
+    write_texts(tmp_path, {"a": "new ä", "b": "new b"})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "new ä", "b": "new b"}

@@ -1,44 +1,207 @@
-"""Scores against a plain loop."""
+"""Scores equal a plain loop over plain torchvision, to the last sample."""
 
+import io
+import json
+import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.transforms.functional import pil_to_tensor
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+from torchvision.models import resnet18
 
 from basics.compute import choose_compute
-from basics.errors import UserError
-from downstream.scoring import score
-from networks.classifiers import load_classifier
-from sources.opening import open_source
-from tests.support import image_folder, tiny_classifier
+from basics.errors import UserError, WorkError
+from downstream.scoring import ScoringConfig, columns_of, pair_facts, predict, require_fitting
+from downstream.testset import TestSet, open_test_set
+from networks.classifiers import Classifier
+from networks.specs import load_model
+from sources.base import ImageRecord
+from sources.classes import imagenet_index
+from tests.support import image_folder, seeded, tiny_classifier
+from tests.trio import Trio
 
-CLASSES = ("cat", "dog", "owl")
-
-
-def test_scores_equal_a_loop_over_single_images(tmp_path: Path) -> None:
-    folder = image_folder(tmp_path / "images", per_class=11, classes=CLASSES, side=32)
-    files = [tiny_classifier(tmp_path / f"{seed}.safetensors", 3, seed=seed) for seed in (1, 2)]
-    models = [load_classifier(None, str(file), 3) for file in files]
-    scores = score(models, "original", open_source(folder), 32, choose_compute("cpu", "fp32"))
-    for model, found in zip(models, scores, strict=True):
-        right = 0
-        for label, name in enumerate(CLASSES):
-            for path in sorted((folder / name).iterdir()):
-                pixels = pil_to_tensor(Image.open(path).convert("RGB"))
-                # The images are 32 high and up to 52 wide: the centre is taken.
-                left = round((pixels.shape[2] - 32) / 2)
-                answer = model.module(pixels[None, :, :, left : left + 32] / 255).argmax()
-                right += int(answer == label)
-        assert found.n == 33
-        assert found.top1 == pytest.approx(right / 33)
-        assert 0 < right < 33
+COMPUTE = choose_compute("cpu", "fp64")
+MEAN_STD = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def test_a_classifier_of_other_classes_is_refused(tmp_path: Path) -> None:
-    folder = image_folder(tmp_path / "images", per_class=1, classes=CLASSES)
-    model = load_classifier(None, str(tiny_classifier(tmp_path / "c.safetensors", 5)), 5)
-    with pytest.raises(UserError, match="5 classes"):
-        score([model], "original", open_source(folder), 32, choose_compute("cpu", "fp32"))
-    assert isinstance(model.module, torch.nn.Module)
+def scored(data: TestSet, specs: dict[str, str], config: ScoringConfig | None = None) -> list:  # type: ignore[type-arg]
+    models = {label: load_model(spec) for label, spec in specs.items()}
+    pairs = [(pair_facts(label, model, data, COMPUTE), model) for label, model in models.items()]
+    return predict(pairs, data, COMPUTE, config or ScoringConfig(batch_size=7))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain torchvision checkpoint with 1,000 outputs that tells ImageNet's wnids apart by chance only."""
+    path = tmp_path_factory.mktemp("checkpoint") / "resnet18.pth"
+    with seeded(0):
+        network = resnet18()
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def theirs(checkpoint: Path) -> torch.nn.Module:
+    network: torch.nn.Module = resnet18()
+    network.load_state_dict(torch.load(checkpoint, weights_only=True))
+    network.double().eval()
+    return network
+
+
+def test_originals_equal_a_plain_loop(tmp_path: Path, checkpoint: Path) -> None:
+    folder = image_folder(tmp_path / "val", per_class=4, side=300)
+    (found,) = scored(open_test_set("val", str(folder)), {"m": f"resnet18={checkpoint}"})
+    prepare = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
+    data, network = ImageFolder(str(folder), prepare), theirs(checkpoint)
+    labels = [imagenet_index()[data.classes[label]] for _, label in data.samples]
+    present = sorted(set(labels))
+    answers, chances, answers_present = [], [], []
+    with torch.no_grad():
+        for image, _ in data:
+            logits = network(MEAN_STD(image.double() / 255)[None])[0]
+            order = logits.argsort(descending=True)
+            answers.append(order[:5].tolist())
+            chances.append((logits.exp() / logits.exp().sum())[order[:5]])
+            answers_present.append([int(each) for each in order if int(each) in present])
+    assert found.answers["all"].classes_NK.tolist() == answers
+    assert np.allclose(found.answers["all"].probabilities_NK, torch.stack(chances).numpy(), rtol=1e-5)
+    assert found.answers["present"].classes_NK.tolist() == answers_present
+    right = [label == answer[0] for label, answer in zip(labels, answers, strict=True)]
+    right5 = [label in answer for label, answer in zip(labels, answers, strict=True)]
+    right_present = [label == answer[0] for label, answer in zip(labels, answers_present, strict=True)]
+    assert (found.facts["n"], found.facts["top1"], found.facts["top5"]) == (12, np.mean(right), np.mean(right5))
+    assert found.facts["present"] == {"classes": 3, "top1": np.mean(right_present), "top5": 1.0}
+    assert found.facts["transform"] == "resize 256 bilinear, crop 224"
+
+
+def test_shards_equal_a_plain_loop(trio: Trio) -> None:
+    """Plain tarfile and Pillow; models of another size than the shards resize them, as any image."""
+    (found,) = scored(open_test_set("advbn", str(trio.advbn)), {"m": str(trio.attacked)})
+    model = load_model(str(trio.attacked)).module.double()
+    prepare = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
+    answers, labels = [], []
+    for tar in sorted(trio.advbn.glob("*.tar")):
+        with tarfile.open(tar) as file, torch.no_grad():
+            for member in file:
+                content = file.extractfile(member).read()  # type: ignore[union-attr]
+                if member.name.endswith(".png"):
+                    image = prepare(Image.open(io.BytesIO(content)).convert("RGB"))
+                    answers.append(int(model(image[None].double() / 255).argmax()))
+                if member.name.endswith(".cls"):
+                    labels.append(int(content))
+    assert found.answers["all"].classes_NK[:, 0].tolist() == answers
+    assert found.facts["top1"] == np.mean([a == b for a, b in zip(answers, labels, strict=True)])
+
+
+def test_stored_images_are_cropped_and_not_resized(trio: Trio, tmp_path: Path) -> None:
+    data = open_test_set("advbn", str(trio.advbn))
+    stored = 32
+    own = load_model(str(trio.attacked)).view
+    assert data.view(own) == own  # 224 of 32 px: resized like any image
+    for crop, resize, expected in ((28, 32, None), (28, 36, None), (28, 30, 30), (40, 48, 48)):
+        view = data.view(own.__class__(crop=crop, resize=resize))
+        assert (view.crop, view.resize) == (crop, expected), stored
+    folder = open_test_set("val", str(image_folder(tmp_path / "val")))
+    assert folder.view(own) == own
+
+
+def test_loaders_see_every_sample_once_and_change_nothing(trio: Trio) -> None:
+    data = open_test_set("advbn", str(trio.advbn))
+    alone, shared = (
+        scored(data, {"m": str(trio.unseen)}, ScoringConfig(batch_size=5, loaders=loaders))[0] for loaders in (0, 2)
+    )
+    assert np.array_equal(alone.answers["all"].classes_NK, shared.answers["all"].classes_NK)
+    assert alone.facts["n"] == shared.facts["n"] == 48
+
+
+def test_many_models_in_one_pass(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_test_set("advbn", str(trio.advbn))
+    reads: list[str] = []
+    read = type(data.source).read
+
+    def counted(source: object, record: ImageRecord) -> bytes:
+        reads.append(record.name)
+        return read(source, record)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(data.source), "read", counted)
+    both = scored(data, {"a": str(trio.attacked), "b": str(trio.unseen)})
+    assert sorted(reads) == sorted(record.name for record in data.records)
+    (alone,) = scored(data, {"b": str(trio.unseen)})
+    assert np.array_equal(both[1].answers["all"].classes_NK, alone.answers["all"].classes_NK)
+
+
+def test_fewer_classes_than_five(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "val", classes=("a", "b", "c"), per_class=3)
+    (found,) = scored(open_test_set("val", str(folder)), {"m": str(tiny_classifier(tmp_path / "c.safetensors", 3))})
+    assert found.answers["all"].classes_NK.shape == (9, 3)
+    assert found.facts["top5"] == 1.0
+    assert "present" not in found.facts
+    assert np.allclose(found.answers["all"].probabilities_NK.sum(1), 1)
+
+
+def test_a_model_of_other_classes_is_refused(trio: Trio, tmp_path: Path) -> None:
+    data = open_test_set("advbn", str(trio.advbn))
+    model = load_model(str(tiny_classifier(tmp_path / "c.safetensors", 12)))
+    with pytest.raises(UserError, match=r"m has 12 outputs, but the labels of advbn .* number 1000 classes"):
+        require_fitting("m", model, data)
+
+
+class Twice(torch.utils.data.Sampler[int]):
+    def __init__(self, *_: object) -> None:
+        self.places = [0, 1, 1, 2]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.places)
+
+
+def test_a_sample_seen_twice_is_an_error(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = open_test_set("advbn", str(trio.advbn))
+    monkeypatch.setattr("torch.utils.data.dataloader.SequentialSampler", Twice)
+    with pytest.raises(WorkError, match=r"came twice|were seen"):
+        scored(data, {"m": str(trio.unseen)})
+
+
+def test_answers_that_are_no_numbers_are_an_error(trio: Trio) -> None:
+    data = open_test_set("advbn", str(trio.advbn))
+    model = load_model(str(trio.unseen))
+    for weight in model.module.parameters():
+        weight.fill_(float("nan"))
+    with pytest.raises(WorkError, match="answers that are not numbers"):
+        predict([(pair_facts("m", model, data, COMPUTE), model)], data, COMPUTE, ScoringConfig())
+
+
+@pytest.mark.parametrize(("field", "value"), [("batch_size", 0), ("loaders", -1)])
+def test_impossible_settings_are_refused(field: str, value: int) -> None:
+    with pytest.raises(UserError, match=str(value)):
+        ScoringConfig(**{field: value})
+
+
+def test_facts_tell_everything(trio: Trio) -> None:
+    data = open_test_set("advbn", str(trio.advbn))
+    model: Classifier = load_model(str(trio.attacked))
+    facts = pair_facts("m", model, data, COMPUTE)
+    manifest = json.loads((trio.advbn / "manifest.json").read_text())
+    assert facts["data_fingerprint"] == manifest["fingerprint"]
+    assert facts["weights_sha256"] == manifest["identity"]["classifier"]["sha256"]
+    assert (facts["precision"], facts["device"], facts["samples"]) == ("fp64", "cpu", 48)
+    assert facts["software"]["torch"] == torch.__version__.split("+")[0] or facts["software"]["torch"]
+    assert facts["pair"] != pair_facts("m", load_model(str(trio.unseen)), data, COMPUTE)["pair"]
+    columns = columns_of(data)
+    assert columns.keys == [sample["key"] for sample in json_of(trio.advbn)]
+    assert columns.label_N.tolist() == [sample["label"] for sample in json_of(trio.advbn)]
+
+
+def json_of(folder: Path) -> list[dict[str, object]]:
+    found = []
+    for tar in sorted(folder.glob("*.tar")):
+        with tarfile.open(tar) as file:
+            found += [
+                json.loads(file.extractfile(member).read())  # type: ignore[union-attr]
+                for member in file
+                if member.name.endswith(".json")
+            ]
+    return found

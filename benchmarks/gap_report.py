@@ -1,0 +1,57 @@
+"""How long a large gap report takes, how much memory, and how large its page is.
+
+    python -m benchmarks.gap_report --samples 50000 --models 14
+
+Answers are drawn from a seed, so no network runs; the report is the same work as with real ones.
+"""
+
+import resource
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from downstream.gap import ROLES, GapInputs
+from downstream.predictions import PREDICTIONS, DataColumns, PredictionFile
+from reports.gap_page import HTML, write_gap_report
+from tests.reports.synthetic import synthetic_inputs, synthetic_samples
+
+
+@click.command()
+@click.option("--samples", default=50_000, show_default=True)
+@click.option("--models", default=14, show_default=True)
+@click.option("--gallery", default=48, show_default=True)
+def main(samples: int, models: int, gallery: int) -> None:
+    """Print seconds, peak memory of the whole process and the sizes of the files."""
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = synthetic_inputs(samples, models)
+        store = _stored(Path(folder), inputs)
+        pictures = synthetic_samples(inputs, gallery)
+        start = time.perf_counter()
+        scored = {pair: store.scored(*pair) for pair in inputs.scored}
+        write_gap_report(Path(folder), replace(inputs, scored=scored), pictures, picture_side=192)
+        seconds = time.perf_counter() - start
+        sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.2f} MB" for path in sorted(Path(folder).iterdir()))
+        page = (Path(folder) / HTML).stat().st_size / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+    click.echo(f"{samples} samples, {models} models: {seconds:.1f} s, peak memory {peak:.2f} GiB; {sizes}")
+    if page >= 15:
+        raise click.ClickException("the page has 15 MB or more")
+
+
+def _stored(folder: Path, inputs: GapInputs) -> PredictionFile:
+    """Write the answers as scoring leaves them."""
+    store = PredictionFile(folder / PREDICTIONS)
+    for role in ROLES:
+        facts = {"data": role, "data_fingerprint": "", "samples": len(inputs.keys)}
+        columns = DataColumns(facts=facts, keys=list(inputs.keys), label_N=inputs.label_N)
+        store.add(columns, [inputs.scored[role, model] for model in inputs.models])
+    return store
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Everything that a report of the reconstruction gap tells, gathered: scores, quality, ledger, pictures.
+
+Legend: N samples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from basics.compute import Compute, choose_compute
+from basics.errors import UserError
+from basics.files import digest_json
+from downstream.gallery import GallerySample, gallery_samples
+from downstream.predictions import PREDICTIONS, Answers, PredictionFile, Scored
+from downstream.quality import quality
+from downstream.scoring import ScoringConfig
+from downstream.session import ScoreRequest, score
+from downstream.testset import TestSet, open_test_set
+from pipeline.layout import LEDGER
+from pipeline.ledger import read_ledger
+from sources.classes import imagenet_names
+
+ROLES = ("original", "reconstructed", "advbn")
+_NAMED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapInputs:
+    """Recorded answers to the same samples in three data sets, and what is known of these."""
+
+    models: Sequence[str]
+    """Names of the models, in the order of the table."""
+    keys: Sequence[str]
+    """Samples that are in all three data sets."""
+    label_N: NDArray[np.int32]
+    """Their true classes."""
+    class_names: Sequence[str]
+    """Name at each class index."""
+    scored: Mapping[tuple[str, str], Scored]
+    """(role, model) -> answers, in the order of `keys`."""
+    quality: Mapping[str, NDArray[np.float64]]
+    """Measure -> value of each reconstruction against its original."""
+    ledger: Mapping[str, NDArray[Any]]
+    """Columns of the AdvBN data set's ledger."""
+    manifests: Mapping[str, Mapping[str, Any]]
+    """Role -> manifest, of the data sets that have one."""
+    published: Mapping[str, str]
+    """Model -> its row of Table 8, where a user named it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapRequest:
+    """What a report was asked for."""
+
+    original: str
+    """Address of the originals."""
+    reconstructed: str
+    """Folder of the reconstructions."""
+    advbn: str
+    """Folder of the AdvBN data set."""
+    models: Mapping[str, str]
+    """Name in tables -> SPEC."""
+    out: Path
+    """Folder of the report, of the predictions and of `results.jsonl`."""
+    labels: Path | None = None
+    """Label list or devkit of originals in a flat ILSVRC2012 folder."""
+    common: bool = False
+    """Compare the samples that all three have, instead of refusing when some are missing."""
+    lpips: bool = False
+    """Also measure LPIPS."""
+    gallery: int = 48
+    """Samples to show."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Model -> row of Table 8."""
+    device: str = "auto"
+    precision: str = "auto"
+    config: ScoringConfig = field(default_factory=ScoringConfig)
+    again: bool = False
+    """Score pairs anew that are scored already."""
+
+    def __post_init__(self) -> None:
+        if self.gallery < 1:
+            raise UserError(f"--gallery is {self.gallery}; give 1 or more.")
+        for model in self.published:
+            if model not in self.models:
+                raise UserError(f"--published names the model {model}, which is none of {', '.join(self.models)}.")
+
+
+def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
+    """Score what is not scored yet, measure the reconstructions, read the ledger and draw samples.
+
+    Raises:
+        UserError: anything that a user has to mend.
+        WorkError: an image is broken, or an answer is not a number.
+    """
+    opened = _opened(request)
+    keys = common_keys(opened, refuse_others=not request.common)
+    compute = choose_compute(request.device, request.precision)
+    score(
+        ScoreRequest(
+            models=request.models, data=list(opened.values()), out=request.out, device=request.device,
+            precision=request.precision, config=request.config, again=request.again,
+        )
+    )  # fmt: skip
+    sets = {role: data.in_order(keys) for role, data in opened.items()}
+    store = PredictionFile(request.out / PREDICTIONS)
+    models = list(request.models)
+    advbn = sets["advbn"]
+    inputs = GapInputs(
+        models=models,
+        keys=keys,
+        label_N=np.array(advbn.labels, np.int32),
+        class_names=imagenet_names() if advbn.source.classes.imagenet else advbn.source.classes.names,
+        scored={(role, model): _aligned(store, role, model, keys) for role in ROLES for model in models},
+        quality=_quality(store, sets, compute, lpips=request.lpips),
+        ledger=read_ledger(advbn.folder / LEDGER).columns,
+        manifests={role: data.manifest.values for role, data in sets.items() if data.manifest},
+        published=request.published,
+    )
+    return inputs, gallery_samples(sets, advbn, request.gallery)
+
+
+def _opened(request: GapRequest) -> dict[str, TestSet]:
+    """Open the three data sets and refuse what cannot be compared."""
+    advbn = open_test_set("advbn", request.advbn)
+    reconstructed = open_test_set("reconstructed", request.reconstructed)
+    original = open_test_set("original", request.original, labels=request.labels)
+    for data, perturbed in ((advbn, True), (reconstructed, False)):
+        if data.manifest is None or data.manifest.values["perturbed"] != perturbed:
+            what = "perturbed" if perturbed else "reconstructed"
+            raise UserError(
+                f"--{data.name} {data.source.address} is no {what} data set of this program; "
+                "give a folder that `advbn-gen imagenet-advbn --reconstructed` made."
+            )
+    told = [data.made.values["identity"]["autoencoder"] for data in (advbn, reconstructed)]
+    if told[0] != told[1]:
+        raise UserError(
+            "The reconstructions and the AdvBN data set come from two autoencoders, so their difference would not be "
+            "the perturbation's; give the two folders of one run."
+        )
+    return {"original": original, "reconstructed": reconstructed, "advbn": advbn}
+
+
+def common_keys(sets: Mapping[str, TestSet], *, refuse_others: bool) -> list[str]:
+    """Return the sample keys that all data sets have, in the order of the first.
+
+    Raises:
+        UserError: some are missing somewhere and others are to be refused, labels differ, or there is no common one.
+    """
+    labels = {name: dict(zip(data.keys, data.labels, strict=True)) for name, data in sets.items()}
+    first, *others = labels
+    shared = [key for key in labels[first] if all(key in labels[name] for name in others)]
+    if not shared:
+        counts = ", ".join(f"{name} {len(keys)}" for name, keys in labels.items())
+        raise UserError(f"The data sets have no sample in common ({counts}); give data sets made from one source.")
+    missing = [complaint for name in labels if (complaint := _surplus(name, labels[name], set(shared)))]
+    if missing and refuse_others:
+        raise UserError(
+            f"The data sets do not have the same samples ({'; '.join(missing)}; {len(shared)} in common); "
+            "give data sets made from one source, or --common to compare those in common."
+        )
+    for name in others:
+        other = next((key for key in shared if labels[name][key] != labels[first][key]), None)
+        if other:
+            raise UserError(
+                f"The sample {other} has the label {labels[first][other]} in {first} and {labels[name][other]} in "
+                f"{name}; give data sets made from one source."
+            )
+    return shared
+
+
+def _surplus(name: str, keys: Mapping[str, int], shared: set[str]) -> str:
+    own = [key for key in keys if key not in shared]
+    return f"{len(own)} of {name} are not in all, such as {', '.join(own[:_NAMED])}" if own else ""
+
+
+def _aligned(store: PredictionFile, role: str, model: str, keys: Sequence[str]) -> Scored:
+    """Return the answers to these samples, in their order."""
+    scored = store.scored(role, model)
+    place = {key: index for index, key in enumerate(store.data(role).keys)}
+    chosen = np.array([place[key] for key in keys])
+    answers = {
+        space: Answers(classes_NK=found.classes_NK[chosen], probabilities_NK=found.probabilities_NK[chosen])
+        for space, found in scored.answers.items()
+    }
+    return Scored(facts=scored.facts, answers=answers)
+
+
+def _quality(
+    store: PredictionFile, sets: Mapping[str, TestSet], compute: Compute, *, lpips: bool
+) -> dict[str, NDArray[np.float64]]:
+    """Return the measures of the reconstructions, taken now unless they were taken of these samples before."""
+    original, reconstructed = sets["original"], sets["reconstructed"]
+    of = {
+        "original": original.fingerprint,
+        "reconstructed": reconstructed.fingerprint,
+        "keys": digest_json(list(original.keys)),
+        "lpips": lpips,
+    }
+    if store.quality_facts("reconstructed") != of:
+        store.add_quality("reconstructed", quality(original, reconstructed, compute, lpips=lpips), of)
+    return store.quality("reconstructed")

@@ -1,0 +1,148 @@
+"""A labelled data set that models are scored on: any source, or a data set that the main job wrote."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from basics.errors import UserError
+from pipeline.layout import MANIFEST
+from pipeline.manifest import Manifest, read_manifest
+from pipeline.verify import checksum_problems
+from sources.base import ImageRecord, Source
+from sources.decode import View
+from sources.keys import sample_keys
+from sources.opening import open_source
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSet:
+    """Labelled images with their sample keys."""
+
+    __test__ = False  # not a test of pytest's
+
+    name: str
+    """Name in tables."""
+    source: Source
+    records: Sequence[ImageRecord]
+    """The images, in order."""
+    keys: Sequence[str]
+    """Sample key of each: the same for an original and for everything that was made of it."""
+    fingerprint: str
+    """Of the run that wrote it; of a source that is not ours, the checksum of its names and labels."""
+    manifest: Manifest | None
+    """Of a data set of ours."""
+
+    @property
+    def made(self) -> Manifest:
+        """The manifest of a data set of ours.
+
+        Raises:
+            ValueError: it is another source.
+        """
+        if self.manifest is None:
+            raise ValueError(f"{self.source.address} is no data set of this program")
+        return self.manifest
+
+    @property
+    def folder(self) -> Path:
+        """Where the shards and their manifest are, of a data set of ours."""
+        path = Path(self.source.address)
+        return path if path.is_dir() else path.parent
+
+    @property
+    def labels(self) -> list[int]:
+        """True class of each image."""
+        return [record.label for record in self.records]
+
+    @property
+    def present(self) -> list[int]:
+        """The classes that occur, sorted."""
+        return sorted({record.label for record in self.records})
+
+    def view(self, own: View) -> View:
+        """Return how images are prepared for a network whose usual preparation is `own`.
+
+        What the main job wrote is cropped without being resized (published for ImageNet-AdvBN), if its side lies
+        between what the network crops and what it would resize to, as the published 256 px do.
+        """
+        if self.manifest is None or own.resize is None:
+            return own
+        stored = self.manifest.config.image_size
+        return replace(own, resize=None) if own.crop <= stored <= own.resize else own
+
+    def in_order(self, keys: Sequence[str]) -> "TestSet":
+        """Return the images with these keys, in the order of the keys.
+
+        Raises:
+            KeyError: one of them is not here.
+        """
+        place = {key: index for index, key in enumerate(self.keys)}
+        chosen = [place[key] for key in keys]
+        return replace(self, records=[self.records[index] for index in chosen], keys=list(keys))
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a result says of it."""
+        return {
+            "data": self.name,
+            "data_address": self.source.address,
+            "data_fingerprint": self.fingerprint,
+            "classes": self.source.classes.count,
+        }
+
+
+def open_test_set(name: str, address: str, *, labels: Path | None = None, limit: int | None = None) -> TestSet:
+    """Open a data set to score models on; one of ours must be whole, every shard with its recorded checksum.
+
+    Args:
+        name: its name in tables.
+        address: whatever the main job reads, or a folder (or brace pattern) of shards that it wrote.
+        labels: label list or devkit of a flat ILSVRC2012 folder.
+        limit: only the first so many images.
+
+    Raises:
+        UserError: it cannot be read, is not finished, or is damaged.
+    """
+    if not _NAME.fullmatch(name):
+        raise UserError(f"The data set is called {name!r}; give a name of letters, digits, '.', '-' and '_'.")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit is {limit}; give 1 or more.")
+    manifest = _checked_manifest(Path(address))
+    source = open_source(address, labels=labels)
+    keys = [Path(record.name).stem for record in source.records] if manifest else sample_keys(source.records)
+    if manifest and len(keys) != manifest.values["samples"]:
+        raise UserError(
+            f"{address} holds {len(keys)} samples, but its manifest says {manifest.values['samples']}; "
+            "`advbn-gen verify` tells more."
+        )
+    return TestSet(
+        name=name,
+        source=source,
+        records=source.records[:limit],
+        keys=keys[:limit],
+        fingerprint=manifest.values["fingerprint"] if manifest else source.digest(),
+        manifest=manifest,
+    )
+
+
+def _checked_manifest(path: Path) -> Manifest | None:
+    """Return the manifest of a data set of ours, None for other sources."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_manifest(folder)
+    except UserError:
+        return None  # somebody else's manifest, which `open_source` understands or names
+    if not manifest.complete:
+        raise UserError(f"The data set {folder} is not finished; give the command that makes it again.")
+    problems = checksum_problems(folder, manifest)
+    if problems:
+        raise UserError(
+            f"The data set {folder} is damaged ({problems[0].text} {len(problems)} in all); "
+            "mend it with `advbn-gen verify --repair`."
+        )
+    return manifest

@@ -1,0 +1,124 @@
+"""Any network by the words that a user names it with: `NAME`, `timm:NAME`, `NAME=checkpoint`, or a run folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from basics.errors import UserError
+from networks.checkpoints import load_into, read_weights, weights_checksum
+from networks.classifiers import IMAGENET_CLASSES, PUBLISHED, SEED_PREFIX, Classifier, load_classifier, seed_of
+from networks.fitting import CLASSIFIER_FILE
+from networks.normalise import Normalise
+from sources.decode import View
+
+TIMM_PREFIX = "timm:"
+
+
+def load_model(spec: str) -> Classifier:
+    """Load a network to be scored, frozen and in eval mode; `weights` and `view` say how it was published.
+
+    Args:
+        spec: `NAME` (torchvision, its first published weights), `timm:NAME` (timm's pretrained weights),
+            `NAME=WEIGHTS` or `timm:NAME=WEIGHTS` (a checkpoint file, or `seed:N` for a trial), a run folder of ours,
+            or a classifier file of ours.
+
+    Raises:
+        UserError: there is no such network, its weights cannot be had or do not fit, or timm is not installed.
+    """
+    if spec.startswith(TIMM_PREFIX):
+        name, _, weights = spec.removeprefix(TIMM_PREFIX).partition("=")
+        return _load_timm(name, weights or PUBLISHED)
+    name, equals, weights = spec.partition("=")
+    if equals:
+        if not weights:
+            raise UserError(f"The model {spec!r} names no weights; give NAME=FILE, or NAME alone for published ones.")
+        return load_classifier(name or None, weights)
+    path = Path(spec)
+    if path.is_dir():
+        return load_classifier(None, str(_weights_in(path)))
+    if path.is_file():
+        return load_classifier(None, spec)
+    if path.suffix or "/" in spec:
+        raise UserError(f"There is no file or folder {spec}; check the path.")
+    return load_classifier(spec, PUBLISHED)
+
+
+def label_of_spec(spec: str) -> str:
+    """Return what tables call a model: the words it was named with, of paths only their last part."""
+    name, equals, weights = spec.partition("=")
+    if equals and not weights.startswith(SEED_PREFIX):
+        return f"{name}={Path(weights).name}"
+    path = Path(spec)
+    if path.is_dir():
+        return path.resolve().name
+    return path.stem if path.is_file() else spec
+
+
+def _weights_in(folder: Path) -> Path:
+    path = folder / CLASSIFIER_FILE
+    if not path.is_file():
+        raise UserError(f"The folder {folder} holds no {CLASSIFIER_FILE}; give a run folder of a trained classifier.")
+    return path
+
+
+def _load_timm(name: str, weights: str) -> Classifier:
+    timm = _timm()
+    if not timm.is_model(name):
+        raise UserError(f"There is no timm model {name!r}; `timm.list_models()` names them all.")
+    network = _timm_network(timm, name, weights)
+    config = timm.data.resolve_model_data_config(network)
+    _, height, width = config["input_size"]
+    if height != width:
+        raise UserError(f"The timm model {name} takes images of {width}x{height}, not squares; give another model.")
+    module = nn.Sequential(Normalise(config["mean"], config["std"]), network).eval().requires_grad_(False)
+    return Classifier(
+        name=TIMM_PREFIX + name,
+        module=module,
+        classes=int(network.num_classes),
+        weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
+        checksum=weights_checksum(network.state_dict()),
+        # As timm's own evaluation: the crop is this share of the resized short side.
+        view=View(crop=height, resize=int(height / config["crop_pct"]), interpolation=config["interpolation"]),
+    )
+
+
+def _timm_network(timm: Any, name: str, weights: str) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        if weights.startswith(SEED_PREFIX):
+            torch.manual_seed(seed_of(weights))
+            return timm.create_model(name, num_classes=IMAGENET_CLASSES)
+        if weights == PUBLISHED:
+            try:
+                return timm.create_model(name, pretrained=True)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise UserError(
+                    f"The pretrained weights of timm:{name} cannot be had ({_first_line(error)}); "
+                    f"give a file, timm:{name}=FILE."
+                ) from error
+        state = read_weights(Path(weights))
+        network = timm.create_model(name)
+        head = state.get(f"{network.default_cfg['classifier']}.weight") if _has_one_head(network) else None
+        if head is not None and head.shape[0] != network.num_classes:
+            network = timm.create_model(name, num_classes=head.shape[0])
+        load_into(network, state, f"the timm model {name}")
+        return network
+
+
+def _has_one_head(network: Any) -> bool:
+    return isinstance(network.default_cfg.get("classifier"), str)
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(
+            "Models of timm need the package timm, which is not installed; pip install 'advbn-gen[timm]'."
+        ) from error
+    return timm
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,145 @@
+"""Charts as inline SVG: text in the page's own colour, data in colours that the colour-blind can tell apart."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+ROLE_STYLE = {"original": ("#0072B2", "o"), "reconstructed": ("#E69F00", "s"), "advbn": ("#D55E00", "D")}
+"""Colour (Okabe and Ito's palette) and marker of each data set."""
+ROLE_NAME = {"original": "original", "reconstructed": "reconstructed", "advbn": "AdvBN"}
+
+_INK = "#010203"
+"""Stands for the page's text colour until the SVG is written."""
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), _INK
+    ),
+    "legend.frameon": False,
+}
+
+
+def accuracy_chart(report: Mapping[str, Any]) -> str:
+    """Draw each model's top-1 in the three data sets with 95% intervals."""
+    models = list(dict.fromkeys(row["model"] for row in report["rows"]))
+
+    def draw(axes: Axes) -> None:
+        for offset, (role, (colour, marker)) in zip((-0.2, 0.0, 0.2), ROLE_STYLE.items(), strict=True):
+            rows = [row for row in report["rows"] if row["data"] == role]
+            value = np.array([row["top1"] for row in rows]) * 100
+            low, high = (np.array([row[f"top1_{end}"] for row in rows]) * 100 for end in ("low", "high"))
+            axes.errorbar(
+                value,
+                np.arange(len(models)) + offset,
+                xerr=(value - np.minimum(low, value), np.maximum(high, value) - value),
+                fmt=marker,
+                color=colour,
+                label=ROLE_NAME[role],
+                capsize=2,
+                markersize=6,
+            )
+        axes.set(yticks=range(len(models)), yticklabels=models, xlim=(-2, 102), xlabel="top-1 (%)")
+        axes.set_ylim(len(models) - 0.5, -0.5)
+        _legend_above(axes, 3)
+
+    alt = "; ".join(
+        f"{model}: "
+        + ", ".join(f"{ROLE_NAME[row['data']]} {row['top1']:.1%}" for row in report["rows"] if row["model"] == model)
+        for model in models
+    )
+    return _svg("accuracy", draw, f"Top-1 accuracy. {alt}.", height=1.1 + 0.5 * len(models))
+
+
+def ascent_chart(ascent: Mapping[str, Any]) -> str:
+    """Draw how the batches' loss climbed over the steps."""
+    mean, low, high = (ascent[name] for name in ("loss_mean", "loss_q10", "loss_q90"))
+    colour = ROLE_STYLE["advbn"][0]
+
+    def draw(axes: Axes) -> None:
+        steps = range(len(mean))
+        axes.fill_between(steps, low, high, color=colour, alpha=0.25, linewidth=0, label="10% to 90% of the batches")
+        axes.plot(steps, mean, color=colour, marker="o", label="mean")
+        axes.set(xlabel="steps taken", ylabel="cross-entropy", xticks=list(steps))
+        axes.set_ylim(bottom=0)
+        _legend_above(axes, 2)
+
+    return _svg("ascent", draw, f"Mean loss of the attacked classifier, from {mean[0]:.2f} to {mean[-1]:.2f}.", 2.8)
+
+
+def delta_chart(ascent: Mapping[str, Any]) -> str:
+    """Draw how the multipliers of means and standard deviations are distributed."""
+    edges = np.array(ascent["delta_edges"])
+
+    def draw(axes: Axes) -> None:
+        for name, label, style in (("delta_mean", "of means", "-"), ("delta_std", "of standard deviations", "--")):
+            colour = ROLE_STYLE["original" if name == "delta_mean" else "advbn"][0]
+            shares = np.array(ascent[name]) * 100
+            axes.stairs(shares, edges, color=colour, linestyle=style, linewidth=1.6, label=f"multipliers {label}")
+        axes.set(xlabel="multiplier (1 leaves the channel as it is)", ylabel="% of multipliers")
+        _legend_above(axes, 2)
+
+    alt = f"Distribution of the multipliers between {edges[0]:.2f} and {edges[-1]:.2f}."
+    return _svg("deltas", draw, alt, 2.8)
+
+
+def class_chart(classes: Sequence[Mapping[str, Any]], model: str) -> str:
+    """Draw each class's top-1 before and after the perturbation, one point a class."""
+    before, after = (
+        np.array([each["top1"][model][role] for each in classes]) * 100 for role in ("reconstructed", "advbn")
+    )
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 100], [0, 100], color=_INK, alpha=0.4, linewidth=1, linestyle=":")
+        axes.scatter(
+            before, after, s=60 if len(classes) < 50 else 14, color=ROLE_STYLE["advbn"][0], alpha=0.6, linewidth=0
+        )
+        axes.set(xlim=(-3, 103), ylim=(-3, 103), xlabel="reconstructed, top-1 (%)", ylabel="AdvBN, top-1 (%)")
+
+    alt = f"{model}: {int((after < before).sum())} of {len(classes)} classes lose accuracy to the perturbation."
+    return _svg("classes", draw, alt, 3.4)
+
+
+def quality_chart(name: str, values_N: NDArray[np.float64], label: str) -> str:
+    """Draw how a measure of the reconstructions is distributed."""
+
+    def draw(axes: Axes) -> None:
+        axes.hist(values_N, bins=40, color=ROLE_STYLE["reconstructed"][0])
+        axes.axvline(float(values_N.mean()), color=_INK, linestyle="--", linewidth=1.2)
+        axes.set(xlabel=label, ylabel="images")
+
+    return _svg(f"quality-{name}", draw, f"Distribution of {label}; mean {values_N.mean():.3g}.", 2.2, width=4.2)
+
+
+def _legend_above(axes: Axes, columns: int) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, borderaxespad=0)
+
+
+def _svg(name: str, draw: Any, alt: str, height: float, width: float = 6.6) -> str:
+    """Return a chart as an SVG element whose names cannot collide with those of another one on the page."""
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0)
+        axes = figure.add_subplot()
+        axes.patch.set_alpha(0)
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
+    drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawn)
+    return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" class="chart" ', 1)

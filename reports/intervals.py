@@ -1,0 +1,52 @@
+"""95% intervals of accuracies and of gaps between accuracies on the same samples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+
+Right = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def accuracy(right_N: Right) -> Estimate:
+    """Return the share of right answers with its Wilson score interval, which also holds near 0 and 1.
+
+    Args:
+        right_N: whether each answer is right; at least one.
+    """
+    count = int(right_N.sum())
+    interval = binomtest(count, len(right_N)).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(count / len(right_N), float(interval.low), float(interval.high))
+
+
+def gap(before_N: Right, after_N: Right, seed: int = 0) -> Estimate:
+    """Return how much accuracy falls from `before` to `after`, with its paired bootstrap interval.
+
+    Samples are drawn again with replacement, each with its answers in both data sets. Only how many lost and how many
+    won counts, so drawing these numbers from their multinomial distribution is the same as drawing samples.
+
+    Args:
+        before_N: whether each answer was right.
+        after_N: whether the answer to the same sample is.
+        seed: of the drawing.
+    """
+    total = len(before_N)
+    lost, won = int((before_N & ~after_N).sum()), int((~before_N & after_N).sum())
+    shares = np.array([lost, won, total - lost - won]) / total
+    drawn = np.random.default_rng(seed).multinomial(total, shares, RESAMPLES)
+    margin = (1 - CONFIDENCE) / 2
+    low, high = np.quantile((drawn[:, 0] - drawn[:, 1]) / total, [margin, 1 - margin])
+    return Estimate((lost - won) / total, float(low), float(high))

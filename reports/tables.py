@@ -1,0 +1,107 @@
+"""Tables of a gap report, as cells that pages and Markdown share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from downstream.gap import ROLES
+from reports.charts import ROLE_NAME
+from reports.gap import GAPS, TOP_KS
+
+_NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value in words, with its interval."""
+
+    value: str
+    range: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.value} {self.range}".strip()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table."""
+
+    name: str
+    cells: list[Cell]
+    published: bool = False
+
+
+def accuracy_head() -> list[str]:
+    """Return the heads of the accuracy columns."""
+    return [f"{ROLE_NAME[role]} top-{k}" for k in TOP_KS for role in ROLES]
+
+
+def accuracy_lines(report: Mapping[str, Any], space: str = "all") -> list[Line]:
+    """Return a line a model, each followed by the paper's line if there is one; empty if the space is not there.
+
+    Args:
+        report: see `reports.gap.gap_report`.
+        space: `all` outputs, or `present` classes.
+    """
+    lines = []
+    for name, by_role in _by_model(report).items():
+        told = [by_role[role] if space == "all" else by_role[role].get("present") for role in ROLES]
+        if any(values is None for values in told):
+            return []
+        cells = [_share(values, f"top{k}") for k in TOP_KS for values in told]
+        lines.append(Line(shown_name(by_role["advbn"]), cells))
+        published = [by_role[role]["published"] for role in ROLES]
+        if space == "all" and all(published):
+            marked = published[0]["method"] + ("" if published[0]["same_data"] else ", on other data")
+            cells = [_published(values[f"top{k}"]) for k in TOP_KS for values in published]
+            lines.append(Line(f"published for {name}: {marked}", cells, published=True))
+    return lines
+
+
+def gap_head() -> list[str]:
+    """Return the heads of the gap columns."""
+    words = {"autoencoder": "autoencoder", "perturbation": "perturbation"}
+    return [f"cost of the {words[name]}, top-{k}" for k in TOP_KS for name in GAPS]
+
+
+def gap_lines(report: Mapping[str, Any]) -> list[Line]:
+    """Return the two gaps of each model, in percentage points."""
+    return [
+        Line(shown_name(gaps), [_points(gaps[f"{name}_top{k}"]) for k in TOP_KS for name in GAPS])
+        for gaps in report["gaps"]
+    ]
+
+
+def shown_name(row: Mapping[str, Any]) -> str:
+    """Return a model's name, with a word on whether the perturbation was made against it."""
+    return f"{row['model']} ({'attacked' if row['attacked'] else 'not seen by the attack'})"
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table with aligned columns."""
+    widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
+    rule = ["-" * width for width in widths]
+    lines = (head, rule, *rows)
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    )
+
+
+def _by_model(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for row in report["rows"]:
+        found.setdefault(row["model"], {})[row["data"]] = row
+    return found
+
+
+def _share(values: Mapping[str, float], name: str) -> Cell:
+    low, high = values[f"{name}_low"], values[f"{name}_high"]
+    return Cell(f"{100 * values[name]:.1f}", f"[{100 * low:.1f}, {100 * high:.1f}]")
+
+
+def _published(value: float | None) -> Cell:
+    return Cell(_NOTHING if value is None else f"{100 * value:.1f}")
+
+
+def _points(estimate: Mapping[str, float]) -> Cell:
+    return Cell(f"{100 * estimate['value']:.1f}", f"[{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]")

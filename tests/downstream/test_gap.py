@@ -1,0 +1,142 @@
+"""What a report gathers, and what it refuses."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from basics.errors import UserError
+from downstream import gap as gathering
+from downstream.gap import GapRequest, common_keys, gather
+from downstream.testset import TestSet, open_test_set
+from sources.base import ImageRecord
+from tests.support import image_folder
+from tests.trio import Trio
+
+
+def request(trio: Trio, out: Path, **changed: Any) -> GapRequest:
+    values: dict[str, Any] = {
+        "original": str(trio.world.source), "reconstructed": str(trio.reconstructed), "advbn": str(trio.advbn),
+        "models": {"a": str(trio.attacked)}, "out": out, "common": True, "device": "cpu", "gallery": 7,
+    }  # fmt: skip
+    return GapRequest(**{**values, **changed})
+
+
+def test_everything_is_in_the_same_order(trio: Trio, tmp_path: Path) -> None:
+    inputs, samples = gather(request(trio, tmp_path / "out"))
+    with h5py.File(trio.advbn / "perturbations.h5") as ledger:
+        keys = [key.decode() for key in ledger["samples/key"]]
+        reconstructed = ledger["samples/reconstructed_prediction"][()]
+        labels = ledger["samples/label"][()]
+    assert list(inputs.keys) == keys
+    assert inputs.label_N.tolist() == labels.tolist()
+    for role in ("original", "reconstructed", "advbn"):
+        assert len(inputs.scored[role, "a"].answers["all"].classes_NK) == 48
+    # The model under attack sees whole 32 px images there and upscaled crops here, so only the order is compared.
+    assert len(reconstructed) == 48
+    assert len(samples) == 7
+    assert [sample.index for sample in samples] == sorted({sample.index for sample in samples})
+    assert all(sample.key == keys[sample.index] for sample in samples)
+    assert {name for name, values in inputs.quality.items() if len(values) == 48} == {"psnr", "ssim"}
+    assert inputs.class_names[0] == "tench"
+
+
+def test_the_order_of_the_originals_does_not_matter(
+    trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, _ = gather(request(trio, tmp_path / "straight"))
+    opened = open_test_set
+
+    def turned(name: str, *more: Any, **options: Any) -> TestSet:
+        found = opened(name, *more, **options)
+        return found.in_order(list(reversed(found.keys))) if name == "original" else found
+
+    monkeypatch.setattr(gathering, "open_test_set", turned)
+    backwards, _ = gather(request(trio, tmp_path / "backwards"))
+    assert list(backwards.keys) == list(reversed(straight.keys))
+    for role in ("original", "reconstructed", "advbn"):
+        one, other = (each.scored[role, "a"].answers["all"].classes_NK for each in (straight, backwards))
+        assert np.array_equal(one, other[::-1])
+    assert np.allclose(straight.quality["psnr"], backwards.quality["psnr"][::-1])
+
+
+def test_losses_of_the_gallery_are_those_of_the_shards(trio: Trio, tmp_path: Path) -> None:
+    import tarfile
+
+    _, samples = gather(request(trio, tmp_path / "out", gallery=100))
+    told = {}
+    for tar in trio.advbn.glob("*.tar"):
+        with tarfile.open(tar) as file:
+            for member in file:
+                if member.name.endswith(".json"):
+                    facts = json.loads(file.extractfile(member).read())  # type: ignore[union-attr]
+                    told[facts["key"]] = facts["losses"]
+    assert {sample.key: sample.losses for sample in samples} == told
+
+
+def test_quality_is_measured_once(trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = gather(request(trio, tmp_path / "out"))
+    monkeypatch.setattr(gathering, "quality", None)
+    again, _ = gather(request(trio, tmp_path / "out"))
+    assert np.array_equal(first.quality["psnr"], again.quality["psnr"])
+
+
+def test_missing_samples_are_named_and_counted(trio: Trio, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"3 of original are not in all, such as \w+, .*48 in common.*--common"):
+        gather(request(trio, tmp_path / "out", common=False))
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_in_common_is_refused(trio: Trio, tmp_path: Path) -> None:
+    other = image_folder(tmp_path / "other", classes=("n02119789",))
+    with pytest.raises(UserError, match=r"no sample in common \(original 5, reconstructed 48, advbn 48\)"):
+        gather(request(trio, tmp_path / "out", original=str(other)))
+
+
+def test_labels_that_contradict_are_refused(trio: Trio) -> None:
+    made = open_test_set("advbn", str(trio.advbn))
+    records = [ImageRecord(record.name, 7) for record in made.records]
+    with pytest.raises(UserError, match="has the label 0 in advbn and 7 in other"):
+        common_keys({"advbn": made, "other": replace(made, records=records)}, refuse_others=True)
+
+
+@pytest.mark.parametrize(("role", "other"), [("advbn", "reconstructed"), ("reconstructed", "advbn")])
+def test_the_two_data_sets_must_not_be_swapped(trio: Trio, tmp_path: Path, role: str, other: str) -> None:
+    with pytest.raises(UserError, match=f"--{role} .* is no "):
+        gather(request(trio, tmp_path / "out", **{role: str(getattr(trio, other))}))
+
+
+def test_other_shards_are_no_data_set_of_ours(trio: Trio, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--advbn .* is no perturbed data set"):
+        gather(request(trio, tmp_path / "out", advbn=str(trio.world.source)))
+
+
+def test_two_autoencoders_are_refused(trio: Trio, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(trio.reconstructed, tmp_path / "copied"))
+    manifest = json.loads((copied / "manifest.json").read_text())
+    manifest["identity"]["autoencoder"]["sha256"] = "0" * 64
+    (copied / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="two autoencoders"):
+        gather(request(trio, tmp_path / "out", reconstructed=str(copied)))
+
+
+def test_a_damaged_ledger_is_refused(trio: Trio, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(trio.advbn, tmp_path / "copied"))
+    ledger = copied / "perturbations.h5"
+    ledger.write_bytes(ledger.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"perturbations\.h5 is damaged"):
+        gather(request(trio, tmp_path / "out", advbn=str(copied)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"gallery": 0}, "--gallery is 0"), ({"published": {"x": "AdvBN"}}, "names the model x, which is none of a")],
+)
+def test_impossible_requests_are_refused(trio: Trio, tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        request(trio, tmp_path, **changed)

@@ -1,0 +1,122 @@
+"""The predictions file: what goes in comes out, and is replaced as a whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from basics.errors import UserError
+from downstream.predictions import Answers, DataColumns, PredictionFile, Scored
+from tests.disk import resize
+
+FACTS = {"data_fingerprint": "1", "samples": 3}
+
+
+def columns(name: str = "val", **changed: Any) -> DataColumns:
+    facts = {"data": name, **FACTS, **changed}
+    return DataColumns(facts=facts, keys=["a", "b", "ü"], label_N=np.array([2, 0, 1], np.int32))
+
+
+def scored(model: str, data: str = "val", seed: int = 0) -> Scored:
+    dice = np.random.default_rng(seed)
+    answers = Answers(
+        classes_NK=dice.integers(0, 9, (3, 5)).astype(np.int32), probabilities_NK=dice.random((3, 5)).astype(np.float32)
+    )
+    return Scored(facts={"model": model, "data": data, "top1": 0.5}, answers={"all": answers})
+
+
+def same(found: Scored, expected: Scored) -> bool:
+    pairs = [(found.answers[space], expected.answers[space]) for space in expected.answers]
+    equal = all(
+        np.array_equal(a.classes_NK, b.classes_NK) and np.array_equal(a.probabilities_NK, b.probabilities_NK)
+        for a, b in pairs
+    )
+    return equal and found.facts == expected.facts and found.answers.keys() == expected.answers.keys()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PredictionFile:
+    return PredictionFile(tmp_path / "predictions.h5")
+
+
+def test_an_absent_file_is_empty(store: PredictionFile) -> None:
+    assert (store.pairs(), store.names(), store.quality("val")) == ({}, [], {})
+    assert not store.path.exists()
+
+
+@pytest.mark.parametrize("model", ["resnet50", "resnet50=/a/b.pth", "timm:x.y_z", "100% ü/."])
+def test_what_goes_in_comes_out(store: PredictionFile, model: str) -> None:
+    store.add(columns(), [scored(model)])
+    store.add(columns("other"), [scored(model, "other", seed=1)])
+    store.add(columns(), [scored("second", seed=2)])
+    assert store.names() == ["other", "val"]
+    assert set(store.pairs()) == {("val", model), ("val", "second"), ("other", model)}
+    assert same(store.scored("val", model), scored(model))
+    assert same(store.scored("other", model), scored(model, "other", seed=1))
+    data = store.data("val")
+    assert (data.keys, data.label_N.tolist(), data.facts) == (["a", "b", "ü"], [2, 0, 1], columns().facts)
+
+
+def test_plain_h5py_reads_it(store: PredictionFile) -> None:
+    store.add(columns(), [scored("m")])
+    with h5py.File(store.path) as file:
+        assert file["data/val/key"][2].decode() == "ü"
+        assert file["scores/val/m/all/classes"].shape == (3, 5)
+        assert json.loads(file["scores/val/m"].attrs["facts"])["top1"] == 0.5
+
+
+def test_a_pair_is_replaced(store: PredictionFile) -> None:
+    store.add(columns(), [scored("m"), scored("n")])
+    store.add(columns(), [scored("m", seed=9)])
+    assert same(store.scored("val", "m"), scored("m", seed=9))
+    assert same(store.scored("val", "n"), scored("n"))
+
+
+def test_other_samples_under_the_same_name_drop_what_was_known_of_the_first(store: PredictionFile) -> None:
+    store.add(columns(), [scored("m"), scored("n")])
+    store.add_quality("val", {"psnr": np.ones(3)}, {"of": 1})
+    store.add(columns(data_fingerprint="2"), [scored("m", seed=9)])
+    assert set(store.pairs()) == {("val", "m")}
+    assert store.quality("val") == {}
+
+
+def test_quality_comes_back(store: PredictionFile) -> None:
+    store.add_quality("val", {"psnr": np.array([1.5, 2.5])}, {"of": "x"})
+    assert store.quality("val")["psnr"].tolist() == [1.5, 2.5]
+    assert store.quality_facts("val") == {"of": "x"}
+    assert store.quality_facts("other") == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"no HDF5 at all", None])
+def test_damaged_and_foreign_files_are_refused(store: PredictionFile, content: bytes | None) -> None:
+    if content is None:
+        with h5py.File(store.path, "w") as file:
+            file["x"] = 1
+    else:
+        store.path.write_bytes(content)
+    before = store.path.read_bytes()
+    for use in (store.pairs, lambda: store.add(columns(), [scored("m")])):
+        with pytest.raises(UserError, match=r"predictions\.h5"):
+            use()
+    assert store.path.read_bytes() == before
+
+
+def test_a_newer_file_is_refused(store: PredictionFile) -> None:
+    store.add(columns(), [scored("m")])
+    with h5py.File(store.path, "r+") as file:
+        file.attrs["version"] = 99
+    with pytest.raises(UserError, match="newer advbn-gen"):
+        store.pairs()
+
+
+def test_a_full_disk_leaves_the_old_file(disk: Path) -> None:
+    store = PredictionFile(disk / "predictions.h5")
+    store.add(columns(), [scored("m")])
+    resize(disk, 40)
+    with pytest.raises(OSError, match="No space left"):
+        store.add_quality("val", {"noise": np.random.default_rng(0).random(20_000)}, {})
+    assert same(store.scored("val", "m"), scored("m"))
+    assert [path.name for path in disk.iterdir()] == ["predictions.h5"]

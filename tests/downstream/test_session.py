@@ -1,0 +1,116 @@
+"""A scoring folder goes on from what it has, and never mixes things up."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from basics.errors import UserError
+from downstream import session
+from downstream.scoring import predict as predict_really
+from downstream.session import ScoreRequest, named_models, score
+from downstream.testset import open_test_set
+from tests.support import tiny_classifier
+from tests.trio import Trio
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
+    """Which data set was gone through for which models."""
+    made: list[tuple[str, list[str]]] = []
+    real = predict_really
+
+    def predict(models: Any, data: Any, *more: Any) -> Any:
+        made.append((data.name, [facts["model"] for facts, _ in models]))
+        return real(models, data, *more)
+
+    monkeypatch.setattr(session, "predict", predict)
+    return made
+
+
+def run(trio: Trio, out: Path, *, limit: int | None = None, **changed: Any) -> list[dict[str, Any]]:
+    sets = [
+        open_test_set("advbn", str(trio.advbn), limit=limit),
+        open_test_set("reconstructed", str(trio.reconstructed), limit=limit),
+    ]
+    values: dict[str, Any] = {"models": {"a": str(trio.attacked)}, "data": sets, "out": out, "device": "cpu", **changed}
+    return score(ScoreRequest(**values))
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+def test_only_what_is_missing_is_scored(trio: Trio, tmp_path: Path, passes: list[Any]) -> None:
+    first = run(trio, tmp_path)
+    assert passes == [("advbn", ["a"]), ("reconstructed", ["a"])]
+    again = run(trio, tmp_path)
+    assert (again, len(passes)) == (first, 2)
+    both = run(trio, tmp_path, models={"a": str(trio.attacked), "b": str(trio.unseen)})
+    assert passes[2:] == [("advbn", ["b"]), ("reconstructed", ["b"])]
+    assert [(row["data"], row["model"]) for row in both] == [
+        ("advbn", "a"), ("advbn", "b"), ("reconstructed", "a"), ("reconstructed", "b"),
+    ]  # fmt: skip
+    assert {(row["data"], row["model"]) for row in lines(tmp_path)} == {(row["data"], row["model"]) for row in both}
+    run(trio, tmp_path, again=True)
+    assert passes[4:] == [("advbn", ["a"]), ("reconstructed", ["a"])]
+    assert len(lines(tmp_path)) == 4
+
+
+def test_lines_say_what_programs_need(trio: Trio, tmp_path: Path) -> None:
+    run(trio, tmp_path)
+    for line in lines(tmp_path):
+        assert line.keys() >= {
+            "model", "data", "n", "top1", "top5", "weights_sha256", "data_fingerprint", "transform", "software",
+        }  # fmt: skip
+        assert line["n"] == 48
+        assert 0 <= line["top1"] <= line["top5"] <= 1
+
+
+def test_a_lost_results_file_is_written_again(trio: Trio, tmp_path: Path, passes: list[Any]) -> None:
+    run(trio, tmp_path)
+    whole = (tmp_path / "results.jsonl").read_bytes()
+    (tmp_path / "results.jsonl").unlink()
+    run(trio, tmp_path)
+    assert (tmp_path / "results.jsonl").read_bytes() == whole
+    assert len(passes) == 2
+
+
+def test_other_weights_under_the_same_name_are_refused(trio: Trio, tmp_path: Path) -> None:
+    run(trio, tmp_path)
+    before = (tmp_path / "results.jsonl").read_bytes()
+    other: dict[str, Any] = {"models": {"a": str(tiny_classifier(tmp_path / "other.safetensors", 1000, seed=8))}}
+    with pytest.raises(UserError, match=r"another a on advbn \(.*weights_sha256.*--again"):
+        run(trio, tmp_path, **other)
+    assert (tmp_path / "results.jsonl").read_bytes() == before
+    run(trio, tmp_path, again=True, **other)
+    assert (tmp_path / "results.jsonl").read_bytes() != before
+
+
+def test_another_data_set_under_the_same_name_is_refused(trio: Trio, tmp_path: Path) -> None:
+    run(trio, tmp_path)
+    with pytest.raises(UserError, match=r"another data set called advbn|another a on advbn"):
+        run(trio, tmp_path, limit=10)
+    with pytest.raises(UserError, match="another data set called advbn"):
+        run(trio, tmp_path, limit=10, models={"b": str(trio.unseen)})
+    run(trio, tmp_path, limit=10, again=True)
+    assert {line["n"] for line in lines(tmp_path)} == {10}
+
+
+def test_names_must_differ(trio: Trio, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Two models are called resnet50"):
+        named_models(["resnet50", "resnet50"])
+    with pytest.raises(UserError, match="No model was given"):
+        named_models([])
+    twice = [open_test_set("x", str(trio.advbn))] * 2
+    with pytest.raises(UserError, match="Two data sets are called x"):
+        run(trio, tmp_path, data=twice)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_before_everything_fits(trio: Trio, tmp_path: Path) -> None:
+    small = tiny_classifier(tmp_path / "small.safetensors", 12)
+    with pytest.raises(UserError, match="12 outputs"):
+        run(trio, tmp_path / "out", models={"a": str(trio.attacked), "b": str(small)})
+    assert not (tmp_path / "out").exists()

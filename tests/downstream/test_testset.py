@@ -1,0 +1,93 @@
+"""What may be scored on, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from basics.errors import UserError
+from downstream.testset import open_test_set
+from tests.pipeline.world import tar_of
+from tests.support import image_folder
+from tests.trio import Trio
+
+
+def test_keys_are_the_same_for_an_original_and_its_versions(trio: Trio) -> None:
+    original, made = open_test_set("o", str(trio.world.source)), open_test_set("a", str(trio.advbn))
+    assert list(original.keys[:48]) == list(made.keys)
+    assert original.labels[:48] == made.labels
+    assert (len(original.records), len(made.records)) == (51, 48)
+    assert made.manifest is not None
+    assert original.manifest is None
+
+
+def test_shards_by_pattern(trio: Trio) -> None:
+    pattern = trio.advbn / "imagenet-advbn-vgg-val-{000000..000011}.tar"
+    found = open_test_set("a", str(pattern))
+    assert (len(found.records), found.folder) == (48, trio.advbn)
+
+
+def test_a_limit_takes_the_first(trio: Trio) -> None:
+    found = open_test_set("a", str(trio.advbn), limit=10)
+    assert list(found.keys) == list(open_test_set("a", str(trio.advbn)).keys[:10])
+    with pytest.raises(UserError, match="--limit is 0"):
+        open_test_set("a", str(trio.advbn), limit=0)
+
+
+def test_another_order_of_the_same_samples(trio: Trio) -> None:
+    found = open_test_set("a", str(trio.advbn))
+    wanted = [found.keys[7], found.keys[3]]
+    turned = found.in_order(wanted)
+    assert [record.name.split("/")[1] for record in turned.records] == [f"{key}.png" for key in wanted]
+    with pytest.raises(KeyError):
+        found.in_order(["stranger"])
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a=b"])
+def test_names_that_tables_cannot_have(trio: Trio, name: str) -> None:
+    with pytest.raises(UserError, match="give a name of letters"):
+        open_test_set(name, str(trio.advbn))
+
+
+@pytest.fixture
+def copied(trio: Trio, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trio.advbn, tmp_path / "copied"))
+
+
+def test_a_flipped_byte_is_found(copied: Path) -> None:
+    tar = tar_of(copied, 3)
+    content = bytearray(tar.read_bytes())
+    content[len(content) // 2] ^= 1
+    tar.write_bytes(content)
+    with pytest.raises(UserError, match=r"is damaged \(.*000003\.tar: the checksum .* verify --repair"):
+        open_test_set("a", str(copied))
+
+
+def test_a_missing_shard_is_found(copied: Path) -> None:
+    tar_of(copied, 3).unlink()
+    with pytest.raises(UserError, match=r"000003\.tar: the shard is missing"):
+        open_test_set("a", str(copied))
+
+
+def test_a_part_of_the_shards_is_a_mismatch_of_counts(trio: Trio) -> None:
+    with pytest.raises(UserError, match="holds 24 samples, but its manifest says 48"):
+        open_test_set("a", str(trio.advbn / "imagenet-advbn-vgg-val-{000000..000005}.tar"))
+
+
+def test_an_unfinished_data_set_is_refused(copied: Path) -> None:
+    (copied / "manifest.json").write_text(
+        json.dumps(json.loads((copied / "manifest.json").read_text()) | {"complete": False})
+    )
+    with pytest.raises(UserError, match="is not finished"):
+        open_test_set("a", str(copied))
+
+
+def test_other_sources_have_no_manifest_to_ask(trio: Trio) -> None:
+    with pytest.raises(ValueError, match="no data set of this program"):
+        _ = open_test_set("o", str(trio.world.source)).made
+
+
+def test_an_exported_folder_is_scored_like_any(tmp_path: Path) -> None:
+    found = open_test_set("o", str(image_folder(tmp_path / "x")))
+    assert found.fingerprint == found.source.digest()

@@ -1,0 +1,114 @@
+"""Models by their SPEC."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torchvision.models import resnet18
+
+from basics.errors import UserError
+from networks.classifiers import PUBLISHED_VIEW
+from networks.specs import label_of_spec, load_model
+from sources.decode import View
+from tests.support import close, seeded, tiny_classifier
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_checkpoint_in_any_wrapping(tmp_path: Path, image: torch.Tensor, wrapped: bool) -> None:
+    with seeded(0):
+        theirs = resnet18(num_classes=7).eval()
+    state = theirs.state_dict()
+    if wrapped:
+        torch.save({"state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "x")
+    else:
+        save_file(state, tmp_path / "x")
+    found = load_model(f"resnet18={tmp_path / 'x'}")
+    assert (found.name, found.classes, found.weights, found.view) == ("resnet18", 7, "x", PUBLISHED_VIEW)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        assert close(found.module(image), theirs((image - mean[:, None, None]) / std[:, None, None]))
+
+
+def test_a_checkpoint_that_does_not_fit_lists_what(tmp_path: Path) -> None:
+    state = resnet18(num_classes=7).state_dict()
+    state["stranger"] = state.pop("layer1.0.conv1.weight")
+    torch.save(state, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"missing: layer1\.0\.conv1\.weight; unknown: stranger"):
+        load_model(f"resnet18={tmp_path / 'x.pth'}")
+
+
+def test_a_run_folder_and_its_file(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    path = tiny_classifier(tmp_path / "run/classifier.safetensors", 5, "resnet34")
+    for spec in (tmp_path / "run", path):
+        found = load_model(str(spec))
+        assert (found.name, found.classes, found.width) == ("resnet34", 5, 1 / 16)
+
+
+def test_a_timm_model_from_a_seed_has_timms_data_config() -> None:
+    found = load_model("timm:vit_tiny_patch16_224=seed:3")
+    again = load_model("timm:vit_tiny_patch16_224=seed:3")
+    assert found.checksum == again.checksum
+    assert load_model("timm:vit_tiny_patch16_224=seed:4").checksum != found.checksum
+    assert found.view == View(crop=224, resize=248, interpolation="bicubic")  # 224 / 0.9
+    grey = torch.full((1, 3, 1, 1), 0.5)
+    # This one is trained with mean and standard deviation 0.5.
+    assert float(found.module[0](grey).abs().max()) < 1e-6  # type: ignore[index]
+
+
+def test_a_timm_checkpoint_with_other_classes(tmp_path: Path, image: torch.Tensor) -> None:
+    with seeded(0):
+        theirs = timm.create_model("resnet10t", num_classes=6).eval()
+    torch.save(theirs.state_dict(), tmp_path / "x.pth")
+    found = load_model(f"timm:resnet10t={tmp_path / 'x.pth'}")
+    assert found.classes == 6
+    with torch.no_grad():
+        assert close(found.module[1](image), theirs(image))  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("resnet19", "no classifier 'resnet19'"),
+        ("resnet18=", "names no weights"),
+        ("resnet18=absent.pth", "no weights file absent.pth"),
+        ("resnet18=seed:x", "seed:N"),
+        ("timm:resnet1000", "no timm model 'resnet1000'"),
+        ("timm:resnet10t=absent.pth", "no weights file absent.pth"),
+        ("some/where", "no file or folder some/where"),
+    ],
+)
+def test_what_is_not_there_is_refused(spec: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        load_model(spec)
+
+
+def test_a_folder_without_a_classifier_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no classifier\.safetensors"):
+        load_model(str(tmp_path))
+
+
+def test_pretrained_weights_without_network_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to host\nand much more")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
+    with pytest.raises(UserError, match=r"cannot be had \(no route to host\); give a file, timm:resnet10t=FILE"):
+        load_model("timm:resnet10t")
+
+
+def test_names_in_tables(tmp_path: Path) -> None:
+    path = tiny_classifier(tmp_path / "c.safetensors", 5)
+    assert label_of_spec("resnet50") == "resnet50"
+    assert label_of_spec("timm:convnext_tiny") == "timm:convnext_tiny"
+    assert label_of_spec("resnet50=/a/b/mine.pth") == "resnet50=mine.pth"
+    assert label_of_spec("resnet50=seed:1") == "resnet50=seed:1"
+    assert label_of_spec(str(tmp_path)) == tmp_path.name
+    assert label_of_spec(str(path)) == "c"
