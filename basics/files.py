@@ -1,5 +1,6 @@
 """Files that are whole or absent, and their checksums."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,6 +13,8 @@ from typing import Any
 from basics.errors import UserError
 
 TEMPORARY_SUFFIX = ".tmp"
+SEAL = "sha256_of_the_rest"
+"""Field of a sealed JSON file: the checksum over all others."""
 
 
 @contextmanager
@@ -69,10 +72,56 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
+def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` as `write_json` does, with a checksum over them that betrays any later change."""
+    write_json(path, {**values, SEAL: digest_json(values)})
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or not as it was written.
+    """
+    return unsealed(json.loads(path.read_text()))
+
+
+def unsealed(values: Any) -> dict[str, Any]:
+    """Return the content of a sealed JSON value.
+
+    Raises:
+        ValueError: it is not as it was written.
+    """
+    content = {name: value for name, value in values.items() if name != SEAL} if isinstance(values, dict) else {}
+    if not content or values.get(SEAL) != digest_json(content):
+        raise ValueError("its content does not match its checksum")
+    return content
+
+
 def digest_file(path: Path, algorithm: str = "sha256") -> str:
     """Return the checksum (hex) of a file, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for one run; the kernel lets go of it however that run ends.
+
+    Raises:
+        UserError: another run holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"Another run is writing to {folder}; wait for it, or give another --out.") from error
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def require_apart(source: str | None, folder: Path) -> None:

@@ -29,7 +29,9 @@ def verify(folder: Path, mend: bool, as_json: bool, source: str | None, **moved_
     from pipeline.verify import repair
     from pipeline.verify import verify as find_problems
 
-    addresses = {"source": absolute_address(source)} | {name: absolute(path) for name, path in moved_files.items()}
+    addresses = {"source": absolute_address(source or None)} | {
+        name: absolute(path) for name, path in moved_files.items()
+    }
     moved = {name: address for name, address in addresses.items() if address is not None}
     if moved and not mend:
         raise UserError(f"--{next(iter(moved)).replace('_', '-')} is for mending; give --repair as well.")

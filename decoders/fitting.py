@@ -1,6 +1,5 @@
 """From what a user asks for to a trained decoder: images, weights, defaults."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import require_apart
 from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder
-from decoders.training import PICTURE_FOLDER, train_decoder
+from decoders.training import train_decoder
 from encoders import EncoderKind, encoder_kind
 from networks.checkpoints import StateDict, read_weights
 from networks.classifiers import PUBLISHED, SEED_PREFIX, published_network, seed_of
@@ -20,7 +19,6 @@ from sources.base import ImageRecord, Source
 from sources.opening import open_source
 from training.config import TrainingConfig
 from training.data import TrainingImages, mixed_seed
-from training.folder import forget_run, is_first_process
 
 PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
 """Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
@@ -71,16 +69,15 @@ def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> 
         require_apart(source if isinstance(source, str) else None, request.out)
     images, held_out = _images(request, config)
     module, form = _fresh_autoencoder(kind, request, config.seed)
-    if overwrite and is_first_process(config.devices):
-        forget_run(request.out)
-        shutil.rmtree(request.out / PICTURE_FOLDER, ignore_errors=True)
     facts = {
         "source": images.source.address,
         "records_sha256": images.source.digest(),
         "encoder_weights": request.encoder_weights,
         "held_out": len(held_out),
     }
-    path = train_decoder(module, form, images, held_out=held_out, config=config, out=request.out, facts=facts)
+    path = train_decoder(
+        module, form, images, held_out=held_out, config=config, out=request.out, facts=facts, overwrite=overwrite
+    )
     return path, load_autoencoder(path).facts
 
 

@@ -57,9 +57,9 @@ class DecoderTask:
         self.weight = TOTAL_VARIATION_WEIGHT * devices
 
     @property
-    def result(self) -> Path:
-        """The autoencoder's file."""
-        return self.out / AUTOENCODER_FILE
+    def leaves(self) -> tuple[Path, Path]:
+        """The autoencoder's file, and the folder of pictures."""
+        return self.out / AUTOENCODER_FILE, self.out / PICTURE_FOLDER
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
         """Adam over the decoder's weights."""
@@ -77,7 +77,7 @@ class DecoderTask:
         measured = self._validate(compute)
         self._picture(epoch, compute)
         facts = {**self.facts, "epochs_done": epoch, **measured}
-        save_autoencoder(self.result, self.module, self.form, facts)
+        save_autoencoder(self.leaves[0], self.module, self.form, facts)
         return measured
 
     @torch.no_grad()
@@ -96,7 +96,7 @@ class DecoderTask:
         chosen = torch.linspace(0, len(self.held_out) - 1, _PICTURE_IMAGES).long().tolist()
         original = self._originals(sorted(set(chosen)), compute)
         rows = torch.cat((original, self.module(original).clamp(0, 1)))
-        path = self.out / PICTURE_FOLDER / f"epoch-{epoch:04d}.png"
+        path = self.leaves[1] / f"epoch-{epoch:04d}.png"
         path.parent.mkdir(exist_ok=True)
         with atomic_path(path) as temporary:
             save_image(make_grid(rows, nrow=len(original)), temporary, format="png")
@@ -115,6 +115,7 @@ def train_decoder(  # noqa: PLR0913 (what, on what, tried on what, how, where to
     config: TrainingConfig,
     out: Path,
     facts: Mapping[str, Any],
+    overwrite: bool = False,
 ) -> Path:
     """Train the decoder of an autoencoder into the folder `out`; return the autoencoder's file.
 
@@ -129,6 +130,7 @@ def train_decoder(  # noqa: PLR0913 (what, on what, tried on what, how, where to
         config: length, speed, randomness.
         out: run folder.
         facts: what else the file should tell (source, weights).
+        overwrite: start anew, without what an earlier run left in the folder.
 
     Raises:
         UserError: `out` holds another run or cannot be written.
@@ -143,5 +145,5 @@ def train_decoder(  # noqa: PLR0913 (what, on what, tried on what, how, where to
         **facts,
     }
     task = DecoderTask(module, form, held_out, out, {"training": asdict(config), **told}, devices=config.devices)
-    train(task, images, config, out, told)
-    return task.result
+    train(task, images, config, out, told, overwrite=overwrite)
+    return task.leaves[0]

@@ -84,9 +84,9 @@ class ClassifierTask:
         self.module: nn.Module = _Trained(self.network, side)
 
     @property
-    def result(self) -> Path:
+    def leaves(self) -> tuple[Path]:
         """The weights file."""
-        return self.out / CLASSIFIER_FILE
+        return (self.out / CLASSIFIER_FILE,)
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
         """AdamW."""
@@ -110,7 +110,7 @@ class ClassifierTask:
         )
         top1 = right / len(self.held_out)
         save_classifier(
-            self.result,
+            self.leaves[0],
             self.name,
             self.network,
             self.classes,
@@ -153,4 +153,4 @@ def fit_classifier(  # noqa: PLR0913 (what, how wide, on what, tried on what, ho
     )
     settings = {"network": name, "width": width, "side": asdict(side) if side else None, "options": dict(options)}
     train(task, images, config, out, settings)
-    return task.result
+    return task.leaves[0]

@@ -1,8 +1,6 @@
 """Whose an output folder is: nothing of a user's is ever taken for ours, and two runs never write to one folder."""
 
-import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +8,10 @@ from pathlib import Path
 
 from basics.differences import differences
 from basics.errors import UserError
-from basics.files import TEMPORARY_SUFFIX, require_apart, require_writable_folder
+from basics.files import TEMPORARY_SUFFIX, locked, require_apart, require_writable_folder
 from pipeline.job import Job, Product
 from pipeline.layout import CARD, LEDGER, LOG, MANIFEST, STATS, TIMM_INFO, WIDS_INDEX, ShardStats, read_stats
-from pipeline.manifest import Manifest, read_manifest, write_manifest
+from pipeline.manifest import Manifest, Recorded, read_manifest, write_manifest
 
 _MARK = re.compile(rf"\d{{6}}\.(json|h5)({re.escape(TEMPORARY_SUFFIX)})?")
 _AROUND = (LEDGER, TIMM_INFO, WIDS_INDEX, CARD, MANIFEST)
@@ -68,24 +66,16 @@ def _manifest(folder: Path) -> Manifest | None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a data-set folder for one run; the kernel lets go of it however that run ends.
+def held(folder: Path) -> Iterator[None]:
+    """Hold a data-set folder for one run.
 
     Raises:
         UserError: another run holds it, or it cannot be written.
     """
     require_writable_folder(folder)
     (folder / STATS).mkdir(exist_ok=True)
-    handle = os.open(folder / STATS, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(f"Another run is writing to {folder}; wait for it, or give another --out.") from error
-    try:
+    with locked(folder):
         yield
-    finally:
-        os.close(handle)
 
 
 def claim(job: Job, product: Product, *, overwrite: bool) -> None:
@@ -100,7 +90,7 @@ def claim(job: Job, product: Product, *, overwrite: bool) -> None:
     for around in _AROUND:
         (folder / (around + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
     if overwrite or manifest is None:
-        write_manifest(job, product, (), "", {})
+        write_manifest(job, product, (), "", Recorded())
 
 
 def _remove(folder: Path, name: str) -> None:
@@ -113,10 +103,13 @@ def _remove(folder: Path, name: str) -> None:
         (folder / around).unlink(missing_ok=True)
 
 
-def recorded_checksums(folder: Path) -> dict[int, str]:
-    """Return the SHA-256 of every shard that this run ever finished here, also of those that are lost now."""
+def recorded(folder: Path) -> Recorded:
+    """Return what a folder's manifest remembers of earlier calls; nothing if it is damaged."""
     manifest = _manifest(folder)
-    return manifest.recorded if manifest else {}
+    if manifest is None:
+        return Recorded()
+    addresses = {name: manifest.values[name] for name in ("config", "source")}
+    return Recorded(checksums=manifest.recorded, addresses=addresses)
 
 
 def all_stats(job: Job, product: Product) -> list[ShardStats]:

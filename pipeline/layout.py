@@ -1,10 +1,9 @@
 """What lies where in a data-set folder, and when a shard counts as done."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from basics.files import digest_file, write_json
+from basics.files import digest_file, read_sealed, write_sealed
 
 MANIFEST = "manifest.json"
 LEDGER = "perturbations.h5"
@@ -56,13 +55,13 @@ class ShardStats:
 
     def write(self, folder: Path) -> None:
         """Write the mark."""
-        write_json(stats_path(folder, self.shard), asdict(self))
+        write_sealed(stats_path(folder, self.shard), asdict(self))
 
 
 def read_stats(folder: Path, shard: int) -> ShardStats | None:
     """Return the mark of a shard, or None if there is no readable one."""
     try:
-        return ShardStats(**json.loads(stats_path(folder, shard).read_text()))
+        return ShardStats(**read_sealed(stats_path(folder, shard)))
     except (OSError, ValueError, TypeError):
         return None
 

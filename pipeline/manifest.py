@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from basics.errors import UserError
-from basics.files import digest_file, write_json, write_text
+from basics.files import digest_file, unsealed, write_json, write_sealed, write_text
 from pipeline.config import GenerationConfig
 from pipeline.job import FORMAT_VERSION, Job, Product
 from pipeline.layout import CARD, MANIFEST, TIMM_INFO, WIDS_INDEX, ShardStats
@@ -84,6 +84,16 @@ class Manifest:
         return self.values["name"], self.values["perturbed"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What earlier calls of a run left in its manifest."""
+
+    checksums: Mapping[int, str] = field(default_factory=dict)
+    """SHA-256 of every shard that was ever finished, also of those that are lost now."""
+    addresses: Mapping[str, Any] = field(default_factory=dict)
+    """Manifest entries that say where source and weights were: `config` and `source`."""
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a data-set folder.
 
@@ -99,13 +109,16 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"The manifest {path} cannot be read ({error}); run the command that made it again.") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"The file {path} is not a manifest of this program.")
-    if values["format_version"] > FORMAT_VERSION:
+    if values.get("format_version", 0) > FORMAT_VERSION:
         raise UserError(f"The data set {folder} was written by a newer advbn-gen; update this one.")
-    return Manifest(values)
+    try:
+        return Manifest(unsealed(values))
+    except ValueError as error:
+        raise UserError(f"The manifest {path} is damaged ({error}); run the command that made it again.") from error
 
 
 def write_manifest(
-    job: Job, product: Product, stats: Sequence[ShardStats], ledger_sha256: str, recorded: Mapping[int, str]
+    job: Job, product: Product, stats: Sequence[ShardStats], ledger_sha256: str, recorded: Recorded
 ) -> None:
     """Write `manifest.json`: complete if every shard is in `stats`; the files for readers must then be there.
 
@@ -114,9 +127,10 @@ def write_manifest(
         product: the data set.
         stats: its finished shards.
         ledger_sha256: checksum of the whole ledger, empty if there is none yet.
-        recorded: SHA-256 by shard of all that was ever finished; what is lost now must come back the same.
+        recorded: what was there before: shards that are lost now must come back the same, and addresses that are given
+            stand for the job's own.
     """
-    lost = {str(shard): sha for shard, sha in recorded.items() if shard not in {mark.shard for mark in stats}}
+    lost = {str(shard): sha for shard, sha in recorded.checksums.items() if shard not in {mark.shard for mark in stats}}
     classes, whole = job.source.classes, len(stats) == job.plan.shards
     values = {
         "format": FORMAT,
@@ -138,8 +152,9 @@ def write_manifest(
         "ledger_sha256": ledger_sha256,
         "files": {name: digest_file(product.folder / name) for name in READER_FILES if whole},
         "top1": accuracies(stats),
+        **recorded.addresses,
     }
-    write_json(product.folder / MANIFEST, values)
+    write_sealed(product.folder / MANIFEST, values)
 
 
 def accuracies(stats: Sequence[ShardStats]) -> dict[str, float]:

@@ -2,22 +2,22 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from basics.errors import WorkError
 from basics.files import digest_file
 from basics.progress import Advance, counted, progress
-from pipeline.claim import all_stats, check_outputs, claim, locked, recorded_checksums
+from pipeline.claim import all_stats, check_outputs, claim, held, recorded
 from pipeline.distribute import run_here, run_on_workers
 from pipeline.generate import ShardResult
 from pipeline.job import Job, Product
 from pipeline.layout import LEDGER, LOG, is_done, ledger_part_path, stats_path
 from pipeline.ledger import join_columns, read_ledger, write_ledger
-from pipeline.manifest import accuracies, write_manifest, write_reader_files
+from pipeline.manifest import Recorded, accuracies, write_manifest, write_reader_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +42,14 @@ class RunReport:
         return {**vars(self), "folders": {name: str(folder) for name, folder in self.folders.items()}}
 
 
-def run(job: Job, *, overwrite: bool = False, scheduler: str | None = None) -> RunReport:
+def run(job: Job, *, overwrite: bool = False, scheduler: str | None = None, remake: Collection[int] = ()) -> RunReport:
     """Make every shard that is not there yet, then the files around them.
+
+    Args:
+        job: the run.
+        overwrite: remove what an earlier run left in the folders.
+        scheduler: address of a running Dask scheduler to work on.
+        remake: shards to make again although they are marked as finished.
 
     Raises:
         UserError: an output folder holds something else, or cannot be written.
@@ -51,24 +57,30 @@ def run(job: Job, *, overwrite: bool = False, scheduler: str | None = None) -> R
     """
     check_outputs(job, overwrite=overwrite)
     try:
-        return _run(job, overwrite=overwrite, scheduler=scheduler)
+        return _run(job, overwrite=overwrite, scheduler=scheduler, remake=remake)
     except OSError as error:
         raise WorkError(f"{error}. What was finished is kept; the same command goes on from there.") from error
 
 
-def _run(job: Job, *, overwrite: bool, scheduler: str | None) -> RunReport:
+def _run(job: Job, *, overwrite: bool, scheduler: str | None, remake: Collection[int]) -> RunReport:
     with ExitStack() as stack:
         for product in job.products:
-            stack.enter_context(locked(product.folder))
+            stack.enter_context(held(product.folder))
             claim(job, product, overwrite=overwrite)
+            for shard in remake:
+                stats_path(product.folder, shard).unlink(missing_ok=True)
         missing = missing_shards(job)
-        recorded = {product.name: recorded_checksums(product.folder) for product in job.products}
+        before = {product.name: recorded(product.folder) for product in job.products}
         start = time.monotonic()
         failures = _make(job, missing, scheduler)
         seconds = time.monotonic() - start
         for product in job.products:
-            failures += _refuse_other_bytes(job, product, recorded[product.name])
-            _finish(job, product, recorded[product.name])
+            wrong = _refuse_other_bytes(job, product, before[product.name].checksums)
+            # Addresses that made no shard, or none of the right bytes, are not the data set's.
+            proved = missing and not wrong
+            _finish(job, product, replace(before[product.name], addresses={}) if proved else before[product.name])
+            failures += wrong
+        failures += _vanished(job, failures)
     if failures:
         listed = "\n  ".join(failures)
         raise WorkError(
@@ -96,6 +108,19 @@ def _refuse_other_bytes(job: Job, product: Product, recorded: Mapping[int, str])
                 "original or the machine has changed; with --overwrite all shards are made anew"
             )
     return wrong
+
+
+def _vanished(job: Job, failures: Sequence[str]) -> list[str]:
+    """Return the shards that are not there in the end although nothing failed."""
+    if failures:
+        return []
+    lost = set(range(job.plan.shards)) - _in_all(job)
+    return [f"shard {shard}: it was removed while the run went on" for shard in sorted(lost)]
+
+
+def _in_all(job: Job) -> set[int]:
+    marked = [{stats.shard for stats in all_stats(job, product)} for product in job.products]
+    return set.intersection(*marked)
 
 
 def missing_shards(job: Job) -> list[int]:
@@ -139,13 +164,13 @@ def _log(job: Job, result: ShardResult) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def _finish(job: Job, product: Product, recorded: Mapping[int, str]) -> None:
+def _finish(job: Job, product: Product, before: Recorded) -> None:
     stats = all_stats(job, product)
     whole = len(stats) == job.plan.shards
     ledger = write_whole_ledger(job, product) if whole and product.perturbed else ""
     if whole:
         write_reader_files(job, product, stats)
-    write_manifest(job, product, stats, ledger, recorded)
+    write_manifest(job, product, stats, ledger, before)
 
 
 def write_whole_ledger(job: Job, product: Product) -> str:

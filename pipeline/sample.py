@@ -92,13 +92,9 @@ def cache_folder() -> Path:
 
     The folder's name follows from everything that this program decides about them. Not from torch's version: networks
     that are there already go on being used after an update of it.
-
-    Raises:
-        UserError: nothing can be written there.
     """
     root = os.environ.get(CACHE_VARIABLE)
     base = Path(root) if root else user_cache_path("advbn-gen")
-    require_writable_folder(base, f"set {CACHE_VARIABLE} to another")
     made_from = {
         "recipes": {name: asdict(recipe) for name, recipe in RECIPES.items()},
         "width": WIDTH,
@@ -115,7 +111,7 @@ def sample_networks(encoder: str) -> SampleNetworks:
     out = cache_folder() / f"autoencoder-{encoder}"
     classifier = sample_classifier(encoder)
     if not _finished(out, AUTOENCODER_FILE):
-        say(f"Training the drawn world's {encoder} autoencoder (once; kept in {out}).")
+        _announce(f"{encoder} autoencoder", out)
         fit_autoencoder(sample_request(encoder, out, {}))
         _finish(out)
     return SampleNetworks(autoencoder=out / AUTOENCODER_FILE, classifier=classifier)
@@ -126,7 +122,7 @@ def sample_classifier(encoder: str) -> Path:
     recipe = _recipe(encoder)
     out = cache_folder() / f"classifier-{recipe.network}"
     if not _finished(out, CLASSIFIER_FILE):
-        say(f"Training the drawn world's classifier {recipe.network} (once; kept in {out}).")
+        _announce(f"classifier {recipe.network}", out)
         images, held_out = _drawn_images()
         config = TrainingConfig(image_size=SAMPLE_IMAGE_SIZE, device="cpu", **recipe.classifier)
         fit_classifier(
@@ -169,6 +165,16 @@ def _recipe(encoder: str) -> Recipe:
 def _drawn_images() -> tuple[TrainingImages, TrainingImages]:
     images = TrainingImages(DrawnSource("train", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE, augment=True)
     return images, TrainingImages(DrawnSource("val", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE, augment=False)
+
+
+def _announce(what: str, out: Path) -> None:
+    """Say what is trained now.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    require_writable_folder(out, f"set {CACHE_VARIABLE} to another folder")
+    say(f"Training the drawn world's {what} (once; kept in {out}).")
 
 
 def _finished(out: Path, name: str) -> bool:

@@ -12,7 +12,6 @@ from PIL import Image
 from basics.errors import UserError
 from basics.files import digest_file
 from basics.progress import progress
-from pipeline.claim import check_outputs
 from pipeline.job import Job, Product, prepare
 from pipeline.layout import LEDGER, ledger_part_path, read_stats, shard_name, stats_path
 from pipeline.ledger import Columns, read_ledger
@@ -174,10 +173,7 @@ def repair(folder: Path, problems: list[Problem], moved: Mapping[str, Any] | Non
         WorkError: the run failed, or software or hardware of today give other bytes.
     """
     job = job_of(folder, read_manifest(folder), moved or {})
-    check_outputs(job, overwrite=False)
-    for shard in {problem.shard for problem in problems if problem.shard is not None}:
-        stats_path(folder, shard).unlink(missing_ok=True)
-    return run(job)
+    return run(job, remake={problem.shard for problem in problems if problem.shard is not None})
 
 
 def job_of(folder: Path, manifest: Manifest, moved: Mapping[str, Any]) -> Job:

@@ -10,10 +10,22 @@ import pytest
 import cli
 from basics.errors import UserError, WorkError
 from cli import COMMANDS
+from cli import advbn_gen as advbn_gen_group
 from tests.processes import environment
 from tests.support import Outcome, advbn_gen, refused
 
-HEAVY = {"torch", "torchvision", "numpy", "h5py", "distributed", "dask", "webdataset", "lightning_fabric", "PIL"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "numpy",
+    "h5py",
+    "distributed",
+    "dask",
+    "webdataset",
+    "lightning_fabric",
+    "PIL",
+    "matplotlib",
+}
 
 
 def imported_by(*words: str) -> set[str]:
@@ -52,8 +64,12 @@ def test_every_command_has_help_with_an_example(command: str) -> None:
 
 
 def test_every_long_command_prints_json_on_request() -> None:
-    for command in COMMANDS:
-        assert "--json" in advbn_gen(command, "--help").out, command
+    for name in COMMANDS:
+        command = advbn_gen_group.get_command(click.Context(advbn_gen_group), name)
+        inner = list(command.commands) if isinstance(command, click.Group) else [None]
+        for word in inner:
+            words = [name] if word is None else [name, word]
+            assert "--json" in advbn_gen(*words, "--help").out, words
 
 
 def test_the_version_is_the_packages() -> None:

@@ -3,13 +3,15 @@
 import json
 import math
 import os
-from collections.abc import Collection, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from basics.differences import differences
 from basics.errors import UserError
-from basics.files import write_json, write_text
+from basics.files import locked, require_writable_folder, write_json, write_text
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -20,6 +22,35 @@ ADDRESSES = ("source", "encoder_weights")
 _CHANGE_NO_WEIGHT = ("loaders", "checkpoint_every")
 
 
+@contextmanager
+def own_folder(
+    out: Path, settings: Mapping[str, Any], leaves: Sequence[Path], *, devices: int, overwrite: bool
+) -> Iterator[None]:
+    """Hold a run folder for one run with these settings.
+
+    Only the first process does: it starts the others when the folder is its own.
+
+    Args:
+        out: run folder.
+        settings: everything that tells this run from another.
+        leaves: what the run leaves beside the loop's own files.
+        devices: how many processes share the run.
+        overwrite: remove what an earlier run left.
+
+    Raises:
+        UserError: another run holds the folder or left it, or it cannot be written.
+    """
+    if not is_first_process(devices):
+        yield
+        return
+    require_writable_folder(out)
+    with locked(out):
+        if overwrite:
+            forget_run(out, leaves)
+        claim_folder(out, settings)
+        yield
+
+
 def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
     """Make `out` the folder of a run with these settings.
 
@@ -28,11 +59,11 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
     """
     path = out / SETTINGS
     now = json.loads(json.dumps(settings))
-    if path.exists():
-        try:
-            changed = _changed(json.loads(path.read_text()), now)
-        except (ValueError, KeyError) as error:
-            raise UserError(f"The file {path} is damaged; start anew with --overwrite.") from error
+    before = _settings(path)
+    if before == now:
+        return
+    if before is not None:
+        changed = differences(*(_that_count(each, now) for each in (before, now)))
         if changed:
             raise UserError(
                 f"The folder {out} holds another run ({'; '.join(changed)}); "
@@ -41,15 +72,20 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
     write_json(path, now)
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return how `now` differs, without what changes no weight or may grow when the run goes on."""
-    free = set(_CHANGE_NO_WEIGHT)
-    if now["training"]["schedule"] == "constant" and before["training"]["epochs"] <= now["training"]["epochs"]:
-        free.add("epochs")
-    return differences(*(_without(settings, free) for settings in (before, now)))
+def _settings(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text())
+        settings["training"]["schedule"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"The file {path} is damaged; start anew with --overwrite.") from error
+    return settings
 
 
-def _without(settings: Mapping[str, Any], free: Collection[str]) -> dict[str, Any]:
+def _that_count(settings: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those that change no weight. Epochs do only where the schedule ends with them."""
+    free = {*_CHANGE_NO_WEIGHT, *(() if now["training"]["schedule"] == "cosine" else ("epochs",))}
     told = {name: value for name, value in settings.items() if name not in ADDRESSES}
     return {**told, "training": {name: value for name, value in told["training"].items() if name not in free}}
 
@@ -60,10 +96,13 @@ def is_first_process(devices: int) -> bool:
     return devices == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def forget_run(out: Path) -> None:
-    """Remove the loop's own files from a run folder, so that a run starts anew there."""
-    for name in (CHECKPOINT, METRICS, SETTINGS):
-        (out / name).unlink(missing_ok=True)
+def forget_run(out: Path, leaves: Sequence[Path]) -> None:
+    """Remove a run's own files from its folder, and nothing else, so that a run starts anew there."""
+    for path in (*(out / name for name in (CHECKPOINT, METRICS, SETTINGS)), *leaves):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def drop_metrics_after(path: Path, done: int) -> None:

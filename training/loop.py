@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from basics.allocation import keep_freed_memory
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
-from basics.files import TEMPORARY_SUFFIX, commit, require_writable_folder
+from basics.files import TEMPORARY_SUFFIX, commit
 from basics.progress import Advance, progress
 from training.config import TrainingConfig
 from training.data import TrainingImages, epoch_batches, mixed_seed, steps_per_epoch
-from training.folder import CHECKPOINT, METRICS, claim_folder, drop_metrics_after
+from training.folder import CHECKPOINT, METRICS, drop_metrics_after, own_folder
 
 LOG_EVERY = 50
 
@@ -41,8 +41,8 @@ class Task(Protocol):
         ...
 
     @property
-    def result(self) -> Path:
-        """The file with the weights that every epoch leaves."""
+    def leaves(self) -> Sequence[Path]:
+        """What every epoch leaves: first the file with the weights."""
         ...
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
@@ -58,7 +58,15 @@ class Task(Protocol):
         ...
 
 
-def train(task: Task, images: TrainingImages, config: TrainingConfig, out: Path, facts: Mapping[str, Any]) -> None:
+def train(  # noqa: PLR0913 (what, on what, how, where to)
+    task: Task,
+    images: TrainingImages,
+    config: TrainingConfig,
+    out: Path,
+    facts: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> None:
     """Train `task` into the folder `out`; go on from its checkpoint if there is one.
 
     On the CPU an interrupted and resumed run ends with the same bits as one that was not interrupted (with as many
@@ -71,24 +79,25 @@ def train(task: Task, images: TrainingImages, config: TrainingConfig, out: Path,
         out: run folder.
         facts: what else tells this run from another (data, weights); a folder with a run of other facts is refused,
             but for ADDRESSES.
+        overwrite: start anew, without what an earlier run left in the folder.
 
     Raises:
-        UserError: the folder holds another run, or cannot be written.
+        UserError: the folder holds another run, another run writes to it now, or it cannot be written.
         WorkError: the loss is no longer a number.
     """
     keep_freed_memory()
     compute = choose_compute(config.device, config.precision)
-    require_writable_folder(out)
-    claim_folder(out, {"training": asdict(config), **facts})
-    fabric = Fabric(
-        accelerator=compute.device.type,
-        devices=config.devices if compute.device.index is None else [compute.device.index],
-        strategy="ddp" if config.devices > 1 else "auto",
-        precision=_FABRIC_PRECISION[compute.precision],
-    )
-    fabric.launch()
-    with compute.kernels():
-        _Run(task, images, config, out, fabric, compute).to_the_end()
+    settings = {"training": asdict(config), **facts}
+    with own_folder(out, settings, task.leaves, devices=config.devices, overwrite=overwrite):
+        fabric = Fabric(
+            accelerator=compute.device.type,
+            devices=config.devices if compute.device.index is None else [compute.device.index],
+            strategy="ddp" if config.devices > 1 else "auto",
+            precision=_FABRIC_PRECISION[compute.precision],
+        )
+        fabric.launch()
+        with compute.kernels():
+            _Run(task, images, config, out, fabric, compute).to_the_end()
 
 
 class _Run:
@@ -119,7 +128,12 @@ class _Run:
 
     def to_the_end(self) -> None:
         total = self.steps * self.config.epochs
-        if self.state["done"] == total and self.fabric.is_global_zero and not self.task.result.is_file():
+        if self.state["done"] > total:
+            made = self.state["done"] // self.steps
+            raise UserError(
+                f"The folder {self.out} holds {made} epochs already; give --epochs {made} or more, or --overwrite."
+            )
+        if self.state["done"] == total and self.fabric.is_global_zero and not self.task.leaves[0].is_file():
             self.task.end_epoch(self.config.epochs, self.compute)
         with progress("training", total, "steps", self.state["done"]) as advance:
             while self.state["done"] < total:

@@ -113,7 +113,7 @@ def test_a_line_of_metrics_cut_by_a_kill_is_made_again(source: Path, tmp_path: P
     ("changed", "named"),
     [
         ({"lr": 0.01}, "training.lr: 0.001 -> 0.01"),
-        ({"epochs": 2}, "training.epochs: 3 -> 2"),
+        ({"epochs": 2}, "holds 3 epochs already"),
         ({"seed": 1}, "training.seed: 0 -> 1"),
         ({"encoder_weights": "seed:1"}, "encoder_sha256: "),
         ({"width": 0.125}, "width: 0.0625 -> 0.125"),

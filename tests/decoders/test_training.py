@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from decoders import training
 from decoders.autoencoder import Autoencoder, load_autoencoder
 from decoders.training import DecoderTask, total_variation, train_decoder
 from encoders import encoder_kind
@@ -62,6 +63,20 @@ def test_the_loss_is_mse_and_a_little_total_variation(
     down, right = decoded.diff(dim=2).abs().sum(), decoded.diff(dim=3).abs().sum()
     assert close(losses["mse"], mse, relative=1e-12)
     assert close(losses["loss"], mse + 1e-8 * (down + right), relative=1e-12)
+
+
+def test_devices_that_share_a_batch_climb_the_same_loss(
+    module: Autoencoder, images: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mean over the parts, which is what data parallelism follows, is the loss of the whole batch."""
+    monkeypatch.setattr(training, "TOTAL_VARIATION_WEIGHT", 0.1)
+    image = torch.rand(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    losses = []
+    for devices in (1, 2):
+        task = DecoderTask(module.double(), "torchvision", images, tmp_path, {}, devices=devices)
+        parts = [task.losses(module, part, torch.zeros(2))["loss"] for part in image.chunk(devices)]
+        losses.append(torch.stack(parts).mean())
+    assert close(losses[1], losses[0], relative=1e-12)
 
 
 def test_training_changes_the_decoder_only_and_improves_it(

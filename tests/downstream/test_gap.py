@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from basics.errors import UserError
+from basics.files import read_sealed
 from downstream import gap as gathering
 from downstream.gap import GapRequest, common_keys, gather
 from downstream.testset import TestSet, open_test_set
 from sources.base import ImageRecord
+from tests.pipeline.world import forge_json
 from tests.support import image_folder
 from tests.trio import Trio
 
@@ -118,9 +120,9 @@ def test_other_shards_are_no_data_set_of_ours(trio: Trio, tmp_path: Path) -> Non
 
 def test_two_autoencoders_are_refused(trio: Trio, tmp_path: Path) -> None:
     copied = Path(shutil.copytree(trio.reconstructed, tmp_path / "copied"))
-    manifest = json.loads((copied / "manifest.json").read_text())
-    manifest["identity"]["autoencoder"]["sha256"] = "0" * 64
-    (copied / "manifest.json").write_text(json.dumps(manifest))
+    identity = read_sealed(copied / "manifest.json")["identity"]
+    identity["autoencoder"]["sha256"] = "0" * 64
+    forge_json(copied / "manifest.json", identity=identity)
     with pytest.raises(UserError, match="two autoencoders"):
         gather(request(trio, tmp_path / "out", reconstructed=str(copied)))
 

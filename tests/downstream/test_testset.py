@@ -1,6 +1,5 @@
 """What may be scored on, and what is refused."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import pytest
 
 from basics.errors import UserError
 from downstream.testset import open_test_set
-from tests.pipeline.world import tar_of
+from tests.pipeline.world import forge_json, tar_of
 from tests.support import image_folder
 from tests.trio import Trio
 
@@ -76,9 +75,7 @@ def test_a_part_of_the_shards_is_a_mismatch_of_counts(trio: Trio) -> None:
 
 
 def test_an_unfinished_data_set_is_refused(copied: Path) -> None:
-    (copied / "manifest.json").write_text(
-        json.dumps(json.loads((copied / "manifest.json").read_text()) | {"complete": False})
-    )
+    forge_json(copied / "manifest.json", complete=False)
     with pytest.raises(UserError, match="is not finished"):
         open_test_set("a", str(copied))
 

@@ -145,6 +145,7 @@ def test_an_unfinished_data_set_says_so(world: World, tmp_path: Path) -> None:
         ("[]", "not a manifest of this program"),
         ('{"format": "another"}', "not a manifest of this program"),
         ('{"format": "advbn-gen data set", "format_version": 99}', "newer"),
+        ('{"format": "advbn-gen data set", "format_version": 1}', "is damaged"),
     ],
 )
 def test_other_manifests_are_refused(tmp_path: Path, content: str | None, said: str) -> None:

@@ -79,6 +79,12 @@ def test_one_command_without_a_source_makes_the_sample(encoder: str, tmp_path: P
     assert manifest["samples"] == 504
 
 
+def test_a_cache_that_cannot_be_written_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.sample.require_writable_folder", None)
+    for encoder in ENCODERS:
+        assert sample_networks(encoder).autoencoder.is_file()
+
+
 def widened(state: StateDict, part: str, like: StateDict) -> StateDict:
     """A narrow network in published shapes: the channels that it does not have are 0."""
     wide = {}

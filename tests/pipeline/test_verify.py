@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.pipeline.world import BATCH, World, members, rewrite, tar_of
-from tests.support import advbn_gen, folder_bytes, image_folder, refused
+from basics.files import read_sealed
+from tests.pipeline.world import BATCH, World, forge_json, members, rewrite, tar_of
+from tests.support import advbn_gen, dice_of, folder_bytes, image_folder, refused
 
 SHARD = 4
 
@@ -71,19 +72,15 @@ def renamed(content: dict[str, bytes]) -> dict[str, bytes]:
     return {name.replace(first, "stranger"): value for name, value in content.items()}
 
 
-def update_json(path: Path, **values: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
 def forge(folder: Path) -> None:
     """Make mark and manifest tell the checksum of the tar as it is now: only its content can betray it."""
     tar = tar_of(folder, SHARD)
     content = tar.read_bytes()
     told = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    update_json(folder / f"stats/{SHARD:06d}.json", **told, md5=hashlib.md5(content).hexdigest())
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["shards"][SHARD] |= told
-    update_json(folder / "manifest.json", shards=manifest["shards"])
+    forge_json(folder / f"stats/{SHARD:06d}.json", **told, md5=hashlib.md5(content).hexdigest())
+    shards = read_sealed(folder / "manifest.json")["shards"]
+    shards[SHARD] |= told
+    forge_json(folder / "manifest.json", shards=shards)
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
@@ -115,7 +112,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a missing mark": (lambda folder: (folder / "stats/000004.json").unlink(), "the mark of shard 4 is missing"),
     "half a mark": (lambda folder: halve(folder / "stats/000004.json"), "the mark of shard 4 is missing or damaged"),
     "another run's mark": (
-        lambda folder: update_json(folder / "stats/000004.json", fingerprint="0" * 64),
+        lambda folder: forge_json(folder / "stats/000004.json", fingerprint="0" * 64),
         "the mark of shard 4 does not agree",
     ),
 }  # fmt: skip
@@ -206,7 +203,7 @@ def test_an_unfinished_run_is_finished_by_repair(copied: Path, finished: Path) -
     (copied / "stats/000011.json").unlink()
     for name in ("perturbations.h5", "_info.json", "wids.json", "README.md"):
         (copied / name).unlink()
-    update_json(copied / "manifest.json", complete=False, shards=manifest["shards"][:11], ledger_sha256="")
+    forge_json(copied / "manifest.json", complete=False, shards=manifest["shards"][:11], ledger_sha256="")
     found = advbn_gen("verify", copied, "--json")
     assert found.code == 1
     assert any("not finished" in text for text in found.result["problems"])
@@ -222,6 +219,79 @@ def test_reconstructions_are_mended_too(world: World, tmp_path: Path) -> None:
     assert advbn_gen("verify", folder).code == 1
     assert advbn_gen("verify", folder, "--repair").code == 0
     assert folder_bytes(folder) == before
+
+
+def test_any_flipped_bit_in_a_mark_or_in_the_manifest_is_found(copied: Path) -> None:
+    dice = dice_of(0)
+    for name in ("stats/000003.json", "manifest.json"):
+        path = copied / name
+        whole = path.read_bytes()
+        for _ in range(60):
+            content = bytearray(whole)
+            content[dice.randrange(len(content))] ^= 1 << dice.randrange(7)
+            path.write_bytes(content)
+            found = advbn_gen("verify", copied)
+            assert found.code in {1, 2}, content
+            assert "Traceback" not in found.err
+        path.write_bytes(whole)
+    assert advbn_gen("verify", copied).code == 0
+
+
+@pytest.mark.parametrize("name", ["shards", "lost", "format_version", "identity", "config"])
+def test_a_manifest_without_one_of_its_entries_is_damaged(copied: Path, name: str) -> None:
+    path = copied / "manifest.json"
+    values = json.loads(path.read_text())
+    del values[name]
+    path.write_text(json.dumps(values))
+    for more in ([], ["--repair"]):
+        assert "is damaged" in refused("verify", copied, *more)
+
+
+def test_repair_beside_a_running_job_touches_nothing(copied: Path) -> None:
+    from basics.files import locked
+
+    tar_of(copied, 3).unlink()
+    before = folder_bytes(copied)
+    with locked(copied):
+        assert "Another run is writing" in refused("verify", copied, "--repair")
+    assert folder_bytes(copied) == before
+
+
+def test_a_failed_repair_keeps_the_true_source(copied: Path, finished: Path) -> None:
+    other = image_folder(copied.parent / "other", per_class=17, side=44)
+    tar_of(copied, 3).unlink()
+    failed = advbn_gen("verify", copied, "--repair", "--source", other)
+    assert failed.code == 1
+    assert "not the bytes recorded before" in failed.err
+    assert advbn_gen("verify", copied, "--repair").code == 0
+    assert folder_bytes(copied) == folder_bytes(finished)
+
+
+def test_a_command_that_makes_nothing_changes_no_address(world: World, copied: Path) -> None:
+    before = folder_bytes(copied)
+    other = image_folder(copied.parent / "other", per_class=17, side=44)
+    assert world.make(copied, source=other).code == 0
+    assert folder_bytes(copied) == before
+
+
+def test_shards_that_vanish_while_a_run_goes_on_are_told(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import run as running
+
+    log = running._log
+
+    def meddle(job: Any, result: Any) -> None:
+        log(job, result)
+        if result.shard == 5:
+            (tmp_path / "out/stats/000002.json").unlink()
+
+    monkeypatch.setattr(running, "_log", meddle)
+    done = world.make(tmp_path / "out")
+    assert done.code == 1
+    assert "shard 2: it was removed while the run went on" in done.err
+    monkeypatch.undo()
+    assert world.make(tmp_path / "out").code == 0
 
 
 def test_repair_needs_the_source(world: World, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from basics.files import SEAL, read_sealed, write_sealed
 from tests.support import Outcome, advbn_gen, image_folder, tiny_autoencoder, tiny_classifier
 
 SHARDS, BATCH, IMAGES = 12, 4, 48
@@ -50,6 +51,11 @@ class World:
     def make(self, out: Path, *more: object, **changed: object) -> Outcome:
         """Run the command in this process."""
         return advbn_gen(*self.words(out, *more, **changed))
+
+
+def forge_json(path: Path, **values: Any) -> None:
+    """Change a sealed JSON file as somebody would who also mends its checksum."""
+    write_sealed(path, {**read_sealed(path), **values})
 
 
 def tar_of(folder: Path, shard: int, name: str = NAME) -> Path:
@@ -101,5 +107,5 @@ def size_of(png: bytes) -> tuple[int, int]:
 def wherever(content: Mapping[str, bytes]) -> dict[str, object]:
     """Folder contents without the two places of the manifest that tell where the source lies."""
     manifest = json.loads(content["manifest.json"])
-    manifest["source"] = manifest["config"]["source"] = ""
+    manifest["source"] = manifest["config"]["source"] = manifest[SEAL] = ""
     return {**content, "manifest.json": manifest}

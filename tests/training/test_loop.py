@@ -15,6 +15,7 @@ from basics.compute import Compute
 from basics.errors import UserError, WorkError
 from sources.opening import open_source
 from tests.support import image_folder
+from training import loop
 from training.config import TrainingConfig
 from training.data import TrainingImages
 from training.loop import schedule_factor, train
@@ -28,7 +29,7 @@ class Counting:
         nn.init.zeros_(self.module.weight)
         nn.init.zeros_(self.module.bias)
         self.nan_at, self.stop_at, self.calls = nan_at, stop_at, 0
-        self.result = Path(os.devnull)
+        self.leaves = [Path(os.devnull)]
         self.ended: list[int] = []
         self.optim: torch.optim.Optimizer | None = None
 
@@ -115,7 +116,7 @@ def test_a_lost_result_is_written_again(images: TrainingImages, tmp_path: Path) 
     train(Counting(), images, CONFIG, tmp_path, {})
     before = (tmp_path / "metrics.jsonl").read_bytes()
     again = Counting()
-    again.result = tmp_path / "lost"
+    again.leaves = [tmp_path / "lost"]
     train(again, images, CONFIG, tmp_path, {})
     assert (again.calls, again.ended) == (0, [3])
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
@@ -128,7 +129,7 @@ def test_more_epochs_go_on_where_the_run_ended(images: TrainingImages, tmp_path:
     train(more, images, replace(CONFIG, checkpoint_every=3), tmp_path / "parts", {})
     assert more.calls == whole.calls // 3
     assert torch.equal(more.module.weight, whole.module.weight)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"training\.epochs: 3 -> 1"):
+    with pytest.raises(UserError, match=r"holds 3 epochs already; give --epochs 3 or more"):
         train(Counting(), images, replace(CONFIG, epochs=1), tmp_path / "parts", {})
 
 
@@ -145,3 +146,58 @@ def test_a_cosine_schedule_warms_up_and_falls_to_zero() -> None:
     assert found[22] == pytest.approx(0.5)
     assert found[40] == pytest.approx(0)
     assert found[4:] == sorted(found[4:], reverse=True)
+
+
+def test_epochs_asked_for_by_mistake_can_be_taken_back(images: TrainingImages, tmp_path: Path) -> None:
+    train(Counting(), images, replace(CONFIG, epochs=2), tmp_path, {})
+    with pytest.raises(KeyboardInterrupt):
+        train(Counting(stop_at=1), images, replace(CONFIG, epochs=2000), tmp_path, {})
+    again = Counting()
+    train(again, images, replace(CONFIG, epochs=2), tmp_path, {})
+    assert again.calls == 0
+
+
+def test_two_runs_never_write_to_one_folder(images: TrainingImages, tmp_path: Path) -> None:
+    class Meddling(Counting):
+        def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
+            for overwrite in (False, True):
+                with pytest.raises(UserError, match="Another run is writing"):
+                    train(Counting(), images, CONFIG, tmp_path, {}, overwrite=overwrite)
+            return super().end_epoch(epoch, compute)
+
+    meddled = Meddling()
+    train(meddled, images, CONFIG, tmp_path, {})
+    assert meddled.ended == [1, 2, 3]
+
+
+def test_overwriting_removes_what_the_run_left_and_nothing_else(images: TrainingImages, tmp_path: Path) -> None:
+    train(Counting(), images, CONFIG, tmp_path, {})
+    (tmp_path / "own.txt").write_text("mine")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "weights").write_text("old")
+    anew = Counting()
+    anew.leaves = [tmp_path / "weights", tmp_path / "pictures"]
+    train(anew, images, replace(CONFIG, lr=0.5), tmp_path, {}, overwrite=True)
+    assert anew.calls == 15
+    assert {path.name for path in tmp_path.iterdir()} == {"own.txt", "checkpoint.pt", "metrics.jsonl", "settings.json"}
+
+
+class AskedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda:1", [1]), ("cuda", 1), ("cpu", 1)])
+def test_the_device_asked_for_is_the_one_used(
+    images: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, expected: object
+) -> None:
+    told: dict[str, object] = {}
+
+    def fabric(**options: object) -> None:
+        told.update(options)
+        raise AskedError
+
+    monkeypatch.setattr(loop, "Fabric", fabric)
+    monkeypatch.setattr(loop, "choose_compute", lambda *_: Compute(device=torch.device(device), precision="fp32"))
+    with pytest.raises(AskedError):
+        train(Counting(), images, replace(CONFIG, device=device), tmp_path, {})
+    assert (told["accelerator"], told["devices"]) == (device.split(":", maxsplit=1)[0], expected)
