@@ -1,6 +1,7 @@
 """The documentation says what the code does."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,10 @@ def test_the_cli_page_is_up_to_date() -> None:
 def test_every_command_is_documented_with_an_example(command: str) -> None:
     section = generated_page().split(f"## advbn-gen {command}\n")[1].split("\n## ")[0]
     assert "Example" in section
+
+
+def test_every_module_that_pages_name_is_there() -> None:
+    rooms = "|".join(path.parent.name for path in ROOT.glob("*/__init__.py"))
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+        for name in re.findall(rf"`((?:{rooms}|benchmarks|tests|docs)/[\w/]+\.py)", page.read_text()):
+            assert (ROOT / name).is_file(), f"{page.name} names {name}"
