@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from basics.errors import UserError
 from commands.options import (
-    FILE,
     FOLDER,
     ManyValues,
     compute_options,
@@ -22,7 +22,7 @@ from commands.options import (
 @click.option(
     "--data", "data", metavar="NAME=P...", multiple=True, required=True, help="Data sets: a name, and any source."
 )
-@click.option("--labels", type=FILE, help="Label list or devkit of flat ILSVRC2012 folders.")
+@click.option("--labels", metavar="NAME=F...", multiple=True, help="Label list or devkit of a flat ILSVRC2012 folder.")
 @click.option("--limit", type=int, help="Only the first N images of each data set.")
 @click.option("--out", type=FOLDER, default=Path("scores"), show_default=True, help="Folder of the results.")
 @scoring_options
@@ -36,7 +36,7 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
 
     \b
     Examples:
-      advbn-gen score --model resnet50 --data val=ILSVRC2012_val advbn=imagenet-advbn-vgg
+      advbn-gen score --model resnet50 --data val=ILSVRC2012_val advbn=imagenet-advbn-vgg --labels val=devkit.tar.gz
       advbn-gen score --model timm:convnext_tiny resnet50=mine.pth --data val=ILSVRC2012_val
     """
     from downstream.scoring import ScoringConfig
@@ -46,9 +46,12 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
     from reports.tables import markdown_table
 
     config = ScoringConfig(batch_size=options["batch_size"], loaders=options["loaders"])
+    places, labels = _named("--data", data), _named("--labels", options["labels"])
+    for name in labels.keys() - places.keys():
+        raise UserError(f"--labels names {name}, which is none of the data sets {', '.join(places)}.")
     sets = [
-        open_test_set(name, address, labels=options["labels"], limit=options["limit"])
-        for name, address in (_named(word) for word in data)
+        open_test_set(name, place, labels=Path(labels[name]) if name in labels else None, limit=options["limit"])
+        for name, place in places.items()
     ]
     results = score_all(
         ScoreRequest(
@@ -61,13 +64,21 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
     print_result({"results": results, "out": str(out)}, lines, as_json=as_json)
 
 
-def _named(word: str) -> tuple[str, str]:
-    from basics.errors import UserError
+def _named(option: str, words: tuple[str, ...]) -> dict[str, str]:
+    """Return name -> place of `NAME=PLACE` words.
 
-    name, equals, address = word.partition("=")
-    if not equals or not address:
-        raise UserError(f"--data is {word!r}; give NAME=PLACE, e.g. val=ILSVRC2012_val.")
-    return name, address
+    Raises:
+        UserError: one is not of this form, or a name comes twice.
+    """
+    named: dict[str, str] = {}
+    for word in words:
+        name, equals, place = word.partition("=")
+        if not equals or not place:
+            raise UserError(f"{option} is {word!r}; give NAME=PLACE, e.g. val=ILSVRC2012_val.")
+        if name in named:
+            raise UserError(f"Two places of {option} are called {name}; give each a name of its own.")
+        named[name] = place
+    return named
 
 
 def _percent(row: dict[str, Any], name: str) -> str:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
-from basics.files import digest_json
+from basics.files import locked
 from downstream.gallery import GallerySample, gallery_samples
-from downstream.predictions import PREDICTIONS, Answers, PredictionFile, Scored
+from downstream.predictions import PREDICTIONS, PredictionFile, Scored
 from downstream.quality import quality
 from downstream.scoring import ScoringConfig
 from downstream.session import ScoreRequest, score
@@ -100,13 +100,14 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
     opened = _opened(request)
     keys = common_keys(opened, refuse_others=not request.common)
     compute = choose_compute(request.device, request.precision)
+    # Only what is compared is scored, in one order; so the classes that are there are the same in all three.
+    sets = {role: data.in_order(keys) for role, data in opened.items()}
     score(
         ScoreRequest(
-            models=request.models, data=list(opened.values()), out=request.out, device=request.device,
+            models=request.models, data=list(sets.values()), out=request.out, device=request.device,
             precision=request.precision, config=request.config, again=request.again,
         )
     )  # fmt: skip
-    sets = {role: data.in_order(keys) for role, data in opened.items()}
     store = PredictionFile(request.out / PREDICTIONS)
     models = list(request.models)
     advbn = sets["advbn"]
@@ -115,8 +116,8 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
         keys=keys,
         label_N=np.array(advbn.labels, np.int32),
         class_names=imagenet_names() if advbn.source.classes.imagenet else advbn.source.classes.names,
-        scored={(role, model): _aligned(store, role, model, keys) for role in ROLES for model in models},
-        quality=_quality(store, sets, compute, lpips=request.lpips),
+        scored={(role, model): store.scored(role, model) for role in ROLES for model in models},
+        quality=_quality(store, sets, compute, request),
         ledger=read_ledger(advbn.folder / LEDGER).columns,
         manifests={role: data.manifest.values for role, data in sets.items() if data.manifest},
         published=request.published,
@@ -136,13 +137,21 @@ def _opened(request: GapRequest) -> dict[str, TestSet]:
                 f"--{data.name} {data.source.address} is no {what} data set of this program; "
                 "give a folder that `advbn-gen imagenet-advbn --reconstructed` made."
             )
-    told = [data.made.values["identity"]["autoencoder"] for data in (advbn, reconstructed)]
-    if told[0] != told[1]:
-        raise UserError(
-            "The reconstructions and the AdvBN data set come from two autoencoders, so their difference would not be "
-            "the perturbation's; give the two folders of one run."
-        )
+    for what, told in (("autoencoders", _autoencoder), ("image sizes", _image_size)):
+        if told(advbn) != told(reconstructed):
+            raise UserError(
+                f"The reconstructions and the AdvBN data set have two {what}, so their difference would not be "
+                "the perturbation's; give the two folders of one run."
+            )
     return {"original": original, "reconstructed": reconstructed, "advbn": advbn}
+
+
+def _autoencoder(data: TestSet) -> Any:
+    return data.made.values["identity"]["autoencoder"]
+
+
+def _image_size(data: TestSet) -> int:
+    return data.made.config.image_size
 
 
 def common_keys(sets: Mapping[str, TestSet], *, refuse_others: bool) -> list[str]:
@@ -178,29 +187,19 @@ def _surplus(name: str, keys: Mapping[str, int], shared: set[str]) -> str:
     return f"{len(own)} of {name} are not in all, such as {', '.join(own[:_NAMED])}" if own else ""
 
 
-def _aligned(store: PredictionFile, role: str, model: str, keys: Sequence[str]) -> Scored:
-    """Return the answers to these samples, in their order."""
-    scored = store.scored(role, model)
-    place = {key: index for index, key in enumerate(store.data(role).keys)}
-    chosen = np.array([place[key] for key in keys])
-    answers = {
-        space: Answers(classes_NK=found.classes_NK[chosen], probabilities_NK=found.probabilities_NK[chosen])
-        for space, found in scored.answers.items()
-    }
-    return Scored(facts=scored.facts, answers=answers)
-
-
 def _quality(
-    store: PredictionFile, sets: Mapping[str, TestSet], compute: Compute, *, lpips: bool
+    store: PredictionFile, sets: Mapping[str, TestSet], compute: Compute, request: GapRequest
 ) -> dict[str, NDArray[np.float64]]:
     """Return the measures of the reconstructions, taken now unless they were taken of these samples before."""
     original, reconstructed = sets["original"], sets["reconstructed"]
     of = {
         "original": original.fingerprint,
         "reconstructed": reconstructed.fingerprint,
-        "keys": digest_json(list(original.keys)),
-        "lpips": lpips,
+        "samples": original.samples_sha256,
+        "lpips": request.lpips,
     }
-    if store.quality_facts("reconstructed") != of:
-        store.add_quality("reconstructed", quality(original, reconstructed, compute, lpips=lpips), of)
+    if request.again or store.quality_facts("reconstructed") != of:
+        measured = quality(original, reconstructed, compute, lpips=request.lpips)
+        with locked(request.out):
+            store.add_quality("reconstructed", measured, of)
     return store.quality("reconstructed")

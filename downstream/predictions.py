@@ -25,6 +25,9 @@ FORMAT = "advbn-gen predictions"
 VERSION = 1
 PREDICTIONS = "predictions.h5"
 
+IDENTIFYING = ("data_fingerprint", "samples_sha256")
+"""Facts of a data set that tell it from another of the same name."""
+
 ALL, PRESENT = "all", "present"
 """Label spaces: all outputs of the model, or only those of classes that occur in the data set."""
 
@@ -190,7 +193,7 @@ def _forget_other_data(file: Any, name: str, facts: Mapping[str, Any]) -> None:
     if f"data/{name}" not in file:
         return
     before = json.loads(file[f"data/{name}"].attrs["facts"])
-    if any(before[told] != facts[told] for told in ("data_fingerprint", "samples")):
+    if any(before[told] != facts[told] for told in IDENTIFYING):
         for room in ("scores", "quality"):
             if f"{room}/{name}" in file:
                 del file[f"{room}/{name}"]

@@ -47,7 +47,6 @@ def pair_facts(label: str, model: Classifier, data: TestSet, compute: Compute) -
     """Return what one model on one data set is, as it stands in a result; `pair` tells it from any other."""
     what = {
         **data.facts(),
-        "samples": len(data.records),
         "model": label,
         "arch": model.name,
         "weights": model.weights,
@@ -60,7 +59,7 @@ def pair_facts(label: str, model: Classifier, data: TestSet, compute: Compute) -
         **what,
         "pair": digest_json(told_apart),
         "device": compute.kind,
-        "software": {name: version(name) for name in _SOFTWARE},
+        "software": {name: version(name) for name in (*_SOFTWARE, *model.packages)},
     }
 
 
@@ -116,7 +115,7 @@ def predict(
 
 def columns_of(data: TestSet) -> DataColumns:
     """Return the samples of a data set as a predictions file keeps them."""
-    facts = {**data.facts(), "samples": len(data.records), "class_names": list(data.source.classes.names)}
+    facts = {**data.facts(), "class_names": list(data.source.classes.names)}
     return DataColumns(facts=facts, keys=list(data.keys), label_N=np.array(data.labels, np.int32))
 
 

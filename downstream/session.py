@@ -6,18 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from basics.compute import choose_compute
+from basics.compute import Compute, choose_compute
 from basics.differences import differences
 from basics.errors import UserError
-from basics.files import require_writable_folder, write_text
+from basics.files import locked, require_writable_folder, write_text
 from basics.progress import say
-from downstream.predictions import PREDICTIONS, PredictionFile
+from downstream.predictions import IDENTIFYING, PREDICTIONS, PredictionFile
 from downstream.scoring import ScoringConfig, columns_of, pair_facts, predict, require_fitting
 from downstream.testset import TestSet
+from networks.classifiers import Classifier
 from networks.specs import label_of_spec, load_model
 
 RESULTS = "results.jsonl"
-_TELLING = ("weights_sha256", "arch", "data_fingerprint", "samples", "transform", "precision")
+_TELLING = ("weights_sha256", "arch", "data_fingerprint", "samples", "samples_sha256", "transform", "precision")
 """What is told of a pair that is not the one that was scored before."""
 
 
@@ -58,12 +59,19 @@ def score(request: ScoreRequest) -> list[dict[str, Any]]:
         for label, model in models.items():
             require_fitting(label, model, data)
     compute = choose_compute(request.device, request.precision)
-    require_writable_folder(request.out)
-    store = PredictionFile(request.out / PREDICTIONS)
     wanted = {
         data.name: {label: pair_facts(label, model, data, compute) for label, model in models.items()}
         for data in request.data
     }
+    require_writable_folder(request.out)
+    with locked(request.out):
+        return _score(request, models, wanted, compute)
+
+
+def _score(
+    request: ScoreRequest, models: Mapping[str, Classifier], wanted: Mapping[str, Mapping[str, Any]], compute: Compute
+) -> list[dict[str, Any]]:
+    store = PredictionFile(request.out / PREDICTIONS)
     missing = _missing(store, wanted, again=request.again)
     for data in request.data:
         todo = [(wanted[data.name][label], models[label]) for label in models if (data.name, label) in missing]
@@ -79,14 +87,15 @@ def score(request: ScoreRequest) -> list[dict[str, Any]]:
 
 
 def named_models(specs: Sequence[str]) -> dict[str, str]:
-    """Return SPECs under the names that tables call them by.
+    """Return SPECs under the names that tables call them by; where short names clash, under the whole SPEC.
 
     Raises:
         UserError: two would have the same name, or there is none.
     """
     if not specs:
         raise UserError("No model was given; name one with --model.")
-    labels = [label_of_spec(spec) for spec in specs]
+    short = [label_of_spec(spec) for spec in specs]
+    labels = [spec if short.count(label) > 1 else label for label, spec in zip(short, specs, strict=True)]
     _refuse_twice(labels, "models")
     return dict(zip(labels, specs, strict=True))
 
@@ -127,7 +136,7 @@ def _refuse_other_data(store: PredictionFile, data: str, facts: Mapping[str, Any
     if data not in store.names() or again:
         return
     before = store.data(data).facts
-    if any(before[name] != facts[name] for name in ("data_fingerprint", "samples")):
+    if any(before[name] != facts[name] for name in IDENTIFYING):
         raise UserError(f"{store.path} holds scores on another data set called {data}; give another --out, or --again.")
 
 

@@ -3,19 +3,21 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from basics.errors import UserError
-from pipeline.layout import MANIFEST
-from pipeline.manifest import Manifest, read_manifest
+from basics.files import digest_json
+from pipeline.manifest import Manifest, is_data_set, read_manifest
 from pipeline.verify import checksum_problems
 from sources.base import ImageRecord, Source
 from sources.decode import View
 from sources.keys import sample_keys
 from sources.opening import open_source
+from sources.storage import local_path
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,7 @@ class TestSet:
     @property
     def folder(self) -> Path:
         """Where the shards and their manifest are, of a data set of ours."""
-        path = Path(self.source.address)
-        return path if path.is_dir() else path.parent
+        return _folder_of(self.source.address)
 
     @property
     def labels(self) -> list[int]:
@@ -84,12 +85,19 @@ class TestSet:
         chosen = [place[key] for key in keys]
         return replace(self, records=[self.records[index] for index in chosen], keys=list(keys))
 
+    @cached_property
+    def samples_sha256(self) -> str:
+        """Checksum over the keys in order: which samples these are."""
+        return digest_json(list(self.keys))
+
     def facts(self) -> dict[str, Any]:
         """Return what a result says of it."""
         return {
             "data": self.name,
             "data_address": self.source.address,
             "data_fingerprint": self.fingerprint,
+            "samples": len(self.keys),
+            "samples_sha256": self.samples_sha256,
             "classes": self.source.classes.count,
         }
 
@@ -110,7 +118,7 @@ def open_test_set(name: str, address: str, *, labels: Path | None = None, limit:
         raise UserError(f"The data set is called {name!r}; give a name of letters, digits, '.', '-' and '_'.")
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
-    manifest = _checked_manifest(Path(address))
+    manifest = _checked_manifest(_folder_of(address))
     source = open_source(address, labels=labels)
     keys = [Path(record.name).stem for record in source.records] if manifest else sample_keys(source.records)
     if manifest and len(keys) != manifest.values["samples"]:
@@ -128,15 +136,15 @@ def open_test_set(name: str, address: str, *, labels: Path | None = None, limit:
     )
 
 
-def _checked_manifest(path: Path) -> Manifest | None:
-    """Return the manifest of a data set of ours, None for other sources."""
-    folder = path if path.is_dir() else path.parent
-    if not (folder / MANIFEST).is_file():
+def _checked_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a data set of ours, every shard compared with it; None for other sources.
+
+    Raises:
+        UserError: it is damaged, or not finished.
+    """
+    if not is_data_set(folder):
         return None
-    try:
-        manifest = read_manifest(folder)
-    except UserError:
-        return None  # somebody else's manifest, which `open_source` understands or names
+    manifest = read_manifest(folder)
     if not manifest.complete:
         raise UserError(f"The data set {folder} is not finished; give the command that makes it again.")
     problems = checksum_problems(folder, manifest)
@@ -146,3 +154,8 @@ def _checked_manifest(path: Path) -> Manifest | None:
             "mend it with `advbn-gen verify --repair`."
         )
     return manifest
+
+
+def _folder_of(address: str) -> Path:
+    path = local_path(address)
+    return path if path.is_dir() else path.parent

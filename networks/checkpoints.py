@@ -36,7 +36,7 @@ def read_weights(path: Path) -> StateDict:
     """
     _require_readable(path)
     if _is_safetensors(path):
-        return read_safetensors(path)[0]
+        return _unwrap(read_safetensors(path)[0], path)
     return _unwrap(_load_torch(path), path)
 
 

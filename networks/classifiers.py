@@ -28,6 +28,7 @@ SEED_PREFIX = "seed:"
 PUBLISHED = "published"
 FORMAT = "advbn-gen classifier"
 IMAGENET_CLASSES = 1000
+_TRANSFORMING = {"inception_v3", "googlenet"}
 PUBLISHED_VIEW = View(crop=224, resize=256)
 """The field's evaluation of ImageNet classifiers."""
 
@@ -52,6 +53,8 @@ class Classifier:
     """Channel factor."""
     view: View = PUBLISHED_VIEW
     """How test images are prepared for it."""
+    packages: tuple[str, ...] = ()
+    """Python packages that its answers depend on besides torch and torchvision."""
 
     def facts(self) -> dict[str, Any]:
         """Return what a manifest says of it."""
@@ -89,7 +92,7 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
         UserError: torchvision has no such network.
     """
     require_known(name)
-    extra = {"init_weights": True} if name in {"inception_v3", "googlenet"} else {}
+    extra = {"init_weights": True} if name in _TRANSFORMING else {}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra, **options)
     return narrow(network, width)
 
@@ -129,7 +132,9 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
         else:
             state = _present_names(read_weights(Path(weights)))
             found = _outputs(name, state)
-            network = build_network(name, found, width)
+            # As torchvision does with weights: these were trained on colours prepared in another way.
+            options = {"transform_input": True} if name in _TRANSFORMING else {}
+            network = build_network(name, found, width, **options)
             load_into(network, state, f"the classifier {name}")
         _require_classes(name, found, classes)
     module = nn.Sequential(Normalise(), network).eval().requires_grad_(False)
@@ -140,8 +145,20 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
         weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
         checksum=weights_checksum(network.state_dict()),
         width=width,
-        view=View(crop=told["image_size"], resize=told["image_size"]) if "image_size" in told else PUBLISHED_VIEW,
+        view=_view(name, told.get("image_size")),
     )
+
+
+def _view(name: str, image_size: int | None) -> View:
+    """Return how images are prepared: at the size that the weights tell, else as for torchvision's first weights."""
+    if image_size is not None:
+        return View(crop=image_size, resize=image_size)
+    try:
+        published = next(iter(get_model_weights(name))).transforms()
+    except (StopIteration, ValueError):
+        return PUBLISHED_VIEW
+    (crop,), (resize,) = published.crop_size, published.resize_size
+    return View(crop=crop, resize=resize, interpolation=published.interpolation.value)
 
 
 def _present_names(state: StateDict) -> StateDict:

@@ -14,6 +14,7 @@ from networks.normalise import Normalise
 from sources.decode import View
 
 TIMM_PREFIX = "timm:"
+_CROP_MODES = ("center", "squash")
 
 
 def load_model(spec: str) -> Classifier:
@@ -30,16 +31,17 @@ def load_model(spec: str) -> Classifier:
     if spec.startswith(TIMM_PREFIX):
         name, _, weights = spec.removeprefix(TIMM_PREFIX).partition("=")
         return _load_timm(name, weights or PUBLISHED)
-    name, equals, weights = spec.partition("=")
-    if equals:
-        if not weights:
-            raise UserError(f"The model {spec!r} names no weights; give NAME=FILE, or NAME alone for published ones.")
-        return load_classifier(name or None, weights)
+    # A path first: it may have an equals sign in it.
     path = Path(spec)
     if path.is_dir():
         return load_classifier(None, str(_weights_in(path)))
     if path.is_file():
         return load_classifier(None, spec)
+    name, equals, weights = spec.partition("=")
+    if equals:
+        if not weights:
+            raise UserError(f"The model {spec!r} names no weights; give NAME=FILE, or NAME alone for published ones.")
+        return load_classifier(name or None, weights)
     if path.suffix or "/" in spec:
         raise UserError(f"There is no file or folder {spec}; check the path.")
     return load_classifier(spec, PUBLISHED)
@@ -47,13 +49,13 @@ def load_model(spec: str) -> Classifier:
 
 def label_of_spec(spec: str) -> str:
     """Return what tables call a model: the words it was named with, of paths only their last part."""
-    name, equals, weights = spec.partition("=")
-    if equals and not weights.startswith(SEED_PREFIX):
-        return f"{name}={Path(weights).name}"
     path = Path(spec)
     if path.is_dir():
         return path.resolve().name
-    return path.stem if path.is_file() else spec
+    if path.is_file():
+        return path.stem
+    name, equals, weights = spec.partition("=")
+    return f"{name}={Path(weights).name}" if equals and not weights.startswith(SEED_PREFIX) else spec
 
 
 def _weights_in(folder: Path) -> Path:
@@ -70,8 +72,11 @@ def _load_timm(name: str, weights: str) -> Classifier:
     network = _timm_network(timm, name, weights)
     config = timm.data.resolve_model_data_config(network)
     _, height, width = config["input_size"]
-    if height != width:
-        raise UserError(f"The timm model {name} takes images of {width}x{height}, not squares; give another model.")
+    if height != width or config["crop_mode"] not in _CROP_MODES:
+        raise UserError(
+            f"The timm model {name} takes images of {width}x{height} in crop mode {config['crop_mode']!r}; "
+            f"only squares in the modes {' and '.join(_CROP_MODES)} are prepared here."
+        )
     module = nn.Sequential(Normalise(config["mean"], config["std"]), network).eval().requires_grad_(False)
     return Classifier(
         name=TIMM_PREFIX + name,
@@ -80,7 +85,13 @@ def _load_timm(name: str, weights: str) -> Classifier:
         weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
         checksum=weights_checksum(network.state_dict()),
         # As timm's own evaluation: the crop is this share of the resized short side.
-        view=View(crop=height, resize=int(height / config["crop_pct"]), interpolation=config["interpolation"]),
+        view=View(
+            crop=height,
+            resize=int(height / config["crop_pct"]),
+            interpolation=config["interpolation"],
+            squash=config["crop_mode"] == "squash",
+        ),
+        packages=("timm",),
     )
 
 

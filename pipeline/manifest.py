@@ -94,6 +94,15 @@ class Recorded:
     """Manifest entries that say where source and weights were: `config` and `source`."""
 
 
+def is_data_set(folder: Path) -> bool:
+    """Whether a folder holds a data set of this program, whole or damaged: whether its manifest says so."""
+    try:
+        values = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Read the manifest of a data-set folder.
 

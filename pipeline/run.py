@@ -66,6 +66,9 @@ def _run(job: Job, *, overwrite: bool, scheduler: str | None, remake: Collection
     with ExitStack() as stack:
         for product in job.products:
             stack.enter_context(held(product.folder))
+        # Once more: until the lock was there, another run may have begun or ended.
+        check_outputs(job, overwrite=overwrite)
+        for product in job.products:
             claim(job, product, overwrite=overwrite)
             for shard in remake:
                 stats_path(product.folder, shard).unlink(missing_ok=True)

@@ -16,10 +16,12 @@ ROLE_STYLE = {"original": ("#0072B2", "o"), "reconstructed": ("#E69F00", "s"), "
 """Colour (Okabe and Ito's palette) and marker of each data set."""
 ROLE_NAME = {"original": "original", "reconstructed": "reconstructed", "advbn": "AdvBN"}
 
+_LONGEST_NAME = 30
 _INK = "#010203"
 """Stands for the page's text colour until the SVG is written."""
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names may hold a dollar sign
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.spines.top": False,
@@ -52,7 +54,8 @@ def accuracy_chart(report: Mapping[str, Any]) -> str:
                 capsize=2,
                 markersize=6,
             )
-        axes.set(yticks=range(len(models)), yticklabels=models, xlim=(-2, 102), xlabel="top-1 (%)")
+        axes.set_yticks(range(len(models)), [_short(model) for model in models])
+        axes.set(xlim=(-2, 102), xlabel="top-1 (%)")
         axes.set_ylim(len(models) - 0.5, -0.5)
         _legend_above(axes, 3)
 
@@ -122,6 +125,10 @@ def quality_chart(name: str, values_N: NDArray[np.float64], label: str) -> str:
         axes.set(xlabel=label, ylabel="images")
 
     return _svg(f"quality-{name}", draw, f"Distribution of {label}; mean {values_N.mean():.3g}.", 2.2, width=4.2)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _legend_above(axes: Axes, columns: int) -> None:

@@ -119,8 +119,13 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
         roles=[(role, ROLE_NAME[role]) for role in ROLES],
         small_pictures=picture_side <= _SMALL,
         provenance=json.dumps(_without_shards(report["provenance"]), indent=1, ensure_ascii=False),
-        software=", ".join(f"{name} {version}" for name, version in first["software"].items()),
+        software=_software(report),
     )
+
+
+def _software(report: Mapping[str, Any]) -> str:
+    told = {f"{name} {version}" for row in report["rows"] for name, version in row["software"].items()}
+    return ", ".join(sorted(told))
 
 
 def _class_rows(classes: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:

@@ -79,6 +79,7 @@ def shown_name(row: Mapping[str, Any]) -> str:
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table with aligned columns."""
+    head, *rows = ([cell.replace("|", r"\|") for cell in line] for line in (head, *rows))
     widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
     rule = ["-" * width for width in widths]
     lines = (head, rule, *rows)

@@ -33,11 +33,15 @@ class View:
     """Length of the short side before the crop; None leaves the image as it is stored."""
     interpolation: str = "bilinear"
     """Name of one of torchvision's interpolations."""
+    squash: bool = False
+    """Whether both sides are resized, whatever the shape of the image."""
 
     def describe(self) -> str:
         """Return it in words, e.g. `resize 256 bilinear, crop 224`."""
         crop = f"crop {self.crop}"
-        return crop if self.resize is None else f"resize {self.resize} {self.interpolation}, {crop}"
+        if self.resize is None:
+            return crop
+        return f"{'squash to' if self.squash else 'resize'} {self.resize} {self.interpolation}, {crop}"
 
 
 class BrokenImageError(WorkError):
@@ -98,7 +102,8 @@ def pixels_of(image: Image.Image, view: View, name: str) -> torch.Tensor:
         if view.resize * (view.resize * long // short) > _ELONGATED_LIMIT:
             raise BrokenImageError(f"The image {name} is broken: {image.width}x{image.height} is too elongated.")
         mode = functional.InterpolationMode(view.interpolation)
-        image = functional.resize(image, [view.resize], mode, antialias=True)
+        sides = [view.resize] * (2 if view.squash else 1)
+        image = functional.resize(image, sides, mode, antialias=True)
     pixels: torch.Tensor = functional.pil_to_tensor(functional.center_crop(image, [view.crop, view.crop]))
     return pixels
 

@@ -127,6 +127,12 @@ class TestRefusals:
         said = refused("score", "--model", trio.unseen, "--data", word, "--out", tmp_path / "out")
         assert "--data" in said or "data set is called" in said
 
+    def test_labels_for_a_data_set_that_is_not_there(self, trio: Trio, tmp_path: Path) -> None:
+        said = refused(
+            "score", "--model", trio.unseen, "--data", f"a={trio.advbn}", "--labels", "b=x.txt", "--out", tmp_path / "o"
+        )
+        assert "--labels names b, which is none of the data sets a" in said
+
     @pytest.mark.parametrize(("option", "value"), [("batch-size", 0), ("loaders", -1), ("gallery", 0)])
     def test_impossible_numbers(self, trio: Trio, out: Path, option: str, value: int) -> None:
         self.check(out, str(value), *trio.words(out, f"--{option}", value))
@@ -155,3 +161,28 @@ def test_a_full_disk_leaves_the_older_report(trio: Trio, reported: Path, disk: P
     assert "No space left" in done.err
     assert folder_bytes(out) == before
     assert not list(out.glob("*.tmp"))
+
+
+def test_a_flat_folder_and_our_shards_in_one_command(trio: Trio, tmp_path: Path) -> None:
+    flat, lines = tmp_path / "flat", []
+    flat.mkdir()
+    for path in sorted(trio.world.source.rglob("*.JPEG")):
+        shutil.copy(path, flat / path.name)
+        lines.append(f"{path.name} {path.parent.name}")
+    (tmp_path / "labels.txt").write_text("\n".join(lines))
+    done = advbn_gen(
+        "score", "--model", trio.unseen, "--data", f"val={flat}", f"advbn={trio.advbn}", "--labels",
+        f"val={tmp_path / 'labels.txt'}", "--out", tmp_path / "out", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert [row["n"] for row in done.result["results"]] == [51, 48]
+
+
+@pytest.mark.parametrize("name", ["a$^$", "we|rd", "<i>x</i> & y", "x" * 90])
+def test_odd_names_of_models(trio: Trio, tmp_path: Path, name: str) -> None:
+    path = tmp_path / f"{name.replace('/', '_')}.safetensors"
+    shutil.copy(trio.unseen, path)
+    done = advbn_gen(*trio.words(tmp_path / "out", path))
+    assert done.code == 0, done.err
+    tables = [line for line in (tmp_path / "out/report.md").read_text().splitlines() if line.startswith("|")]
+    assert {line.replace(r"\|", "").count("|") for line in tables} == {6, 8}

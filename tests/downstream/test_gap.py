@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from basics.errors import UserError
 from basics.files import read_sealed
@@ -142,3 +143,45 @@ def test_a_damaged_ledger_is_refused(trio: Trio, tmp_path: Path) -> None:
 def test_impossible_requests_are_refused(trio: Trio, tmp_path: Path, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         request(trio, tmp_path, **changed)
+
+
+def test_the_classes_that_are_here_are_those_of_the_compared_samples(trio: Trio, tmp_path: Path) -> None:
+    """The originals have three classes, the data sets the first two of them."""
+    folders = {name: tmp_path / name for name in ("imagenet-advbn-vgg", "imagenet-reconstructed-vgg")}
+    assert trio.world.make(folders["imagenet-advbn-vgg"], "--reconstructed", image_size=32, limit=20).code == 0
+    inputs, _ = gather(
+        request(
+            trio, tmp_path / "out", advbn=str(folders["imagenet-advbn-vgg"]),
+            reconstructed=str(folders["imagenet-reconstructed-vgg"]),
+        )
+    )  # fmt: skip
+    present = sorted(set(inputs.label_N.tolist()))
+    assert len(present) == 2
+    for role in ("original", "reconstructed", "advbn"):
+        scored = inputs.scored[role, "a"]
+        assert set(scored.answers["present"].classes_NK.ravel().tolist()) == set(present)
+        assert scored.facts["present"]["classes"] == 2
+        # Counted again: the better of the two classes among the five best of all, where they are among them.
+        for own, every in zip(scored.answers["present"].classes_NK, scored.answers["all"].classes_NK, strict=True):
+            seen = [each for each in every.tolist() if each in present]
+            assert own.tolist()[: len(seen)] == seen
+
+
+def test_two_image_sizes_are_refused(trio: Trio, tmp_path: Path) -> None:
+    assert trio.world.make(tmp_path / "imagenet-advbn-vgg", "--reconstructed", image_size=16).code == 0
+    other = tmp_path / "imagenet-reconstructed-vgg"
+    with pytest.raises(UserError, match="two image sizes"):
+        gather(request(trio, tmp_path / "out", reconstructed=str(other)))
+
+
+def test_again_measures_quality_anew(trio: Trio, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(trio.world.source, tmp_path / "source"))
+    first, _ = gather(request(trio, tmp_path / "out", original=str(source)))
+    for path in source.rglob("*.JPEG"):
+        Image.new("RGB", (40, 40), "red").save(path)
+    stale, _ = gather(request(trio, tmp_path / "out", original=str(source)))
+    assert np.array_equal(first.quality["psnr"], stale.quality["psnr"])
+    anew, _ = gather(request(trio, tmp_path / "out", original=str(source), again=True))
+    fresh, _ = gather(request(trio, tmp_path / "fresh", original=str(source)))
+    assert not np.allclose(first.quality["psnr"], anew.quality["psnr"])
+    assert np.array_equal(anew.quality["psnr"], fresh.quality["psnr"])

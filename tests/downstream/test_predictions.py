@@ -12,7 +12,7 @@ from basics.errors import UserError
 from downstream.predictions import Answers, DataColumns, PredictionFile, Scored
 from tests.disk import resize
 
-FACTS = {"data_fingerprint": "1", "samples": 3}
+FACTS = {"data_fingerprint": "1", "samples": 3, "samples_sha256": "a"}
 
 
 def columns(name: str = "val", **changed: Any) -> DataColumns:

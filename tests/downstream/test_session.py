@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from basics.errors import UserError
+from basics.files import locked
 from downstream import session
 from downstream.scoring import predict as predict_really
 from downstream.session import ScoreRequest, named_models, score
@@ -101,6 +102,7 @@ def test_another_data_set_under_the_same_name_is_refused(trio: Trio, tmp_path: P
 def test_names_must_differ(trio: Trio, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Two models are called resnet50"):
         named_models(["resnet50", "resnet50"])
+    assert list(named_models(["vgg11", "m=a/x.pth", "m=b/x.pth"])) == ["vgg11", "m=a/x.pth", "m=b/x.pth"]
     with pytest.raises(UserError, match="No model was given"):
         named_models([])
     twice = [open_test_set("x", str(trio.advbn))] * 2
@@ -114,3 +116,9 @@ def test_nothing_is_written_before_everything_fits(trio: Trio, tmp_path: Path) -
     with pytest.raises(UserError, match="12 outputs"):
         run(trio, tmp_path / "out", models={"a": str(trio.attacked), "b": str(small)})
     assert not (tmp_path / "out").exists()
+
+
+def test_one_folder_is_written_by_one_run(trio: Trio, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(UserError, match="Another run is writing"):
+        run(trio, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -43,7 +43,7 @@ def test_another_order_of_the_same_samples(trio: Trio) -> None:
         found.in_order(["stranger"])
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "a=b"])
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a=b", ".", "..", ".hidden"])
 def test_names_that_tables_cannot_have(trio: Trio, name: str) -> None:
     with pytest.raises(UserError, match="give a name of letters"):
         open_test_set(name, str(trio.advbn))
@@ -88,3 +88,29 @@ def test_other_sources_have_no_manifest_to_ask(trio: Trio) -> None:
 def test_an_exported_folder_is_scored_like_any(tmp_path: Path) -> None:
     found = open_test_set("o", str(image_folder(tmp_path / "x")))
     assert found.fingerprint == found.source.digest()
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_a_missing_shard_is_found_however_it_is_addressed(copied: Path, scheme: str) -> None:
+    tar_of(copied, 11).unlink()
+    with pytest.raises(UserError, match=r"000011\.tar: the shard is missing"):
+        open_test_set("a", f"{scheme}{copied}")
+
+
+def test_an_address_and_its_url_are_the_same_data_set(trio: Trio) -> None:
+    facts = [open_test_set("a", f"{scheme}{trio.advbn}").facts() for scheme in ("", "file://")]
+    assert [each.pop("data_address") for each in facts] == [str(trio.advbn), f"file://{trio.advbn}"]
+    assert facts[0] == facts[1]
+
+
+def test_a_damaged_manifest_of_ours_is_no_other_source(copied: Path) -> None:
+    path = copied / "manifest.json"
+    path.write_text(path.read_text().replace('"samples": 48,', '"samples": 49,', 1))
+    with pytest.raises(UserError, match="is damaged"):
+        open_test_set("a", str(copied))
+
+
+def test_a_newer_data_set_is_refused(copied: Path) -> None:
+    forge_json(copied / "manifest.json", format_version=99)
+    with pytest.raises(UserError, match="newer advbn-gen"):
+        open_test_set("a", str(copied))

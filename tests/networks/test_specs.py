@@ -1,18 +1,23 @@
 """Models by their SPEC."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
-from torchvision.models import resnet18
+from torchvision.models import inception_v3, resnet18
 
 from basics.errors import UserError
 from networks.classifiers import PUBLISHED_VIEW
 from networks.specs import label_of_spec, load_model
-from sources.decode import View
+from sources.decode import View, pixels_of
 from tests.support import close, seeded, tiny_classifier
+
+TIMM_DATA: Any = timm.data
 
 
 @pytest.fixture
@@ -112,3 +117,60 @@ def test_names_in_tables(tmp_path: Path) -> None:
     assert label_of_spec("resnet50=seed:1") == "resnet50=seed:1"
     assert label_of_spec(str(tmp_path)) == tmp_path.name
     assert label_of_spec(str(path)) == "c"
+
+
+@pytest.mark.parametrize(
+    ("name", "view"),
+    [
+        ("resnet50", PUBLISHED_VIEW),
+        ("efficientnet_b4", View(crop=380, resize=384, interpolation="bicubic")),
+        ("inception_v3", View(crop=299, resize=342)),
+        ("swin_v2_t", View(crop=256, resize=260, interpolation="bicubic")),
+    ],
+)
+def test_torchvisions_networks_see_images_at_their_own_size(name: str, view: View) -> None:
+    assert load_model(f"{name}=seed:0").view == view
+
+
+def test_inception_from_a_file_prepares_colours_as_torchvision_does_for_its_weights(tmp_path: Path) -> None:
+    with seeded(0):
+        theirs = inception_v3(num_classes=4, init_weights=False, transform_input=True).eval()
+    torch.save(theirs.state_dict(), tmp_path / "x.pth")
+    found = load_model(f"inception_v3={tmp_path / 'x.pth'}")
+    image = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        assert close(found.module(image), theirs((image - mean[:, None, None]) / std[:, None, None]), relative=1e-4)
+
+
+def test_squashing_is_timms() -> None:
+    name = "coat_lite_medium_384"
+    found = load_model(f"timm:{name}=seed:0")
+    assert found.view.squash
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8))
+    config = TIMM_DATA.resolve_data_config({}, model=timm.create_model(name))
+    expected = TIMM_DATA.create_transform(**config, is_training=False)(image)
+    ours = found.module[0](pixels_of(image, found.view, "x")[None].float() / 255)  # type: ignore[index]
+    assert float((ours[0] - expected).abs().max()) < 1e-5
+
+
+def test_crop_modes_that_are_not_done_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = TIMM_DATA.resolve_model_data_config
+    monkeypatch.setattr(TIMM_DATA, "resolve_model_data_config", lambda model: {**real(model), "crop_mode": "border"})
+    with pytest.raises(UserError, match="in crop mode 'border'"):
+        load_model("timm:resnet10t=seed:0")
+
+
+def test_prefixes_in_safetensors_are_taken_off(tmp_path: Path) -> None:
+    state = {f"module.{name}": value for name, value in resnet18(num_classes=3).state_dict().items()}
+    save_file(state, tmp_path / "x.safetensors")
+    assert load_model(f"resnet18={tmp_path / 'x.safetensors'}").classes == 3
+
+
+def test_paths_may_have_an_equals_sign(tmp_path: Path) -> None:
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    path = tiny_classifier(folder / "classifier.safetensors", 5)
+    for spec in (str(folder), str(path), f"resnet18={path}"):
+        assert load_model(spec).classes == 5
+    assert [label_of_spec(str(folder)), label_of_spec(str(path))] == ["lr=0.1", "classifier"]

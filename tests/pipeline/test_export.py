@@ -7,7 +7,7 @@ import pytest
 import webdataset as wds
 from torchvision.datasets import ImageFolder
 
-from tests.pipeline.world import IMAGES, facts, tar_of
+from tests.pipeline.world import IMAGES, facts, forge_json, tar_of
 from tests.support import WNIDS, advbn_gen, folder_bytes, refused
 
 
@@ -68,8 +68,7 @@ def test_a_missing_shard_is_said_before_anything_is_written(copied: Path, tmp_pa
 
 
 def test_an_unfinished_data_set_is_refused(tmp_path: Path, copied: Path) -> None:
-    manifest = copied / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"complete": true', '"complete": false'))
+    forge_json(copied / "manifest.json", complete=False)
     assert "not finished" in refused("export", copied, tmp_path / "images")
 
 
