@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "commands.dataset:export",
     "score": "commands.score:score",
     "report": "commands.report:report",
+    "finetune": "commands.finetune:finetune",
 }
 
 EXIT_WORK_FAILED = 1

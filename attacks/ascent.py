@@ -54,26 +54,49 @@ class Ascent(Generic[Extra]):
     """The evaluation at the end, detached; the same object as `first` if there were no steps."""
 
 
-def ascend(objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int) -> Ascent[Extra]:
-    """Climb `objective` for `steps` steps of `threat`.
+def climb(
+    objective: Callable[[Parameters], Evaluation[Extra]],
+    threat: ThreatModel,
+    steps: int,
+    watch: Callable[[Evaluation[Extra]], None] | None = None,
+) -> Parameters:
+    """Climb `objective` for `steps` steps of `threat` and return where that ends.
 
-    Costs steps + 1 forward and `steps` backward passes. Only the parameters get gradients: the networks inside the
-    objective must not require any. The sum over samples is climbed, not the mean, so that a last, smaller batch
-    sees gradients of the same scale.
+    Costs `steps` forward and backward passes. Only the parameters get gradients: the networks inside the objective must
+    not require any. The sum over samples is climbed, not the mean, so that a last, smaller batch sees gradients of the
+    same scale.
+
+    Args:
+        objective: what grows.
+        threat: where to start, how to step, how to project.
+        steps: how many.
+        watch: told of the evaluation at the beginning of each step.
     """
     parameters = threat.start()
-    evaluations: list[Evaluation[Extra]] = []
-    losses: list[Tensor] = []
     for _ in range(steps):
         leaves = tuple(parameter.detach().requires_grad_() for parameter in parameters)
         with torch.enable_grad():
             evaluation = objective(leaves)
             gradients = torch.autograd.grad(evaluation.loss_N.sum(), leaves)
-        losses.append(evaluation.loss_N.detach())
-        evaluations = evaluations or [Evaluation(losses[0], evaluation.extra)]
+        if watch is not None:
+            watch(Evaluation(evaluation.loss_N.detach(), evaluation.extra))
         with torch.no_grad():
             parameters = threat.project(threat.step(parameters, gradients))
+    return parameters
+
+
+def ascend(objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int) -> Ascent[Extra]:
+    """Climb as `climb` does, and tell of the first evaluation, the last one and all losses; one more forward pass."""
+    first: list[Evaluation[Extra]] = []
+    losses: list[Tensor] = []
+
+    def watch(evaluation: Evaluation[Extra]) -> None:
+        losses.append(evaluation.loss_N)
+        if not first:
+            first.append(evaluation)
+
+    parameters = climb(objective, threat, steps, watch)
     with torch.no_grad():
         last = objective(parameters)
     losses.append(last.loss_N)
-    return Ascent(parameters, torch.stack(losses), (evaluations or [last])[0], last)
+    return Ascent(parameters, torch.stack(losses), (first or [last])[0], last)

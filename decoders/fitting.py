@@ -18,14 +18,10 @@ from networks.classifiers import PUBLISHED, SEED_PREFIX, published_network, seed
 from sources.base import ImageRecord, Source
 from sources.opening import open_source
 from training.config import TrainingConfig
-from training.data import TrainingImages, mixed_seed
+from training.data import HELD_OUT_MOST, TrainingImages, hold_out
 
 PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
 """Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
-
-_HELD_OUT_SHARE = 20
-_HELD_OUT_MOST = 1000
-_HELD_OUT_STREAM = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +87,7 @@ def _images(request: AutoencoderRequest, config: TrainingConfig) -> tuple[Traini
         records, held_records = hold_out(records, config.seed)
     else:
         held_source = _opened(request.held_out, None, "val")
-        held_records = held_source.records[:_HELD_OUT_MOST]
+        held_records = held_source.records[:HELD_OUT_MOST]
     if len(records) < config.batch_size:
         raise UserError(
             f"There are {len(records)} training images in {source.address}, fewer than one batch of "
@@ -103,15 +99,6 @@ def _images(request: AutoencoderRequest, config: TrainingConfig) -> tuple[Traini
 
 def _opened(source: str | Source, labels: Path | None, split: str) -> Source:
     return source if isinstance(source, Source) else open_source(source, labels=labels, split=split)
-
-
-def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    """Keep one image in twenty, at most 1,000, drawn by seed, out of the training images."""
-    count = min(_HELD_OUT_MOST, max(1, len(records) // _HELD_OUT_SHARE))
-    generator = torch.Generator().manual_seed(mixed_seed(seed, _HELD_OUT_STREAM))
-    chosen = set(torch.randperm(len(records), generator=generator)[:count].tolist())
-    kept = [record for index, record in enumerate(records) if index not in chosen]
-    return kept, [records[index] for index in sorted(chosen)]
 
 
 def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest, seed: int) -> tuple[Autoencoder, str]:

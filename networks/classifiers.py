@@ -1,6 +1,7 @@
 """Frozen classifiers by name, with published, given or seeded weights."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -191,7 +192,12 @@ def _told(weights: str) -> dict[str, Any]:
     path = Path(weights)
     if path.suffix != ".safetensors":
         return {}
-    return own_facts(read_safetensors(path)[1], FORMAT)
+    return facts_of(read_safetensors(path)[1])
+
+
+def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a classifier's file of ours says of itself; empty for files of other people."""
+    return own_facts(metadata, FORMAT)
 
 
 def _one_name(asked: str | None, told: str | None, weights: str) -> str:

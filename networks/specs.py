@@ -15,6 +15,8 @@ from sources.decode import View
 
 TIMM_PREFIX = "timm:"
 _CROP_MODES = ("center", "squash")
+TUNED_FILE = "main.safetensors"
+"""What fine-tuning leaves: the weights with main batch norm."""
 
 
 def load_model(spec: str) -> Classifier:
@@ -59,10 +61,12 @@ def label_of_spec(spec: str) -> str:
 
 
 def _weights_in(folder: Path) -> Path:
-    path = folder / CLASSIFIER_FILE
-    if not path.is_file():
-        raise UserError(f"The folder {folder} holds no {CLASSIFIER_FILE}; give a run folder of a trained classifier.")
-    return path
+    for name in (CLASSIFIER_FILE, TUNED_FILE):
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(
+        f"The folder {folder} holds neither {CLASSIFIER_FILE} nor {TUNED_FILE}; give a run folder of a classifier."
+    )
 
 
 def _load_timm(name: str, weights: str) -> Classifier:

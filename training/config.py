@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from basics.errors import UserError
 
-Schedule = Literal["constant", "cosine"]
+Schedule = Literal["constant", "cosine", "step"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,9 @@ class TrainingConfig:
     weight_decay: float = 0.0
     """As the optimiser defines it."""
     schedule: Schedule = "constant"
-    """`cosine`: a linear warm-up, then half a cosine down to 0."""
+    """`cosine`: a linear warm-up, then half a cosine down to 0. `step`: a tenth every `decay_every` epochs."""
+    decay_every: int = 10
+    """Epochs between two steps of a `step` schedule."""
     warmup: float = 0.05
     """Share of all steps that a `cosine` schedule warms up for."""
     seed: int = 0
@@ -40,7 +42,7 @@ class TrainingConfig:
     """Loader processes a device; 0 decodes in the process."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "devices", "checkpoint_every", "image_size"):
+        for name in ("epochs", "batch_size", "devices", "checkpoint_every", "image_size", "decay_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"The {name.replace('_', ' ')} is {getattr(self, name)}; give 1 or more.")
         if not 0 <= self.seed < 2**32:

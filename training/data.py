@@ -5,11 +5,15 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import functional
+from torchvision.transforms import functional, v2
 
 from sources.base import ImageRecord, Source
-from sources.decode import load_image
+from sources.decode import decode_rgb, load_image
 from training.config import TrainingConfig
+
+HELD_OUT_MOST = 1000
+_HELD_OUT_SHARE = 20
+_HELD_OUT_STREAM = -1
 
 Place = tuple[int, int]
 """(epoch, index of the image)."""
@@ -21,21 +25,25 @@ CACHE_BYTES = 512 * 2**20
 
 
 class TrainingImages(Dataset[tuple[Tensor, int]]):
-    """Labelled 8-bit images (3, size, size) of a source, optionally shifted and flipped at random.
+    """Labelled 8-bit images (3, size, size) of a source, optionally varied at random.
 
+    Varied are they by a shift and a flip, or, as classifiers of ImageNet are trained (`crops`), by torchvision's
+    RandomResizedCrop and a flip.
     The randomness of an image is drawn from (seed, epoch, index), so loader processes and resumed runs see the same.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (what, how large, how varied)
         self,
         source: Source,
         image_size: int,
         *,
         augment: bool,
+        crops: bool = False,
         seed: int = 0,
         records: Sequence[ImageRecord] | None = None,
     ) -> None:
         self.source, self.image_size, self.augment, self.seed = source, image_size, augment, seed
+        self.crops = crops
         self.records = source.records if records is None else records
         self._keep = len(self.records) * 3 * image_size**2 <= CACHE_BYTES
         self._kept: dict[int, Tensor] = {}
@@ -45,6 +53,8 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, place: Place) -> tuple[Tensor, int]:
         epoch, index = place
+        if self.augment and self.crops:
+            return self._cropped(epoch, index), self.records[index].label
         image = self._decoded(index)
         if self.augment:
             image = self._varied(image, epoch, index)
@@ -59,6 +69,15 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             self._kept[index] = image
         return image
 
+    def _cropped(self, epoch: int, index: int) -> Tensor:
+        record = self.records[index]
+        image = decode_rgb(self.source.read(record), record.name)
+        vary = v2.Compose([v2.RandomResizedCrop(self.image_size, antialias=True), v2.RandomHorizontalFlip()])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(mixed_seed(self.seed, epoch, index))
+            pixels: Tensor = functional.pil_to_tensor(vary(image))
+        return pixels
+
     def _varied(self, image_3SS: Tensor, epoch: int, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
         shift = round(self.image_size * SHIFT)
@@ -67,6 +86,15 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         crop: Tensor = wide[:, top : top + self.image_size, left : left + self.image_size]
         flip = bool(torch.randint(2, (), generator=generator))
         return crop.flip(-1) if flip else crop
+
+
+def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Keep one image in twenty, at most 1,000, drawn by seed, out of the training images."""
+    count = min(HELD_OUT_MOST, max(1, len(records) // _HELD_OUT_SHARE))
+    generator = torch.Generator().manual_seed(mixed_seed(seed, _HELD_OUT_STREAM))
+    chosen = set(torch.randperm(len(records), generator=generator)[:count].tolist())
+    kept = [record for index, record in enumerate(records) if index not in chosen]
+    return kept, [records[index] for index in sorted(chosen)]
 
 
 def mixed_seed(*parts: int) -> int:

@@ -180,7 +180,7 @@ class _Run:
     def _step(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
         done = self.state["done"]
         torch.manual_seed(mixed_seed(self.config.seed, done, self.fabric.global_rank))
-        factor = schedule_factor(self.config, done, self.steps * self.config.epochs)
+        factor = schedule_factor(self.config, done, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * factor
         image_N3HW, label_N = self.fabric.to_device(image_N3HW), self.fabric.to_device(label_N)
@@ -206,10 +206,13 @@ class _Run:
         self.fabric.barrier()
 
 
-def schedule_factor(config: TrainingConfig, step: int, total: int) -> float:
-    """Return the share of the highest learning rate that step number `step` (from 0) of `total` uses."""
+def schedule_factor(config: TrainingConfig, step: int, steps: int) -> float:
+    """Return the share of the highest learning rate that step number `step` (from 0) uses, with `steps` in an epoch."""
     if config.schedule == "constant":
         return 1.0
+    if config.schedule == "step":
+        return float(0.1 ** (step // steps // config.decay_every))
+    total = steps * config.epochs
     warm = max(1, round(config.warmup * total))
     if step < warm:
         return (step + 1) / warm

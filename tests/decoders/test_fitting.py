@@ -4,27 +4,17 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 
-from decoders.fitting import hold_out
-from sources.base import ImageRecord
 from tests.disk import resize
 from tests.processes import finish, start, wait_until
 from tests.support import Outcome, advbn_gen, image_folder, refused
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As many as the processes that are started beside: sums of more threads round otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -178,23 +168,6 @@ def test_overwriting_starts_anew(source: Path, tmp_path: Path, uninterrupted: Pa
     fit(source, out, "--overwrite")
     assert results(out) == results(uninterrupted)
     assert (out / "notes.txt").read_text() == "mine"
-
-
-def test_one_image_in_twenty_is_held_out_by_seed() -> None:
-    records = [ImageRecord(f"{index}.png", 0) for index in range(100)]
-    kept, held = hold_out(records, seed=0)
-    assert len(held) == 5
-    assert sorted([*kept, *held], key=records.index) == records
-    assert kept == [record for record in records if record not in held]
-    assert hold_out(records, seed=0) == (kept, held)
-    assert hold_out(records, seed=1)[1] != held
-
-
-@pytest.mark.parametrize(("images", "held"), [(2, 1), (39, 1), (40, 2), (20_000, 1000), (30_000, 1000)])
-def test_at_least_one_and_at_most_a_thousand_are_held_out(images: int, held: int) -> None:
-    records = [ImageRecord(str(index), 0) for index in range(images)]
-    kept, chosen = hold_out(records, seed=0)
-    assert (len(kept), len(chosen)) == (images - held, held)
 
 
 def test_held_out_images_may_be_given(source: Path, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_what_is_not_there_is_refused(spec: str, said: str) -> None:
 
 
 def test_a_folder_without_a_classifier_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds no classifier\.safetensors"):
+    with pytest.raises(UserError, match=r"holds neither classifier\.safetensors nor main"):
         load_model(str(tmp_path))
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from sources.base import ImageRecord
 from sources.decode import load_image
 from sources.opening import open_source
 from tests.support import image_folder
 from training.config import TrainingConfig
-from training.data import EpochOrder, TrainingImages, epoch_batches, mixed_seed, steps_per_epoch
+from training.data import EpochOrder, TrainingImages, epoch_batches, hold_out, mixed_seed, steps_per_epoch
 
 SIZE = 32
 
@@ -119,3 +120,37 @@ def test_seeds_of_different_places_differ() -> None:
     assert len(seeds) == 1000
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert mixed_seed(1, 2) != mixed_seed(2, 1)
+
+
+def test_one_image_in_twenty_is_held_out_by_seed() -> None:
+    records = [ImageRecord(f"{index}.png", 0) for index in range(100)]
+    kept, held = hold_out(records, seed=0)
+    assert len(held) == 5
+    assert sorted([*kept, *held], key=records.index) == records
+    assert kept == [record for record in records if record not in held]
+    assert hold_out(records, seed=0) == (kept, held)
+    assert hold_out(records, seed=1)[1] != held
+
+
+@pytest.mark.parametrize(("images", "held"), [(2, 1), (39, 1), (40, 2), (20_000, 1000), (30_000, 1000)])
+def test_at_least_one_and_at_most_a_thousand_are_held_out(images: int, held: int) -> None:
+    records = [ImageRecord(str(index), 0) for index in range(images)]
+    kept, chosen = hold_out(records, seed=0)
+    assert (len(kept), len(chosen)) == (images - held, held)
+
+
+def test_crops_depend_on_seed_epoch_and_place_alone(folder: Path) -> None:
+    source = open_source(str(folder))
+    cropping = TrainingImages(source, SIZE, augment=True, crops=True, seed=3)
+    torch.manual_seed(5)
+    first = cropping[2, 4][0]
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    again = TrainingImages(source, SIZE, augment=True, crops=True, seed=3)[2, 4][0]
+    assert not torch.equal(torch.rand(1), torch.zeros(1))
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(1), expected), "the global generator was moved"
+    assert torch.equal(first, again)
+    assert (first.shape, first.dtype) == ((3, SIZE, SIZE), torch.uint8)
+    others = [cropping[3, 4][0], TrainingImages(source, SIZE, augment=True, crops=True, seed=4)[2, 4][0]]
+    assert not any(torch.equal(first, other) for other in others)

@@ -201,3 +201,10 @@ def test_the_device_asked_for_is_the_one_used(
     with pytest.raises(AskedError):
         train(Counting(), images, replace(CONFIG, device=device), tmp_path, {})
     assert (told["accelerator"], told["devices"]) == (device.split(":", maxsplit=1)[0], expected)
+
+
+def test_a_step_schedule_falls_to_a_tenth_every_so_many_epochs() -> None:
+    config = TrainingConfig(epochs=20, batch_size=1, lr=1, image_size=16, schedule="step")
+    found = [schedule_factor(config, step, 7) for step in range(140)]
+    assert found[:70] == [1.0] * 70
+    assert found[70:] == pytest.approx([0.1] * 70)

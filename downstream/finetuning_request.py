@@ -1,0 +1,95 @@
+"""From what a user asks for to a fine-tuned classifier: images, labels, run folder."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from basics.compute import choose_compute
+from basics.errors import UserError
+from basics.files import require_apart
+from downstream.finetuning import FILES, PUBLISHED_TRAINING, FineTuning, fine_tune
+from networks.checkpoints import read_safetensors
+from networks.classifiers import facts_of
+from sources.base import ImageRecord, Source
+from sources.opening import open_source
+from training.config import TrainingConfig
+from training.data import TrainingImages, hold_out
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningRequest:
+    """What a fine-tuning was asked for."""
+
+    tuning: FineTuning
+    """What, from where on, how."""
+    source: str | Source
+    """Training images: an address, or an open source."""
+    out: Path
+    """Run folder."""
+    held_out: str | Source | None = None
+    """Images to score after each epoch; None keeps some of the training images back."""
+    limit: int | None = None
+    """Only the first so many training images."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of TrainingConfig that differ from PUBLISHED_TRAINING."""
+
+
+def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[str, Path], dict[str, float]]:
+    """Fine-tune; return the file of each batch-norm set, and the held-out top-1 through each.
+
+    Raises:
+        UserError: something that was asked for does not exist or does not fit.
+        WorkError: the loss is no longer a number.
+    """
+    config = TrainingConfig(**{**PUBLISHED_TRAINING, **request.training})
+    choose_compute(config.device, config.precision)
+    if request.limit is not None and request.limit < 1:
+        raise UserError(f"--limit is {request.limit}; give 1 or more.")
+    for place in (request.source, request.held_out):
+        require_apart(place if isinstance(place, str) else None, request.out)
+    images, held_out = _images(request, config)
+    facts = {
+        "source": images.source.address,
+        "records_sha256": images.source.digest(),
+        "held_out": len(held_out),
+    }
+    files = fine_tune(
+        request.tuning, images, held_out=held_out, config=config, out=request.out, facts=facts, overwrite=overwrite
+    )
+    told = facts_of(read_safetensors(next(iter(files.values())))[1])["facts"]
+    return files, {f"held_out_top1_{which}": told[f"held_out_top1_{which}"] for which in FILES}
+
+
+def _images(request: FineTuningRequest, config: TrainingConfig) -> tuple[TrainingImages, TrainingImages]:
+    source = _fitting(request, request.source, "train")
+    records: Sequence[ImageRecord] = source.records[: request.limit]
+    if request.held_out is None:
+        held_source = source
+        records, held_records = hold_out(records, config.seed)
+    else:
+        held_source = _fitting(request, request.held_out, "val")
+        held_records = list(held_source.records)
+    if len(records) < config.batch_size:
+        raise UserError(
+            f"There are {len(records)} training images in {source.address}, fewer than one batch of "
+            f"{config.batch_size}; give more images or a smaller --batch-size."
+        )
+    images = TrainingImages(source, config.image_size, augment=True, crops=True, seed=config.seed, records=records)
+    return images, TrainingImages(held_source, config.image_size, augment=False, records=held_records)
+
+
+def _fitting(request: FineTuningRequest, place: str | Source, split: str) -> Source:
+    """Open images whose labels are the classifier's classes.
+
+    Raises:
+        UserError: they are not.
+    """
+    source = place if isinstance(place, Source) else open_source(place, split=split)
+    start = request.tuning.start
+    if source.classes.count != start.classes:
+        raise UserError(
+            f"The labels of {source.address} number {source.classes.count} classes, but the {start.name} to start "
+            f"from has {start.classes}; give --init with a classifier of these classes."
+        )
+    return source

@@ -1,0 +1,124 @@
+"""A network split in two at a named place: a front that stays as it is, and a head that learns behind it.
+
+Both parts keep the names of the network's modules, so their state dicts are parts of the network's own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import fx, nn
+from torchvision import ops
+
+from basics.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """A place behind which the head begins, and how AdvBN is set up there (spec: fine-tuning)."""
+
+    node: str
+    """Name of the module whose output is cut."""
+    rectified: bool
+    """Whether that output comes out of a ReLU."""
+    left_out: str | None = None
+    """Batch norm right behind the cut that the published code leaves out."""
+
+
+_RESNET = {
+    "conv2": Cut(node="layer1", rectified=True),
+    "conv3": Cut(node="layer2", rectified=True),
+    "conv4": Cut(node="layer3", rectified=True),
+}
+CUTS: dict[str, dict[str, Cut]] = {
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), _RESNET),
+    "densenet121": {
+        "transition1": Cut(
+            node="features.transition1", rectified=False, left_out="features.denseblock2.denselayer1.norm1"
+        )
+    },
+    "efficientnet_b0": {"features2": Cut(node="features.2", rectified=False)},
+}
+"""Network -> name of a cut -> the cut; the first of each network is the published one."""
+
+
+def cut_of(arch: str, name: str | None = None) -> Cut:
+    """Return a network's cut: the published one, one of the table by its name, or any module's by its own name.
+
+    Raises:
+        UserError: the table has no such network and no name was given.
+    """
+    known = CUTS.get(arch, {})
+    if name is None:
+        if not known:
+            raise UserError(
+                f"No cut is known for {arch}; name a module of it with --cut, or give one of {', '.join(CUTS)}."
+            )
+        return next(iter(known.values()))
+    return known.get(name) or Cut(node=name, rectified=False)
+
+
+class _Tracer(fx.Tracer):
+    """Looks into modules, but not into those that do something else in training than in evaluation."""
+
+    def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(module, ops.StochasticDepth) or super().is_leaf_module(module, module_qualified_name)
+
+
+def split(network: nn.Module, cut: Cut) -> tuple[nn.Module, nn.Module]:
+    """Return front and head of a network; together they are the network.
+
+    Raises:
+        UserError: there is no such place (those that are there are listed), or something flows around it.
+    """
+    graph = _Tracer().trace(network)
+    place = _node_at(graph, cut.node)
+    front, head = fx.GraphModule(network, _front(graph, place)), fx.GraphModule(network, _head(graph, place, cut.node))
+    if cut.left_out is not None:
+        head.set_submodule(cut.left_out, nn.Identity())
+    return front, head
+
+
+def _node_at(graph: fx.Graph, name: str) -> fx.Node:
+    """Return the last operation in the module of this name."""
+    inside: list[fx.Node] = [node for node in graph.nodes if name in node.meta.get("nn_module_stack", {})]
+    if not inside:
+        places = _places([node.target for node in graph.nodes if node.op == "call_module"])
+        raise UserError(f"The network has no place {name!r} to cut at; give one of {', '.join(places)}.")
+    return inside[-1]
+
+
+def _places(paths: Sequence[str]) -> list[str]:
+    """Return the modules that hold layers, down to the second level: a list that can be read."""
+    return list(dict.fromkeys(".".join(path.split(".")[:2]) for path in paths))
+
+
+def _front(graph: fx.Graph, place: fx.Node) -> fx.Graph:
+    """Return the graph from the image to the cut."""
+    front = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    for node in graph.nodes:
+        copies[node] = front.node_copy(node, copies.__getitem__)
+        if node is place:
+            break
+    front.output(copies[place])
+    return front
+
+
+def _head(graph: fx.Graph, place: fx.Node, name: str) -> fx.Graph:
+    """Return the graph from the cut to the end.
+
+    Raises:
+        UserError: it needs something from before the cut.
+    """
+    head = fx.Graph()
+    copies = {place: head.placeholder("feat")}
+
+    def copied(node: fx.Node) -> fx.Node:
+        if node not in copies:
+            raise UserError(f"Something flows around the place {name!r} ({node.name}); give another --cut.")
+        return copies[node]
+
+    behind = list(graph.nodes)[list(graph.nodes).index(place) + 1 :]
+    for node in behind:
+        copies[node] = head.node_copy(node, copied)
+    return head

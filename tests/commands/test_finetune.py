@@ -1,0 +1,180 @@
+"""`finetune` through the command line."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torchvision.models import densenet121, resnet18, vgg11
+
+from networks.classifiers import build_network, load_classifier, save_classifier
+from tests.processes import finish, start, wait_until
+from tests.support import Outcome, advbn_gen, image_folder, refused, seeded, with_lived_in_batch_norm
+
+NAMES = ("a", "b", "c")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("images") / "source", per_class=7, classes=NAMES)
+
+
+@pytest.fixture(scope="module")
+def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("init") / "start.safetensors"
+    with seeded(3):
+        network = with_lived_in_batch_norm(build_network("resnet18", 3, 1 / 16))
+    save_classifier(path, "resnet18", network, 3, 1 / 16)
+    return path
+
+
+def words(source: Path, init: object, out: Path, *more: object, **changed: object) -> list[object]:
+    options: dict[str, object] = {
+        "arch": "resnet18", "source": source, "init": init, "image-size": 32, "batch-size": 5, "epochs": 3,
+        "steps": 2, "lr": 0.01, "device": "cpu", "out": out,
+    }  # fmt: skip
+    options |= {name.replace("_", "-"): value for name, value in changed.items()}
+    return ["finetune", *(word for name, value in options.items() for word in (f"--{name}", value)), *more]
+
+
+def tune(source: Path, init: object, out: Path, *more: object, **changed: object) -> Outcome:
+    done = advbn_gen(*words(source, init, out, *more, **changed))
+    assert done.code == 0, done.err
+    return done
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {name: (out / name).read_bytes() for name in ("main.safetensors", "auxiliary.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def tuned(source: Path, init: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "run"
+    tune(source, init, out)
+    return out
+
+
+def test_it_leaves_two_plain_state_dicts(tuned: Path, init: Path) -> None:
+    start = load_file(init)
+    main, auxiliary = (load_file(tuned / name) for name in ("main.safetensors", "auxiliary.safetensors"))
+    assert main.keys() == auxiliary.keys() == start.keys()
+    front = ("conv1", "bn1", "layer1")
+    for name in start:
+        norm = ".bn" in name or "downsample.1" in name or name.startswith("bn")
+        if name.startswith(front):
+            assert torch.equal(main[name], start[name]), f"the frozen front has moved: {name}"
+        elif not name.endswith("num_batches_tracked"):
+            assert not torch.equal(main[name], start[name]), f"the head has not moved: {name}"
+        if not norm:
+            assert torch.equal(main[name], auxiliary[name])
+    assert not torch.equal(main["layer4.1.bn2.running_mean"], auxiliary["layer4.1.bn2.running_mean"])
+
+
+def test_metrics_tell_both_terms_and_both_sets(tuned: Path) -> None:
+    lines = [json.loads(line) for line in (tuned / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in steps] == [4, 8, 12]
+    for line in steps:
+        assert line["loss"] == pytest.approx(line["clean_loss"] + line["adversarial_loss"], rel=1e-5)
+    assert all({"held_out_top1_main", "held_out_top1_auxiliary"} <= line.keys() for line in lines if line not in steps)
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes(source: Path, init: Path, tuned: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    process = start(*words(source, init, out))
+    assert wait_until((out / "checkpoint.pt").exists, process)
+    os.kill(process.pid, signal.SIGKILL)
+    finish(process)
+    done = torch.load(out / "checkpoint.pt", weights_only=False)["done"]
+    assert 4 <= done < 12, "the run was over before it was killed"
+    tune(source, init, out)
+    facts = {name: load_file(out / name) for name in files(out)}
+    expected = {name: load_file(tuned / name) for name in files(tuned)}
+    for name, state in facts.items():
+        assert all(torch.equal(state[key], expected[name][key]) for key in state)
+
+
+def test_a_run_folder_can_be_scored(tuned: Path, source: Path, tmp_path: Path) -> None:
+    done = advbn_gen(
+        "score", "--model", tuned, f"resnet18={tuned / 'auxiliary.safetensors'}", "--data", f"val={source}",
+        "--out", tmp_path / "scores", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert [row["transform"] for row in done.result["results"]] == ["resize 32 bilinear, crop 32"] * 2
+
+
+def test_plain_fine_tuning_leaves_auxiliary_batch_norm_alone(source: Path, init: Path, tmp_path: Path) -> None:
+    tune(source, init, tmp_path / "run", method="plain", epochs=1)
+    start, auxiliary = load_file(init), load_file(tmp_path / "run/auxiliary.safetensors")
+    name = "layer4.1.bn2.running_mean"
+    assert torch.equal(auxiliary[name], start[name])
+    assert not torch.equal(load_file(tmp_path / "run/main.safetensors")[name], start[name])
+
+
+def test_an_exported_full_size_network_loads_in_plain_torchvision(source: Path, tmp_path: Path) -> None:
+    with seeded(0):
+        torch.save(with_lived_in_batch_norm(resnet18(num_classes=3)).state_dict(), tmp_path / "start.pth")
+    tune(source, f"resnet18={tmp_path / 'start.pth'}", tmp_path / "run", epochs=1, steps=1)
+    theirs = resnet18(num_classes=3)
+    theirs.load_state_dict(load_file(tmp_path / "run/main.safetensors"))
+    ours = load_classifier("resnet18", str(tmp_path / "run/main.safetensors"), 3)
+    image = torch.rand(2, 3, 32, 32)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = theirs.eval()((image - mean[:, None, None]) / std[:, None, None])
+        assert torch.allclose(ours.module(image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_densenets_left_out_norm_passes_features_in_plain_torchvision(source: Path, tmp_path: Path) -> None:
+    """The exported network has to give the answers that the trained one gave while it was scored."""
+    with seeded(0):
+        torch.save(with_lived_in_batch_norm(densenet121(num_classes=3)).state_dict(), tmp_path / "start.pth")
+    init = f"densenet121={tmp_path / 'start.pth'}"
+    tune(source, init, tmp_path / "run", epochs=1, steps=1, arch="densenet121", limit=8)
+    state = load_file(tmp_path / "run/main.safetensors")
+    theirs = densenet121(num_classes=3)
+    theirs.load_state_dict(state)
+    norm = theirs.eval().features.denseblock2.denselayer1.norm1
+    feat = torch.randn(2, 128, 4, 4)
+    assert torch.allclose(norm(feat), feat, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"cut": "layer9"}, "no place 'layer9' to cut at; give one of conv1"),
+        ({"method": "magic"}, "no method 'magic'; give one of advbn, plain"),
+        ({"batch_size": 1}, "needs two to learn from"),
+        ({"arch": "resnet34"}, "is a resnet18, not a resnet34"),
+        ({"eps": -1}, "eps is -1"),
+        ({"limit": 3}, "fewer than one batch of 5"),
+        ({"width": 0.5}, "have width 0.0625, not 0.5"),
+    ],
+)
+def test_bad_input_is_refused(source: Path, init: Path, tmp_path: Path, changed: dict[str, object], said: str) -> None:
+    assert said in refused(*words(source, init, tmp_path / "out", **changed))
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_classes_are_refused(init: Path, tmp_path: Path) -> None:
+    other = image_folder(tmp_path / "other", classes=("a", "b"))
+    assert "number 2 classes, but the resnet18" in refused(*words(other, init, tmp_path / "out"))
+
+
+def test_a_network_without_batch_norm_is_refused(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "vgg11.pth"
+    torch.save(vgg11(num_classes=3).state_dict(), path)
+    said = refused(*words(source, f"vgg11={path}", tmp_path / "out", arch="vgg11", cut="features.2"))
+    assert "no batch norm behind the cut" in said
+
+
+def test_a_resume_with_other_settings_is_refused(source: Path, init: Path, tuned: Path) -> None:
+    before = files(tuned)
+    assert "attack.steps: 2 -> 3" in refused(*words(source, init, tuned, steps=3))
+    assert files(tuned) == before

@@ -1,0 +1,72 @@
+"""Front and head are the network, under its own names."""
+
+import pytest
+import torch
+from torchvision.models import get_model
+
+from basics.errors import UserError
+from networks.cuts import CUTS, Cut, cut_of, split
+from tests.support import seeded, with_lived_in_batch_norm
+
+PLACES = [(arch, name) for arch, cuts in CUTS.items() for name in cuts]
+
+
+@pytest.mark.parametrize(("arch", "name"), PLACES)
+def test_together_they_are_the_network(arch: str, name: str) -> None:
+    with seeded(0):
+        network = with_lived_in_batch_norm(get_model(arch, weights=None)).eval()
+    front, head = split(network, Cut(node=CUTS[arch][name].node, rectified=True))
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(head(front(image)), network(image))
+    names = list(network.state_dict())
+    assert sorted([*front.state_dict(), *head.state_dict()]) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("arch", "channels", "reduction"),
+    [("resnet50", 256, 4), ("densenet121", 128, 8), ("efficientnet_b0", 24, 4), ("resnet18", 64, 4)],
+)
+def test_published_cuts_are_where_the_paper_has_them(arch: str, channels: int, reduction: int) -> None:
+    front, _ = split(get_model(arch, weights=None).eval(), cut_of(arch))
+    assert front(torch.rand(1, 3, 64, 64)).shape == (1, channels, 64 // reduction, 64 // reduction)
+
+
+def test_densenets_first_norm_behind_the_cut_is_left_out() -> None:
+    network = get_model("densenet121", weights=None)
+    _, head = split(network, cut_of("densenet121"))
+    left = {name for name in network.state_dict() if name.startswith("features.denseblock2.denselayer1.norm1")}
+    assert len(left) == 5
+    assert not left & set(head.state_dict())
+
+
+def test_a_head_drops_in_training_only() -> None:
+    _, head = split(get_model("efficientnet_b0", weights=None), cut_of("efficientnet_b0"))
+    feat = torch.rand(2, 24, 16, 16)
+    with torch.no_grad():
+        head.train()
+        assert not torch.equal(head(feat), head(feat))
+        head.eval()
+        assert torch.equal(head(feat), head(feat))
+
+
+def test_any_module_may_be_named() -> None:
+    network = get_model("resnet18", weights=None).eval()
+    front, head = split(network, cut_of("resnet18", "layer1.0"))
+    image = torch.rand(1, 3, 64, 64)
+    assert torch.equal(head(front(image)), network(image))
+
+
+def test_a_place_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no place 'layer9' to cut at; give one of conv1, .*layer4\.1"):
+        split(get_model("resnet18", weights=None), cut_of("resnet18", "layer9"))
+
+
+def test_a_place_with_something_around_it_is_refused() -> None:
+    with pytest.raises(UserError, match=r"flows around the place 'layer1\.0\.conv1'"):
+        split(get_model("resnet18", weights=None), cut_of("resnet18", "layer1.0.conv1"))
+
+
+def test_a_network_without_a_known_cut_needs_a_name() -> None:
+    with pytest.raises(UserError, match="No cut is known for vgg19; name a module"):
+        cut_of("vgg19")
