@@ -69,6 +69,12 @@ def using(network: nn.Module, which: str) -> Iterator[None]:
             twin.used = used
 
 
+def freeze(network: nn.Module, which: str) -> None:
+    """Let the affine weights of one set learn no more."""
+    for _, twin in _twins(network):
+        twin.get_submodule(which).requires_grad_(False)
+
+
 def state_with(network: nn.Module, which: str) -> StateDict:
     """Return a state dict under the names that the network had before it got twins, with one of the two sets."""
     state = dict(network.state_dict())

@@ -16,7 +16,7 @@ from attacks.statistics import AdvBNConfig
 from basics.compute import Compute
 from basics.errors import UserError
 from downstream.advbn import AdvBNNetwork
-from downstream.auxiliary import AUXILIARY, MAIN, SETS, state_with
+from downstream.auxiliary import AUXILIARY, MAIN, SETS, freeze, state_with
 from networks.checkpoints import StateDict
 from networks.classifiers import Classifier, save_classifier
 from networks.cuts import Cut
@@ -78,6 +78,9 @@ class FineTuningTask:
         self.tuning, self.held_out, self.out, self.facts = tuning, held_out, out, facts
         network: nn.Module = copy.deepcopy(tuning.start.module)[1].requires_grad_(True)  # type: ignore[index]
         self.module: nn.Module = _Trained(AdvBNNetwork(network, tuning.cut, tuning.attack), tuning.method)
+        if tuning.method == "plain":
+            # Nothing passes through it, and data parallelism waits for the gradient of everything that learns.
+            freeze(self.trained.network.head, AUXILIARY)
 
     @property
     def leaves(self) -> list[Path]:

@@ -145,6 +145,19 @@ def test_densenets_left_out_norm_passes_features_in_plain_torchvision(source: Pa
     assert torch.allclose(norm(feat), feat, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["advbn", "plain"])
+def test_two_processes_share_a_batch(source: Path, init: Path, tmp_path: Path, method: str) -> None:
+    out = tmp_path / "run"
+    command = words(source, init, out, "--json", devices=2, batch_size=6, epochs=2, method=method)
+    code, stdout, stderr = finish(start(*command))
+    assert code == 0, stderr
+    assert len(stdout.splitlines()) == 1, stdout
+    assert all(torch.isfinite(value.float()).all() for value in load_file(out / "main.safetensors").values())
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [3, 6]
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
