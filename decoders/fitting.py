@@ -1,6 +1,6 @@
 """From what a user asks for to a trained decoder: images, weights, defaults."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from decoders.training import train_decoder
 from encoders import EncoderKind, encoder_kind
 from networks.checkpoints import StateDict, read_weights
 from networks.classifiers import PUBLISHED, SEED_PREFIX, published_network, seed_of
-from sources.base import ImageRecord, Source
+from sources.base import Source
 from sources.opening import open_source
 from training.config import TrainingConfig
-from training.data import HELD_OUT_MOST, TrainingImages, hold_out
+from training.data import HELD_OUT_MOST, training_images
 
 PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
 """Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
@@ -59,11 +59,11 @@ def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> 
     choose_compute(config.device, config.precision)
     kind = encoder_kind(request.encoder)
     kind.require_size(config.image_size)
-    if request.limit is not None and request.limit < 1:
-        raise UserError(f"--limit is {request.limit}; give 1 or more.")
     for source in (request.source, request.held_out):
         require_apart(source if isinstance(source, str) else None, request.out)
-    images, held_out = _images(request, config)
+    train = _opened(request.source, request.labels, "train")
+    held_source = None if request.held_out is None else _opened(request.held_out, None, "val")
+    images, held_out = training_images(train, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST)
     module, form = _fresh_autoencoder(kind, request, config.seed)
     facts = {
         "source": images.source.address,
@@ -75,26 +75,6 @@ def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> 
         module, form, images, held_out=held_out, config=config, out=request.out, facts=facts, overwrite=overwrite
     )
     return path, load_autoencoder(path).facts
-
-
-def _images(request: AutoencoderRequest, config: TrainingConfig) -> tuple[TrainingImages, TrainingImages]:
-    """Return the training images and the held-out ones."""
-    source = _opened(request.source, request.labels, "train")
-    records: Sequence[ImageRecord] = source.records[: request.limit]
-    held_records: Sequence[ImageRecord]
-    if request.held_out is None:
-        held_source = source
-        records, held_records = hold_out(records, config.seed)
-    else:
-        held_source = _opened(request.held_out, None, "val")
-        held_records = held_source.records[:HELD_OUT_MOST]
-    if len(records) < config.batch_size:
-        raise UserError(
-            f"There are {len(records)} training images in {source.address}, fewer than one batch of "
-            f"{config.batch_size}; give more images or a smaller --batch-size."
-        )
-    images = TrainingImages(source, config.image_size, augment=True, seed=config.seed, records=records)
-    return images, TrainingImages(held_source, config.image_size, augment=False, records=held_records)
 
 
 def _opened(source: str | Source, labels: Path | None, split: str) -> Source:

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from attacks.ascent import Evaluation, Parameters, climb
 from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, shift_statistics
 from downstream.auxiliary import AUXILIARY, MAIN, add_auxiliary, using
-from networks.cuts import Cut, split
+from networks.cuts import Cut, is_rectified, split
 
 
 class Losses(NamedTuple):
@@ -50,7 +50,7 @@ class AdvBNNetwork(nn.Module):
         self.front, self.head = split(network, cut)
         self.front.requires_grad_(False)
         add_auxiliary(self.head)
-        self.cut, self.attack = cut, attack
+        self.rectified, self.attack = is_rectified(self.front), attack
 
     def train(self, mode: bool = True) -> "AdvBNNetwork":
         """Switch the head's mode."""
@@ -79,7 +79,7 @@ class AdvBNNetwork(nn.Module):
         weights = {name: weight.detach() for name, weight in self.head.named_parameters()}
 
         def objective(deltas: Parameters) -> Evaluation[None]:
-            shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.cut.rectified)
+            shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.rectified)
             logits_NK = functional_call(self.head, weights, (shifted,))
             return Evaluation(F.cross_entropy(logits_NK, label_N, reduction="none"), None)
 
@@ -89,7 +89,7 @@ class AdvBNNetwork(nn.Module):
             deltas = climb(objective, threat, self.attack.steps)
         self.head.train(training)
         with torch.no_grad():
-            shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.cut.rectified)
+            shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.rectified)
         return Shifted(feat_NCHW=shifted, deltas=deltas)
 
     def forward(self, image_N3HW: Tensor, label_N: Tensor) -> Losses:

@@ -77,7 +77,8 @@ class FineTuningTask:
     def __init__(self, tuning: FineTuning, held_out: TrainingImages, out: Path, facts: Mapping[str, Any]) -> None:
         self.tuning, self.held_out, self.out, self.facts = tuning, held_out, out, facts
         network: nn.Module = copy.deepcopy(tuning.start.module)[1].requires_grad_(True)  # type: ignore[index]
-        self.module: nn.Module = _Trained(AdvBNNetwork(network, tuning.cut, tuning.attack), tuning.method)
+        self.trained = _Trained(AdvBNNetwork(network, tuning.cut, tuning.attack), tuning.method)
+        self.module: nn.Module = self.trained
         if tuning.method == "plain":
             # Nothing passes through it, and data parallelism waits for the gradient of everything that learns.
             freeze(self.trained.network.head, AUXILIARY)
@@ -86,12 +87,6 @@ class FineTuningTask:
     def leaves(self) -> list[Path]:
         """The weights with main batch norm, and those with auxiliary batch norm."""
         return [self.out / FILES[which] for which in SETS]
-
-    @property
-    def trained(self) -> "_Trained":
-        """The module under its own type."""
-        assert isinstance(self.module, _Trained)  # noqa: S101 (for the type checker)
-        return self.module
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
         """SGD over the head."""

@@ -1,6 +1,6 @@
 """From what a user asks for to a fine-tuned classifier: images, labels, run folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from basics.files import require_apart
 from downstream.finetuning import FILES, PUBLISHED_TRAINING, FineTuning, fine_tune
 from networks.checkpoints import read_safetensors
 from networks.classifiers import facts_of
-from sources.base import ImageRecord, Source
+from sources.base import Source
 from sources.opening import open_source
 from training.config import TrainingConfig
-from training.data import TrainingImages, hold_out
+from training.data import training_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[st
     """
     config = TrainingConfig(**{**PUBLISHED_TRAINING, **request.training})
     choose_compute(config.device, config.precision)
-    if request.limit is not None and request.limit < 1:
-        raise UserError(f"--limit is {request.limit}; give 1 or more.")
     for place in (request.source, request.held_out):
         require_apart(place if isinstance(place, str) else None, request.out)
-    images, held_out = _images(request, config)
+    source = _fitting(request, request.source, "train")
+    held_source = None if request.held_out is None else _fitting(request, request.held_out, "val")
+    images, held_out = training_images(source, held_source, config, limit=request.limit, crops=True)
     facts = {
         "source": images.source.address,
         "records_sha256": images.source.digest(),
@@ -59,24 +59,6 @@ def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[st
     )
     told = facts_of(read_safetensors(next(iter(files.values())))[1])["facts"]
     return files, {f"held_out_top1_{which}": told[f"held_out_top1_{which}"] for which in FILES}
-
-
-def _images(request: FineTuningRequest, config: TrainingConfig) -> tuple[TrainingImages, TrainingImages]:
-    source = _fitting(request, request.source, "train")
-    records: Sequence[ImageRecord] = source.records[: request.limit]
-    if request.held_out is None:
-        held_source = source
-        records, held_records = hold_out(records, config.seed)
-    else:
-        held_source = _fitting(request, request.held_out, "val")
-        held_records = list(held_source.records)
-    if len(records) < config.batch_size:
-        raise UserError(
-            f"There are {len(records)} training images in {source.address}, fewer than one batch of "
-            f"{config.batch_size}; give more images or a smaller --batch-size."
-        )
-    images = TrainingImages(source, config.image_size, augment=True, crops=True, seed=config.seed, records=records)
-    return images, TrainingImages(held_source, config.image_size, augment=False, records=held_records)
 
 
 def _fitting(request: FineTuningRequest, place: str | Source, split: str) -> Source:

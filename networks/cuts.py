@@ -18,25 +18,19 @@ class Cut:
 
     node: str
     """Name of the module whose output is cut."""
-    rectified: bool
-    """Whether that output comes out of a ReLU."""
     left_out: str | None = None
     """Batch norm right behind the cut that the published code leaves out."""
 
 
 _RESNET = {
-    "conv2": Cut(node="layer1", rectified=True),
-    "conv3": Cut(node="layer2", rectified=True),
-    "conv4": Cut(node="layer3", rectified=True),
+    "conv2": Cut(node="layer1"),
+    "conv3": Cut(node="layer2"),
+    "conv4": Cut(node="layer3"),
 }
 CUTS: dict[str, dict[str, Cut]] = {
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101"), _RESNET),
-    "densenet121": {
-        "transition1": Cut(
-            node="features.transition1", rectified=False, left_out="features.denseblock2.denselayer1.norm1"
-        )
-    },
-    "efficientnet_b0": {"features2": Cut(node="features.2", rectified=False)},
+    "densenet121": {"transition1": Cut(node="features.transition1", left_out="features.denseblock2.denselayer1.norm1")},
+    "efficientnet_b0": {"features2": Cut(node="features.2")},
 }
 """Network -> name of a cut -> the cut; the first of each network is the published one."""
 
@@ -54,7 +48,13 @@ def cut_of(arch: str, name: str | None = None) -> Cut:
                 f"No cut is known for {arch}; name a module of it with --cut, or give one of {', '.join(CUTS)}."
             )
         return next(iter(known.values()))
-    return known.get(name) or Cut(node=name, rectified=False)
+    return known.get(name) or Cut(node=name)
+
+
+def is_rectified(front: fx.GraphModule) -> bool:
+    """Whether a front's features come out of a ReLU: then perturbed ones are clamped at 0 as well (published code)."""
+    last = next(node for node in reversed(front.graph.nodes) if node.op != "output")
+    return last.op == "call_module" and isinstance(front.get_submodule(str(last.target)), nn.ReLU)
 
 
 class _Tracer(fx.Tracer):
@@ -64,7 +64,7 @@ class _Tracer(fx.Tracer):
         return isinstance(module, ops.StochasticDepth) or super().is_leaf_module(module, module_qualified_name)
 
 
-def split(network: nn.Module, cut: Cut) -> tuple[nn.Module, nn.Module]:
+def split(network: nn.Module, cut: Cut) -> tuple[fx.GraphModule, fx.GraphModule]:
     """Return front and head of a network; together they are the network.
 
     Raises:

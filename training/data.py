@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import functional, v2
 
+from basics.errors import UserError
 from sources.base import ImageRecord, Source
 from sources.decode import decode_rgb, load_image
 from training.config import TrainingConfig
@@ -95,6 +96,45 @@ def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecor
     chosen = set(torch.randperm(len(records), generator=generator)[:count].tolist())
     kept = [record for index, record in enumerate(records) if index not in chosen]
     return kept, [records[index] for index in sorted(chosen)]
+
+
+def training_images(  # noqa: PLR0913 (from what, measured on what, how, how many)
+    source: Source,
+    held_out: Source | None,
+    config: TrainingConfig,
+    *,
+    limit: int | None,
+    held_out_most: int | None = None,
+    crops: bool = False,
+) -> tuple[TrainingImages, TrainingImages]:
+    """Return the images of a source to train on, and those to measure on: of another source, or kept back.
+
+    Args:
+        source: the training images.
+        held_out: what to measure on; None keeps one in twenty of the training images back.
+        config: batch size, image size and seed.
+        limit: only the first so many training images.
+        held_out_most: at most so many of `held_out`.
+        crops: how training images are varied, see TrainingImages.
+
+    Raises:
+        UserError: there is not one batch of them.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit is {limit}; give 1 or more.")
+    records: Sequence[ImageRecord] = source.records[:limit]
+    if held_out is None:
+        records, held_records = hold_out(records, config.seed)
+    else:
+        held_records = list(held_out.records[:held_out_most])
+    if len(records) < config.batch_size:
+        raise UserError(
+            f"There are {len(records)} training images in {source.address}, fewer than one batch of "
+            f"{config.batch_size}; give more images or a smaller --batch-size."
+        )
+    size = config.image_size
+    images = TrainingImages(source, size, augment=True, crops=crops, seed=config.seed, records=records)
+    return images, TrainingImages(held_out or source, size, augment=False, records=held_records)
 
 
 def mixed_seed(*parts: int) -> int:

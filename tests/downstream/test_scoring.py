@@ -188,7 +188,7 @@ def test_facts_tell_everything(trio: Trio) -> None:
     assert facts["data_fingerprint"] == manifest["fingerprint"]
     assert facts["weights_sha256"] == manifest["identity"]["classifier"]["sha256"]
     assert (facts["precision"], facts["device"], facts["samples"]) == ("fp64", "cpu", 48)
-    assert facts["software"]["torch"] == torch.__version__.split("+")[0] or facts["software"]["torch"]
+    assert facts["software"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert facts["pair"] != pair_facts("m", load_model(str(trio.unseen)), data, COMPUTE)["pair"]
     columns = columns_of(data)
     assert columns.keys == [sample["key"] for sample in json_of(trio.advbn)]

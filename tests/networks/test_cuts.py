@@ -5,7 +5,7 @@ import torch
 from torchvision.models import get_model
 
 from basics.errors import UserError
-from networks.cuts import CUTS, Cut, cut_of, split
+from networks.cuts import CUTS, Cut, cut_of, is_rectified, split
 from tests.support import seeded, with_lived_in_batch_norm
 
 PLACES = [(arch, name) for arch, cuts in CUTS.items() for name in cuts]
@@ -15,7 +15,7 @@ PLACES = [(arch, name) for arch, cuts in CUTS.items() for name in cuts]
 def test_together_they_are_the_network(arch: str, name: str) -> None:
     with seeded(0):
         network = with_lived_in_batch_norm(get_model(arch, weights=None)).eval()
-    front, head = split(network, Cut(node=CUTS[arch][name].node, rectified=True))
+    front, head = split(network, Cut(node=CUTS[arch][name].node))
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(head(front(image)), network(image))
@@ -30,6 +30,22 @@ def test_together_they_are_the_network(arch: str, name: str) -> None:
 def test_published_cuts_are_where_the_paper_has_them(arch: str, channels: int, reduction: int) -> None:
     front, _ = split(get_model(arch, weights=None).eval(), cut_of(arch))
     assert front(torch.rand(1, 3, 64, 64)).shape == (1, channels, 64 // reduction, 64 // reduction)
+
+
+@pytest.mark.parametrize(
+    ("arch", "place", "rectified"),
+    [
+        ("resnet50", "conv2", True),
+        ("resnet18", "layer1.0", True),
+        ("resnet18", "bn1", False),
+        ("densenet121", None, False),
+        ("efficientnet_b0", None, False),
+    ],
+)
+def test_features_out_of_a_relu_are_known(arch: str, place: str | None, rectified: bool) -> None:
+    front, _ = split(get_model(arch, weights=None).eval(), cut_of(arch, place))
+    assert is_rectified(front) is rectified
+    assert bool((front(torch.randn(1, 3, 64, 64)) >= 0).all()) is rectified
 
 
 def test_densenets_first_norm_behind_the_cut_is_left_out() -> None:
