@@ -14,7 +14,6 @@ from tests.processes import finish, start, wait_until
 from tests.support import dice_of, folder_bytes
 
 KILLS = 10
-LANDED_AT_LEAST = 8
 EACH = {"image_size": 48, "steps": 6}
 """Makes a shard last long enough to be hit."""
 
@@ -61,28 +60,32 @@ def kill_at_a_random_moment(words: list[object], out: Path, dice: random.Random)
     """Start the run, let it work for a while, kill it; return whether it was still at work."""
     before = works(out)
     process = start(*words)
-    began = wait_until(lambda: bool(works(out) - before), process)
+    wait_until(lambda: bool(works(out) - before), process)
     time.sleep(dice.uniform(0, 0.15))
-    landed = began and process.poll() is None
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()  # nothing, if it has ended
     code, _, stderr = finish(process)
     assert code in {0, -signal.SIGKILL}, stderr
-    return landed and code == -signal.SIGKILL
+    return code == -signal.SIGKILL
 
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_no_byte(world: World, tmp_path: Path, uninterrupted: Path) -> None:
-    out, dice = tmp_path / "out", dice_of(20)
-    words = world.words(out, **EACH)
-    landed, reached = 0, []
-    for _ in range(KILLS):
-        landed += kill_at_a_random_moment(words, out, dice)
-        reached.append(marks(out))
+    dice, finished = dice_of(20), 0
+    reached: list[int] = []
+    while len(reached) < KILLS:
+        # A fast machine finishes before the tenth kill; the rest of them then fall on another folder.
+        assert finished < KILLS, "the runs end before they can be killed"
+        out = tmp_path / f"out{finished}"
+        kept = marks(out)
+        if kill_at_a_random_moment(world.words(out, **EACH), out, dice):
+            reached.append(marks(out))
+        else:
+            assert marks(out) == SHARDS
+            finished += 1
+        assert marks(out) >= kept
         assert all(path.suffix == ".tmp" or path.stat().st_size for path in out.rglob("*") if path.is_file())
-    assert landed >= LANDED_AT_LEAST, reached
-    # What was finished is never lost, and the kills fell on different states of the run.
-    assert reached == sorted(reached)
-    assert len(set(reached)) >= 4
-    done = world.make(out, **EACH)
-    assert done.code == 0, done.err
-    assert folder_bytes(out) == folder_bytes(uninterrupted)
+    assert len(set(reached)) >= 3, "the kills fell on the same states"
+    for folder in tmp_path.iterdir():
+        done = world.make(folder, **EACH)
+        assert done.code == 0, done.err
+        assert folder_bytes(folder) == folder_bytes(uninterrupted)
