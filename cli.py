@@ -21,6 +21,7 @@ COMMANDS = {
     "score": "commands.score:score",
     "report": "commands.report:report",
     "finetune": "commands.finetune:finetune",
+    "import-finetuned": "commands.finetune:import_finetuned",
 }
 
 EXIT_WORK_FAILED = 1

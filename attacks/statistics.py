@@ -3,6 +3,7 @@
 Legend: N images, C channels, H x W feature positions. `mu_C` is the mean over N, H and W of the clean features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,14 @@ from torch import Tensor
 
 from attacks.ascent import Parameters
 from basics.errors import UserError
+
+Average = Callable[[Tensor], Tensor]
+"""Mean of a tensor over all processes that share a batch."""
+
+
+def alone(value: Tensor) -> Tensor:
+    """Return the mean over one process: the value itself."""
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,10 +70,16 @@ class StatisticsThreat:
     """The threat model of AdvBN: (delta_mean_C, delta_std_C), each in its own l-inf ball around 1.
 
     Both start at 1 (no random start), move by the sign of their gradient, and are clamped to [1 - eps, 1 + eps].
+
+    Args:
+        config: the ball and the steps.
+        mean_C: channel means of this process's part of the batch (1, C, 1, 1).
+        average: what makes one batch of the parts of several processes: means and gradients are then those of the
+            whole batch, and all processes move alike.
     """
 
-    def __init__(self, config: AdvBNConfig, mean_C: Tensor) -> None:
-        self.config, self.mean_C = config, mean_C
+    def __init__(self, config: AdvBNConfig, mean_C: Tensor, average: Average = alone) -> None:
+        self.config, self.mean_C, self.average = config, average(mean_C), average
 
     def start(self) -> Parameters:
         """Return multipliers of 1, in float64 where the device has it.
@@ -78,7 +93,7 @@ class StatisticsThreat:
     def step(self, parameters: Parameters, gradients: Parameters) -> Parameters:
         """Move by `step_size` along the sign of the gradient."""
         pairs = zip(parameters, gradients, strict=True)
-        return tuple(value + self.config.step_size * gradient.sign() for value, gradient in pairs)
+        return tuple(value + self.config.step_size * self.average(gradient).sign() for value, gradient in pairs)
 
     def project(self, parameters: Parameters) -> Parameters:
         """Clamp to [1 - eps, 1 + eps]."""

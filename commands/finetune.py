@@ -1,80 +1,144 @@
-"""`advbn-gen finetune`: fine-tuning with AdvBN."""
+"""`advbn-gen finetune`: fine-tuning with AdvBN, the baselines, and combinations."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from basics.progress import say
-from commands.options import FOLDER, json_option, overwrite_option, print_result, training_options
+from commands.options import (
+    FILE,
+    FOLDER,
+    Fraction,
+    ManyValues,
+    given,
+    json_option,
+    overwrite_option,
+    print_result,
+    together,
+    training_options,
+)
 
 if TYPE_CHECKING:
+    from downstream.finetuning import FineTuning
     from networks.classifiers import Classifier
 
+_data_options = together(
+    click.option("--source", help="Training images. [default: the embedded drawn world]"),
+    click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the source]"),
+    click.option("--mix", metavar="P", help="A second source to train on, e.g. shards of ImageNet-AdvBN."),
+    click.option(
+        "--mix-share", type=float, default=0.5, show_default=True, help="Share of each batch that comes from --mix."
+    ),
+    click.option("--image-size", type=int, help="Side of the crops. [default: 224; the drawn world: 48]"),
+    click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]"),
+)
+_attack_options = together(
+    click.option("--eps", type=float, help="Radius of the ball around 1. [default: 1.1; efficientnet_b0: 0.5]"),
+    click.option("--steps", type=int, help="Ascent steps. [default: 6; efficientnet_b0: 3]"),
+    click.option("--step-size", type=float, help="Length of a step. [default: 0.2]"),
+    click.option("--pixel-eps", type=Fraction(), help="Radius of the pixels' ball, images in 0..1. [default: 4/255]"),
+    click.option("--pixel-steps", type=int, help="Ascent steps on pixels. [default: 5]"),
+    click.option("--pixel-step-size", type=Fraction(), help="Length of a step on pixels. [default: 1/255]"),
+    click.option(
+        "--statistics", default="local", show_default=True,
+        help="On several devices: perturb those of each one's part (local), or of the whole batch (synchronised).",
+    ),
+)  # fmt: skip
+_schedule_options = together(
+    click.option("--schedule", help="step, cosine or constant. [default: step]"),
+    click.option("--decay-every", type=int, help="Epochs between two steps of the schedule. [default: 10]"),
+    click.option("--weight-decay", type=float, help="Of the optimiser. [default: 0.0001]"),
+)
 
-@click.command(short_help="Fine-tune a classifier with AdvBN.")
+
+@click.command(short_help="Fine-tune a classifier with AdvBN.", cls=ManyValues)
 @click.option("--arch", required=True, metavar="NAME", help="resnet18/34/50/101, densenet121, efficientnet_b0, ...")
-@click.option("--method", default="advbn", show_default=True, help="advbn, or plain for the baseline.")
-@click.option("--source", help="Training images. [default: the embedded drawn world]")
-@click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the source]")
+@click.option(
+    "--method", default="advbn", show_default=True,
+    help="advbn, plain, advprop, pgd-at, advprop+advbn or pgd-at+advbn.",
+)  # fmt: skip
+@click.option(
+    "--augment", metavar="NAME...", multiple=True,
+    help="autoaugment, fast-autoaugment, randaugment, augmix, cutmix, mixup, moex.",
+)  # fmt: skip
 @click.option("--init", metavar="SPEC", help="Weights to start from. [default: the published ones of --arch]")
-@click.option("--cut", metavar="NAME", help="Where AdvBN stands: conv2, conv3, conv4, or a module. [as published]")
-@click.option("--eps", type=float, help="Radius of the ball around 1. [default: 1.1; efficientnet_b0: 0.5]")
-@click.option("--steps", type=int, help="Ascent steps. [default: 6; efficientnet_b0: 3]")
-@click.option("--step-size", type=float, help="Length of a step. [default: 0.2]")
-@click.option("--image-size", type=int, help="Side of the crops. [default: 224; the drawn world: 48]")
-@click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]")
+@click.option("--cut", metavar="NAME", help="Where the head begins: conv2, conv3, conv4, or a module. [as published]")
+@click.option("--keep-norm", is_flag=True, help="Keep the batch norm behind DenseNet's cut, which is left out else.")
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
+@_data_options
+@_attack_options
 @training_options
+@_schedule_options
 @overwrite_option
 @json_option
 def finetune(**options: Any) -> None:
     """Fine-tune the part of a classifier behind a cut, clean and AdvBN features 1:1, with auxiliary batch norm.
 
     Leaves main.safetensors and auxiliary.safetensors, plain torchvision state dicts with one of the two batch-norm
-    sets each, and metrics.jsonl. Given again, the same command goes on from its checkpoint.
+    sets each, the best ones so far in best/, metrics.jsonl and curves.png. Given again, the same command goes on from
+    its checkpoint.
 
     \b
-    Example:
+    Examples:
       advbn-gen finetune --arch resnet50 --source ILSVRC2012/train --val ILSVRC2012_val --out resnet50-advbn
+      advbn-gen finetune --arch resnet50 --init resnet50=augmix.pth --augment augmix --source ILSVRC2012/train \\
+        --out resnet50-augmix-advbn
     """
-    from dataclasses import replace
-
-    from attacks.statistics import AdvBNConfig
-    from downstream.finetuning import PUBLISHED_ATTACKS, FineTuning
     from downstream.finetuning_request import FineTuningRequest, fit
-    from networks.cuts import cut_of
     from pipeline.sample import SAMPLE_IMAGE_SIZE
     from sources.drawn import DrawnSource
-    from training.folder import is_first_process
+    from training.folder import METRICS, is_first_process
 
     training = {name: options[name] for name in _CONFIG_OPTIONS if options[name] is not None}
-    strength = {name: options[name] for name in ("eps", "steps", "step_size") if options[name] is not None}
     source: Any = options["source"]
     if source is None:
         say("No --source: using the embedded drawn world.")
         source = DrawnSource("train", SAMPLE_IMAGE_SIZE)
         training = {"image_size": SAMPLE_IMAGE_SIZE, **training}
-    tuning = FineTuning(
-        start=_start(options["arch"], options["init"], drawn=options["source"] is None, width=options["width"]),
-        cut=cut_of(options["arch"], options["cut"]),
-        method=options["method"],
-        attack=replace(PUBLISHED_ATTACKS.get(options["arch"], AdvBNConfig()), **strength),
-    )
     held_out = options["held_out"] or (DrawnSource("val", SAMPLE_IMAGE_SIZE) if options["source"] is None else None)
     request = FineTuningRequest(
-        tuning=tuning, source=source, held_out=held_out, out=options["out"], limit=options["limit"], training=training
-    )
+        tuning=_tuning(options), source=source, held_out=held_out, out=options["out"], limit=options["limit"],
+        training=training, mix=options["mix"], mix_share=options["mix_share"],
+    )  # fmt: skip
     files, measured = fit(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
+    from reports.curves import CURVES, draw_curves
+
+    curves = draw_curves(options["out"] / METRICS, options["out"] / CURVES)
     shares = ", ".join(f"{name.rpartition('_')[2]} batch norm {value:.1%}" for name, value in measured.items())
-    lines = [f"held-out top-1: {shares}", *map(str, files.values())]
-    print_result({**measured, **{name: str(path) for name, path in files.items()}}, lines, as_json=options["as_json"])
+    lines = [f"held-out top-1: {shares}", *map(str, files.values()), str(curves)]
+    told = {**measured, **{name: str(path) for name, path in files.items()}, "curves": str(curves)}
+    print_result(told, lines, as_json=options["as_json"])
 
 
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "seed", "image_size", "loaders", "device", "devices", "precision",
+    "epochs", "batch_size", "lr", "seed", "image_size", "loaders", "device", "devices", "precision", "schedule",
+    "decay_every", "weight_decay",
 )  # fmt: skip
+
+
+def _tuning(options: dict[str, Any]) -> "FineTuning":
+    from dataclasses import replace
+
+    from attacks.pixels import PixelConfig
+    from attacks.statistics import AdvBNConfig
+    from downstream.finetuning import PUBLISHED_ATTACKS, FineTuning
+    from networks.cuts import cut_of
+
+    arch = options["arch"]
+    strength = given(**{name: options[name] for name in ("eps", "steps", "step_size")})
+    pixels = given(**{name: options[f"pixel_{name}"] for name in ("eps", "steps", "step_size")})
+    return FineTuning(
+        start=_start(arch, options["init"], drawn=options["source"] is None, width=options["width"]),
+        cut=cut_of(arch, options["cut"], keep_norm=options["keep_norm"]),
+        method=options["method"],
+        attack=replace(PUBLISHED_ATTACKS.get(arch, AdvBNConfig()), **strength),
+        pixels=PixelConfig(**pixels),
+        augment=options["augment"],
+        statistics=options["statistics"],
+    )
 
 
 def _start(arch: str, init: str | None, *, drawn: bool, width: float | None) -> "Classifier":
@@ -98,3 +162,22 @@ def _start(arch: str, init: str | None, *, drawn: bool, width: float | None) -> 
     if width is not None and width != start.width:
         raise UserError(f"The weights to start from have width {start.width:g}, not {width:g}; leave --width out.")
     return start
+
+
+@click.command(short_help="The AdvBN authors' checkpoint as a run folder.")
+@click.option("--weights", type=FILE, required=True, help="Their file.")
+@click.option("--arch", default="resnet50", show_default=True, metavar="NAME", help="The ResNet in it.")
+@click.option("--out", type=FOLDER, required=True, help="A new folder.")
+@json_option
+def import_finetuned(weights: Path, arch: str, out: Path, as_json: bool) -> None:
+    """Turn a published AdvBN checkpoint into a run folder: main.safetensors and auxiliary.safetensors.
+
+    \b
+    Example:
+      advbn-gen import-finetuned --weights advbn_res50.pth.tar --out resnet50-advbn
+    """
+    from downstream.exports import import_published
+
+    files = import_published(weights, arch, out)
+    lines = [str(path) for path in files.values()]
+    print_result({name: str(path) for name, path in files.items()}, lines, as_json=as_json)

@@ -66,6 +66,20 @@ scoring_options = together(
 )
 
 
+class Fraction(click.ParamType):
+    """A number that may be written as a fraction, such as 4/255."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it as a float."""
+        above, _, below = str(value).partition("/")
+        try:
+            return float(above) / float(below or 1)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is no number; give one such as 4/255 or 0.0157.", param, ctx)
+
+
 class ManyValues(click.Command):
     """A command without arguments whose repeatable options also take several values at once: `--model A B`."""
 

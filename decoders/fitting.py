@@ -18,7 +18,7 @@ from networks.classifiers import PUBLISHED, SEED_PREFIX, published_network, seed
 from sources.base import Source
 from sources.opening import open_source
 from training.config import TrainingConfig
-from training.data import HELD_OUT_MOST, training_images
+from training.data import HELD_OUT_MOST, Variation, training_images
 
 PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
 """Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
@@ -63,7 +63,9 @@ def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> 
         require_apart(source if isinstance(source, str) else None, request.out)
     train = _opened(request.source, request.labels, "train")
     held_source = None if request.held_out is None else _opened(request.held_out, None, "val")
-    images, held_out = training_images(train, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST)
+    images, held_out = training_images(
+        train, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST, variation=Variation()
+    )
     module, form = _fresh_autoencoder(kind, request, config.seed)
     facts = {
         "source": images.source.address,

@@ -3,6 +3,8 @@
 Legend: N images, C channels of the features at the cut, K classes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from attacks.ascent import Evaluation, Parameters, climb
-from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, shift_statistics
+from attacks.statistics import AdvBNConfig, Average, StatisticsThreat, alone, channel_means, shift_statistics
 from downstream.auxiliary import AUXILIARY, MAIN, add_auxiliary, using
 from networks.cuts import Cut, is_rectified, split
 
@@ -40,17 +42,24 @@ class Shifted:
 
 
 class AdvBNNetwork(nn.Module):
-    """A network cut in two, with auxiliary batch norm behind the cut: images (N, 3, H, W), normalised -> logits.
+    """A network cut in two, with auxiliary batch norm behind the cut.
 
     In training mode the front stays in evaluation mode: it is frozen, its batch norm fixed.
+
+    Args:
+        network: a classifier.
+        cut: where it is cut.
+        attack: strength of the perturbation.
+        average: mean over the processes that share a batch, if the statistics are to be those of the whole batch;
+            the published ones are of each process's part.
     """
 
-    def __init__(self, network: nn.Module, cut: Cut, attack: AdvBNConfig) -> None:
+    def __init__(self, network: nn.Module, cut: Cut, attack: AdvBNConfig, average: Average = alone) -> None:
         super().__init__()
         self.front, self.head = split(network, cut)
         self.front.requires_grad_(False)
         add_auxiliary(self.head)
-        self.rectified, self.attack = is_rectified(self.front), attack
+        self.rectified, self.attack, self.average = is_rectified(self.front), attack, average
 
     def train(self, mode: bool = True) -> "AdvBNNetwork":
         """Switch the head's mode."""
@@ -59,7 +68,7 @@ class AdvBNNetwork(nn.Module):
         return self
 
     def features(self, image_N3HW: Tensor) -> Tensor:
-        """Return the features at the cut, without gradient."""
+        """Return the features at the cut, without gradient; images are normalised."""
         with torch.no_grad():
             feat: Tensor = self.front(image_N3HW)
         return feat
@@ -70,34 +79,45 @@ class AdvBNNetwork(nn.Module):
             logits: Tensor = self.head(feat_NCHW)
         return logits
 
-    def perturb(self, feat_NCHW: Tensor, label_N: Tensor) -> Shifted:
-        """Turn the features' statistics against the head, which stands in evaluation mode on auxiliary batch norm.
+    @contextmanager
+    def attacked(self, which: str) -> Iterator[dict[str, Tensor]]:
+        """Lend the head's detached weights, while it stands in evaluation mode on one set of batch norm.
 
-        No gradient of a weight is computed, and none is prepared: the head is called with detached weights.
+        An ascent calls the head with these: no gradient of a weight is computed then, and none is prepared.
         """
-        threat = StatisticsThreat(self.attack, channel_means(feat_NCHW))
-        weights = {name: weight.detach() for name, weight in self.head.named_parameters()}
-
-        def objective(deltas: Parameters) -> Evaluation[None]:
-            shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.rectified)
-            logits_NK = functional_call(self.head, weights, (shifted,))
-            return Evaluation(F.cross_entropy(logits_NK, label_N, reduction="none"), None)
-
         training = self.head.training
         self.head.eval()
-        with using(self.head, AUXILIARY):
+        try:
+            with using(self.head, which):
+                yield {name: weight.detach() for name, weight in self.head.named_parameters()}
+        finally:
+            self.head.train(training)
+
+    def perturb(self, feat_NCHW: Tensor, target: Tensor) -> Shifted:
+        """Turn the features' statistics against the head on auxiliary batch norm.
+
+        Args:
+            feat_NCHW: clean features.
+            target: labels (N,), or shares of the classes (N, K).
+        """
+        threat = StatisticsThreat(self.attack, channel_means(feat_NCHW), self.average)
+        with self.attacked(AUXILIARY) as weights:
+
+            def objective(deltas: Parameters) -> Evaluation[None]:
+                shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.rectified)
+                logits_NK = functional_call(self.head, weights, (shifted,))
+                return Evaluation(F.cross_entropy(logits_NK, target, reduction="none"), None)
+
             deltas = climb(objective, threat, self.attack.steps)
-        self.head.train(training)
         with torch.no_grad():
             shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.rectified)
         return Shifted(feat_NCHW=shifted, deltas=deltas)
 
-    def forward(self, image_N3HW: Tensor, label_N: Tensor) -> Losses:
-        """Return both terms of the training loss: one pass through the front, the ascent, two through the head."""
-        feat_NCHW = self.features(image_N3HW)
-        shifted = self.perturb(feat_NCHW, label_N)
+    def losses(self, feat_NCHW: Tensor, target: Tensor) -> Losses:
+        """Return both terms of the published training loss: the ascent, and two passes through the head."""
+        shifted = self.perturb(feat_NCHW, target)
         clean_NK = self.answer(feat_NCHW, MAIN)
         adversarial_NK = self.answer(shifted.feat_NCHW, AUXILIARY)
         return Losses(
-            F.cross_entropy(clean_NK, label_N), F.cross_entropy(adversarial_NK, label_N), clean_NK, adversarial_NK
+            F.cross_entropy(clean_NK, target), F.cross_entropy(adversarial_NK, target), clean_NK, adversarial_NK
         )

@@ -8,13 +8,14 @@ from typing import Any
 from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import require_apart
-from downstream.finetuning import FILES, PUBLISHED_TRAINING, FineTuning, fine_tune
+from downstream.exports import FILES
+from downstream.finetuning import PUBLISHED_TRAINING, FineTuning, fine_tune
 from networks.checkpoints import read_safetensors
 from networks.classifiers import facts_of
 from sources.base import Source
 from sources.opening import open_source
 from training.config import TrainingConfig
-from training.data import training_images
+from training.data import Mix, training_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class FineTuningRequest:
     """Images to score after each epoch; None keeps some of the training images back."""
     limit: int | None = None
     """Only the first so many training images."""
+    mix: str | None = None
+    """Address of a second source to train on, such as shards of ImageNet-AdvBN."""
+    mix_share: float = 0.5
+    """Share of each batch that comes from it."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of TrainingConfig that differ from PUBLISHED_TRAINING."""
 
@@ -44,15 +49,19 @@ def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[st
     """
     config = TrainingConfig(**{**PUBLISHED_TRAINING, **request.training})
     choose_compute(config.device, config.precision)
-    for place in (request.source, request.held_out):
+    for place in (request.source, request.held_out, request.mix):
         require_apart(place if isinstance(place, str) else None, request.out)
     source = _fitting(request, request.source, "train")
     held_source = None if request.held_out is None else _fitting(request, request.held_out, "val")
-    images, held_out = training_images(source, held_source, config, limit=request.limit, crops=True)
+    mix = None if request.mix is None else Mix(source=open_source(request.mix, split="train"), share=request.mix_share)
+    images, held_out = training_images(
+        source, held_source, config, limit=request.limit, variation=request.tuning.variation, mix=mix
+    )
     facts = {
         "source": images.source.address,
         "records_sha256": images.source.digest(),
         "held_out": len(held_out),
+        "mix_share": None if mix is None else mix.share,
     }
     files = fine_tune(
         request.tuning, images, held_out=held_out, config=config, out=request.out, facts=facts, overwrite=overwrite

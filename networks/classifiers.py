@@ -22,6 +22,7 @@ from networks.checkpoints import (
     write_safetensors,
 )
 from networks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from networks.published_advbn import CLEAN, is_published_advbn, plain_state
 from networks.width import narrow
 from sources.decode import View
 
@@ -163,7 +164,13 @@ def _view(name: str, image_size: int | None) -> View:
 
 
 def _present_names(state: StateDict) -> StateDict:
-    """Return a state dict under today's names: torchvision's published DenseNet files say `norm.1` for `norm1`."""
+    """Return a state dict under today's names.
+
+    torchvision's published DenseNet files say `norm.1` for `norm1`; the AdvBN authors have a layout of their own, of
+    which the main batch norm is taken.
+    """
+    if is_published_advbn(state):
+        return plain_state(state, CLEAN)
     return {_DENSENET_OLD_NAME.sub(r"\1\2", name): value for name, value in state.items()}
 
 

@@ -4,10 +4,12 @@ Both parts keep the names of the network's modules, so their state dicts are par
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
+import torch.nn.functional as F
 from torch import fx, nn
-from torchvision import ops
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from basics.errors import UserError
 
@@ -35,8 +37,13 @@ CUTS: dict[str, dict[str, Cut]] = {
 """Network -> name of a cut -> the cut; the first of each network is the published one."""
 
 
-def cut_of(arch: str, name: str | None = None) -> Cut:
+def cut_of(arch: str, name: str | None = None, *, keep_norm: bool = False) -> Cut:
     """Return a network's cut: the published one, one of the table by its name, or any module's by its own name.
+
+    Args:
+        arch: network, by its name in the table.
+        name: of the cut; None takes the published one.
+        keep_norm: leave no batch norm out, also where the published code does.
 
     Raises:
         UserError: the table has no such network and no name was given.
@@ -47,21 +54,26 @@ def cut_of(arch: str, name: str | None = None) -> Cut:
             raise UserError(
                 f"No cut is known for {arch}; name a module of it with --cut, or give one of {', '.join(CUTS)}."
             )
-        return next(iter(known.values()))
-    return known.get(name) or Cut(node=name)
+        name = next(iter(known))
+    cut = known.get(name) or Cut(node=name)
+    return replace(cut, left_out=None) if keep_norm else cut
 
 
 def is_rectified(front: fx.GraphModule) -> bool:
     """Whether a front's features come out of a ReLU: then perturbed ones are clamped at 0 as well (published code)."""
     last = next(node for node in reversed(front.graph.nodes) if node.op != "output")
-    return last.op == "call_module" and isinstance(front.get_submodule(str(last.target)), nn.ReLU)
+    if last.op != "call_module":
+        return last.target in {F.relu, torch.relu}
+    # timm's batch norms hold their activation, as the last thing that they do.
+    return isinstance([*front.get_submodule(str(last.target)).modules()][-1], nn.ReLU)
 
 
 class _Tracer(fx.Tracer):
     """Looks into modules, but not into those that do something else in training than in evaluation."""
 
     def is_leaf_module(self, module: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(module, ops.StochasticDepth) or super().is_leaf_module(module, module_qualified_name)
+        innermost = next(module.children(), None) is None
+        return innermost or isinstance(module, _BatchNorm) or super().is_leaf_module(module, module_qualified_name)
 
 
 def split(network: nn.Module, cut: Cut) -> tuple[fx.GraphModule, fx.GraphModule]:
@@ -70,12 +82,22 @@ def split(network: nn.Module, cut: Cut) -> tuple[fx.GraphModule, fx.GraphModule]
     Raises:
         UserError: there is no such place (those that are there are listed), or something flows around it.
     """
-    graph = _Tracer().trace(network)
+    graph = _traced(network)
     place = _node_at(graph, cut.node)
     front, head = fx.GraphModule(network, _front(graph, place)), fx.GraphModule(network, _head(graph, place, cut.node))
     if cut.left_out is not None:
         head.set_submodule(cut.left_out, nn.Identity())
     return front, head
+
+
+def _traced(network: nn.Module) -> fx.Graph:
+    try:
+        return _Tracer().trace(network)
+    except (fx.proxy.TraceError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        # What a network may do with a placeholder instead of an image ends in any of these.
+        raise UserError(
+            f"The network {type(network).__name__} decides by its input what to do, so it cannot be cut; give another."
+        ) from error
 
 
 def _node_at(graph: fx.Graph, name: str) -> fx.Node:

@@ -1,5 +1,6 @@
 """Any network by the words that a user names it with: `NAME`, `timm:NAME`, `NAME=checkpoint`, or a run folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +8,16 @@ import torch
 from torch import nn
 
 from basics.errors import UserError
-from networks.checkpoints import load_into, read_weights, weights_checksum
-from networks.classifiers import IMAGENET_CLASSES, PUBLISHED, SEED_PREFIX, Classifier, load_classifier, seed_of
+from networks.checkpoints import load_into, read_safetensors, read_weights, weights_checksum
+from networks.classifiers import (
+    IMAGENET_CLASSES,
+    PUBLISHED,
+    SEED_PREFIX,
+    Classifier,
+    facts_of,
+    load_classifier,
+    seed_of,
+)
 from networks.fitting import CLASSIFIER_FILE
 from networks.normalise import Normalise
 from sources.decode import View
@@ -36,9 +45,9 @@ def load_model(spec: str) -> Classifier:
     # A path first: it may have an equals sign in it.
     path = Path(spec)
     if path.is_dir():
-        return load_classifier(None, str(_weights_in(path)))
+        return _load_own(_weights_in(path))
     if path.is_file():
-        return load_classifier(None, spec)
+        return _load_own(path)
     name, equals, weights = spec.partition("=")
     if equals:
         if not weights:
@@ -47,6 +56,16 @@ def load_model(spec: str) -> Classifier:
     if path.suffix or "/" in spec:
         raise UserError(f"There is no file or folder {spec}; check the path.")
     return load_classifier(spec, PUBLISHED)
+
+
+def _load_own(path: Path) -> Classifier:
+    """Load a network from a file that says what it is."""
+    told = facts_of(read_safetensors(path)[1]) if path.suffix == ".safetensors" else {}
+    name = str(told.get("name", ""))
+    if not name.startswith(TIMM_PREFIX):
+        return load_classifier(None, str(path))
+    side = told["image_size"]
+    return replace(_load_timm(name.removeprefix(TIMM_PREFIX), str(path)), view=View(crop=side, resize=side))
 
 
 def label_of_spec(spec: str) -> str:

@@ -18,7 +18,7 @@ from encoders import encoder_kind
 from networks.fitting import CLASSIFIER_FILE, SideImage, fit_classifier
 from sources.drawn import WORLD_VERSION, DrawnSource
 from training.config import TrainingConfig
-from training.data import TrainingImages
+from training.data import TrainingImages, Variation
 
 SAMPLE_IMAGE_SIZE = 48
 """Smaller than the 64 px that `sample-data` draws, so that two cores train the networks within two minutes."""
@@ -163,8 +163,8 @@ def _recipe(encoder: str) -> Recipe:
 
 
 def _drawn_images() -> tuple[TrainingImages, TrainingImages]:
-    images = TrainingImages(DrawnSource("train", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE, augment=True)
-    return images, TrainingImages(DrawnSource("val", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE, augment=False)
+    images = TrainingImages(DrawnSource("train", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE, variation=Variation())
+    return images, TrainingImages(DrawnSource("val", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE)
 
 
 def _announce(what: str, out: Path) -> None:

@@ -1,23 +1,25 @@
 """Training images: decoding, random shifts and order that depend on nothing but seed, epoch and place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional, v2
 
 from basics.errors import UserError
 from sources.base import ImageRecord, Source
 from sources.decode import decode_rgb, load_image
+from sources.joined import JoinedSource
+from training.augment import policy
 from training.config import TrainingConfig
+from training.order import Composition, EpochOrder, Place, mixed_seed
 
 HELD_OUT_MOST = 1000
 _HELD_OUT_SHARE = 20
 _HELD_OUT_STREAM = -1
-
-Place = tuple[int, int]
-"""(epoch, index of the image)."""
 
 SHIFT = 1 / 16
 """Images are shifted by up to this share of their side, their border mirrored."""
@@ -25,12 +27,36 @@ CACHE_BYTES = 512 * 2**20
 """Decoded images are kept in memory if all of them fit in this."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """How training images are varied at random."""
+
+    crops: bool = False
+    """As classifiers of ImageNet are trained, by torchvision's RandomResizedCrop and a flip; else by a small shift and
+    a flip."""
+    policies: tuple[str, ...] = ()
+    """Names of image policies (see `training.augment`) that crops go through, in this order."""
+
+    def __post_init__(self) -> None:
+        for name in self.policies:
+            policy(name)
+        if self.policies and not self.crops:
+            raise ValueError("image policies are for crops")
+
+
 class TrainingImages(Dataset[tuple[Tensor, int]]):
     """Labelled 8-bit images (3, size, size) of a source, optionally varied at random.
 
-    Varied are they by a shift and a flip, or, as classifiers of ImageNet are trained (`crops`), by torchvision's
-    RandomResizedCrop and a flip.
     The randomness of an image is drawn from (seed, epoch, index), so loader processes and resumed runs see the same.
+
+    Args:
+        source: where the images are.
+        image_size: side in pixels.
+        variation: how they are varied; None shows them as they are, short side resized and the centre cropped.
+        seed: of the variation.
+        records: the images to take; None takes all.
+        second: how many of the records, the last ones, are of a second source.
+        share: share of each batch that comes from those.
     """
 
     def __init__(  # noqa: PLR0913 (what, how large, how varied)
@@ -38,14 +64,16 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         source: Source,
         image_size: int,
         *,
-        augment: bool,
-        crops: bool = False,
+        variation: Variation | None = None,
         seed: int = 0,
         records: Sequence[ImageRecord] | None = None,
+        second: int = 0,
+        share: float = 0.0,
     ) -> None:
-        self.source, self.image_size, self.augment, self.seed = source, image_size, augment, seed
-        self.crops = crops
+        self.source, self.image_size, self.variation, self.seed = source, image_size, variation, seed
         self.records = source.records if records is None else records
+        self.composition = Composition(own=len(self.records) - second, second=second, share=share)
+        self._policies = [policy(name) for name in variation.policies] if variation else []
         self._keep = len(self.records) * 3 * image_size**2 <= CACHE_BYTES
         self._kept: dict[int, Tensor] = {}
 
@@ -54,12 +82,12 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, place: Place) -> tuple[Tensor, int]:
         epoch, index = place
-        if self.augment and self.crops:
-            return self._cropped(epoch, index), self.records[index].label
-        image = self._decoded(index)
-        if self.augment:
-            image = self._varied(image, epoch, index)
-        return image, self.records[index].label
+        label = self.records[index].label
+        if self.variation is None:
+            return self._decoded(index), label
+        if self.variation.crops:
+            return self._cropped(epoch, index), label
+        return self._shifted(self._decoded(index), epoch, index), label
 
     def _decoded(self, index: int) -> Tensor:
         if index in self._kept:
@@ -73,13 +101,21 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     def _cropped(self, epoch: int, index: int) -> Tensor:
         record = self.records[index]
         image = decode_rgb(self.source.read(record), record.name)
-        vary = v2.Compose([v2.RandomResizedCrop(self.image_size, antialias=True), v2.RandomHorizontalFlip()])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(mixed_seed(self.seed, epoch, index))
-            pixels: Tensor = functional.pil_to_tensor(vary(image))
+            pixels: Tensor = functional.pil_to_tensor(self._through_policies(image))
         return pixels
 
-    def _varied(self, image_3SS: Tensor, epoch: int, index: int) -> Tensor:
+    def _through_policies(self, image: Image.Image) -> Image.Image:
+        for each in self._policies:
+            image = each.vary(image) if each.whole else image
+        crop = v2.Compose([v2.RandomResizedCrop(self.image_size, antialias=True), v2.RandomHorizontalFlip()])
+        image = crop(image)
+        for each in self._policies:
+            image = image if each.whole else each.vary(image)
+        return image
+
+    def _shifted(self, image_3SS: Tensor, epoch: int, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
         shift = round(self.image_size * SHIFT)
         top, left = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
@@ -98,6 +134,16 @@ def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecor
     return kept, [records[index] for index in sorted(chosen)]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """A second source to train on, beside the first."""
+
+    source: Source
+    """Labelled images of the same classes."""
+    share: float
+    """Share of each batch that comes from it."""
+
+
 def training_images(  # noqa: PLR0913 (from what, measured on what, how, how many)
     source: Source,
     held_out: Source | None,
@@ -105,7 +151,8 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
     *,
     limit: int | None,
     held_out_most: int | None = None,
-    crops: bool = False,
+    variation: Variation,
+    mix: Mix | None = None,
 ) -> tuple[TrainingImages, TrainingImages]:
     """Return the images of a source to train on, and those to measure on: of another source, or kept back.
 
@@ -115,10 +162,11 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
         config: batch size, image size and seed.
         limit: only the first so many training images.
         held_out_most: at most so many of `held_out`.
-        crops: how training images are varied, see TrainingImages.
+        variation: how training images are varied.
+        mix: a second source to train on.
 
     Raises:
-        UserError: there is not one batch of them.
+        UserError: there is not one batch of them, or the second source has other classes.
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
@@ -127,54 +175,23 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
         records, held_records = hold_out(records, config.seed)
     else:
         held_records = list(held_out.records[:held_out_most])
-    if len(records) < config.batch_size:
-        raise UserError(
-            f"There are {len(records)} training images in {source.address}, fewer than one batch of "
-            f"{config.batch_size}; give more images or a smaller --batch-size."
-        )
-    size = config.image_size
-    images = TrainingImages(source, size, augment=True, crops=crops, seed=config.seed, records=records)
-    return images, TrainingImages(held_out or source, size, augment=False, records=held_records)
-
-
-def mixed_seed(*parts: int) -> int:
-    """Return one seed for a tuple of numbers; different tuples give unrelated streams."""
-    # hash() of a tuple of ints is the same in every Python process (only strings are salted).
-    return hash(parts) & (2**63 - 1)
-
-
-class EpochOrder(Sampler[list[Place]]):
-    """The batches of one epoch for one of several devices, from a given step on."""
-
-    def __init__(self, images: int, config: TrainingConfig, *, epoch: int, first_step: int, rank: int) -> None:
-        self.images, self.config, self.epoch, self.first_step, self.rank = (
-            images,
-            config,
-            epoch,
-            first_step,
-            rank,
-        )
-
-    def __len__(self) -> int:
-        return steps_per_epoch(self.images, self.config) - self.first_step
-
-    def __iter__(self) -> Iterator[list[Place]]:
-        generator = torch.Generator().manual_seed(mixed_seed(self.config.seed, self.epoch))
-        order = torch.randperm(self.images, generator=generator).tolist()
-        size = self.config.batch_size
-        for step in range(self.first_step, steps_per_epoch(self.images, self.config)):
-            batch = order[step * size : (step + 1) * size]
-            yield [(self.epoch, index) for index in batch[self.rank :: self.config.devices]]
-
-
-def steps_per_epoch(images: int, config: TrainingConfig) -> int:
-    """Return the steps of an epoch; a last batch that is not whole is left out (but at least one step is made)."""
-    return max(1, images // config.batch_size)
+    measured = TrainingImages(held_out or source, config.image_size, records=held_records)
+    second: Sequence[ImageRecord] = []
+    where = source.address
+    if mix is not None:
+        joined = JoinedSource(source, mix.source)
+        source, second = joined, joined.second_records
+    images = TrainingImages(
+        source, config.image_size, variation=variation, seed=config.seed, records=[*records, *second],
+        second=len(second), share=mix.share if mix else 0.0,
+    )  # fmt: skip
+    images.composition.require_batches(config.batch_size, where)
+    return images, measured
 
 
 def epoch_batches(
     images: TrainingImages, config: TrainingConfig, *, epoch: int, first_step: int, rank: int
 ) -> DataLoader[tuple[Tensor, int]]:
     """Return the loader of one epoch's batches from `first_step` on."""
-    order = EpochOrder(len(images), config, epoch=epoch, first_step=first_step, rank=rank)
+    order = EpochOrder(images.composition, config, epoch=epoch, first_step=first_step, rank=rank)
     return DataLoader(images, batch_sampler=order, num_workers=config.loaders)

@@ -19,8 +19,9 @@ from basics.errors import UserError, WorkError
 from basics.files import TEMPORARY_SUFFIX, commit
 from basics.progress import Advance, progress
 from training.config import TrainingConfig
-from training.data import TrainingImages, epoch_batches, mixed_seed, steps_per_epoch
+from training.data import TrainingImages, epoch_batches
 from training.folder import CHECKPOINT, METRICS, drop_metrics_after, own_folder
+from training.order import mixed_seed, steps_per_epoch
 
 LOG_EVERY = 50
 
@@ -119,7 +120,7 @@ class _Run:
         self.layout = torch.channels_last if compute.device.type == "cuda" else torch.contiguous_format
         module = task.module.to(memory_format=self.layout)
         self.module, self.optimizer = fabric.setup(module, task.optimizer(config))
-        self.steps = steps_per_epoch(len(images), config)
+        self.steps = steps_per_epoch(images.composition, config)
         self.state: dict[str, Any] = {"module": self.module, "optimizer": self.optimizer, "done": 0}
         if (out / CHECKPOINT).exists():
             _load(fabric, out / CHECKPOINT, self.state)

@@ -23,7 +23,7 @@ CONFIG = TrainingConfig(epochs=2, batch_size=4, lr=1e-3, image_size=16, device="
 @pytest.fixture
 def images(tmp_path: Path) -> TrainingImages:
     source = open_source(str(image_folder(tmp_path / "source", per_class=4)))
-    return TrainingImages(source, 16, augment=False)
+    return TrainingImages(source, 16)
 
 
 @pytest.fixture

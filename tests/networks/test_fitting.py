@@ -19,7 +19,7 @@ WIDTH = 1 / 8
 @pytest.mark.parametrize("side", [None, SideImage(tap="layer1", channels=8, reduction=4, coarseness=2, weight=1.0)])
 def test_training_lowers_the_loss_and_leaves_a_classifier(tmp_path: Path, side: SideImage | None) -> None:
     source = open_source(str(image_folder(tmp_path / "source", per_class=6, classes=("circle", "square"))))
-    images = TrainingImages(source, 32, augment=False)
+    images = TrainingImages(source, 32)
     config = TrainingConfig(epochs=6, batch_size=6, lr=1e-2, image_size=32, checkpoint_every=1, device="cpu")
     path = fit_classifier(
         "resnet18", WIDTH, images, held_out=images, config=config, out=tmp_path / "run", side=side, options={}

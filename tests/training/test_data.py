@@ -5,12 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from basics.errors import UserError
 from sources.base import ImageRecord
 from sources.decode import load_image
 from sources.opening import open_source
 from tests.support import image_folder
+from training.augment import POLICIES
 from training.config import TrainingConfig
-from training.data import EpochOrder, TrainingImages, epoch_batches, hold_out, mixed_seed, steps_per_epoch
+from training.data import Mix, TrainingImages, Variation, epoch_batches, hold_out, training_images
+from training.order import Composition, EpochOrder, mixed_seed, steps_per_epoch
 
 SIZE = 32
 
@@ -20,8 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_folder(tmp_path_factory.mktemp("images") / "source", per_class=6)
 
 
-def images(folder: Path, *, augment: bool = True, seed: int = 0) -> TrainingImages:
-    return TrainingImages(open_source(str(folder)), SIZE, augment=augment, seed=seed)
+def images(folder: Path, *, varied: bool = True, seed: int = 0) -> TrainingImages:
+    return TrainingImages(open_source(str(folder)), SIZE, variation=Variation() if varied else None, seed=seed)
 
 
 def config(**changed: object) -> TrainingConfig:
@@ -40,7 +43,7 @@ def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 
 def test_without_augmentation_images_are_the_decoded_ones(folder: Path) -> None:
     source = open_source(str(folder))
-    plain = images(folder, augment=False)
+    plain = images(folder, varied=False)
     for index, record in enumerate(source.records):
         image, label = plain[5, index]
         assert torch.equal(image, load_image(source.read(record), record.name, SIZE))
@@ -65,7 +68,7 @@ def test_epochs_vary_an_image(folder: Path) -> None:
 
 
 def test_a_variation_is_a_shift_by_at_most_a_sixteenth_and_perhaps_a_flip(folder: Path) -> None:
-    plain, varied = images(folder, augment=False), images(folder)
+    plain, varied = images(folder, varied=False), images(folder)
     most = SIZE // 16
     for epoch in range(6):
         image, original = varied[epoch, 1][0], plain[0, 1][0]
@@ -85,13 +88,13 @@ def test_the_order_does_not_depend_on_loader_processes(folder: Path) -> None:
 
 def test_resuming_in_the_middle_of_an_epoch_gives_the_rest(folder: Path) -> None:
     whole = batches(folder, config(), epoch=1)
-    assert len(whole) == steps_per_epoch(18, config()) == 4
+    assert len(whole) == steps_per_epoch(Composition(own=18), config()) == 4
     assert same(batches(folder, config(), epoch=1, first_step=2), whole[2:])
-    assert len(EpochOrder(18, config(), epoch=1, first_step=3, rank=0)) == 1
+    assert len(EpochOrder(Composition(own=18), config(), epoch=1, first_step=3, rank=0)) == 1
 
 
 def test_an_epoch_uses_each_image_at_most_once_and_epochs_differ() -> None:
-    orders = [list(EpochOrder(18, config(), epoch=epoch, first_step=0, rank=0)) for epoch in range(2)]
+    orders = [list(EpochOrder(Composition(own=18), config(), epoch=epoch, first_step=0, rank=0)) for epoch in range(2)]
     for epoch, order in enumerate(orders):
         flat = [place for batch in order for place in batch]
         assert len(flat) == len(set(flat)) == 16
@@ -102,17 +105,17 @@ def test_an_epoch_uses_each_image_at_most_once_and_epochs_differ() -> None:
 
 def test_devices_share_the_batches_of_one() -> None:
     settings = config(devices=2)
-    alone = list(EpochOrder(18, config(), epoch=0, first_step=0, rank=0))
-    shared = [list(EpochOrder(18, settings, epoch=0, first_step=0, rank=rank)) for rank in range(2)]
+    alone = list(EpochOrder(Composition(own=18), config(), epoch=0, first_step=0, rank=0))
+    shared = [list(EpochOrder(Composition(own=18), settings, epoch=0, first_step=0, rank=rank)) for rank in range(2)]
     for step, batch in enumerate(alone):
         assert sorted(shared[0][step] + shared[1][step]) == sorted(batch)
         assert len(shared[0][step]) == len(shared[1][step])
 
 
 def test_fewer_images_than_a_batch_are_one_step() -> None:
-    assert steps_per_epoch(3, config()) == 1
-    assert steps_per_epoch(8, config()) == 2
-    assert steps_per_epoch(11, config()) == 2
+    assert steps_per_epoch(Composition(own=3), config()) == 1
+    assert steps_per_epoch(Composition(own=8), config()) == 2
+    assert steps_per_epoch(Composition(own=11), config()) == 2
 
 
 def test_seeds_of_different_places_differ() -> None:
@@ -141,15 +144,71 @@ def test_at_least_one_and_at_most_a_thousand_are_held_out(images: int, held: int
 
 def test_crops_depend_on_seed_epoch_and_place_alone(folder: Path) -> None:
     source = open_source(str(folder))
-    cropping = TrainingImages(source, SIZE, augment=True, crops=True, seed=3)
+    cropping = TrainingImages(source, SIZE, variation=Variation(crops=True), seed=3)
     torch.manual_seed(5)
     first = cropping[2, 4][0]
     expected = torch.rand(1)
     torch.manual_seed(5)
-    again = TrainingImages(source, SIZE, augment=True, crops=True, seed=3)[2, 4][0]
+    again = TrainingImages(source, SIZE, variation=Variation(crops=True), seed=3)[2, 4][0]
     torch.manual_seed(5)
     assert torch.equal(torch.rand(1), expected), "the global generator was moved"
     assert torch.equal(first, again)
     assert (first.shape, first.dtype) == ((3, SIZE, SIZE), torch.uint8)
-    others = [cropping[3, 4][0], TrainingImages(source, SIZE, augment=True, crops=True, seed=4)[2, 4][0]]
+    others = [cropping[3, 4][0], TrainingImages(source, SIZE, variation=Variation(crops=True), seed=4)[2, 4][0]]
     assert not any(torch.equal(first, other) for other in others)
+
+
+def test_policies_are_applied_and_depend_on_the_place_alone(folder: Path) -> None:
+    source = open_source(str(folder))
+    for name in POLICIES:
+        variation = Variation(crops=True, policies=(name,))
+        one, other = (TrainingImages(source, SIZE, variation=variation, seed=3) for _ in range(2))
+        plain = TrainingImages(source, SIZE, variation=Variation(crops=True), seed=3)
+        places = [(epoch, index) for epoch in range(3) for index in range(len(plain))]
+        forward = [one[place][0] for place in places]
+        backward = [other[place][0] for place in reversed(places)][::-1]
+        assert same(forward, backward), name
+        changed = sum(not torch.equal(plain[place][0], image) for place, image in zip(places, forward, strict=True))
+        assert changed > len(places) // 2, name
+
+
+def test_a_second_source_has_its_share_of_every_batch(folder: Path, tmp_path: Path) -> None:
+    second = open_source(str(image_folder(tmp_path / "second", per_class=2)))
+    first = open_source(str(folder))
+    settings = config(batch_size=8, epochs=4)
+    mix = Mix(source=second, share=0.25)
+    joined, held = training_images(first, first, settings, limit=None, variation=Variation(), mix=mix)
+    own, other = len(first.records), len(second.records)
+    assert (len(joined), len(held)) == (own + other, own)
+    seen: list[int] = []
+    for epoch in range(4):
+        batches_of_epoch = list(EpochOrder(joined.composition, settings, epoch=epoch, first_step=0, rank=0))
+        assert len(batches_of_epoch) == own // 6
+        for batch in batches_of_epoch:
+            assert sum(index >= own for _, index in batch) == 2
+            seen += [index - own for _, index in batch if index >= own]
+        mine = [index for batch in batches_of_epoch for _, index in batch if index < own]
+        assert len(mine) == len(set(mine))
+    # Every pass over the second source takes each of its images once.
+    for start in range(0, len(seen) - other + 1, other):
+        assert sorted(seen[start : start + other]) == list(range(other))
+    resumed = list(EpochOrder(joined.composition, settings, epoch=2, first_step=1, rank=0))
+    assert resumed == list(EpochOrder(joined.composition, settings, epoch=2, first_step=0, rank=0))[1:]
+    record = second.records[3]
+    plain = TrainingImages(joined.source, SIZE, records=joined.records)
+    assert torch.equal(plain[0, own + 3][0], load_image(second.read(record), record.name, SIZE))
+    assert plain[0, own + 3][1] == record.label
+
+
+def test_a_mix_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
+    first = open_source(str(folder))
+    other = open_source(str(image_folder(tmp_path / "other", classes=("x", "y"))))
+    with pytest.raises(UserError, match="only data sets of the same classes"):
+        training_images(first, first, config(), limit=None, variation=Variation(), mix=Mix(source=other, share=0.5))
+    with pytest.raises(UserError, match="leaves one of the two sources without"):
+        training_images(first, first, config(), limit=None, variation=Variation(), mix=Mix(source=first, share=0.1))
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(UserError, match="no image policy 'magic'; give one of autoaugment"):
+        Variation(crops=True, policies=("magic",))

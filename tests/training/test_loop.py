@@ -17,7 +17,7 @@ from sources.opening import open_source
 from tests.support import image_folder
 from training import loop
 from training.config import TrainingConfig
-from training.data import TrainingImages
+from training.data import TrainingImages, Variation
 from training.loop import schedule_factor, train
 
 
@@ -58,7 +58,7 @@ CONFIG = TrainingConfig(epochs=3, batch_size=4, lr=0.1, image_size=16, checkpoin
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> TrainingImages:
     folder = image_folder(tmp_path_factory.mktemp("images") / "source", per_class=7)
-    return TrainingImages(open_source(str(folder)), 16, augment=True)
+    return TrainingImages(open_source(str(folder)), 16, variation=Variation())
 
 
 def lines(out: Path) -> list[dict[str, Any]]:

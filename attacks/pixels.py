@@ -1,0 +1,90 @@
+"""Attacks on pixels: PGD in an l-inf or l2 ball around each image (Madry et al. 2018), on the shared ascent loop.
+
+Legend: N images, each with its own ball.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from attacks.ascent import Parameters
+from basics.errors import UserError
+
+Norm = Literal["linf", "l2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+    """How strong a pixel attack is; images are in [0, 1]. The defaults are AdvProp's (Xie et al. 2020, section 5.1)."""
+
+    eps: float = 4 / 255
+    """Radius of the ball around each image."""
+    steps: int = 5
+    """Ascent steps; 0 leaves the images as they are, but for the random start."""
+    step_size: float = 1 / 255
+    """How far one step moves: each pixel for l-inf, the whole image for l2."""
+    norm: Norm = "linf"
+    """Which ball."""
+    random_start: bool = True
+    """Whether the ascent starts at a random point of the ball instead of its centre."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eps < float("inf"):
+            raise UserError(f"The pixels' eps is {self.eps}; give a number that is not negative, e.g. 4/255.")
+        if self.steps < 0:
+            raise UserError(f"The number of pixel steps is {self.steps}; give 0 or more.")
+        if not 0 < self.step_size < float("inf"):
+            raise UserError(f"The pixels' step size is {self.step_size}; give a number above 0, e.g. 1/255.")
+        if self.norm not in get_args(Norm):
+            raise UserError(f"There is no norm {self.norm!r}; give one of {', '.join(get_args(Norm))}.")
+
+
+class PixelThreat:
+    """The threat model of PGD: each image in its own ball, and in [0, 1].
+
+    A random start is drawn from torch's global generator.
+    """
+
+    def __init__(self, config: PixelConfig, image_N3HW: Tensor) -> None:
+        self.config, self.image_N3HW = config, image_N3HW
+
+    def start(self) -> Parameters:
+        """Return the images, or a random point around each, uniform in the ball."""
+        if not self.config.random_start:
+            return (self.image_N3HW,)
+        return self.project((self.image_N3HW + self._random_shift(),))
+
+    def step(self, parameters: Parameters, gradients: Parameters) -> Parameters:
+        """Move along the sign of the gradient (l-inf), or along the gradient (l2)."""
+        (image,), (gradient,) = parameters, gradients
+        direction = gradient.sign() if self.config.norm == "linf" else gradient / _length(gradient).clamp(min=_TINY)
+        return (image + self.config.step_size * direction,)
+
+    def project(self, parameters: Parameters) -> Parameters:
+        """Bring images back into their balls, and then into [0, 1], which leaves no ball that is around an image."""
+        (image,), eps = parameters, self.config.eps
+        shift = image - self.image_N3HW
+        if self.config.norm == "linf":
+            shift = shift.clamp(-eps, eps)
+        else:
+            shift = shift * (eps / _length(shift).clamp(min=_TINY)).clamp(max=1)
+        return ((self.image_N3HW + shift).clamp(0, 1),)
+
+    def _random_shift(self) -> Tensor:
+        image, eps = self.image_N3HW, self.config.eps
+        if self.config.norm == "linf":
+            return (2 * torch.rand_like(image) - 1) * eps
+        direction = torch.randn_like(image)
+        # The share of a ball's volume within a radius grows with radius ** dimensions.
+        radius = torch.rand_like(image[:, :1, :1, :1]) ** (1 / image[0].numel())
+        return direction / _length(direction).clamp(min=_TINY) * radius * eps
+
+
+_TINY = 1e-12
+
+
+def _length(value_N3HW: Tensor) -> Tensor:
+    length: Tensor = torch.linalg.vector_norm(value_N3HW, dim=(1, 2, 3), keepdim=True)
+    return length

@@ -1,0 +1,110 @@
+"""What a fine-tuning leaves: plain torchvision state dicts, each with one of the two sets of batch norm."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from basics.errors import UserError
+from basics.files import require_writable_folder
+from downstream.advbn import AdvBNNetwork
+from downstream.auxiliary import AUXILIARY, MAIN, state_with
+from networks.checkpoints import StateDict, load_into, read_safetensors, read_weights
+from networks.classifiers import IMAGENET_CLASSES, Classifier, build_network, facts_of, save_classifier
+from networks.cuts import Cut
+from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
+
+FILES = {MAIN: "main.safetensors", AUXILIARY: "auxiliary.safetensors"}
+"""Batch-norm set -> the file with it, a plain torchvision state dict."""
+BEST = "best"
+"""Sub-folder with the files of the epoch with the best held-out top-1 through main batch norm."""
+
+
+class Exports:
+    """Writes a run folder's weights: those of the last epoch, and those of the best one so far."""
+
+    def __init__(self, out: Path, start: Classifier, cut: Cut, image_size: int) -> None:
+        self.out, self.start, self.cut, self.image_size = out, start, cut, image_size
+
+    @property
+    def leaves(self) -> list[Path]:
+        """All that is left; the first is a file with the last weights."""
+        return [*(self.out / name for name in FILES.values()), self.out / BEST]
+
+    def write(self, network: AdvBNNetwork, facts: Mapping[str, Any], score: str) -> None:
+        """Write the weights of an epoch; also as the best ones, unless the fact called `score` is higher there."""
+        best = self.out / BEST
+        # Of equals the latest: an epoch that is made again after an interruption mends what was half written.
+        if facts[score] >= _score_of(best / FILES[MAIN], score):
+            best.mkdir(exist_ok=True)
+            self._write(best, network, facts)
+        self._write(self.out, network, facts)
+
+    def _write(self, folder: Path, network: AdvBNNetwork, facts: Mapping[str, Any]) -> None:
+        for which, name in FILES.items():
+            told = {"image_size": self.image_size, "batch_norm": which, "facts": facts}
+            plain = self._plain(network, which)
+            save_classifier(folder / name, self.start.name, plain, self.start.classes, self.start.width, **told)
+
+    def _plain(self, trained: AdvBNNetwork, which: str) -> nn.Module:
+        """Return the network as it was before it was cut, with the trained weights and one set of batch norm."""
+        network: nn.Module = copy.deepcopy(self.start.module)[1]  # type: ignore[index]
+        state: StateDict = {**trained.front.state_dict(), **state_with(trained.head, which)}
+        if self.cut.left_out is not None:
+            state |= _identity(network.get_submodule(self.cut.left_out), self.cut.left_out)
+        network.load_state_dict({name: value.cpu() for name, value in state.items()})
+        return network
+
+
+def _score_of(path: Path, name: str) -> float:
+    return float(facts_of(read_safetensors(path)[1])["facts"][name]) if path.is_file() else 0.0
+
+
+def _identity(norm: nn.Module, name: str) -> StateDict:
+    """Return the state of a batch norm that passes features as they are: how plain networks hold one left out."""
+    assert isinstance(norm, _BatchNorm)  # noqa: S101 (for the type checker)
+    ones = torch.ones(norm.num_features)
+    state = {
+        "weight": (ones + norm.eps).sqrt(),
+        "bias": torch.zeros_like(ones),
+        "running_mean": torch.zeros_like(ones),
+        "running_var": ones,
+        "num_batches_tracked": torch.tensor(0),
+    }
+    return {f"{name}.{key}": value for key, value in state.items()}
+
+
+def import_published(weights: Path, arch: str, out: Path) -> dict[str, Path]:
+    """Write the AdvBN authors' checkpoint as a run folder of ours; return the file of each batch-norm set.
+
+    Args:
+        weights: their file.
+        arch: torchvision name of the ResNet in it.
+        out: a new or empty folder.
+
+    Raises:
+        UserError: the file has another layout or another network, or the folder holds something.
+    """
+    state = read_weights(weights)
+    if not is_published_advbn(state):
+        raise UserError(
+            f"The file {weights} has not the layout of the AdvBN authors' checkpoints (feature_x..., head...); "
+            "plain state dicts need no import."
+        )
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"The folder {out} holds other files; give a new one with --out.")
+    networks = {}
+    for which, norm in ((MAIN, CLEAN), (AUXILIARY, ADVERSARIAL)):
+        plain = plain_state(state, norm)
+        classes = plain["fc.weight"].shape[0] if "fc.weight" in plain else IMAGENET_CLASSES
+        networks[which] = build_network(arch, classes)
+        load_into(networks[which], plain, f"the classifier {arch}")
+    require_writable_folder(out)
+    for which, network in networks.items():
+        told = {"batch_norm": which, "facts": {"imported": weights.name}}
+        save_classifier(out / FILES[which], arch, network, network.fc.out_features, 1.0, **told)  # type: ignore[union-attr, arg-type]
+    return {which: out / name for which, name in FILES.items()}

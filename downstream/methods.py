@@ -1,0 +1,126 @@
+"""What is learned from a batch: the terms of the loss, by method (paper, section 5.1 and Table 8).
+
+| method | through main batch norm | through auxiliary batch norm |
+|---|---|---|
+| `plain` | the images | |
+| `advbn` | the images | their features, statistics perturbed |
+| `advprop` | the images | the images, pixels perturbed |
+| `advprop+advbn` | the images | both of the above |
+| `pgd-at` | the images, pixels perturbed | |
+| `pgd-at+advbn` | the images, pixels perturbed | the features of these, statistics perturbed |
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from attacks.ascent import Evaluation, Parameters, climb
+from attacks.pixels import PixelConfig, PixelThreat
+from downstream.advbn import AdvBNNetwork
+from downstream.auxiliary import AUXILIARY, MAIN
+from downstream.mixing import MomentExchange
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Which terms a loss has."""
+
+    statistics: bool = False
+    """Whether features with perturbed statistics are learned from (AdvBN)."""
+    pixels: Literal["beside", "instead"] | None = None
+    """Whether perturbed images are learned from, beside the clean ones (AdvProp) or instead (adversarial training)."""
+
+    @property
+    def uses_auxiliary(self) -> bool:
+        """Whether anything passes through auxiliary batch norm."""
+        return self.statistics or self.pixels == "beside"
+
+
+METHODS = {
+    "advbn": Method(statistics=True),
+    "plain": Method(),
+    "advprop": Method(pixels="beside"),
+    "pgd-at": Method(pixels="instead"),
+    "advprop+advbn": Method(statistics=True, pixels="beside"),
+    "pgd-at+advbn": Method(statistics=True, pixels="instead"),
+}
+
+
+class Trained(nn.Module):
+    """Images in [0, 1] and targets -> named losses and shares of right answers; the losses are added 1:1."""
+
+    def __init__(
+        self,
+        network: AdvBNNetwork,
+        method: Method,
+        normalise: nn.Module,
+        pixels: PixelConfig,
+        exchange: MomentExchange | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.method, self.normalise, self.pixels = network, method, normalise, pixels
+        self.exchange = exchange
+
+    def forward(self, image_N3HW: Tensor, target: Tensor, order_N: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the terms of the loss.
+
+        Args:
+            image_N3HW: images in [0, 1].
+            target: labels (N,), or shares of the classes (N, K).
+            order_N: whose moments each image gets (see `downstream.mixing`); None exchanges none.
+        """
+        instead = self.method.pixels == "instead"
+        shown = self.perturb_pixels(image_N3HW, target, MAIN) if instead else image_N3HW
+        feat_NCHW = self._features(shown, order_N)
+        terms = self._from_features(feat_NCHW, target, "pixel" if instead else "clean")
+        if self.method.pixels == "beside":
+            perturbed = self.perturb_pixels(image_N3HW, target, AUXILIARY)
+            feat_NCHW = self._features(perturbed, None)
+            terms |= _term("pixel", self.network.answer(feat_NCHW, AUXILIARY), target)
+        return terms
+
+    def _features(self, image_N3HW: Tensor, order_N: Tensor | None) -> Tensor:
+        if self.exchange is None:
+            return self.network.features(self.normalise(image_N3HW))
+        self.exchange.order_N = order_N
+        try:
+            return self.network.features(self.normalise(image_N3HW))
+        finally:
+            self.exchange.order_N = None
+
+    def _from_features(self, feat_NCHW: Tensor, target: Tensor, name: str) -> dict[str, Tensor]:
+        if not self.method.statistics:
+            return _term(name, self.network.answer(feat_NCHW, MAIN), target)
+        losses = self.network.losses(feat_NCHW, target)
+        return {
+            f"{name}_loss": losses.clean,
+            "adversarial_loss": losses.adversarial,
+            f"{name}_top1": _top1(losses.clean_NK, target),
+            "adversarial_top1": _top1(losses.adversarial_NK, target),
+        }
+
+    def perturb_pixels(self, image_N3HW: Tensor, target: Tensor, which: str) -> Tensor:
+        """Turn the pixels of images in [0, 1] against the network on one set of batch norm, in evaluation mode."""
+        threat = PixelThreat(self.pixels, image_N3HW)
+        with self.network.attacked(which) as weights:
+
+            def objective(parameters: Parameters) -> Evaluation[None]:
+                feat_NCHW = self.network.front(self.normalise(parameters[0]))
+                logits_NK = functional_call(self.network.head, weights, (feat_NCHW,))
+                return Evaluation(F.cross_entropy(logits_NK, target, reduction="none"), None)
+
+            (perturbed,) = climb(objective, threat, self.pixels.steps)
+        return perturbed
+
+
+def _term(name: str, logits_NK: Tensor, target: Tensor) -> dict[str, Tensor]:
+    return {f"{name}_loss": F.cross_entropy(logits_NK, target), f"{name}_top1": _top1(logits_NK, target)}
+
+
+def _top1(logits_NK: Tensor, target: Tensor) -> Tensor:
+    """Return the share of answers that name the class, or the one with the largest share in a mixed image."""
+    label_N = target if target.ndim == 1 else target.argmax(1)
+    return (logits_NK.argmax(1) == label_N).to(logits_NK.dtype).mean()
