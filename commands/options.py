@@ -66,18 +66,15 @@ scoring_options = together(
 )
 
 
-class Fraction(click.ParamType):
-    """A number that may be written as a fraction, such as 4/255."""
-
-    name = "number"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return it as a float."""
-        above, _, below = str(value).partition("/")
-        try:
-            return float(above) / float(below or 1)
-        except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is no number; give one such as 4/255 or 0.0157.", param, ctx)
+def fraction(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return the value of an option that may be written as a fraction, such as 4/255 (a callback for click)."""
+    if value is None:
+        return None
+    above, _, below = value.partition("/")
+    try:
+        return float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError) as error:
+        raise click.BadParameter(f"{value!r} is no number; give one such as 4/255 or 0.0157.", ctx, param) from error
 
 
 class ManyValues(click.Command):

@@ -72,14 +72,15 @@ class Trained(nn.Module):
             target: labels (N,), or shares of the classes (N, K).
             order_N: whose moments each image gets (see `downstream.mixing`); None exchanges none.
         """
-        instead = self.method.pixels == "instead"
-        shown = self.perturb_pixels(image_N3HW, target, MAIN) if instead else image_N3HW
-        feat_NCHW = self._features(shown, order_N)
-        terms = self._from_features(feat_NCHW, target, "pixel" if instead else "clean")
-        if self.method.pixels == "beside":
-            perturbed = self.perturb_pixels(image_N3HW, target, AUXILIARY)
-            feat_NCHW = self._features(perturbed, None)
-            terms |= _term("pixel", self.network.answer(feat_NCHW, AUXILIARY), target)
+        # The attack on pixels comes first: the passes below move the statistics of batch norm.
+        pixels, perturbed = self.method.pixels, image_N3HW
+        if pixels is not None:
+            perturbed = self.perturb_pixels(image_N3HW, target, MAIN if pixels == "instead" else AUXILIARY)
+        if pixels == "instead":
+            return self._from_features(self._features(perturbed, None), target, "pixel")
+        terms = self._from_features(self._features(image_N3HW, order_N), target, "clean")
+        if pixels == "beside":
+            terms |= _term("pixel", self.network.answer(self._features(perturbed, None), AUXILIARY), target)
         return terms
 
     def _features(self, image_N3HW: Tensor, order_N: Tensor | None) -> Tensor:

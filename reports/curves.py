@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -15,9 +16,9 @@ from basics.files import write_bytes
 CURVES = "curves.png"
 _PANELS = {"loss": ("loss", 1), "top1": ("top-1 (%)", 100)}
 """Part of a metric's name -> label of its panel, and what its values are multiplied by."""
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     # Okabe and Ito's palette, which the colour-blind can tell apart.
-    "axes.prop_cycle": mpl.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]),
+    "axes.prop_cycle": cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]),
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
@@ -55,7 +56,7 @@ def _draw(axes: Axes, lines: Sequence[Mapping[str, Any]], part: str, steps: floa
         places = [line["step"] / steps for line in lines if name in line]
         values = [scale * line[name] for line in lines if name in line]
         told = name.replace(f"_{part}", "").replace("_", " ")
-        dashed = {"linestyle": "--", "marker": "o"} if name.startswith("held_out") else {}
+        dashed: Any = {"linestyle": "--", "marker": "o"} if name.startswith("held_out") else {}
         axes.plot(places, values, label=told if told != part else "sum", **dashed)
     axes.set_ylim(bottom=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
