@@ -37,9 +37,9 @@ _attack_options = together(
     click.option("--eps", type=float, help="Radius of the ball around 1. [default: 1.1; efficientnet_b0: 0.5]"),
     click.option("--steps", type=int, help="Ascent steps. [default: 6; efficientnet_b0: 3]"),
     click.option("--step-size", type=float, help="Length of a step. [default: 0.2]"),
-    click.option("--pixel-eps", callback=fraction, metavar="NUMBER", help="Radius of the pixels' ball, images in 0..1. [default: 4/255]"),
-    click.option("--pixel-steps", type=int, help="Ascent steps on pixels. [default: 5]"),
-    click.option("--pixel-step-size", callback=fraction, metavar="NUMBER", help="Length of a step on pixels. [default: 1/255]"),
+    click.option("--pixel-eps", callback=fraction, metavar="X", help="Radius of the pixels' ball. [default: 4/255]"),
+    click.option("--pixel-steps", type=int, help="Pixel ascent steps. [default: 5]"),
+    click.option("--pixel-step-size", callback=fraction, metavar="X", help="Length of a pixel step. [default: 1/255]"),
     click.option(
         "--statistics", default="local", show_default=True,
         help="On several devices: perturb those of each one's part (local), or of the whole batch (synchronised).",

@@ -102,7 +102,9 @@ class TestSet:
         }
 
 
-def open_test_set(name: str, address: str, *, labels: Path | None = None, limit: int | None = None) -> TestSet:
+def open_test_set(
+    name: str, address: str, *, labels: Path | None = None, limit: int | None = None, split: str = "val"
+) -> TestSet:
     """Open a data set to score models on; one of ours must be whole, every shard with its recorded checksum.
 
     Args:
@@ -110,6 +112,7 @@ def open_test_set(name: str, address: str, *, labels: Path | None = None, limit:
         address: whatever the main job reads, or a folder (or brace pattern) of shards that it wrote.
         labels: label list or devkit of a flat ILSVRC2012 folder.
         limit: only the first so many images.
+        split: which part of a source that has several; a data set of ours has one, and that is taken.
 
     Raises:
         UserError: it cannot be read, is not finished, or is damaged.
@@ -119,7 +122,7 @@ def open_test_set(name: str, address: str, *, labels: Path | None = None, limit:
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
     manifest = _checked_manifest(_folder_of(address))
-    source = open_source(address, labels=labels)
+    source = open_source(address, labels=labels, split=manifest.config.split if manifest else split)
     keys = [Path(record.name).stem for record in source.records] if manifest else sample_keys(source.records)
     if manifest and len(keys) != manifest.values["samples"]:
         raise UserError(

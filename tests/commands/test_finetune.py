@@ -5,14 +5,26 @@ import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torchvision.models import densenet121, resnet18, vgg11
 
 from networks.classifiers import build_network, load_classifier, save_classifier
+from networks.specs import load_model
 from tests.processes import finish, start, wait_until
-from tests.support import Outcome, advbn_gen, image_folder, refused, seeded, with_lived_in_batch_norm
+from tests.support import (
+    Outcome,
+    advbn_gen,
+    image_folder,
+    refused,
+    seeded,
+    tiny_autoencoder,
+    with_lived_in_batch_norm,
+)
 
 NAMES = ("a", "b", "c")
 
@@ -163,6 +175,12 @@ def test_two_processes_share_a_batch(source: Path, init: Path, tmp_path: Path, m
     [
         ({"cut": "layer9"}, "no place 'layer9' to cut at; give one of conv1"),
         ({"method": "magic"}, "no method 'magic'; give one of advbn, plain"),
+        ({"augment": "magic"}, "no augmentation 'magic'; give one of autoaugment"),
+        ({"augment": "moex", "method": "advprop"}, "(moex) cannot be combined with advprop"),
+        ({"statistics": "global"}, "give local or synchronised"),
+        ({"pixel_eps": "a/b"}, "'a/b' is no number; give one such as 4/255"),
+        ({"pixel_eps": -1}, "pixels' eps is -1"),
+        ({"schedule": "zigzag"}, "no schedule 'zigzag'; give one of constant, cosine, step"),
         ({"batch_size": 1}, "needs two to learn from"),
         ({"arch": "resnet34"}, "is a resnet18, not a resnet34"),
         ({"eps": -1}, "eps is -1"),
@@ -191,3 +209,105 @@ def test_a_resume_with_other_settings_is_refused(source: Path, init: Path, tuned
     before = files(tuned)
     assert "attack.steps: 2 -> 3" in refused(*words(source, init, tuned, steps=3))
     assert files(tuned) == before
+
+
+@pytest.mark.parametrize("method", ["advprop", "pgd-at", "advprop+advbn", "pgd-at+advbn"])
+def test_methods_on_pixels_train_and_tell_their_terms(source: Path, init: Path, tmp_path: Path, method: str) -> None:
+    out = tmp_path / "run"
+    tune(source, init, out, method=method, epochs=1, pixel_steps=1, pixel_eps="2/255")
+    (line,) = (json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines() if "loss" in line)
+    terms = [value for name, value in line.items() if name.endswith("_loss")]
+    assert line["loss"] == pytest.approx(sum(terms), rel=1e-5)
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["pixels"]["eps"] == 2 / 255
+    assert (settings["attack"] is None) == ("advbn" not in method)
+
+
+@pytest.mark.parametrize(
+    "augment", [["autoaugment"], ["augmix", "cutmix"], ["fast-autoaugment", "mixup"], ["moex", "cutmix"]]
+)
+def test_augmentations_combine_with_advbn_and_repeat(
+    source: Path, init: Path, tmp_path: Path, augment: list[str]
+) -> None:
+    runs = [tmp_path / name for name in ("one", "other")]
+    for out in runs:
+        tune(source, init, out, "--augment", *augment, epochs=1)
+    assert files(runs[0]) == files(runs[1])
+    assert json.loads((runs[0] / "settings.json").read_text())["augment"] == augment
+    plain = tmp_path / "plain"
+    tune(source, init, plain, epochs=1)
+    name = "layer4.1.bn2.running_mean"
+    assert not torch.equal(load_file(plain / "main.safetensors")[name], load_file(runs[0] / "main.safetensors")[name])
+
+
+def test_the_best_weights_are_kept_beside_the_last(tuned: Path, source: Path) -> None:
+    lines = [json.loads(line) for line in (tuned / "metrics.jsonl").read_text().splitlines()]
+    scores = [line["held_out_top1_main"] for line in lines if "held_out_top1_main" in line]
+    best = max(epoch for epoch, score in enumerate(scores, start=1) if score == max(scores))
+    for name in ("main.safetensors", "auxiliary.safetensors"):
+        with safe_open(tuned / "best" / name, framework="pt") as file:
+            told = json.loads(file.metadata()["facts"])
+        assert (told["epochs_done"], told["held_out_top1_main"]) == (best, max(scores))
+    done = advbn_gen("score", "--model", tuned / "best", "--data", f"val={source}", "--out", tuned / "scores", "--json")
+    assert done.code == 0, done.err
+
+
+def test_the_best_weights_are_the_best_epochs(source: Path, init: Path, tmp_path: Path) -> None:
+    """A learning rate that wrecks the network after a harmless first epoch: the last weights are not the best."""
+    out = tmp_path / "run"
+    tune(source, init, out, method="plain", epochs=1, lr=1e-6, val=source)
+    first = load_file(out / "main.safetensors")
+    good = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["held_out_top1_main"]
+    tune(source, init, out, method="plain", epochs=2, lr=1e-6, val=source)
+    again = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])["held_out_top1_main"]
+    best = load_file(out / "best/main.safetensors")
+    expected = first if good > again else load_file(out / "main.safetensors")
+    assert all(torch.equal(best[name], expected[name]) for name in best)
+
+
+def test_curves_are_drawn(tuned: Path) -> None:
+    with Image.open(tuned / "curves.png") as picture:
+        assert min(picture.size) > 400
+        colours = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    # Loss of both terms, and their accuracies: each in its colour.
+    for colour in ("#0072B2", "#D55E00", "#009E73"):
+        wanted = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)])
+        assert (np.abs(colours.astype(int) - wanted).max(1) < 12).sum() > 100, colour
+
+
+def test_shards_of_ours_can_be_mixed_in(source: Path, init: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "advbn"
+    done = advbn_gen(
+        "imagenet-advbn", "--encoder", "vgg", "--source", source, "--autoencoder",
+        tiny_autoencoder(tmp_path / "autoencoder.safetensors"), "--classifier-weights", init, "--image-size", 32,
+        "--batch-size", 4, "--steps", 1, "--device", "cpu", "--out", shards,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    mixed, alone = tmp_path / "mixed", tmp_path / "alone"
+    tune(source, init, mixed, mix=shards, mix_share=0.4, epochs=1, method="plain", val=source)
+    settings = json.loads((mixed / "settings.json").read_text())
+    assert settings["mix_share"] == 0.4
+    assert settings["images"] == 42
+    tune(source, init, alone, epochs=1, method="plain", val=source)
+    assert files(mixed) != files(alone)
+    assert "mix_share: 0.4 -> 0.2" in refused(
+        *words(source, init, mixed, mix=shards, mix_share=0.2, epochs=1, method="plain", val=source)
+    )
+
+
+def test_a_timm_network_is_tuned_and_read_back(source: Path, tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    with seeded(0):
+        start = with_lived_in_batch_norm(timm.create_model("resnet18", num_classes=3))
+    torch.save(start.state_dict(), tmp_path / "start.pth")
+    init = f"timm:resnet18={tmp_path / 'start.pth'}"
+    tune(source, init, tmp_path / "run", arch="timm:resnet18", cut="layer1", epochs=1, steps=1)
+    theirs = timm.create_model("resnet18", num_classes=3)
+    theirs.load_state_dict(load_file(tmp_path / "run/main.safetensors"))
+    found = load_model(str(tmp_path / "run"))
+    assert found.name == "timm:resnet18"
+    assert found.view.crop == 32
+    image = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(theirs.default_cfg[name])[:, None, None] for name in ("mean", "std"))
+    with torch.no_grad():
+        assert torch.allclose(found.module(image), theirs.eval()((image - mean) / std), rtol=1e-4, atol=1e-5)

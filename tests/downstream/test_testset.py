@@ -114,3 +114,9 @@ def test_a_newer_data_set_is_refused(copied: Path) -> None:
     forge_json(copied / "manifest.json", format_version=99)
     with pytest.raises(UserError, match="newer advbn-gen"):
         open_test_set("a", str(copied))
+
+
+def test_a_data_set_of_training_images_is_opened_too(trio: Trio, tmp_path: Path) -> None:
+    done = trio.world.make(tmp_path / "out", split="train", limit=8)
+    assert done.code == 0, done.err
+    assert len(open_test_set("a", str(tmp_path / "out")).records) == 8

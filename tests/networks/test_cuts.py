@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torchvision.models import get_model
 
 from basics.errors import UserError
+from networks.classifiers import build_network
 from networks.cuts import CUTS, Cut, cut_of, is_rectified, split
 from tests.support import seeded, with_lived_in_batch_norm
 
@@ -86,3 +88,43 @@ def test_a_place_with_something_around_it_is_refused() -> None:
 def test_a_network_without_a_known_cut_needs_a_name() -> None:
     with pytest.raises(UserError, match="No cut is known for vgg19; name a module"):
         cut_of("vgg19")
+
+
+def test_a_norm_that_is_left_out_can_be_kept() -> None:
+    assert cut_of("densenet121").left_out == "features.denseblock2.denselayer1.norm1"
+    kept = cut_of("densenet121", keep_norm=True)
+    assert kept == Cut(node="features.transition1")
+    with seeded(0):
+        network = build_network("densenet121", 4, 1 / 4).eval()
+    front, head = split(network, kept)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(head(front(image)), network(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "rectified"),
+    [("resnet18", "layer1", True), ("efficientnet_b0", "blocks.1", False), ("regnetx_002", "s1", True)],
+)
+def test_timm_networks_are_cut_by_node_name(name: str, node: str, rectified: bool) -> None:
+    timm = pytest.importorskip("timm")
+    with seeded(0):
+        network = with_lived_in_batch_norm(timm.create_model(name, num_classes=4)).eval()
+    front, head = split(network, Cut(node=node))
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(head(front(image)), network(image))
+    assert is_rectified(front) is rectified
+    # Batch norm still knows training from evaluation: tracing must not have fixed one of them.
+    with torch.no_grad():
+        feat = front(image)
+        assert not torch.allclose(head.train()(feat), head.eval()(feat))
+
+
+def test_a_network_that_decides_by_its_input_is_refused() -> None:
+    class Fickle(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image if image.sum() > 0 else -image
+
+    with pytest.raises(UserError, match="decides by its input"):
+        split(Fickle(), Cut(node="layer1"))

@@ -1,0 +1,122 @@
+"""The AdvBN authors' layout, written down by hand from their naming, against torchvision's."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import resnet18, resnet50
+
+from networks.classifiers import load_classifier
+from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
+from tests.support import advbn_gen, refused, seeded, with_lived_in_batch_norm
+
+FIELDS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+
+def authors_state(main: nn.Module, auxiliary: nn.Module, cut: int = 1) -> dict[str, Tensor]:
+    """Name the tensors of two torchvision ResNets as the authors name those of one network with pairs of norms."""
+    state, other = main.state_dict(), auxiliary.state_dict()
+    theirs = {"feature_x.0.weight": state["conv1.weight"]}
+    theirs |= {f"feature_x.1.{field}": state[f"bn1.{field}"] for field in FIELDS}
+    for name in state:
+        if not name.startswith("layer"):
+            continue
+        layer, number, part, rest = name.split(".", 3)
+        place = int(layer.removeprefix("layer"))
+        module = f"feature_x.{place + 3}.{number}" if place <= cut else f"head.{layer}_{number}"
+        if part.startswith("conv"):
+            theirs[f"{module}.{part}.{rest}"] = state[name]
+        elif part.startswith("bn"):
+            theirs[f"{module}.clean_{part}.{rest}"] = state[name]
+            theirs[f"{module}.adv_{part}.{rest}"] = other[name]
+        elif rest.startswith("0."):
+            theirs[f"{module}.downsample.conv.weight"] = state[name]
+        else:
+            theirs[f"{module}.downsample.clean_bn.{rest[2:]}"] = state[name]
+            theirs[f"{module}.downsample.adv_bn.{rest[2:]}"] = other[name]
+    theirs |= {"head.fc.weight": state["fc.weight"], "head.fc.bias": state["fc.bias"]}
+    # Their converter leaves booleans where old checkpoints had no counter.
+    return {
+        f"module.{name}": value.bool().reshape(1) if name.endswith("num_batches_tracked") else value
+        for name, value in theirs.items()
+    }
+
+
+def twins(build: type[nn.Module], cut: int = 1) -> tuple[nn.Module, nn.Module]:
+    """Return two networks that differ only in the batch norm behind the cut."""
+    front = ("bn1", *(f"layer{place}." for place in range(1, cut + 1)))
+    with seeded(0):
+        main = with_lived_in_batch_norm(build(num_classes=6))
+        auxiliary = build(num_classes=6)
+    auxiliary.load_state_dict(main.state_dict())
+    with seeded(1):
+        for name, layer in auxiliary.named_modules():
+            if isinstance(layer, nn.BatchNorm2d) and not name.startswith(front):
+                layer.running_mean.normal_()  # type: ignore[union-attr]
+                layer.weight.data.uniform_(0.5, 2)
+    return main.eval(), auxiliary.eval()
+
+
+def write(path: Path, main: nn.Module, auxiliary: nn.Module, cut: int = 1) -> Path:
+    content = {"epoch": 20, "arch": "resnet50", "state_dict": authors_state(main, auxiliary, cut), "best_prec1": 77.0}
+    torch.save(content, path)
+    return path
+
+
+def same_answers(path: Path, network: nn.Module, arch: str) -> bool:
+    image = torch.rand(2, 3, 64, 64)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = network((image - mean[:, None, None]) / std[:, None, None])
+        return torch.allclose(load_classifier(arch, str(path)).module(image), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("build", "arch", "cut"), [(resnet50, "resnet50", 1), (resnet18, "resnet18", 2)])
+def test_an_import_gives_both_sets_as_plain_state_dicts(
+    build: type[nn.Module], arch: str, cut: int, tmp_path: Path
+) -> None:
+    main, auxiliary = twins(build, cut)
+    theirs = write(tmp_path / "advbn.pth.tar", main, auxiliary, cut)
+    done = advbn_gen("import-finetuned", "--weights", theirs, "--arch", arch, "--out", tmp_path / "run", "--json")
+    assert done.code == 0, done.err
+    for name, network in (("main", main), ("auxiliary", auxiliary)):
+        path = Path(done.result[name])
+        assert path == tmp_path / f"run/{name}.safetensors"
+        plain = build(num_classes=6)
+        plain.load_state_dict(load_file(path))
+        assert same_answers(path, network, arch)
+    assert not same_answers(tmp_path / "run/auxiliary.safetensors", main, arch)
+
+
+def test_the_file_itself_is_read_with_main_batch_norm(tmp_path: Path) -> None:
+    main, auxiliary = twins(resnet50)
+    assert same_answers(write(tmp_path / "advbn.pth", main, auxiliary), main, "resnet50")
+
+
+def test_names_are_torchvisions() -> None:
+    main, auxiliary = twins(resnet50)
+    theirs = {name.removeprefix("module."): value for name, value in authors_state(main, auxiliary).items()}
+    assert is_published_advbn(theirs)
+    assert not is_published_advbn(main.state_dict())
+    for norm, network in ((CLEAN, main), (ADVERSARIAL, auxiliary)):
+        plain = plain_state(theirs, norm)
+        assert plain.keys() == network.state_dict().keys()
+        for name, value in network.state_dict().items():
+            assert name.endswith("num_batches_tracked") or torch.equal(plain[name], value), name
+
+
+def test_what_cannot_be_imported_is_refused(tmp_path: Path) -> None:
+    main, auxiliary = twins(resnet18)
+    plain = tmp_path / "plain.pth"
+    torch.save(main.state_dict(), plain)
+    words = ["import-finetuned", "--arch", "resnet18", "--out", tmp_path / "run", "--weights"]
+    assert "need no import" in refused(*words, plain)
+    theirs = write(tmp_path / "advbn.pth", main, auxiliary)
+    said = refused("import-finetuned", "--weights", theirs, "--out", tmp_path / "run")
+    assert "resnet50" in said
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    assert "holds other files" in refused(*words[:3], "--out", tmp_path / "full", "--weights", theirs)
