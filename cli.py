@@ -20,6 +20,7 @@ COMMANDS = {
     "export": "commands.dataset:export",
     "score": "commands.score:score",
     "report": "commands.report:report",
+    "train-classifier": "commands.classifier:train_classifier",
     "finetune": "commands.finetune:finetune",
     "import-finetuned": "commands.finetune:import_finetuned",
 }

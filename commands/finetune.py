@@ -31,6 +31,7 @@ _data_options = together(
         "--mix-share", type=float, default=0.5, show_default=True, help="Share of each batch that comes from --mix."
     ),
     click.option("--image-size", type=int, help="Side of the crops. [default: 224; the drawn world: 48]"),
+    click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.08; the drawn world: 0.6]"),
     click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]"),
 )
 _attack_options = together(
@@ -137,8 +138,21 @@ def _tuning(options: dict[str, Any]) -> "FineTuning":
         attack=replace(PUBLISHED_ATTACKS.get(arch, AdvBNConfig()), **strength),
         pixels=PixelConfig(**pixels),
         augment=options["augment"],
+        smallest_crop=_smallest_crop(options),
         statistics=options["statistics"],
     )
+
+
+def _smallest_crop(options: dict[str, Any]) -> float:
+    from training.data import Variation
+
+    if options["smallest_crop"] is not None:
+        return float(options["smallest_crop"])
+    # Of the drawn world's pictures the whole shape has to be seen.
+    return _DRAWN_CROP if options["source"] is None else Variation.smallest
+
+
+_DRAWN_CROP = 0.6
 
 
 def _start(arch: str, init: str | None, *, drawn: bool, width: float | None) -> "Classifier":

@@ -62,6 +62,8 @@ class FineTuning:
     """Strength of the perturbation of pixels, of methods that have one."""
     augment: tuple[str, ...] = ()
     """Any of AUGMENTATIONS."""
+    smallest_crop: float = Variation.smallest
+    """Smallest share of an image's area that a random crop covers."""
     statistics: Literal["local", "synchronised"] = "local"
     """Whether processes that share a batch perturb the statistics of their parts (published), or those of the whole."""
 
@@ -86,7 +88,8 @@ class FineTuning:
     @property
     def variation(self) -> Variation:
         """How single images are varied."""
-        return Variation(crops=True, policies=tuple(name for name in self.augment if name in POLICIES))
+        policies = tuple(name for name in self.augment if name in POLICIES)
+        return Variation(crops=True, smallest=self.smallest_crop, policies=policies)
 
     def facts(self) -> dict[str, Any]:
         """Return what tells this fine-tuning from another."""
@@ -98,6 +101,7 @@ class FineTuning:
             "attack": asdict(self.attack) if self.parts.statistics else None,
             "pixels": asdict(self.pixels) if self.parts.pixels else None,
             "augment": list(self.augment),
+            "smallest_crop": self.smallest_crop,
             "statistics": self.statistics,
         }
 

@@ -138,8 +138,12 @@ def fit_classifier(  # noqa: PLR0913 (what, how wide, on what, tried on what, ho
     out: Path,
     side: SideImage | None = None,
     options: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Train a torchvision network (narrowed by `width`, with torchvision's `options`) into the folder `out`.
+
+    `facts` are what else tells this run from another; `overwrite` starts anew.
 
     Returns:
         Its weights file.
@@ -152,5 +156,5 @@ def fit_classifier(  # noqa: PLR0913 (what, how wide, on what, tried on what, ho
         name, images.source.classes.count, width, held_out=held_out, out=out, side=side, options=options
     )
     settings = {"network": name, "width": width, "side": asdict(side) if side else None, "options": dict(options)}
-    train(task, images, config, out, settings)
+    train(task, images, config, out, {**settings, **(facts or {})}, overwrite=overwrite)
     return task.leaves[0]

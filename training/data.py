@@ -34,10 +34,14 @@ class Variation:
     crops: bool = False
     """As classifiers of ImageNet are trained, by torchvision's RandomResizedCrop and a flip; else by a small shift and
     a flip."""
+    smallest: float = 0.08
+    """Smallest share of an image's area that a crop covers; classifiers of ImageNet are trained with 0.08."""
     policies: tuple[str, ...] = ()
     """Names of image policies (see `training.augment`) that crops go through, in this order."""
 
     def __post_init__(self) -> None:
+        if not 0 < self.smallest <= 1:
+            raise UserError(f"The smallest crop is {self.smallest:g} of an image; give a number above 0 and up to 1.")
         for name in self.policies:
             policy(name)
         if self.policies and not self.crops:
@@ -74,6 +78,9 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         self.records = source.records if records is None else records
         self.composition = Composition(own=len(self.records) - second, second=second, share=share)
         self._policies = [policy(name) for name in variation.policies] if variation else []
+        scale = (variation.smallest if variation else 1.0, 1.0)
+        crop = v2.RandomResizedCrop(image_size, scale, antialias=True)
+        self._crop = v2.Compose([crop, v2.RandomHorizontalFlip()])
         self._keep = len(self.records) * 3 * image_size**2 <= CACHE_BYTES
         self._kept: dict[int, Tensor] = {}
 
@@ -109,8 +116,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     def _through_policies(self, image: Image.Image) -> Image.Image:
         for each in self._policies:
             image = each.vary(image) if each.whole else image
-        crop = v2.Compose([v2.RandomResizedCrop(self.image_size, antialias=True), v2.RandomHorizontalFlip()])
-        image = crop(image)
+        image = self._crop(image)
         for each in self._policies:
             image = image if each.whole else each.vary(image)
         return image

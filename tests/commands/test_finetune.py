@@ -180,6 +180,7 @@ def test_two_processes_share_a_batch(source: Path, init: Path, tmp_path: Path, m
         ({"statistics": "global"}, "give local or synchronised"),
         ({"pixel_eps": "a/b"}, "'a/b' is no number; give one such as 4/255"),
         ({"pixel_eps": -1}, "pixels' eps is -1"),
+        ({"smallest_crop": 0}, "smallest crop is 0 of an image"),
         ({"schedule": "zigzag"}, "no schedule 'zigzag'; give one of constant, cosine, step"),
         ({"batch_size": 1}, "needs two to learn from"),
         ({"arch": "resnet34"}, "is a resnet18, not a resnet34"),

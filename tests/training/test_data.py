@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from basics.errors import UserError
 from sources.base import ImageRecord
@@ -212,3 +214,27 @@ def test_a_mix_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(UserError, match="no image policy 'magic'; give one of autoaugment"):
         Variation(crops=True, policies=("magic",))
+
+
+def test_crops_cover_at_least_their_share(tmp_path: Path) -> None:
+    """On a picture whose colour tells the place, the range of colours in a crop tells its area."""
+    side = 64
+    ramp = np.arange(side, dtype=np.uint8) * 2
+    pixels = np.stack(
+        [np.tile(ramp, (side, 1)), np.tile(ramp[:, None], (1, side)), np.zeros((side, side), np.uint8)], 2
+    )
+    (tmp_path / "a").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "a/0.png")
+    source = open_source(str(tmp_path))
+    for smallest in (0.08, 0.7):
+        cropping = TrainingImages(source, SIZE, variation=Variation(crops=True, smallest=smallest))
+        areas = []
+        for epoch in range(60):
+            image = cropping[epoch, 0][0].int()
+            spans = [int(image[channel].max() - image[channel].min()) / 2 + 1 for channel in (0, 1)]
+            areas.append(spans[0] * spans[1] / side**2)
+        # Antialiasing narrows the range by a pixel or so at each end.
+        assert min(areas) > 0.85 * smallest
+        assert (min(areas) < 0.3) == (smallest < 0.3)
+    with pytest.raises(UserError, match=r"smallest crop is 1\.5"):
+        Variation(crops=True, smallest=1.5)

@@ -1,0 +1,69 @@
+"""From what a user asks for to a classifier trained from scratch: images, labels, run folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from basics.compute import choose_compute
+from basics.errors import UserError
+from basics.files import require_apart
+from networks.checkpoints import read_safetensors
+from networks.classifiers import facts_of, require_known
+from networks.fitting import fit_classifier
+from sources.opening import open_source
+from training.config import TrainingConfig
+from training.data import Variation, training_images
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRequest:
+    """What was asked for."""
+
+    arch: str
+    """torchvision name."""
+    source: str
+    """Address of the training images."""
+    out: Path
+    """Run folder."""
+    held_out: str | None = None
+    """Images to score after each epoch; None keeps some of the training images back."""
+    width: float = 1.0
+    """Scale of the channels."""
+    limit: int | None = None
+    """Only the first so many training images."""
+    smallest_crop: float = Variation.smallest
+    """Smallest share of an image's area that a random crop covers."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of TrainingConfig."""
+
+
+def fit_from_scratch(request: ClassifierRequest, *, overwrite: bool = False) -> tuple[Path, float]:
+    """Train; return the weights file and the held-out top-1.
+
+    Raises:
+        UserError: something that was asked for does not exist or does not fit.
+        WorkError: the loss is no longer a number.
+    """
+    require_known(request.arch)
+    config = TrainingConfig(**request.training)
+    choose_compute(config.device, config.precision)
+    if config.batch_size // config.devices < 2:
+        raise UserError("A batch has one image, but batch norm needs two to learn from; give a larger --batch-size.")
+    for place in (request.source, request.held_out):
+        require_apart(place, request.out)
+    source = open_source(request.source, split="train")
+    held_source = None if request.held_out is None else open_source(request.held_out, split="val")
+    if held_source is not None and held_source.classes != source.classes:
+        raise UserError(f"{held_source.address} and {source.address} have other classes; give images of the same ones.")
+    variation = Variation(crops=True, smallest=request.smallest_crop)
+    images, held_out = training_images(source, held_source, config, limit=request.limit, variation=variation)
+    facts = {
+        "source": images.source.address, "records_sha256": images.source.digest(), "images": len(images),
+        "held_out": len(held_out), "smallest_crop": variation.smallest,
+    }  # fmt: skip
+    path = fit_classifier(
+        request.arch, request.width, images, held_out=held_out, config=config, out=request.out, options={}, facts=facts,
+        overwrite=overwrite,
+    )  # fmt: skip
+    return path, float(facts_of(read_safetensors(path)[1])["top1"])

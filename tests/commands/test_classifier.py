@@ -1,0 +1,70 @@
+"""`train-classifier` through the command line."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torchvision.models import resnet18
+
+from networks.specs import load_model
+from tests.support import advbn_gen, image_folder, refused
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return image_folder(tmp_path_factory.mktemp("images") / "source", per_class=6, classes=("a", "b", "c"))
+
+
+def words(source: Path, out: Path, **changed: object) -> list[object]:
+    options: dict[str, object] = {
+        "arch": "resnet18", "source": source, "val": source, "image-size": 32, "batch-size": 6, "epochs": 2,
+        "device": "cpu", "out": out,
+    }  # fmt: skip
+    options |= {name.replace("_", "-"): value for name, value in changed.items()}
+    return ["train-classifier", *(word for name, value in options.items() for word in (f"--{name}", value)), "--json"]
+
+
+def test_it_leaves_a_plain_classifier_and_goes_on(source: Path, tmp_path: Path) -> None:
+    done = advbn_gen(*words(source, tmp_path / "run"))
+    assert done.code == 0, done.err
+    plain = resnet18(num_classes=3)
+    plain.load_state_dict(load_file(done.result["classifier"]))
+    found = load_model(str(tmp_path / "run"))
+    assert (found.classes, found.view.crop) == (3, 32)
+    again = advbn_gen(*words(source, tmp_path / "longer", epochs=1))
+    assert again.code == 0, again.err
+    assert "holds another run" in refused(*words(source, tmp_path / "longer", epochs=2))
+    mine = advbn_gen(*words(source, tmp_path / "run"))
+    assert mine.result == done.result
+
+
+def test_it_learns(source: Path, tmp_path: Path) -> None:
+    """The classes of these images differ in colour, so a few steps tell them apart."""
+    done = advbn_gen(*words(source, tmp_path / "run", epochs=8, width=0.25, smallest_crop=0.5))
+    assert done.code == 0, done.err
+    assert done.result["held_out_top1"] > 0.6
+    assert load_model(str(tmp_path / "run")).width == 0.25
+    assert torch.isfinite(torch.tensor(done.result["held_out_top1"]))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"arch": "resnet7"}, "no classifier 'resnet7'"),
+        ({"batch_size": 1}, "needs two to learn from"),
+        ({"smallest_crop": 2}, "smallest crop is 2 of an image"),
+        ({"limit": 3}, "fewer than one batch of 6"),
+        ({"source": "/nowhere"}, "/nowhere"),
+    ],
+)
+def test_bad_input_is_refused(source: Path, tmp_path: Path, changed: dict[str, object], said: str) -> None:
+    assert said in refused(*words(source, tmp_path / "out", **changed))
+    assert not (tmp_path / "out").exists()
+
+
+def test_held_out_images_of_other_classes_are_refused(source: Path, tmp_path: Path) -> None:
+    other = image_folder(tmp_path / "other", classes=("a", "b"))
+    assert "have other classes" in refused(*words(source, tmp_path / "out", val=other))
