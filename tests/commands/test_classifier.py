@@ -1,9 +1,9 @@
 """`train-classifier` through the command line."""
 
+import json
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
@@ -18,9 +18,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_folder(tmp_path_factory.mktemp("images") / "source", per_class=6, classes=("a", "b", "c"))
 
 
-def words(source: Path, out: Path, **changed: object) -> list[object]:
+def words(images: Path, out: Path, **changed: object) -> list[object]:
     options: dict[str, object] = {
-        "arch": "resnet18", "source": source, "val": source, "image-size": 32, "batch-size": 6, "epochs": 2,
+        "arch": "resnet18", "source": images, "val": images, "image-size": 32, "batch-size": 6, "epochs": 2,
         "device": "cpu", "out": out,
     }  # fmt: skip
     options |= {name.replace("_", "-"): value for name, value in changed.items()}
@@ -42,12 +42,13 @@ def test_it_leaves_a_plain_classifier_and_goes_on(source: Path, tmp_path: Path) 
 
 
 def test_it_learns(source: Path, tmp_path: Path) -> None:
-    """The classes of these images differ in colour, so a few steps tell them apart."""
-    done = advbn_gen(*words(source, tmp_path / "run", epochs=8, width=0.25, smallest_crop=0.5))
+    """With noise for images, learning shows in the loss on the training images."""
+    done = advbn_gen(*words(source, tmp_path / "run", epochs=12, width=0.25, smallest_crop=1))
     assert done.code == 0, done.err
-    assert done.result["held_out_top1"] > 0.6
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert sum(losses[-3:]) < 0.7 * sum(losses[:3])
     assert load_model(str(tmp_path / "run")).width == 0.25
-    assert torch.isfinite(torch.tensor(done.result["held_out_top1"]))
 
 
 @pytest.mark.parametrize(
