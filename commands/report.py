@@ -56,7 +56,8 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
     from downstream.gap import GapRequest, gather
     from downstream.scoring import ScoringConfig
     from downstream.session import named_models
-    from reports.gap_page import HTML, lead, write_gap_report
+    from reports.gap_page import lead, write_gap_report
+    from reports.page import HTML
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
 
     request = GapRequest(
