@@ -21,6 +21,7 @@ COMMANDS = {
     "score": "commands.score:score",
     "report": "commands.report:report",
     "finetune": "commands.finetune:finetune",
+    "evaluate": "commands.evaluate:evaluate",
 }
 
 EXIT_WORK_FAILED = 1

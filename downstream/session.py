@@ -12,6 +12,7 @@ from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.files import locked, require_writable_folder, write_text
 from basics.progress import say
+from downstream.prediction_folder import FOLDER
 from downstream.predictions import (
     IDENTIFYING,
     PREDICTIONS,
@@ -142,9 +143,24 @@ def score_all(session: Session) -> Pairs:
         WorkError: an image is broken, an answer is not a number, or a data set has changed meanwhile.
     """
     wanted = {name: _wanted(session, opened()) for name, opened in session.data.items()}
+    _refuse_other_store(session)
     require_writable_folder(session.out)
     with locked(session.out):
         return _score(session, wanted)
+
+
+def _refuse_other_store(session: Session) -> None:
+    """Refuse a folder with answers in the other form: `results.jsonl` would be written without them.
+
+    Raises:
+        UserError: see above.
+    """
+    other = FOLDER if session.store.path.name == PREDICTIONS else PREDICTIONS
+    if (session.out / other).exists():
+        raise UserError(
+            f"The folder {session.out} holds {other} of another command (`score` and `report gap` keep answers in "
+            f"{PREDICTIONS}, `evaluate` in {FOLDER}/); give another --out."
+        )
 
 
 Wanted = Mapping[str, Mapping[str, dict[str, Any]]]
