@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from downstream.mce import CATEGORIES, CORRUPTIONS, SEVERITIES
 from networks.classifiers import build_network, save_classifier
@@ -40,11 +41,13 @@ def filtered(root: Path, filters: int = 20) -> Path:
     return root
 
 
-def network(seed: int, width: float = WIDTH) -> nn.Module:
+def network(seed: int, width: float = WIDTH, side: int = 32) -> nn.Module:
     """A ResNet-18 of three classes whose answers depend on the image."""
-    with seeded(seed):
-        built = with_lived_in_batch_norm(he_initialised(build_network("resnet18", len(CLASSES), width)))
-        nn.init.normal_(built.get_parameter("fc.weight"), std=3)
+    with seeded(seed), torch.no_grad():
+        built = with_lived_in_batch_norm(he_initialised(build_network("resnet18", len(CLASSES), width))).eval()
+        coarse = functional.interpolate((torch.rand(32, 3, 5, 6) - 0.45) / 0.225, (side, side), mode="bicubic")
+        # Untrained, it would give every image the one answer that its weights happen to favour.
+        built.get_parameter("fc.bias").sub_(built(coarse).mean(0))
     return built
 
 
@@ -54,16 +57,17 @@ def classifier(path: Path, seed: int = 1, **facts: object) -> Path:
     return path
 
 
-def run_folder(folder: Path, seed: int = 1, *, width: float = WIDTH, method: str = "advbn", **facts: object) -> Path:
+def run_folder(
+    folder: Path, seed: int = 1, *, width: float = WIDTH, side: int = 32, method: str = "advbn", **facts: object
+) -> Path:
     """What `finetune` leaves: the same weights with two sets of batch norm."""
     folder.mkdir(parents=True)
-    main = network(seed, width)
+    main = network(seed, width, side)
     auxiliary = copy.deepcopy(main)
     with seeded(seed + 100), torch.no_grad():
         for name, layer in auxiliary.named_modules():
             if isinstance(layer, nn.BatchNorm2d) and name.startswith(("layer2", "layer3", "layer4")):
-                layer.weight.uniform_(0.2, 3)
-                layer.bias.uniform_(-0.5, 0.5)
+                layer.weight.mul_(torch.empty_like(layer.weight).uniform_(0.8, 1.25))
     for which, built in (("main", main), ("auxiliary", auxiliary)):
         path = folder / f"{which}.safetensors"
         save_classifier(path, "resnet18", built, len(CLASSES), width, batch_norm=which, **facts)

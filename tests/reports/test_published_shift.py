@@ -30,13 +30,8 @@ def text(shared_data: Path) -> str:
 
 
 def test_table_4(text: str) -> None:
-    lines = (
-        text.split("\nTable 4: ")[1]
-        .split("\nTable 5: ", maxsplit=1)[0]
-        .replace("<b>", "")
-        .replace("</b>", "")
-        .splitlines()
-    )
+    section = text.split("\nTable 4: ")[1].split("\nTable 5: ", maxsplit=1)[0]
+    lines = section.replace("<b>", "").replace("</b>", "").splitlines()
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in lines if "\t" in line}
     (names,) = (cells for cells in rows.values() if "Gauss." in cells)
     assert [ABBREVIATED[name] for name in names if name in ABBREVIATED] == list(CORRUPTIONS)
