@@ -145,18 +145,18 @@ def _corruptions(report: Report) -> Table:
     for model, which in _all_entrants(report):
         row, clean = row_of(report, model, which, IMAGENET_C), row_of(report, model, which, IMAGENET)
         if row is not None:
-            mean_error = NOTHING if row["mean_error"] is None else _percent(row["mean_error"])
-            values = [None if clean is None else 100 * (1 - clean["top1"]), *(row["ce"][name] for name in CORRUPTIONS)]
-            lines.append(Line(_shown(model, which), [*_cells([*values, row["mce"]]), Cell(mean_error)]))
+            error, plain = None if clean is None else 1 - clean["top1"], row["mean_error"]
+            means = [None if error is None else 100 * error, row["mce"], None if plain is None else 100 * plain]
+            lines.append(Line(_shown(model, which), _cells([*means, *(row["ce"][name] for name in CORRUPTIONS)])))
     for name in corruption_rows():
         known = corruption_row(name)
         assert known is not None  # noqa: S101 (for the type checker)
-        values = [known.clean_error, *known.ce.values(), known.mce, None]
+        values = [known.clean_error, known.mce, None, *known.ce.values()]
         lines.append(_published(report, name, _printed(values), IMAGENET_C))
     return Table(
         title="Corruptions (Table 4)",
         first="model",
-        head=["clean error", *(name.replace("_", " ") for name in CORRUPTIONS), "mCE", "mean error, not normalised"],
+        head=["clean error", "mCE", "mean error, not normalised", *(name.replace("_", " ") for name in CORRUPTIONS)],
         lines=lines,
         note="Corruption errors in per cent of AlexNet's; mCE is their mean. The mean error is the plain mean of the "
         "75 errors: another quantity, not to be compared with mCE.",
