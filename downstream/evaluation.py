@@ -8,7 +8,7 @@ from pathlib import Path
 
 from basics.compute import choose_compute
 from basics.errors import UserError
-from basics.progress import say
+from basics.progress import counted, say
 from downstream.auxiliary import SETS
 from downstream.finetuning import FILES
 from downstream.prediction_folder import FOLDER, PredictionFolder
@@ -56,6 +56,7 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
     entrants = [entrant for label, spec in request.models.items() for entrant in entrants_of(label, spec)]
     for path in ignored:
         say(f"Ignored: {path}, which is none of the paper's 15 corruptions at severities 1 to 5.")
+    say(f"Listing {counted(len(subsets), 'subset')} ...")
     classes = _SameClasses()
     pairs = score_all(
         Session(

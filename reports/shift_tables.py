@@ -82,13 +82,16 @@ def missing_notes(report: Report) -> list[str]:
 
 
 def _missing_words(missing: Iterable[str]) -> str:
-    """Return names of parts, the severities of a corruption together: `fog 1 3, snow 1 2 3 4 5`."""
+    """Return names of parts, the severities of a corruption together, all five left out: `fog 1 3, snow`."""
     grouped: dict[str, list[str]] = defaultdict(list)
     for name in missing:
         _, _, rest = name.partition("/")
         corruption, _, severity = rest.partition("/")
         grouped[corruption or name].append(severity)
-    return ", ".join(" ".join([name, *filter(None, levels)]) for name, levels in grouped.items())
+    return ", ".join(
+        name if len(levels) == len(SEVERITIES) else " ".join([name, *filter(None, levels)])
+        for name, levels in grouped.items()
+    )
 
 
 def _partial_words(row: Mapping[str, Any]) -> str:
@@ -116,8 +119,9 @@ def _compact_columns(report: Report) -> dict[str, Callable[[str, str | None], st
 
 def _marked(report: Report, suite: str) -> Callable[[str, str | None], str]:
     def value(model: str, which: str | None) -> str:
-        chosen = which is not None and which == published_choice(report, model, suite)
-        return _number(headline(row_of(report, model, which, suite))) + (_CHOICE if chosen else "")
+        found = headline(row_of(report, model, which, suite))
+        chosen = which is not None and which == published_choice(report, model, suite) and found is not None
+        return _number(found) + (_CHOICE if chosen else "")
 
     return value
 
