@@ -44,7 +44,8 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
     """Score every model on every subset, one pass over a subset's images for all models that are missing there.
 
     Returns:
-        The lines of `results.jsonl` on the request's models: pairs and summaries (see `downstream.summaries`).
+        The lines of `results.jsonl` on the request's models, model by model: pairs and summaries (see
+        `downstream.summaries`).
 
     Raises:
         UserError: before any work: a model or a test set cannot be used, or a name stands for something else than
@@ -70,7 +71,8 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
             lines=result_rows,
         )
     )
-    return [row for row in result_rows(pairs.values()) if row["model"] in request.models]
+    rows = result_rows(pairs[pair] for pair in sorted(pairs))
+    return [row for model in request.models for row in rows if row["model"] == model]
 
 
 def entrants_of(label: str, spec: str) -> list[Entrant]:
