@@ -23,6 +23,7 @@ COMMANDS = {
     "train-classifier": "commands.classifier:train_classifier",
     "finetune": "commands.finetune:finetune",
     "import-finetuned": "commands.finetune:import_finetuned",
+    "evaluate": "commands.evaluate:evaluate",
 }
 
 EXIT_WORK_FAILED = 1

@@ -16,7 +16,8 @@ import click
 
 from downstream.gap import ROLES, GapInputs
 from downstream.predictions import PREDICTIONS, DataColumns, PredictionFile
-from reports.gap_page import HTML, write_gap_report
+from reports.gap_page import write_gap_report
+from reports.page import HTML
 from tests.reports.synthetic import synthetic_inputs, synthetic_samples
 
 

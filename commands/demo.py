@@ -34,7 +34,8 @@ def demo(out: Path, as_json: bool) -> None:
     from pipeline.job import prepare, products_of
     from pipeline.run import run
     from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_classifier, sample_networks
-    from reports.gap_page import HTML, lead, write_gap_report
+    from reports.gap_page import lead, write_gap_report
+    from reports.page import HTML
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
     from sources.drawn import write_world
 

@@ -19,11 +19,12 @@ from commands.options import (
 
 @click.group(short_help="Results as a page, Markdown, CSV and JSON.")
 def report() -> None:
-    """Reports on what models do with perturbed images.
+    """Reports on what models do with perturbed and shifted images.
 
     \b
-    Example:
+    Examples:
       advbn-gen report gap --help
+      advbn-gen report shift --help
     """
 
 
@@ -56,7 +57,8 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
     from downstream.gap import GapRequest, gather
     from downstream.scoring import ScoringConfig
     from downstream.session import named_models
-    from reports.gap_page import HTML, lead, write_gap_report
+    from reports.gap_page import lead, write_gap_report
+    from reports.page import HTML
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
 
     request = GapRequest(
@@ -97,3 +99,36 @@ def _rows(words: tuple[str, ...]) -> dict[str, str]:
             raise UserError(f"--published is {word!r}; give MODEL=ROW with one of {', '.join(table_8_methods())}.")
         named[model] = method
     return named
+
+
+@report.command(short_help="Accuracy under shift: tables 4 to 7.")
+@click.argument("results", metavar="RESULTS_DIR...", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the report.")
+@click.option(
+    "--published", metavar="MODEL=ROW", multiple=True, help="Which row of the paper's tables a model stands for."
+)
+@json_option
+def shift(results: tuple[Path, ...], out: Path, published: tuple[str, ...], as_json: bool) -> None:
+    """Report what `evaluate` found, beside the paper's Tables 4 to 7; no network runs.
+
+    Leaves report.html (one file, no network), report.md, report.csv and report.json. Several folders of results, from
+    several machines, make one report.
+
+    \b
+    Example:
+      advbn-gen report shift evaluation --published "mine=AugMix + AdvBN" --out shift
+    """
+    from reports.page import HTML
+    from reports.results import read_results
+    from reports.shift_page import shift_lead, write_shift_report
+    from reports.shift_tables import compact_table, missing_notes
+    from reports.tables import markdown_table
+
+    named = {}
+    for word in published:
+        model, _, row = word.rpartition("=")  # names of models may hold one, rows do not
+        named[model] = row
+    found = write_shift_report(out, read_results(results), named)
+    lines = [shift_lead(found), "", markdown_table(*compact_table(found)), *missing_notes(found), ""]
+    lines.append(f"report: {out / HTML}")
+    print_result({"report": str(out / HTML), "rows": found["rows"]}, lines, as_json=as_json)

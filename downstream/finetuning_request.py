@@ -10,7 +10,7 @@ from basics.errors import UserError
 from basics.files import require_apart
 from downstream.exports import FILES
 from downstream.finetuning import PUBLISHED_TRAINING, FineTuning, fine_tune
-from downstream.testset import open_test_set
+from downstream.testset import open_named
 from networks.checkpoints import read_safetensors
 from networks.classifiers import facts_of
 from sources.base import Source
@@ -56,7 +56,7 @@ def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[st
     held_source = None if request.held_out is None else _fitting(request, request.held_out, "val")
     mix = None
     if request.mix is not None:
-        mix = Mix(source=open_test_set("mix", request.mix, split="train").source, share=request.mix_share)
+        mix = Mix(source=open_named("mix", request.mix, split="train").source, share=request.mix_share)
     images, held_out = training_images(
         source, held_source, config, limit=request.limit, variation=request.tuning.variation, mix=mix
     )

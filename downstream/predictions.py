@@ -32,6 +32,10 @@ ALL, PRESENT = "all", "present"
 """Label spaces: all outputs of the model, or only those of classes that occur in the data set."""
 
 
+Pairs = dict[tuple[str, str], dict[str, Any]]
+"""(data, name that answers are kept under) -> facts of what was scored."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """The best answers of one model to each sample, in one label space."""
@@ -66,20 +70,27 @@ class DataColumns:
     label_N: NDArray[np.int32]
 
 
+def scored_name(facts: Mapping[str, Any]) -> str:
+    """Return the name under which answers are kept: the model's, with the batch-norm set where it has two."""
+    which = facts.get("batch_norm")
+    name = str(facts["model"])
+    return name if which is None else f"{name} ({which} batch norm)"
+
+
 class PredictionFile:
     """Reads and adds to a predictions file; what is in it is replaced as a whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def pairs(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def pairs(self) -> Pairs:
         """Return the facts of every (data, model) that was scored, in alphabetical order."""
         with self._opened() as file:
             found = {}
             for group in _groups(file, "scores"):
                 for scored in group.values():
                     facts = json.loads(scored.attrs["facts"])
-                    found[facts["data"], facts["model"]] = facts
+                    found[facts["data"], scored_name(facts)] = facts
         return found
 
     def data(self, name: str) -> DataColumns:
@@ -93,13 +104,14 @@ class PredictionFile:
             keys = [key.decode() for key in group["key"][()]]
             return DataColumns(facts=json.loads(group.attrs["facts"]), keys=keys, label_N=group["label"][()])
 
-    def names(self) -> list[str]:
-        """Return the names of the data sets."""
+    def data_facts(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each data set, by its name."""
         with self._opened() as file:
-            return [json.loads(group.attrs["facts"])["data"] for group in _groups(file, "data")]
+            told = [json.loads(group.attrs["facts"]) for group in _groups(file, "data")]
+            return {facts["data"]: facts for facts in told}
 
     def scored(self, data: str, model: str) -> Scored:
-        """Return one model's answers on one data set.
+        """Return the answers on one data set that are kept under a model's name (see `scored_name`).
 
         Raises:
             KeyError: they are not in the file.
@@ -136,7 +148,7 @@ class PredictionFile:
             group.create_dataset("key", data=np.array([key.encode() for key in data.keys]), compression="gzip")
             group.create_dataset("label", data=data.label_N, compression="gzip")
             for one in scored:
-                group = _fresh(file, f"scores/{name}/{_encoded(one.facts['model'])}", one.facts)
+                group = _fresh(file, f"scores/{name}/{_encoded(scored_name(one.facts))}", one.facts)
                 for space, answers in one.answers.items():
                     inner = group.create_group(space)
                     for column, values in (

@@ -37,6 +37,10 @@ class TestSet:
     """Of the run that wrote it; of a source that is not ours, the checksum of its names and labels."""
     manifest: Manifest | None
     """Of a data set of ours."""
+    stored_side: int | None = None
+    """Short side of images that are stored ready to be cropped; None for images of any size."""
+    suite: str = ""
+    """Which test set of the paper it is or belongs to (see `downstream.suites`), if it is known."""
 
     @property
     def made(self) -> Manifest:
@@ -67,13 +71,13 @@ class TestSet:
     def view(self, own: View) -> View:
         """Return how images are prepared for a network whose usual preparation is `own`.
 
-        What the main job wrote is cropped without being resized (published for ImageNet-AdvBN), if its side lies
-        between what the network crops and what it would resize to, as the published 256 px do.
+        What is stored ready to be cropped is not resized (published for ImageNet-AdvBN, ImageNet-C and Stylized
+        ImageNet), if its side lies between what the network crops and what it would resize to, as the published 256
+        and 224 px do.
         """
-        if self.manifest is None or own.resize is None:
+        if self.stored_side is None or own.resize is None:
             return own
-        stored = self.manifest.config.image_size
-        return replace(own, resize=None) if own.crop <= stored <= own.resize else own
+        return replace(own, resize=None) if own.crop <= self.stored_side <= own.resize else own
 
     def in_order(self, keys: Sequence[str]) -> "TestSet":
         """Return the images with these keys, in the order of the keys.
@@ -92,7 +96,9 @@ class TestSet:
 
     def facts(self) -> dict[str, Any]:
         """Return what a result says of it."""
+        of_suite = {"suite": self.suite, "imagenet": self.source.classes.imagenet} if self.suite else {}
         return {
+            **of_suite,
             "data": self.name,
             "data_address": self.source.address,
             "data_fingerprint": self.fingerprint,
@@ -102,9 +108,7 @@ class TestSet:
         }
 
 
-def open_test_set(
-    name: str, address: str, *, labels: Path | None = None, limit: int | None = None, split: str = "val"
-) -> TestSet:
+def open_test_set(name: str, address: str, *, labels: Path | None = None, limit: int | None = None) -> TestSet:
     """Open a data set to score models on; one of ours must be whole, every shard with its recorded checksum.
 
     Args:
@@ -112,13 +116,22 @@ def open_test_set(
         address: whatever the main job reads, or a folder (or brace pattern) of shards that it wrote.
         labels: label list or devkit of a flat ILSVRC2012 folder.
         limit: only the first so many images.
-        split: which part of a source that has several; a data set of ours has one, and that is taken.
 
     Raises:
         UserError: it cannot be read, is not finished, or is damaged.
     """
     if not _NAME.fullmatch(name):
         raise UserError(f"The data set is called {name!r}; give a name of letters, digits, '.', '-' and '_'.")
+    return open_named(name, address, labels=labels, limit=limit)
+
+
+def open_named(
+    name: str, address: str, *, labels: Path | None = None, limit: int | None = None, split: str = "val"
+) -> TestSet:
+    """Open a data set as `open_test_set` does, under a name that no user chose.
+
+    `split` is taken from a source that has several; a data set of ours has one, and that is taken.
+    """
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
     manifest = _checked_manifest(_folder_of(address))
@@ -136,6 +149,7 @@ def open_test_set(
         keys=keys[:limit],
         fingerprint=manifest.values["fingerprint"] if manifest else source.digest(),
         manifest=manifest,
+        stored_side=manifest.config.image_size if manifest else None,
     )
 
 

@@ -54,17 +54,17 @@ def accuracy_chart(report: Mapping[str, Any]) -> str:
                 capsize=2,
                 markersize=6,
             )
-        axes.set_yticks(range(len(models)), [_short(model) for model in models])
+        axes.set_yticks(range(len(models)), [short(model) for model in models])
         axes.set(xlim=(-2, 102), xlabel="top-1 (%)")
         axes.set_ylim(len(models) - 0.5, -0.5)
-        _legend_above(axes, 3)
+        legend_above(axes, 3)
 
     alt = "; ".join(
         f"{model}: "
         + ", ".join(f"{ROLE_NAME[row['data']]} {row['top1']:.1%}" for row in report["rows"] if row["model"] == model)
         for model in models
     )
-    return _svg("accuracy", draw, f"Top-1 accuracy. {alt}.", height=1.1 + 0.5 * len(models))
+    return svg("accuracy", draw, f"Top-1 accuracy. {alt}.", height=1.1 + 0.5 * len(models))
 
 
 def ascent_chart(ascent: Mapping[str, Any]) -> str:
@@ -78,9 +78,9 @@ def ascent_chart(ascent: Mapping[str, Any]) -> str:
         axes.plot(steps, mean, color=colour, marker="o", label="mean")
         axes.set(xlabel="steps taken", ylabel="cross-entropy", xticks=list(steps))
         axes.set_ylim(bottom=0)
-        _legend_above(axes, 2)
+        legend_above(axes, 2)
 
-    return _svg("ascent", draw, f"Mean loss of the attacked classifier, from {mean[0]:.2f} to {mean[-1]:.2f}.", 2.8)
+    return svg("ascent", draw, f"Mean loss of the attacked classifier, from {mean[0]:.2f} to {mean[-1]:.2f}.", 2.8)
 
 
 def delta_chart(ascent: Mapping[str, Any]) -> str:
@@ -93,10 +93,10 @@ def delta_chart(ascent: Mapping[str, Any]) -> str:
             shares = np.array(ascent[name]) * 100
             axes.stairs(shares, edges, color=colour, linestyle=style, linewidth=1.6, label=f"multipliers {label}")
         axes.set(xlabel="multiplier (1 leaves the channel as it is)", ylabel="% of multipliers")
-        _legend_above(axes, 2)
+        legend_above(axes, 2)
 
     alt = f"Distribution of the multipliers between {edges[0]:.2f} and {edges[-1]:.2f}."
-    return _svg("deltas", draw, alt, 2.8)
+    return svg("deltas", draw, alt, 2.8)
 
 
 def class_chart(classes: Sequence[Mapping[str, Any]], model: str) -> str:
@@ -113,7 +113,7 @@ def class_chart(classes: Sequence[Mapping[str, Any]], model: str) -> str:
         axes.set(xlim=(-3, 103), ylim=(-3, 103), xlabel="reconstructed, top-1 (%)", ylabel="AdvBN, top-1 (%)")
 
     alt = f"{model}: {int((after < before).sum())} of {len(classes)} classes lose accuracy to the perturbation."
-    return _svg("classes", draw, alt, 3.4)
+    return svg("classes", draw, alt, 3.4)
 
 
 def quality_chart(name: str, values_N: NDArray[np.float64], label: str) -> str:
@@ -124,18 +124,20 @@ def quality_chart(name: str, values_N: NDArray[np.float64], label: str) -> str:
         axes.axvline(float(values_N.mean()), color=_INK, linestyle="--", linewidth=1.2)
         axes.set(xlabel=label, ylabel="images")
 
-    return _svg(f"quality-{name}", draw, f"Distribution of {label}; mean {values_N.mean():.3g}.", 2.2, width=4.2)
+    return svg(f"quality-{name}", draw, f"Distribution of {label}; mean {values_N.mean():.3g}.", 2.2, width=4.2)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
+    """Return a name, cut where it is too long for an axis."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
-def _legend_above(axes: Axes, columns: int) -> None:
+def legend_above(axes: Axes, columns: int) -> None:
+    """Put the legend above the axes, in so many columns."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, borderaxespad=0)
 
 
-def _svg(name: str, draw: Any, alt: str, height: float, width: float = 6.6) -> str:
+def svg(name: str, draw: Any, alt: str, height: float, width: float = 6.6) -> str:
     """Return a chart as an SVG element whose names cannot collide with those of another one on the page."""
     style: Any = {**_STYLE, "svg.hashsalt": name}
     with mpl.rc_context(style):

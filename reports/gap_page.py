@@ -1,13 +1,9 @@
 """A gap report as files: `report.html` (one file, no network), `report.md`, `report.csv`, `report.json`."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from basics.files import write_texts
 from downstream.gallery import GallerySample
@@ -15,9 +11,9 @@ from downstream.gap import ROLES, GapInputs
 from reports.charts import ROLE_NAME, accuracy_chart, ascent_chart, class_chart, delta_chart, quality_chart
 from reports.gallery import gallery_cards
 from reports.gap import gap_report
+from reports.page import CSV, HTML, JSON, MARKDOWN, csv_text, render, software
 from reports.tables import accuracy_head, accuracy_lines, gap_head, gap_lines, markdown_table
 
-HTML, MARKDOWN, CSV, JSON = "report.html", "report.md", "report.csv", "report.json"
 _CLASSES_SHOWN = 24
 _SMALL = 96
 _CSV_COLUMNS = (
@@ -89,12 +85,10 @@ def quality_text(quality: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[GallerySample], picture_side: int) -> str:
-    environment = Environment(
-        loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     model = next((gaps["model"] for gaps in report["gaps"] if not gaps["attacked"]), inputs.models[0])
     first = report["rows"][0]
-    return environment.get_template("gap.html").render(
+    return render(
+        "gap.html",
         report=report,
         lead=lead(report),
         accuracy_head=accuracy_head(),
@@ -119,13 +113,8 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
         roles=[(role, ROLE_NAME[role]) for role in ROLES],
         small_pictures=picture_side <= _SMALL,
         provenance=json.dumps(_without_shards(report["provenance"]), indent=1, ensure_ascii=False),
-        software=_software(report),
+        software=software(report["rows"]),
     )
-
-
-def _software(report: Mapping[str, Any]) -> str:
-    told = {f"{name} {version}" for row in report["rows"] for name, version in row["software"].items()}
-    return ", ".join(sorted(told))
 
 
 def _class_rows(classes: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:
@@ -177,14 +166,10 @@ def _markdown(report: Mapping[str, Any]) -> str:
 
 
 def _csv(report: Mapping[str, Any]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, _CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in report["rows"]:
-        flat = {
-            f"{group}_{name}": value
-            for group in ("present", "published")
-            for name, value in (row.get(group) or {}).items()
-        }
-        writer.writerow({**row, **flat})
-    return buffer.getvalue()
+    return csv_text(_CSV_COLUMNS, [{**row, **_flat(row)} for row in report["rows"]])
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{group}_{name}": value for group in ("present", "published") for name, value in (row.get(group) or {}).items()
+    }

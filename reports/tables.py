@@ -8,7 +8,8 @@ from downstream.gap import ROLES
 from reports.charts import ROLE_NAME
 from reports.gap import GAPS, TOP_KS
 
-_NOTHING = "-"
+NOTHING = "-"
+"""Stands where there is no value."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _share(values: Mapping[str, float], name: str) -> Cell:
 
 
 def _published(value: float | None) -> Cell:
-    return Cell(_NOTHING if value is None else f"{100 * value:.1f}")
+    return Cell(NOTHING if value is None else f"{100 * value:.1f}")
 
 
 def _points(estimate: Mapping[str, float]) -> Cell:

@@ -77,9 +77,11 @@ def tiny_classifier(path: Path, classes: int, name: str = "resnet18", seed: int 
     return path
 
 
-def image_folder(root: Path, *, per_class: int = 5, classes: tuple[str, ...] = WNIDS, side: int = 40) -> Path:
+def image_folder(
+    root: Path, *, per_class: int = 5, classes: tuple[str, ...] = WNIDS, side: int = 40, seed: int = 0
+) -> Path:
     """Class folders with JPEGs of soft random colours; every image differs."""
-    dice = np.random.default_rng(0)
+    dice = np.random.default_rng(seed)
     for name in classes:
         (root / name).mkdir(parents=True)
         for index in range(per_class):

@@ -43,7 +43,7 @@ def store(tmp_path: Path) -> PredictionFile:
 
 
 def test_an_absent_file_is_empty(store: PredictionFile) -> None:
-    assert (store.pairs(), store.names(), store.quality("val")) == ({}, [], {})
+    assert (store.pairs(), store.data_facts(), store.quality("val")) == ({}, {}, {})
     assert not store.path.exists()
 
 
@@ -52,7 +52,7 @@ def test_what_goes_in_comes_out(store: PredictionFile, model: str) -> None:
     store.add(columns(), [scored(model)])
     store.add(columns("other"), [scored(model, "other", seed=1)])
     store.add(columns(), [scored("second", seed=2)])
-    assert store.names() == ["other", "val"]
+    assert store.data_facts() == {"other": columns("other").facts, "val": columns().facts}
     assert set(store.pairs()) == {("val", model), ("val", "second"), ("other", model)}
     assert same(store.scored("val", model), scored(model))
     assert same(store.scored("other", model), scored(model, "other", seed=1))

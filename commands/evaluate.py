@@ -1,0 +1,74 @@
+"""`advbn-gen evaluate`: accuracy of models on every test set of the AdvBN paper."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.options import (
+    FILE,
+    FOLDER,
+    ManyValues,
+    compute_options,
+    json_option,
+    model_option,
+    print_result,
+    scoring_options,
+)
+
+
+@click.command(short_help="Models on ImageNet-C, -Instagram, -Sketch, -Style and our shards.", cls=ManyValues)
+@model_option
+@click.option("--imagenet", metavar="P", help="ImageNet's validation images: any source.")
+@click.option("--imagenet-c", metavar="P", help="ImageNet-C: [category/]corruption/1-5/class folders.")
+@click.option("--imagenet-instagram", metavar="P", help="ImageNet-Instagram: filter/class folders.")
+@click.option("--imagenet-sketch", metavar="P", help="ImageNet-Sketch: class folders.")
+@click.option("--imagenet-style", metavar="P", help="Stylized ImageNet: val/class folders.")
+@click.option("--advbn", metavar="DIR...", multiple=True, help="ImageNet-AdvBN or reconstructions: folders of ours.")
+@click.option("--labels", type=FILE, help="Label list or devkit of --imagenet as a flat ILSVRC2012 folder.")
+@click.option("--limit", type=int, help="Only the first N images of each subset.")
+@click.option("--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Folder of the results.")
+@scoring_options
+@compute_options
+@json_option
+def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
+    """Score models on the paper's test sets, each prepared as published, in one pass over each for all models.
+
+    A run folder of `finetune` is scored with main and with auxiliary batch norm. Leaves results.jsonl (a line for each
+    model on each subset, and summaries with mCE) and predictions/ (the five best answers to every sample). What is
+    scored already is not scored again; `report shift` makes tables and charts of it.
+
+    \b
+    Examples:
+      advbn-gen evaluate --model resnet50 resnet50-advbn --imagenet-c ImageNet-C --imagenet-sketch sketch
+      advbn-gen evaluate --model mine --imagenet ILSVRC2012_val --advbn imagenet-advbn-vgg imagenet-reconstructed-vgg
+    """
+    from downstream.evaluation import EvaluationRequest
+    from downstream.evaluation import evaluate as evaluate_all
+    from downstream.scoring import ScoringConfig
+    from downstream.session import named_models
+    from downstream.suites import Places
+    from reports.shift import shift_report
+    from reports.shift_tables import compact_table, missing_notes
+    from reports.tables import markdown_table
+
+    rows = evaluate_all(
+        EvaluationRequest(
+            models=named_models(model),
+            places=Places(**{name: options[name] for name in _PLACES}),
+            out=out,
+            device=options["device"],
+            precision=options["precision"],
+            config=ScoringConfig(batch_size=options["batch_size"], loaders=options["loaders"]),
+            again=options["again"],
+        )
+    )
+    found = shift_report([row for row in rows if not row.get("summary")], {})
+    note = "* the batch norm that the paper uses there" if any(row["batch_norm"] for row in rows) else ""
+    lines = [markdown_table(*compact_table(found)), note, *missing_notes(found), str(out)]
+    print_result({"results": rows, "out": str(out)}, [line for line in lines if line], as_json=as_json)
+
+
+_PLACES = (
+    "imagenet", "imagenet_c", "imagenet_instagram", "imagenet_sketch", "imagenet_style", "advbn", "labels", "limit",
+)  # fmt: skip

@@ -1,0 +1,218 @@
+"""The test sets of the AdvBN paper: where their images are, how they are shown, and which batch norm is published.
+
+Layouts are those of the sets' own downloads. ImageNet, ImageNet-Instagram and ImageNet-Sketch are resized before the
+crop; ImageNet-C, Stylized ImageNet and our shards are stored ready to be cropped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from basics.errors import UserError
+from downstream.auxiliary import AUXILIARY, MAIN
+from downstream.mce import CATEGORIES, CORRUPTIONS, SEVERITIES
+from downstream.testset import TestSet, open_named
+from pipeline.manifest import is_data_set, read_manifest
+from sources.decode import BrokenImageError, decode_rgb
+from sources.names import is_image
+from sources.storage import local_path
+
+IMAGENET, IMAGENET_C = "imagenet", "imagenet-c"
+INSTAGRAM, SKETCH, STYLE = "imagenet-instagram", "imagenet-sketch", "imagenet-style"
+ADVBN, RECONSTRUCTED = "advbn", "reconstructed"
+FILTERS = 20
+"""Filters of ImageNet-Instagram."""
+
+PUBLISHED_BATCH_NORM = {IMAGENET: MAIN, IMAGENET_C: MAIN, INSTAGRAM: MAIN, SKETCH: AUXILIARY, STYLE: AUXILIARY}
+"""Which of two batch-norm sets the paper uses (appendix A.3). On our shards both are shown."""
+
+_NAMED = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where the test sets are; each may be left out."""
+
+    imagenet: str | None = None
+    """Any source of the main job."""
+    imagenet_c: str | None = None
+    """`<root>/<category>/<corruption>/<1-5>/<class>/`, also without the category's level."""
+    imagenet_instagram: str | None = None
+    """`<root>/<filter>/<class>/`."""
+    imagenet_sketch: str | None = None
+    """`<root>/<class>/`."""
+    imagenet_style: str | None = None
+    """`<root>/val/<class>/`, also without `val`."""
+    advbn: Sequence[str] = ()
+    """Folders of data sets of ours, perturbed or reconstructed."""
+    labels: Path | None = None
+    """Label list or devkit of `imagenet` in a flat ILSVRC2012 folder."""
+    limit: int | None = None
+    """Only the first so many images of each subset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """A part of a test set that is scored by itself; it holds no list of images until it is opened."""
+
+    name: str
+    """Name in results, such as `imagenet-c/fog/3`."""
+    suite: str
+    """The test set that it belongs to."""
+    address: str
+    labels: Path | None = None
+    limit: int | None = None
+    cropped_side: int | None = None
+    """Short side of images that are stored ready to be cropped, where the set's are."""
+
+    def open(self) -> TestSet:
+        """List its images.
+
+        Raises:
+            UserError: they cannot be listed, or do not lie in class folders.
+        """
+        data = open_named(self.name, self.address, labels=self.labels, limit=self.limit)
+        deep = next((each.name for each in data.source.records if each.name.count("/") > 1), None)
+        if deep and self.suite in {IMAGENET_C, INSTAGRAM, SKETCH, STYLE}:
+            raise UserError(
+                f"{self.address} should hold the class folders of {self.name}, but its images lie deeper (such as "
+                f"{deep}); give the folder in its published layout (docs/shift.md)."
+            )
+        return replace(data, suite=self.suite, stored_side=self.cropped_side or data.stored_side)
+
+
+def is_published_choice(suite: str, batch_norm: str | None) -> bool:
+    """Whether the paper shows a test set to a network with this batch-norm set; None stands for a network with one."""
+    return batch_norm is None or PUBLISHED_BATCH_NORM.get(suite, batch_norm) == batch_norm
+
+
+def find_subsets(places: Places) -> tuple[list[Subset], list[str]]:
+    """Return the subsets of all test sets that were given, and the paths below them that belong to none.
+
+    Raises:
+        UserError: none was given, one is not there, or a folder has another layout than its set's.
+    """
+    ignored: list[str] = []
+    found: list[Subset] = []
+    if places.imagenet is not None:
+        found.append(Subset(name=IMAGENET, suite=IMAGENET, address=places.imagenet, labels=places.labels))
+    elif places.labels is not None:
+        raise UserError("--labels belongs to --imagenet, which was not given; leave it out.")
+    if places.imagenet_c is not None:
+        found += _as_stored(_corrupted(_root(IMAGENET_C, places.imagenet_c), ignored))
+    if places.imagenet_instagram is not None:
+        found += _filtered(_root(INSTAGRAM, places.imagenet_instagram))
+    if places.imagenet_sketch is not None:
+        found.append(Subset(name=SKETCH, suite=SKETCH, address=places.imagenet_sketch))
+    if places.imagenet_style is not None:
+        found += _as_stored([Subset(name=STYLE, suite=STYLE, address=places.imagenet_style)])
+    found += [_ours(address) for address in places.advbn]
+    if not found:
+        raise UserError("No test set was given; name one, such as --imagenet ILSVRC2012_val or --imagenet-c DIR.")
+    return [replace(subset, limit=places.limit) for subset in found], ignored
+
+
+def _ours(address: str) -> Subset:
+    folder = local_path(address)
+    if not is_data_set(folder):
+        raise UserError(
+            f"--advbn {address} is no data set of this program; give a folder that `advbn-gen imagenet-advbn` made."
+        )
+    name = folder.resolve().name
+    if name in PUBLISHED_BATCH_NORM:
+        raise UserError(f"The folder {address} is called like another test set; rename it.")
+    suite = ADVBN if read_manifest(folder).values["perturbed"] else RECONSTRUCTED
+    return Subset(name=name, suite=suite, address=address)
+
+
+def _root(suite: str, address: str) -> Path:
+    root = local_path(address)
+    if not root.is_dir():
+        raise UserError(f"--{suite} {address} is not a folder that is there; check the path.")
+    return root
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
+
+
+def _corrupted(root: Path, ignored: list[str]) -> list[Subset]:
+    """Find the subsets of ImageNet-C, in the order of the paper's Table 4, with or without categories."""
+    places: dict[str, Path] = {}
+    for path in _corruption_folders(root):
+        if path.name not in CORRUPTIONS:
+            ignored.append(str(path))
+        elif path.name in places:
+            raise UserError(f"{root} holds {path.name} twice, in {places[path.name]} and {path}; move one out.")
+        else:
+            places[path.name] = path
+    if not places:
+        raise UserError(
+            f"--{IMAGENET_C} {root} holds none of ImageNet-C's corruptions, but {_some(_folders(root))}; "
+            "give a folder of <corruption>/<1-5>/<class>/."
+        )
+    return [subset for name in CORRUPTIONS if name in places for subset in _severities(places[name], ignored)]
+
+
+def _corruption_folders(root: Path) -> Iterator[Path]:
+    for path in _folders(root):
+        if path.name in CATEGORIES:
+            yield from _folders(path)
+        else:
+            yield path
+
+
+def _severities(corruption: Path, ignored: list[str]) -> list[Subset]:
+    levels = {str(level) for level in SEVERITIES}
+    folders = _folders(corruption)
+    ignored += [str(path) for path in folders if path.name not in levels]
+    found = [path for path in folders if path.name in levels]
+    if not found:
+        raise UserError(
+            f"{corruption} holds no folder of a severity, 1 to {SEVERITIES[-1]}, but {_some(folders)}; give "
+            f"--{IMAGENET_C} a folder of <corruption>/<1-5>/<class>/."
+        )
+    return [
+        Subset(name=f"{IMAGENET_C}/{corruption.name}/{path.name}", suite=IMAGENET_C, address=str(path))
+        for path in found
+    ]
+
+
+def _filtered(root: Path) -> list[Subset]:
+    folders = _folders(root)
+    classes = next((path for path in folders if _holds_images(path)), None)
+    if classes or not folders:
+        held = f"images right in the folder {classes.name}" if classes else "no folder"
+        raise UserError(f"--{INSTAGRAM} {root} holds {held}; give a folder of <filter>/<class>/.")
+    if len(folders) > FILTERS:
+        raise UserError(
+            f"--{INSTAGRAM} {root} holds {len(folders)} folders ({_some(folders)}), but the set has {FILTERS} filters; "
+            "move the others out."
+        )
+    return [Subset(name=f"{INSTAGRAM}/{path.name}", suite=INSTAGRAM, address=str(path)) for path in folders]
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(is_image(path.name) and not path.name.startswith(".") for path in folder.iterdir())
+
+
+def _some(folders: Sequence[Path]) -> str:
+    names = [path.name for path in folders]
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "") if names else "no folder at all"
+
+
+def _as_stored(subsets: list[Subset]) -> list[Subset]:
+    """Return the subsets of a set with the short side of its first image: whether it can be cropped as it is.
+
+    One image decides for all, so that every part of a set is shown in the same way.
+    """
+    first = subsets[0].open()
+    record = first.records[0]
+    try:
+        side = min(decode_rgb(first.source.read(record), record.name).size)
+    except BrokenImageError as error:
+        raise UserError(f"{error} It is the first of {first.source.address}; mend or replace it.") from error
+    return [replace(subset, cropped_side=side) for subset in subsets]

@@ -1,0 +1,92 @@
+"""Means over the parts of a test set: mCE and mean error of ImageNet-C, mean accuracy of ImageNet-Instagram.
+
+A mean of the whole is given only where every part is there; what there is otherwise stands apart, as `partial`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from downstream.mce import Errors, mean, summarise
+from downstream.suites import FILTERS, IMAGENET_C, INSTAGRAM, is_published_choice
+
+Row = dict[str, Any]
+_OF_THE_MODEL = ("arch", "weights", "weights_sha256", "precision", "device", "software", "imagenet")
+
+
+def result_rows(facts: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Return the lines of an evaluation's results: one for each pair, then the summaries of each model.
+
+    Args:
+        facts: of each pair that was scored (see `downstream.scoring.pair_facts`), with `suite` and `batch_norm`.
+    """
+    rows = [{**each, "published_choice": is_published_choice(each["suite"], each["batch_norm"])} for each in facts]
+    return rows + summary_rows(rows)
+
+
+def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Return a line for each model (and batch-norm set) on each test set that has parts.
+
+    They have `summary` true, `missing` (names of the parts that are not there) and `partial` (null where none is
+    missing). Values of the whole are null where something is missing.
+    """
+    groups: dict[tuple[str, str | None, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        if row["suite"] in _SUMMARIES:
+            groups[row["model"], row["batch_norm"], row["suite"]].append(row)
+    return [
+        {
+            "model": model,
+            "batch_norm": which,
+            "suite": suite,
+            "data": suite,
+            "summary": True,
+            "published_choice": is_published_choice(suite, which),
+            "n": sum(row["n"] for row in parts),
+            "subsets": len(parts),
+            "transform": " / ".join(sorted({row["transform"] for row in parts})),
+            **{name: parts[0][name] for name in _OF_THE_MODEL},
+            **_SUMMARIES[suite](parts),
+        }
+        for (model, which, suite), parts in groups.items()
+    ]
+
+
+def errors_of(parts: Iterable[Mapping[str, Any]]) -> Errors:
+    """Return the error of each subset of ImageNet-C among one model's rows."""
+    found = {}
+    for row in parts:
+        if row["suite"] == IMAGENET_C and not row.get("summary"):
+            _, corruption, severity = row["data"].split("/")
+            found[corruption, int(severity)] = 1 - row["top1"]
+    return found
+
+
+def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
+    told = summarise(errors_of(parts))
+    partial = {
+        "corruptions": sum(value is not None for value in told.ce.values()),
+        "mean_ce": told.mean_ce_there,
+        "mean_error": told.mean_error_there,
+    }
+    return {
+        "top1": None if told.mean_error is None else 1 - told.mean_error,
+        "top5": None if told.missing else mean([row["top5"] for row in parts]),
+        "mce": told.mce,
+        "mean_error": told.mean_error,
+        "ce": told.ce,
+        "missing": [f"{IMAGENET_C}/{name}/{level}" for name, level in told.missing],
+        "partial": partial if told.missing else None,
+    }
+
+
+def _filtered(parts: Sequence[Mapping[str, Any]]) -> Row:
+    means: Row = {name: mean([row[name] for row in parts]) for name in ("top1", "top5")}
+    if len(parts) == FILTERS:
+        return {**means, "missing": [], "partial": None}
+    # The set's own list of filters is not published, so those that are missing can be counted only.
+    missing = [f"{FILTERS - len(parts)} of {FILTERS} filters"]
+    return {"top1": None, "top5": None, "missing": missing, "partial": {"filters": len(parts), **means}}
+
+
+_SUMMARIES = {IMAGENET_C: _corrupted, INSTAGRAM: _filtered}

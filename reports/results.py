@@ -1,0 +1,65 @@
+"""The results of `evaluate`, read back from one folder or several."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from basics.errors import UserError
+from downstream.predictions import IDENTIFYING, scored_name
+from downstream.session import RESULTS
+
+Row = dict[str, Any]
+
+
+def read_results(folders: Sequence[Path]) -> list[Row]:
+    """Return the line of each model (and batch-norm set) on each subset, without the summaries, which follow from them.
+
+    Lines that several folders have alike count once.
+
+    Raises:
+        UserError: a folder has no results of `evaluate`, or two of them stand for different things under one name.
+    """
+    found: dict[tuple[str, str], Row] = {}
+    for folder in folders:
+        for row in _lines(folder):
+            before = found.setdefault((row["data"], scored_name(row)), row)
+            if before["pair"] != row["pair"]:
+                raise UserError(
+                    f"{scored_name(row)} on {row['data']} stands for something else in {folder} than in another "
+                    "folder of results; give them to reports of their own."
+                )
+    rows = [found[key] for key in sorted(found)]
+    _require_one_meaning(rows, "data", IDENTIFYING)
+    _require_one_meaning([{**row, "name": scored_name(row)} for row in rows], "name", ("weights_sha256",))
+    return rows
+
+
+def _lines(folder: Path) -> list[Row]:
+    path = folder / RESULTS
+    try:
+        rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()]
+        wanted = [row for row in rows if not row.get("summary")]
+        parts = [{**row, "n": int(row["n"]), "top1": float(row["top1"]), "top5": float(row["top5"])} for row in wanted]
+        told = all(isinstance(row[name], str) for row in parts for name in ("data", "model", "suite", "pair"))
+    except FileNotFoundError as error:
+        raise UserError(f"The folder {folder} has no {RESULTS}; give one that `advbn-gen evaluate` wrote.") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"The file {path} does not hold results of `advbn-gen evaluate`; give its --out.") from error
+    if not parts or not told:
+        raise UserError(f"The file {path} holds no results; give the --out of `advbn-gen evaluate`.")
+    return parts
+
+
+def _require_one_meaning(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> None:
+    """Refuse rows of one name that differ in facts which the name stands for.
+
+    Raises:
+        UserError: see above.
+    """
+    first: dict[str, Mapping[str, Any]] = {}
+    for row in rows:
+        before = first.setdefault(row[name], row)
+        if any(before[fact] != row[fact] for fact in facts):
+            what = "data sets" if name == "data" else "models"
+            raise UserError(f"Two different {what} are called {row[name]} in these results; report on them apart.")

@@ -1,0 +1,287 @@
+"""Tables of a shift report, as cells that pages, Markdown and the terminal share."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from downstream.mce import CORRUPTIONS, SEVERITIES
+from downstream.suites import ADVBN, IMAGENET, IMAGENET_C, INSTAGRAM, RECONSTRUCTED, SKETCH, STYLE
+from downstream.summaries import errors_of
+from reports.published_shift import (
+    SetScores,
+    batch_norm_rows,
+    corruption_row,
+    corruption_rows,
+    raw_error_rows,
+    raw_errors,
+    set_rows,
+    set_scores,
+)
+from reports.shift import Report, entrants, headline, published_choice, row_of
+from reports.tables import NOTHING, Cell, Line
+
+SET_NAMES = {
+    IMAGENET: "ImageNet top-1",
+    IMAGENET_C: "ImageNet-C mCE",
+    INSTAGRAM: "Instagram top-1",
+    SKETCH: "Sketch top-1",
+    STYLE: "Style top-1",
+}
+_CHOICE = "*"
+"""Marks the batch norm that the paper uses on a test set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with its title."""
+
+    title: str
+    first: str
+    """Head of the first column."""
+    head: Sequence[str]
+    lines: Sequence[Line]
+    note: str
+
+
+def shift_tables(report: Report) -> list[Table]:
+    """Return every table that these results have something for, in the paper's order, our shards last."""
+    suites = {row["suite"] for row in report["rows"]}
+    tables = []
+    if IMAGENET_C in suites:
+        tables += [_corruptions(report), _severities(report)]
+    tables.append(_sets(report))
+    if any(None not in entrants(report, model) for model in report["models"]):
+        tables.append(_batch_norms(report))
+    if suites & {ADVBN, RECONSTRUCTED}:
+        tables.append(_shards(report))
+    return [table for table in tables if any(not line.published for line in table.lines)]
+
+
+def compact_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of models by test sets; main and auxiliary batch norm of a model share a cell."""
+    columns = _compact_columns(report)
+    rows = []
+    for model in report["models"]:
+        sets = entrants(report, model)
+        cells = [" / ".join(value(model, which) for which in sets) for value in columns.values()]
+        rows.append([model + (" (main / auxiliary)" if len(sets) > 1 else ""), *cells])
+    return ["model", *columns], rows
+
+
+def missing_notes(report: Report) -> list[str]:
+    """Return a sentence on each set with parts that is not whole: what is missing, and what is known of the rest."""
+    notes = []
+    for row in report["rows"]:
+        if row.get("missing"):
+            told = (
+                f"{_shown(row['model'], row['batch_norm'])}, {row['suite']}: {_missing_words(row['missing'])} missing"
+            )
+            notes.append(f"{told}. {_partial_words(row)}")
+    return notes
+
+
+def _missing_words(missing: Iterable[str]) -> str:
+    """Return names of parts, the severities of a corruption together, all five left out: `fog 1 3, snow`."""
+    grouped: dict[str, list[str]] = defaultdict(list)
+    for name in missing:
+        _, _, rest = name.partition("/")
+        corruption, _, severity = rest.partition("/")
+        grouped[corruption or name].append(severity)
+    return ", ".join(
+        name if len(levels) == len(SEVERITIES) else " ".join([name, *filter(None, levels)])
+        for name, levels in grouped.items()
+    )
+
+
+def _partial_words(row: Mapping[str, Any]) -> str:
+    partial = row["partial"]
+    if row["suite"] == INSTAGRAM:
+        return f"Mean of the {partial['filters']} filters that are there: top-1 {_percent(partial['top1'])}%."
+    mean = f"Over the {row['subsets']} subsets that are there: mean error {_percent(partial['mean_error'])}%"
+    if partial["mean_ce"] is None:
+        return f"{mean}; no corruption has all five severities."
+    return f"{mean}; over the {partial['corruptions']} whole corruptions: mean CE {partial['mean_ce']:.1f} (no mCE)."
+
+
+def _compact_columns(report: Report) -> dict[str, Callable[[str, str | None], str]]:
+    present = {row["suite"] for row in report["rows"]}
+    columns: dict[str, Callable[[str, str | None], str]] = {}
+    for suite, name in SET_NAMES.items():
+        if suite in present:
+            columns[name] = _marked(report, suite)
+        if suite == IMAGENET_C and suite in present:
+            columns["ImageNet-C mean error"] = _mean_error(report)
+    for data in _shard_names(report):
+        columns[f"{data} top-1"] = _plain(report, data)
+    return columns
+
+
+def _marked(report: Report, suite: str) -> Callable[[str, str | None], str]:
+    def value(model: str, which: str | None) -> str:
+        found = headline(row_of(report, model, which, suite))
+        chosen = which is not None and which == published_choice(report, model, suite) and found is not None
+        return _number(found) + (_CHOICE if chosen else "")
+
+    return value
+
+
+def _mean_error(report: Report) -> Callable[[str, str | None], str]:
+    def value(model: str, which: str | None) -> str:
+        row = row_of(report, model, which, IMAGENET_C)
+        return NOTHING if row is None or row["mean_error"] is None else _percent(row["mean_error"])
+
+    return value
+
+
+def _plain(report: Report, data: str) -> Callable[[str, str | None], str]:
+    return lambda model, which: _number(headline(row_of(report, model, which, data)))
+
+
+def _shard_names(report: Report) -> list[str]:
+    shards = (row["data"] for row in report["rows"] if row["suite"] in {ADVBN, RECONSTRUCTED})
+    return list(dict.fromkeys(shards))
+
+
+def _corruptions(report: Report) -> Table:
+    """Table 4."""
+    lines = []
+    for model, which in _all_entrants(report):
+        row, clean = row_of(report, model, which, IMAGENET_C), row_of(report, model, which, IMAGENET)
+        if row is not None:
+            error, plain = None if clean is None else 1 - clean["top1"], row["mean_error"]
+            means = [None if error is None else 100 * error, row["mce"], None if plain is None else 100 * plain]
+            lines.append(Line(_shown(model, which), _cells([*means, *(row["ce"][name] for name in CORRUPTIONS)])))
+    for name in corruption_rows():
+        known = corruption_row(name)
+        assert known is not None  # noqa: S101 (for the type checker)
+        values = [known.clean_error, known.mce, None, *known.ce.values()]
+        lines.append(_published(report, name, _printed(values), IMAGENET_C))
+    return Table(
+        title="Corruptions (Table 4)",
+        first="model",
+        head=["clean error", "mCE", "mean error, not normalised", *(name.replace("_", " ") for name in CORRUPTIONS)],
+        lines=lines,
+        note="Corruption errors in per cent of AlexNet's; mCE is their mean. The mean error is the plain mean of the "
+        "75 errors: another quantity, not to be compared with mCE.",
+    )
+
+
+def _severities(report: Report) -> Table:
+    """Table 5: the error on every subset, with the published choice of batch norm."""
+    lines = []
+    ours = {
+        model: errors_of(row for row in report["rows"] if row["model"] == model and row["published_choice"])
+        for model in report["models"]
+    }
+    for corruption in CORRUPTIONS:
+        shown = corruption.replace("_", " ")
+        for model, errors in ours.items():
+            values = [errors.get((corruption, level)) for level in SEVERITIES]
+            if any(value is not None for value in values):
+                lines.append(Line(f"{shown}: {model}", [Cell(NOTHING if v is None else _percent(v)) for v in values]))
+        for name in raw_error_rows():
+            known = raw_errors(name) or {}
+            cells = [Cell(f"{known[corruption, level]:.0f}") for level in SEVERITIES]
+            lines.append(_published(report, name, cells, IMAGENET_C, before=f"{shown}: "))
+    return Table(
+        title="Error on each corrupted subset (Table 5)",
+        first="corruption: model",
+        head=[f"severity {level}" for level in SEVERITIES],
+        lines=lines,
+        note="Per cent of wrong first answers, not normalised.",
+    )
+
+
+def _sets(report: Report) -> Table:
+    """Tables 1 and 6: the whole test sets, each with its published choice of batch norm."""
+    lines = []
+    for model in report["models"]:
+        values = [headline(row_of(report, model, published_choice(report, model, s), s)) for s in SET_NAMES]
+        if any(value is not None for value in values):
+            lines.append(Line(_with_row(report, model), _cells(values)))
+    lines += [_published(report, name, _score_cells(set_scores(name)), *SET_NAMES) for name in set_rows()]
+    return Table(
+        title="Test sets (Tables 1 and 6)",
+        first="model",
+        head=list(SET_NAMES.values()),
+        lines=lines,
+        note="Of models with two sets of batch norm, main on ImageNet, ImageNet-C and Instagram, auxiliary on Sketch "
+        "and Style, as published. Lower is better for mCE, higher for the others. A dash: not scored, or not whole.",
+    )
+
+
+def _batch_norms(report: Report) -> Table:
+    """Table 7: main against auxiliary batch norm."""
+    lines = []
+    for model, which in _all_entrants(report):
+        cells = [Cell(_marked(report, suite)(model, which)) for suite in SET_NAMES]
+        lines.append(Line(_shown(model, which), cells))
+    for name, which in batch_norm_rows():
+        cells = _score_cells(set_scores(name, which))
+        lines.append(_published(report, _shown(name, which), cells, *SET_NAMES))
+    return Table(
+        title="Main against auxiliary batch norm (Table 7)",
+        first="model",
+        head=list(SET_NAMES.values()),
+        lines=lines,
+        note=f"{_CHOICE} marks the set that the paper uses on a test set.",
+    )
+
+
+def _shards(report: Report) -> Table:
+    names = _shard_names(report)
+    lines = []
+    for model, which in _all_entrants(report):
+        rows = [row_of(report, model, which, data) for data in names]
+        cells = [Cell(NOTHING if row is None else _percent(row[f"top{k}"])) for row in rows for k in (1, 5)]
+        lines.append(Line(_shown(model, which), cells))
+    return Table(
+        title="ImageNet-AdvBN and reconstructions",
+        first="model",
+        head=[f"{data} top-{k}" for data in names for k in (1, 5)],
+        lines=lines,
+        note="Per cent of right answers. `report gap` sets these beside the originals and the paper's Table 8.",
+    )
+
+
+def _all_entrants(report: Report) -> list[tuple[str, str | None]]:
+    return [(model, which) for model in report["models"] for which in entrants(report, model)]
+
+
+def _with_row(report: Report, model: str) -> str:
+    """Return a model's name with the paper's row that it stands for."""
+    method = report["published_rows"].get(model)
+    return model if method is None else f"{model} (stands for {method})"
+
+
+def _published(report: Report, name: str, cells: list[Cell], *suites: str, before: str = "") -> Line:
+    """Return a line of the paper, marked unless all of our results in its columns are on the same data."""
+    own = [report["same_data"][suite] for suite in suites if suite in report["same_data"]]
+    where = "" if own and all(own) else ", on other data"
+    return Line(f"{before}published: {name}{where}", cells, published=True)
+
+
+def _score_cells(scores: SetScores | None) -> list[Cell]:
+    return _printed([None if scores is None else scores.of(suite) for suite in SET_NAMES])
+
+
+def _printed(values: Iterable[float | None]) -> list[Cell]:
+    """Return the paper's values with as many digits as it prints: whole numbers are written as such in our tables."""
+    return [Cell(NOTHING if value is None else str(value)) for value in values]
+
+
+def _cells(values: Iterable[float | None]) -> list[Cell]:
+    return [Cell(_number(value)) for value in values]
+
+
+def _number(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.1f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _shown(model: str, which: str | None) -> str:
+    return model if which is None else f"{model}, {which} batch norm"
