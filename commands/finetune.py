@@ -31,7 +31,7 @@ _data_options = together(
         "--mix-share", type=float, default=0.5, show_default=True, help="Share of each batch that comes from --mix."
     ),
     click.option("--image-size", type=int, help="Side of the crops. [default: 224; the drawn world: 48]"),
-    click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.08; the drawn world: 0.6]"),
+    click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.08; the drawn world: 0.8]"),
     click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]"),
 )
 _attack_options = together(
@@ -152,7 +152,7 @@ def _smallest_crop(options: dict[str, Any]) -> float:
     return _DRAWN_CROP if options["source"] is None else Variation.smallest
 
 
-_DRAWN_CROP = 0.6
+_DRAWN_CROP = 0.8
 
 
 def _start(arch: str, init: str | None, *, drawn: bool, width: float | None) -> "Classifier":

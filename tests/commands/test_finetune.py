@@ -112,6 +112,18 @@ def test_an_interrupted_run_ends_with_the_same_bytes(source: Path, init: Path, t
         assert all(torch.equal(state[key], expected[name][key]) for key in state)
 
 
+def test_a_run_that_goes_on_mixes_and_perturbs_as_one_that_never_stopped(
+    source: Path, init: Path, tmp_path: Path
+) -> None:
+    """Random starts, mixed batches and policies are functions of seed and step."""
+    more: dict[str, object] = {"method": "advprop+advbn", "pixel_steps": 1, "augment": "cutmix"}
+    tune(source, init, tmp_path / "twice", epochs=1, **more)
+    tune(source, init, tmp_path / "twice", epochs=2, **more)
+    tune(source, init, tmp_path / "once", epochs=2, **more)
+    found, expected = (load_file(tmp_path / name / "auxiliary.safetensors") for name in ("twice", "once"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_run_folder_can_be_scored(tuned: Path, source: Path, tmp_path: Path) -> None:
     done = advbn_gen(
         "score", "--model", tuned, f"resnet18={tuned / 'auxiliary.safetensors'}", "--data", f"val={source}",
@@ -158,7 +170,7 @@ def test_densenets_left_out_norm_passes_features_in_plain_torchvision(source: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["advbn", "plain"])
+@pytest.mark.parametrize("method", ["advbn", "plain", "pgd-at", "advprop+advbn"])
 def test_two_processes_share_a_batch(source: Path, init: Path, tmp_path: Path, method: str) -> None:
     out = tmp_path / "run"
     command = words(source, init, out, "--json", devices=2, batch_size=6, epochs=2, method=method)
