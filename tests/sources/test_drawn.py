@@ -94,7 +94,7 @@ def test_colour_does_not_tell_the_class() -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_lie_wholly_inside_the_frame(shape: str) -> None:
     for seed in range(100):
-        mask = drawing._mask(96, shape, np.random.default_rng(seed))
+        mask = drawing.draw_mask(96, shape, np.random.default_rng(seed))
         left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
         assert min(left, top) > 0
         assert max(right, bottom) < 96
