@@ -186,7 +186,7 @@ PALETTES: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
     (("#8a00d8", "#3000ff"), ("#ff8c00", "#fff200")),
     (("#d00068", "#780078"), ("#39ff14", "#00e0b0")),
     (("#0040e8", "#0078a8"), ("#ff8878", "#ffff00")),
-    (("#505000", "#8a7000"), ("#66b3ff", "#d090ff")),
+    (("#505000", "#806000"), ("#66b3ff", "#d090ff")),
     (("#e00000", "#98005a"), ("#40e0ff", "#b0ff40")),
 )
 """Dark and light colours that go together, all far from those of the training images; used like those."""

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,11 @@ WORLD_FILE = "world.json"
 """The file in which a written world says what it was drawn from."""
 WORLD_SETS = (*PER_CLASS, *SHIFT_SETS)
 """Everything that a world can hold: its splits and its test sets."""
+
+
+_WRITERS = 4
+"""Threads that draw and write. More than most machines have cores to spare, because each waits for the disk: without a
+flush of every file, a power cut could leave empty ones, which the next run would take for finished."""
 
 
 def world_counts(sets: Collection[str] = WORLD_SETS) -> dict[str, int]:
@@ -55,14 +62,23 @@ def write_world(
     counts = world_counts(sets)
     _claim(out, size, seed, sets)
     total = sum(counts.values())
-    for done, (name, source, record) in enumerate(_files(wanted), start=1):
-        path = out / name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(path, source.read(record))
-        if progress:
-            progress(done, total)
+    pool = ThreadPoolExecutor(_WRITERS)
+    try:
+        for done, _ in enumerate(pool.map(partial(_write, out), _files(wanted)), start=1):
+            if progress:
+                progress(done, total)
+    finally:
+        # Interrupted, it ends after the images in work instead of after all.
+        pool.shutdown(cancel_futures=True)
     return counts
+
+
+def _write(out: Path, file: tuple[str, Source, ImageRecord]) -> None:
+    name, source, record = file
+    path = out / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, source.read(record))
 
 
 def _sources(name: str, size: int = DEFAULT_SIZE, seed: int = 0) -> dict[str, Source]:
