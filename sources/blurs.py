@@ -23,7 +23,8 @@ _TRUNCATE = 3.0
 
 def length_scale(picture: Picture) -> float:
     """Return how long one published pixel is in this picture, in pixels: its shorter side over 224."""
-    return min(picture.shape[:2]) / PUBLISHED_WIDTH
+    height, width = picture.shape[:2]
+    return float(min(height, width)) / PUBLISHED_WIDTH
 
 
 def convolve(picture: Picture, kernel: Picture) -> Picture:
@@ -81,7 +82,7 @@ def line_kernel(radius: float, spread: float, degrees: float) -> Picture:
     for right, down in ((0, 0), (0, 1), (1, 0), (1, 1)):
         share = np.abs(1 - right - (x - left)) * np.abs(1 - down - (y - top))
         np.add.at(kernel, (top + down, left + right), weights * share)
-    return kernel / kernel.sum()
+    return np.asarray(kernel / kernel.sum(), np.float64)
 
 
 def motion_blur(picture: Picture, rng: np.random.Generator, radius: float, spread: float) -> Picture:
@@ -162,8 +163,8 @@ def elastic_transform(
     height, width = picture.shape[:2]
     scale = length_scale(picture)
     spread = smoothness * _ELASTIC_WIDTH * scale
-    # Noise that is smoothed over n pixels loses a factor of n, so the amplitude needs the scale twice to keep shifts the
-    # same part of the picture.
+    # Noise that is smoothed over n pixels loses a factor of n, so the amplitude needs the scale twice to keep shifts
+    # the same part of the picture.
     factor = amplitude * _ELASTIC_WIDTH * scale**2
     matrix = _random_affine(height, width, reach * _ELASTIC_WIDTH * scale, rng)
     noise = rng.uniform(-1, 1, (2, height, width))

@@ -7,9 +7,10 @@
 | `imagenet-sketch` | none | new drawings: pencil sketches |
 | `imagenet-style` | `val/` | all validation images, their shapes in place, in new textures and colours |
 
-Each of these folders holds class folders, and is one source here: a subset. Images that come from a validation image have
-its name. Whatever is left to chance in an image comes from a generator of its own, seeded by (seed, set, corruption,
-severity, class, index), so that any image can be drawn alone, in any order and by any process, always the same bytes.
+Each of these folders holds class folders, and is one source here: a subset. An image that is made of a validation image
+has its name. Whatever is left to chance in an image comes from a generator of its own, seeded by (seed, set,
+corruption, severity, class, number), so that any image can be drawn alone, in any order and by any process, always the
+same bytes.
 """
 
 from collections.abc import Callable
@@ -68,17 +69,17 @@ class _Spot(NamedTuple):
     size: int
     seed: int
     label: int
-    index: int
+    number: int
 
 
 def _generator(spot: _Spot, test_set: str, kind: int = 0, severity: int = 0) -> np.random.Generator:
-    return np.random.default_rng([spot.seed, _SET_NUMBERS[test_set], kind, severity, spot.label, spot.index])
+    return np.random.default_rng([spot.seed, _SET_NUMBERS[test_set], kind, severity, spot.label, spot.number])
 
 
 @lru_cache(maxsize=256)
 def _validation_pixels(spot: _Spot) -> npt.NDArray[np.uint8]:
     """Draw a validation image; kept, because up to 95 images are made of each."""
-    rng = picture_generator(spot.seed, "val", spot.label, spot.index)
+    rng = picture_generator(spot.seed, "val", spot.label, spot.number)
     pixels = np.array(draw_image(SHAPES[spot.label], spot.size, rng))
     pixels.setflags(write=False)
     return pixels
@@ -99,7 +100,7 @@ def _sketched(_: list[str], spot: _Spot) -> Image.Image:
 
 
 def _stylized(_: list[str], spot: _Spot) -> Image.Image:
-    drawn = picture_generator(spot.seed, "val", spot.label, spot.index)
+    drawn = picture_generator(spot.seed, "val", spot.label, spot.number)
     return draw_stylized(SHAPES[spot.label], spot.size, drawn, _generator(spot, "imagenet-style"))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from sources.drawing import SUPERSAMPLING, draw_layers, draw_mask
 from sources.weather import enlarge, plasma
@@ -46,7 +47,7 @@ def _stroke(mask: Plane, rng: np.random.Generator) -> Plane:
 
 def _hatching(mask: Plane, rng: np.random.Generator) -> Plane:
     """Shade one flank of the shape with thin parallel lines."""
-    x, y = _grid(len(mask), rng)
+    x, _ = _grid(len(mask), rng)
     period = rng.uniform(0.035, 0.055)
     lines = np.clip(1 - np.abs(x / period % 1 - 0.5) * 6, 0, 1)
     rows, columns = np.indices(mask.shape) / len(mask)
@@ -139,7 +140,8 @@ def _marble(side: int, rng: np.random.Generator) -> Plane:
     """Draw veins: stripes that clouds have bent."""
     x, _ = _grid(side, rng)
     bend = plasma(side, 1.8, rng)
-    return np.abs(np.sin(math.pi * (x * rng.uniform(3, 5) + rng.uniform(3, 5) * bend))) ** 0.6
+    veins = np.abs(np.sin(math.pi * (x * rng.uniform(3, 5) + rng.uniform(3, 5) * bend)))
+    return np.asarray(veins**0.6, np.float64)
 
 
 def _rings(side: int, rng: np.random.Generator) -> Plane:
@@ -147,17 +149,15 @@ def _rings(side: int, rng: np.random.Generator) -> Plane:
     x, y = _grid(side, rng)
     centre = rng.uniform(-0.3, 1.3, 2)
     radius = np.hypot(x - x.min() - centre[0], 0.5 * (y - y.min() - centre[1])) + 0.05 * plasma(side, 2.0, rng)
-    return (radius / rng.uniform(0.05, 0.08)) % 1
+    return np.asarray((radius / rng.uniform(0.05, 0.08)) % 1, np.float64)
 
 
 def _cells(side: int, rng: np.random.Generator) -> Plane:
     """Draw cracked ground: every place belongs to the nearest of many points, with gaps between."""
     count = int(rng.integers(24, 48))
     points = rng.uniform(-0.1, 1.1, (count, 2))
-    rows, columns = np.indices((side, side)) / side
-    distances = np.sqrt((rows[..., None] - points[:, 0]) ** 2 + (columns[..., None] - points[:, 1]) ** 2)
-    nearest = np.partition(distances, 1, axis=-1)
-    return np.clip((nearest[..., 1] - nearest[..., 0]) * 25, 0, 1)
+    distances, _ = KDTree(points).query(np.moveaxis(np.indices((side, side)) / side, 0, -1), k=2)
+    return np.asarray(np.clip((distances[..., 1] - distances[..., 0]) * 25, 0, 1), np.float64)
 
 
 def _zigzag(side: int, rng: np.random.Generator) -> Plane:
@@ -195,7 +195,7 @@ PALETTES: tuple[tuple[tuple[str, str], tuple[str, str]], ...] = (
 def _paint(texture: str, side: int, colours: Plane, rng: np.random.Generator) -> Plane:
     """Return (side, side, 3) in 0..255: a texture between two colours."""
     blend = np.clip(TEXTURES[texture](side, rng), 0, 1)[..., None]
-    return colours[0] * (1 - blend) + colours[1] * blend
+    return np.asarray(colours[0] * (1 - blend) + colours[1] * blend, np.float64)
 
 
 def retexture(mask: Plane, rng: np.random.Generator) -> Image.Image:

@@ -19,13 +19,13 @@ def enlarge(grid: Picture, height: int, width: int) -> Picture:
 
 
 def plasma(side: int, decay: float, rng: np.random.Generator) -> Picture:
-    """Return clouds (side, side) from 0 to 1: each octave is half as wide as the one before and `decay` times weaker."""
+    """Return clouds (side, side) from 0 to 1: each octave is half as wide as the last, and `decay` times weaker."""
     clouds = np.zeros((side, side))
     for octave in range(1, max(2, math.ceil(math.log2(side))) + 1):
         cells = min(2**octave, side)
         clouds += enlarge(rng.uniform(-1, 1, (cells, cells)), side, side) / decay**octave
     low, high = clouds.min(), clouds.max()
-    return (clouds - low) / (high - low)
+    return np.asarray((clouds - low) / (high - low), np.float64)
 
 
 def fog(picture: Picture, rng: np.random.Generator, density: float, decay: float) -> Picture:
@@ -33,14 +33,13 @@ def fog(picture: Picture, rng: np.random.Generator, density: float, decay: float
     height, width = picture.shape[:2]
     brightest = picture.max()
     clouds = plasma(max(height, width), decay, rng)[:height, :width, None]
-    return (picture + density * clouds) * brightest / (brightest + density)
+    return np.asarray((picture + density * clouds) * brightest / (brightest + density), np.float64)
 
 
-def _flakes(height: int, width: int, mean: float, spread: float, flake: float, rng: np.random.Generator) -> Picture:
-    """Return noise whose grains are `flake` pixels wide, and at least one."""
+def _grains(height: int, width: int, flake: float, rng: np.random.Generator) -> Picture:
+    """Return normal noise whose grains are `flake` pixels wide, and at least one."""
     grain = max(1.0, flake)
-    cells = math.ceil(height / grain), math.ceil(width / grain)
-    noise = rng.normal(mean, spread, cells)
+    noise = rng.normal(size=(math.ceil(height / grain), math.ceil(width / grain)))
     return noise if grain == 1.0 else enlarge(noise, height, width)
 
 
@@ -69,12 +68,12 @@ def snow(  # noqa: PLR0913, PLR0917 (the published numbers of a level)
         kept: Share of the picture that is not paled.
     """
     scale = length_scale(picture)
-    noise = _flakes(*picture.shape[:2], mean, spread, flake * scale, rng)
+    noise = mean + spread * _grains(picture.shape[0], picture.shape[1], flake * scale, rng)
     flakes = np.clip(np.where(noise < threshold, 0.0, noise), 0.0, 1.0)
     traces = convolve(flakes, line_kernel(radius * scale, fall * scale, rng.uniform(45, 135)))[..., None]
     grey = (picture @ _GREY)[..., None]
     paled = kept * picture + (1 - kept) * np.maximum(picture, 1.5 * grey + 0.5)
-    return paled + traces + traces[::-1, ::-1]
+    return np.asarray(paled + traces + traces[::-1, ::-1], np.float64)
 
 
 def _needle(draw: ImageDraw.ImageDraw, start: tuple[float, float], angle: float, length: float, ink: int) -> None:
@@ -110,9 +109,9 @@ def frost_pattern(height: int, width: int, rng: np.random.Generator) -> Picture:
     edge = np.clip(np.hypot(rows, columns) * 1.6, 0.0, 1.0)
     ice = np.clip(0.75 * feathers + (0.25 + 0.55 * edge) * film, 0.0, 1.0)
     small = ice.reshape(side // 2, 2, side // 2, 2).mean(axis=(1, 3))
-    return small[:height, :width, None] * _ICE
+    return np.asarray(small[:height, :width, None] * _ICE, np.float64)
 
 
 def frost(picture: Picture, rng: np.random.Generator, kept: float, ice: float) -> Picture:
     """Add a share of a frost pattern to a share of the picture."""
-    return kept * picture + ice * frost_pattern(*picture.shape[:2], rng)
+    return kept * picture + ice * frost_pattern(picture.shape[0], picture.shape[1], rng)

@@ -149,7 +149,8 @@ def test_sample_data_writes_every_set_and_says_how_many(tmp_path: Path, monkeypa
     assert "1200/1200 images" in outcome.err
     again = advbn_gen("sample-data", tmp_path / "w", "--size", 16)
     assert again.code == 0
-    assert again.out.splitlines() == [*(f"{name}: {count} images" for name, count in expected.items()), str(tmp_path / "w")]
+    lines = [f"{name}: {count} images" for name, count in expected.items()]
+    assert again.out.splitlines() == [*lines, str(tmp_path / "w")]
     assert "another seed or size" in refused("sample-data", tmp_path / "w", "--size", 16, "--seed", 1)
 
 
@@ -161,7 +162,7 @@ def test_sample_data_refuses_what_cannot_be_drawn(options: tuple[object, ...], s
 
 def test_sample_data_stops_at_once_and_leaves_whole_images(tmp_path: Path) -> None:
     process = start("sample-data", tmp_path / "w", "--size", 16)
-    assert wait_until(lambda: (tmp_path / "w" / "train" / "bolt" / "bolt-train-0050.png").exists(), process)
+    assert wait_until((tmp_path / "w/train/bolt/bolt-train-0050.png").exists, process)
     process.send_signal(signal.SIGINT)
     code, out, err = finish(process)
     assert (code, out) == (130, "")

@@ -150,7 +150,11 @@ def test_every_image_has_chance_of_its_own() -> None:
 def test_a_corrupted_image_is_made_of_the_one_whose_name_it_has() -> None:
     val = DrawnSource("val", 48)
     others = np.stack([pixels(val.read(record)).ravel() for record in val.records[::5]])
-    for subset in ("imagenet-c/weather/brightness/1", "imagenet-c/digital/jpeg_compression/1", "imagenet-instagram/lark"):
+    for subset in (
+        "imagenet-c/weather/brightness/1",
+        "imagenet-c/digital/jpeg_compression/1",
+        "imagenet-instagram/lark",
+    ):
         source = ShiftSource(subset, 48)
         for record in source.records[3::17]:
             shifted = pixels(source.read(record)).ravel()

@@ -1,11 +1,12 @@
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from PIL import ImageColor
 
-from sources import drawing, styles
+from sources import drawing
 from sources.drawing import SHAPES, SUPERSAMPLING, draw_layers, draw_mask
 from sources.styles import PALETTES, TEXTURES, draw_sketch, draw_stylized, retexture
 
@@ -96,8 +97,8 @@ def test_a_texture_is_a_pattern_between_two_colours(name: str) -> None:
     assert (TEXTURES[name](96, dice(0)) != TEXTURES[name](96, dice(1))).any()
 
 
-def all_colours(palettes: object) -> Array:
-    return np.array([ImageColor.getrgb(name) for sides in palettes for side in sides for name in side], float)  # type: ignore[attr-defined]
+def all_colours(palettes: Iterable[Iterable[Iterable[str]]]) -> Array:
+    return np.array([ImageColor.getrgb(name) for sides in palettes for side in sides for name in side], np.float64)
 
 
 def test_the_colours_are_not_those_of_the_training_images() -> None:

@@ -76,9 +76,7 @@ def test_the_default_world_has_the_counts_that_the_documentation_names() -> None
 def test_a_written_world_holds_the_bytes_that_are_read(tmp_path: Path, small: int) -> None:
     seen: list[tuple[int, int]] = []
     counts = write_world(tmp_path / "w", size=24, seed=5, progress=lambda done, total: seen.append((done, total)))
-    assert counts == {
-        name: images * len(SHAPES) for name, images in zip(WORLD_SETS, (2, 1, 2, 1, 1, 1), strict=True)
-    }
+    assert counts == {name: images * len(SHAPES) for name, images in zip(WORLD_SETS, (2, 1, 2, 1, 1, 1), strict=True)}
     assert tree(tmp_path / "w") == drawn_in_memory(24, 5)
     assert seen == [(done, small) for done in range(1, small + 1)]
     assert facts(tmp_path / "w")["seed"] == 5
@@ -157,9 +155,7 @@ def test_a_fault_in_drawing_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("small")
-def test_a_world_from_before_there_were_test_sets_is_completed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_world_from_before_there_were_test_sets_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = old_world(tmp_path)
     written = note_written(monkeypatch)
     write_world(tmp_path, size=24)
