@@ -293,6 +293,20 @@ def test_lengths_grow_with_the_picture() -> None:
     assert width_of(448) == pytest.approx(2 * width_of(224), rel=0.02)
 
 
+@pytest.mark.parametrize("side", [56, 224, 448])
+def test_motion_is_the_same_part_of_a_picture_of_any_size(side: int) -> None:
+    picture = np.zeros((side, side, 3))
+    picture[side // 2, side // 2] = 1
+    angles = []
+    for seed in range(12):
+        seen = blurs.motion_blur(picture, dice(seed), 15, 5)[..., 0]
+        assert seen.sum() == pytest.approx(1)
+        down, across = (np.indices(seen.shape) * seen).sum(axis=(1, 2)) - side // 2
+        assert math.hypot(down, across) == pytest.approx(5 * math.sqrt(2 / math.pi) * side / 224, rel=0.1)
+        angles.append(math.degrees(math.atan2(down, across)))
+    assert -45.5 < min(angles) < -20 < 20 < max(angles) < 45.5
+
+
 def test_zoom_blur_averages_enlargements() -> None:
     picture = dice(5).random((9, 8, 3))
 
@@ -326,6 +340,8 @@ def test_a_wider_reach_moves_pixels_further() -> None:
     picture = smooth(56)
     way = [np.abs(blurs.glass_blur(picture, dice(0), 1e-9, reach, 1) - picture).mean() for reach in (1, 2, 4, 8)]
     assert all(np.diff(way) > 0)
+    often = [np.abs(blurs.glass_blur(picture, dice(0), 1e-9, 4, rounds) - picture).mean() for rounds in (1, 2, 3)]
+    assert all(np.diff(often) > 0)
 
 
 def looked_up(found: Array, side: int) -> Array:
@@ -371,6 +387,9 @@ def test_fog_on_white_spans_what_the_formula_gives() -> None:
     assert found.max() == pytest.approx(1)
     assert found.min() == pytest.approx(1 / 2.5)
     assert np.ptp(found, axis=2).max() < 1e-12
+    grey = weather.fog(np.full((64, 64, 3), 0.5), dice(0), 1.5, 2.0)
+    assert grey.max() == pytest.approx(0.5)
+    assert grey.min() == pytest.approx(0.5 * 0.5 / 2.0)
 
 
 def test_slower_decay_makes_fog_rougher() -> None:
