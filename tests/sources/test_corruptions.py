@@ -307,6 +307,20 @@ def test_motion_is_the_same_part_of_a_picture_of_any_size(side: int) -> None:
     assert -45.5 < min(angles) < -20 < 20 < max(angles) < 45.5
 
 
+@pytest.mark.parametrize("side", [56, 448])
+def test_traces_of_snow_are_the_same_part_of_a_picture_of_any_size(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def note(radius: float, spread: float, degrees: float) -> Array:
+        asked.extend([radius, spread])
+        return line_kernel(radius, spread, degrees)
+
+    line_kernel = blurs.line_kernel
+    monkeypatch.setattr(weather, "line_kernel", note)
+    weather.snow(np.zeros((side, side, 3)), dice(0), 0.1, 0.3, 3.0, 0.5, 10, 4, 0.8)
+    assert asked == pytest.approx([10 * side / 224, 4 * side / 224])
+
+
 def test_zoom_blur_averages_enlargements() -> None:
     picture = dice(5).random((9, 8, 3))
 

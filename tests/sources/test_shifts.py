@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from basics.errors import UserError
+from sources import shifts
 from sources.drawn import SHAPES, DrawnSource
 from sources.opening import open_source
 from sources.shifts import FILTERS, SHIFT_SETS, ShiftSource
@@ -145,6 +146,20 @@ def test_every_image_has_chance_of_its_own() -> None:
         assert hit.mean() > 0.1
         for other in hits[number + 1 :]:
             assert np.corrcoef(hit.ravel(), other.ravel())[0, 1] == pytest.approx(0, abs=0.06)
+
+
+def test_every_corruption_and_severity_has_chance_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = []
+
+    def note(picture: npt.NDArray[np.uint8], _: str, __: int, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
+        first.append(rng.random())
+        return picture
+
+    monkeypatch.setattr(shifts, "corrupt", note)
+    for subset in SHIFT_SETS["imagenet-c"]:
+        source = ShiftSource(subset, 16)
+        source.read(source.records[0])
+    assert len(set(first)) == 75
 
 
 def test_a_corrupted_image_is_made_of_the_one_whose_name_it_has() -> None:

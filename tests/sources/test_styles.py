@@ -1,5 +1,5 @@
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -133,7 +133,27 @@ def test_style_is_drawn_apart_from_the_shape() -> None:
     assert {bool((image == images[0]).mean() > 0.5) for image in images} == {True, False}
 
 
-def test_shape_and_ground_have_textures_of_their_own() -> None:
+def test_shape_and_ground_have_different_textures(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def noted(name: str) -> Callable[[int, np.random.Generator], Array]:
+        def texture(side: int, _: np.random.Generator) -> Array:
+            used.append(name)
+            return np.zeros((side, side))
+
+        return texture
+
+    for name in list(TEXTURES):
+        monkeypatch.setitem(TEXTURES, name, noted(name))
+    for seed in range(60):
+        retexture(np.ones((4, 4)), dice(seed))
+    pairs = list(zip(used[::2], used[1::2], strict=True))
+    assert len(pairs) == 60
+    assert all(shape != ground for shape, ground in pairs)
+    assert set(used) == set(TEXTURES)
+
+
+def test_no_part_of_a_stylized_image_is_plain() -> None:
     mask = np.zeros((96, 96))
     mask[:48] = 1
     for seed in range(20):

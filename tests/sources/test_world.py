@@ -182,6 +182,15 @@ def test_writing_fewer_sets_does_not_forget_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+def test_sets_written_one_after_the_other_are_noted_together(tmp_path: Path) -> None:
+    for name in WORLD_SETS:
+        write_world(tmp_path / "parts", size=24, sets=[name])
+    write_world(tmp_path / "whole", size=24)
+    assert facts(tmp_path / "parts") == facts(tmp_path / "whole")
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("field", ["version", "shifts_version", "size", "seed", "world", "news"])
 def test_a_world_that_another_version_drew_is_refused(tmp_path: Path, field: str) -> None:
     write_world(tmp_path, size=24)
