@@ -37,11 +37,12 @@ def demo(out: Path, as_json: bool) -> None:
     from reports.gap_page import lead, write_gap_report
     from reports.page import HTML
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
-    from sources.drawn import write_world
+    from sources.drawn import PER_CLASS
+    from sources.world import write_world
 
     say("Drawing train/ and val/ ...")
     drawn = out / "drawn"
-    write_world(drawn, size=SAMPLE_IMAGE_SIZE)
+    write_world(drawn, size=SAMPLE_IMAGE_SIZE, sets=PER_CLASS)
     networks = sample_networks(_ENCODER)
     unseen = sample_classifier(_UNSEEN)
     config = _config(drawn, networks.autoencoder, networks.classifier)

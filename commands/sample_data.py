@@ -15,16 +15,18 @@ from commands.options import FOLDER, json_option, print_result
 def sample_data(out: Path, size: int, seed: int, as_json: bool) -> None:
     """Draw a labelled data set: the shape is the label; colours, textures, place and size are style.
 
-    Writes train/ and val/ as class folders. Given again, the same command goes on where it stopped.
+    Writes train/ and val/ as class folders, and four test sets of shifted images in the layouts of the real ones:
+    imagenet-c/ (corruptions), imagenet-instagram/ (colour filters), imagenet-sketch/ and imagenet-style/. Given again,
+    the same command goes on where it stopped.
 
     \b
     Example:
       advbn-gen sample-data drawn
     """
     from basics.progress import progress
-    from sources.drawn import PER_CLASS, SHAPES, write_world
+    from sources.world import world_counts, write_world
 
-    with progress("draw", len(SHAPES) * sum(PER_CLASS.values()), "images") as advance:
+    with progress("draw", sum(world_counts().values()), "images") as advance:
         counts = write_world(out, size=size, seed=seed, progress=lambda _done, _total: advance())
-    lines = [f"{split}: {count} images" for split, count in counts.items()]
+    lines = [f"{name}: {count} images" for name, count in counts.items()]
     print_result({"out": str(out), **counts}, [*lines, str(out)], as_json=as_json)

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFilter
 
 Points = list[tuple[float, float]]
-Layers = list[tuple[Points, int]]
+Polygons = list[tuple[Points, int]]
 """Polygons in a unit circle around the origin (y points down), each with its ink: 1 adds, 0 cuts out."""
 Plane = npt.NDArray[np.float32]
 
-_SUPERSAMPLING = 3
+SUPERSAMPLING = 3
+"""How much larger than asked for a picture is drawn, before it is reduced."""
 _MAX_ANGLE = 30.0  # degrees to either side
 _RADIUS = (0.28, 0.42)  # of the unit circle, as a part of the image's width
 _MARGIN = 0.03  # that stays free at the frame, as a part of the image's width
@@ -49,7 +51,7 @@ def _heart() -> Points:
 _BOLT: Points = [(0.34, -0.94), (-0.56, 0.16), (-0.08, 0.16), (-0.34, 0.94), (0.56, -0.18), (0.08, -0.18)]
 _CROSS: Points = [(0.29, -0.95), (0.29, -0.29), (0.95, -0.29), (0.95, 0.29), (0.29, 0.29), (0.29, 0.95)]
 
-_OUTLINES: dict[str, Layers] = {
+_OUTLINES: dict[str, Polygons] = {
     "arrow": [(_mirrored([(0.0, -0.98), (0.8, -0.14), (0.3, -0.14), (0.3, 0.9)]), 1)],
     "bolt": [(_BOLT, 1)],
     "circle": [(_disc(0.86), 1)],
@@ -155,8 +157,8 @@ def _fill(side: int, colours: Plane, rng: np.random.Generator) -> Image.Image:
     return Image.composite(_solid(side, colours[1]), _solid(side, colours[0]), mask)
 
 
-def _mask(side: int, shape: str, rng: np.random.Generator) -> Image.Image:
-    """Draw the shape at a random place, size and angle, wholly inside the frame."""
+def draw_mask(side: int, shape: str, rng: np.random.Generator) -> Image.Image:
+    """Draw the shape, white on black (L), at a random place, size and angle, wholly inside the frame."""
     radius = rng.uniform(*_RADIUS)
     x, y = rng.uniform(radius + _MARGIN, 1 - radius - _MARGIN, 2)
     angle = math.radians(rng.uniform(-_MAX_ANGLE, _MAX_ANGLE))
@@ -184,18 +186,35 @@ def _outline(fill: Image.Image, mask: Image.Image, colour: Plane) -> Image.Image
     return Image.composite(fill, _solid(fill.width, colour * np.float32(0.7)), inside)
 
 
+class Layers(NamedTuple):
+    """What a picture is put together from, drawn larger than it will be."""
+
+    ground: Image.Image
+    """RGB, the whole square."""
+    fill: Image.Image
+    """RGB, the whole square; seen only inside the shape."""
+    mask: Image.Image
+    """L, 255 inside the shape and 0 outside."""
+
+
+def draw_layers(shape: str, size: int, rng: np.random.Generator) -> Layers:
+    """Draw what `draw_image` puts together, `SUPERSAMPLING` times as wide and high as `size`."""
+    side = size * SUPERSAMPLING
+    shape_colours, ground_colours = _colours(rng)
+    ground = _fill(side, ground_colours, rng)
+    fill = _fill(side, shape_colours, rng)
+    mask = draw_mask(side, shape, rng)
+    if rng.random() < _SHADOW_CHANCE:
+        ground = _shade(ground, mask, rng)
+    if rng.random() < _OUTLINE_CHANCE:
+        fill = _outline(fill, mask, shape_colours[0])
+    return Layers(ground, fill, mask)
+
+
 def draw_image(shape: str, size: int, rng: np.random.Generator) -> Image.Image:
     """Draw one RGB picture of `shape`, `size` pixels wide and high.
 
     It is drawn larger and reduced, which smooths the edges.
     """
-    side = size * _SUPERSAMPLING
-    shape_colours, ground_colours = _colours(rng)
-    ground = _fill(side, ground_colours, rng)
-    fill = _fill(side, shape_colours, rng)
-    mask = _mask(side, shape, rng)
-    if rng.random() < _SHADOW_CHANCE:
-        ground = _shade(ground, mask, rng)
-    if rng.random() < _OUTLINE_CHANCE:
-        fill = _outline(fill, mask, shape_colours[0])
-    return Image.composite(fill, ground, mask).reduce(_SUPERSAMPLING)
+    layers = draw_layers(shape, size, rng)
+    return Image.composite(layers.fill, layers.ground, layers.mask).reduce(SUPERSAMPLING)

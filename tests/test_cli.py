@@ -1,5 +1,6 @@
 """The front door: help, exit codes, what is imported when."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import cli
 from basics.errors import UserError, WorkError
 from cli import COMMANDS
 from cli import advbn_gen as advbn_gen_group
-from tests.processes import environment
+from tests.processes import environment, finish, start, wait_until
 from tests.support import Outcome, advbn_gen, refused
 
 HEAVY = {
@@ -125,3 +126,48 @@ def test_each_kind_of_end_has_its_exit_code(
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         raising(ZeroDivisionError(), monkeypatch)
+
+
+def test_sample_data_writes_every_set_and_says_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sources import drawn, shifts
+
+    for split, count in (("train", 2), ("val", 1)):
+        monkeypatch.setitem(drawn.PER_CLASS, split, count)
+    monkeypatch.setitem(shifts.MOST_PER_CLASS, "imagenet-sketch", 1)
+    outcome = advbn_gen("sample-data", tmp_path / "w", "--size", 16, "--json")
+    assert outcome.code == 0
+    expected = {
+        "train": 24,
+        "val": 12,
+        "imagenet-c": 900,
+        "imagenet-instagram": 240,
+        "imagenet-sketch": 12,
+        "imagenet-style": 12,
+    }
+    assert outcome.result == {"out": str(tmp_path / "w"), **expected}
+    assert {name: len(list((tmp_path / "w" / name).rglob("*.png"))) for name in expected} == expected
+    assert "1200/1200 images" in outcome.err
+    again = advbn_gen("sample-data", tmp_path / "w", "--size", 16)
+    assert again.code == 0
+    lines = [f"{name}: {count} images" for name, count in expected.items()]
+    assert again.out.splitlines() == [*lines, str(tmp_path / "w")]
+    assert "another seed or size" in refused("sample-data", tmp_path / "w", "--size", 16, "--seed", 1)
+
+
+@pytest.mark.parametrize(("options", "said"), [(("--size", 8), "at least 16"), (("--seed", -1), "negative")])
+def test_sample_data_refuses_what_cannot_be_drawn(options: tuple[object, ...], said: str, tmp_path: Path) -> None:
+    assert said in refused("sample-data", tmp_path / "w", *options)
+    assert not (tmp_path / "w").exists()
+
+
+def test_sample_data_stops_at_once_and_leaves_whole_images(tmp_path: Path) -> None:
+    process = start("sample-data", tmp_path / "w", "--size", 16)
+    assert wait_until((tmp_path / "w/train/bolt/bolt-train-0050.png").exists, process)
+    process.send_signal(signal.SIGINT)
+    code, out, err = finish(process)
+    assert (code, out) == (130, "")
+    assert "the same command goes on" in err
+    there = list((tmp_path / "w").rglob("*.png"))
+    assert 200 < len(there) < 15312
+    assert not list((tmp_path / "w").rglob("*.tmp"))
+    assert all(path.read_bytes().endswith(b"IEND\xaeB`\x82") for path in there)
