@@ -183,3 +183,17 @@ def test_an_ascent_leaves_no_trace() -> None:
     assert all(weight.grad is None for weight in ours.parameters())
     assert ours.head.training
     assert not ours.front.training
+
+
+def test_batch_norm_can_be_synchronised_in_place() -> None:
+    """As on several GPUs. Without them only evaluation can be tried: names, both sets and answers stay."""
+    net = AdvBNNetwork(fresh("resnet50"), cut_of("resnet50"), AdvBNConfig()).eval()
+    feat = net.features(torch.rand(2, 3, 64, 64, dtype=torch.float64))
+    before = {which: net.answer(feat, which) for which in ("main", "auxiliary")}
+    names = list(net.state_dict())
+    net.head = nn.SyncBatchNorm.convert_sync_batchnorm(net.head)  # type: ignore[no-untyped-call]
+    kinds = {type(layer) for layer in net.head.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)}
+    assert kinds == {nn.SyncBatchNorm}
+    assert list(net.state_dict()) == names
+    for which, answer in before.items():
+        assert torch.equal(net.answer(feat, which), answer)

@@ -1,0 +1,46 @@
+"""Methods against each other over several seeds: `python -m docs.experiments.seeds EVALUATION`.
+
+EVALUATION is the --out of `advbn-gen evaluate` on models called <method>-<seed>. Prints a Markdown table: the mean over
+the seeds and their lowest and highest value, in per cent. Networks with two sets of batch norm count with the one that
+the paper uses on a test set; on shards of ours, with each.
+"""
+
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean
+
+STYLES = ("imagenet-instagram", "imagenet-sketch", "imagenet-style")
+"""The test sets that shift style; their mean is a column of its own."""
+STYLE_MEAN = "mean of styles"
+
+
+def main(folder: Path) -> None:
+    """Print the table."""
+    found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    for line in (folder / "results.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        whole = row.get("summary") or row["suite"] not in {"imagenet-c", "imagenet-instagram"}
+        if whole and row["published_choice"]:
+            method, _, seed = row["model"].rpartition("-")
+            shards = row["suite"] in {"advbn", "reconstructed"}
+            name = f"{row['data']}, {row['batch_norm'] or 'main'}" if shards else row["data"]
+            found[method][seed][name] = 100 * row["top1"]
+    for by_seed in found.values():
+        for values in by_seed.values():
+            values[STYLE_MEAN] = fmean(values[name] for name in STYLES)
+    columns = list(dict.fromkeys(name for seeds in found.values() for values in seeds.values() for name in values))
+    print("| test set | " + " | ".join(found) + " |")  # noqa: T201
+    print("|---|" + "---|" * len(found))  # noqa: T201
+    for column in columns:
+        told = [_cell([values[column] for values in seeds.values() if column in values]) for seeds in found.values()]
+        print(f"| {column} | " + " | ".join(told) + " |")  # noqa: T201
+
+
+def _cell(values: list[float]) -> str:
+    return f"{fmean(values):.1f} ({min(values):.1f} to {max(values):.1f})" if values else "-"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
