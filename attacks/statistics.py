@@ -42,8 +42,9 @@ class AdvBNConfig:
 
 
 def channel_means(feat_NCHW: Tensor) -> Tensor:
-    """Return `mu_C` as (1, C, 1, 1), the mean of each channel over batch and positions."""
-    return feat_NCHW.mean(dim=(0, 2, 3), keepdim=True)
+    """Return `mu_C` as (1, C, 1, 1), the mean of each channel over batch and positions; never in half precision."""
+    dtype = torch.promote_types(feat_NCHW.dtype, torch.float32)
+    return feat_NCHW.mean(dim=(0, 2, 3), keepdim=True, dtype=dtype)
 
 
 def shift_statistics(

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from commands.options import FOLDER, given, json_option, overwrite_option, print_result, training_options
+from commands.options import FILE, FOLDER, given, json_option, overwrite_option, print_result, training_options
 
 _DEFAULTS = {"epochs": 20, "batch_size": 64, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.1}
 _IMAGE_SIZE = 224
@@ -15,6 +15,7 @@ _IMAGE_SIZE = 224
 @click.option("--arch", required=True, metavar="NAME", help="Any torchvision classifier.")
 @click.option("--source", required=True, help="Training images.")
 @click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the source]")
+@click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 --val.")
 @click.option("--image-size", type=int, help="Side of the crops. [default: 224]")
 @click.option("--smallest-crop", type=float, default=0.35, show_default=True, help="Share of an image.")
 @click.option("--loaders", type=int, help="Decoding processes. [default: 0]")
@@ -38,7 +39,8 @@ def train_classifier(out: Path, as_json: bool, **options: Any) -> None:
     training = given(**{name: options[name] for name in _CONFIG_OPTIONS})
     request = ClassifierRequest(
         arch=options["arch"], source=options["source"], held_out=options["held_out"], out=out, limit=options["limit"],
-        width=options["width"] or 1.0, smallest_crop=options["smallest_crop"],
+        width=1.0 if options["width"] is None else options["width"], labels=options["labels"],
+        smallest_crop=options["smallest_crop"],
         training={"image_size": _IMAGE_SIZE, **_DEFAULTS, **training},
     )  # fmt: skip
     path, top1 = fit_from_scratch(request, overwrite=options["overwrite"])

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 _data_options = together(
     click.option("--source", help="Training images. [default: the embedded drawn world]"),
     click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the source]"),
+    click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 --val."),
     click.option("--mix", metavar="P", help="A second source to train on, e.g. shards of ImageNet-AdvBN."),
-    click.option(
-        "--mix-share", type=float, default=0.5, show_default=True, help="Share of each batch that comes from --mix."
-    ),
+    click.option("--mix-share", type=float, help="Share of each batch that comes from --mix. [default: 0.5]"),
     click.option("--image-size", type=int, help="Side of the crops. [default: 224; the drawn world: 48]"),
     click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.08; the drawn world: 0.8]"),
     click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]"),
@@ -42,8 +41,8 @@ _attack_options = together(
     click.option("--pixel-steps", type=int, help="Pixel ascent steps. [default: 5]"),
     click.option("--pixel-step-size", callback=fraction, metavar="X", help="Length of a pixel step. [default: 1/255]"),
     click.option(
-        "--statistics", default="local", show_default=True,
-        help="On several devices: perturb those of each one's part (local), or of the whole batch (synchronised).",
+        "--statistics", metavar="WHOSE",
+        help="On several devices: those of each one's part of a batch (local), or synchronised. [default: local]",
     ),
 )  # fmt: skip
 _schedule_options = together(
@@ -61,7 +60,8 @@ _schedule_options = together(
 )  # fmt: skip
 @click.option(
     "--augment", metavar="NAME...", multiple=True,
-    help="autoaugment, fast-autoaugment, randaugment, augmix, cutmix, mixup, moex.",
+    help="autoaugment, fast-autoaugment, randaugment, augmix, cutmix, mixup, moex; or none. "
+    "[default: none; efficientnet_b0: autoaugment]",
 )  # fmt: skip
 @click.option("--init", metavar="SPEC", help="Weights to start from. [default: the published ones of --arch]")
 @click.option("--cut", metavar="NAME", help="Where the head begins: conv2, conv3, conv4, or a module. [as published]")
@@ -91,6 +91,7 @@ def finetune(**options: Any) -> None:
     from sources.drawn import DrawnSource
     from training.folder import METRICS, is_first_process
 
+    _refuse_idle(options)
     training = {name: options[name] for name in _CONFIG_OPTIONS if options[name] is not None}
     source: Any = options["source"]
     if source is None:
@@ -100,20 +101,47 @@ def finetune(**options: Any) -> None:
     held_out = options["held_out"] or (DrawnSource("val", SAMPLE_IMAGE_SIZE) if options["source"] is None else None)
     request = FineTuningRequest(
         tuning=_tuning(options), source=source, held_out=held_out, out=options["out"], limit=options["limit"],
-        training=training, mix=options["mix"], mix_share=options["mix_share"],
+        training=training, mix=options["mix"], labels=options["labels"], **given(mix_share=options["mix_share"]),
     )  # fmt: skip
     files, measured = fit(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
     from reports.curves import CURVES, draw_curves
 
-    curves = draw_curves(options["out"] / METRICS, options["out"] / CURVES)
+    metrics = options["out"] / METRICS
+    # A finished run whose lines were removed has nothing to draw.
+    curves = draw_curves(metrics, options["out"] / CURVES) if metrics.exists() else None
     shares = ", ".join(f"{name.rpartition('_')[2]} batch norm {value:.1%}" for name, value in measured.items())
-    lines = [f"held-out top-1: {shares}", *map(str, files.values()), str(curves)]
-    told = {**measured, **{name: str(path) for name, path in files.items()}, "curves": str(curves)}
+    lines = [f"held-out top-1: {shares}", *map(str, files.values()), *([str(curves)] if curves else [])]
+    told = {**measured, **{name: str(path) for name, path in files.items()}, "curves": curves and str(curves)}
     print_result(told, lines, as_json=options["as_json"])
 
 
+def _refuse_idle(options: dict[str, Any]) -> None:
+    """Refuse options that would change nothing.
+
+    Raises:
+        UserError: one was given.
+    """
+    from basics.errors import UserError
+    from downstream.methods import METHODS
+
+    # An unknown method is refused where its other settings are.
+    method = METHODS.get(options["method"])
+    idle = {
+        "mix_share": options["mix"] is None,
+        "labels": options["held_out"] is None,
+        **dict.fromkeys(_STATISTICS_OPTIONS, method is not None and not method.statistics),
+        **dict.fromkeys(_PIXEL_OPTIONS, method is not None and method.pixels is None),
+    }
+    for name, changes_nothing in idle.items():
+        if changes_nothing and options[name] is not None:
+            what = {"mix_share": "without --mix", "labels": "without --val"}.get(name, f"with {options['method']}")
+            raise UserError(f"The option --{name.replace('_', '-')} changes nothing {what}; leave it out.")
+
+
+_STATISTICS_OPTIONS = ("eps", "steps", "step_size", "statistics")
+_PIXEL_OPTIONS = ("pixel_eps", "pixel_steps", "pixel_step_size")
 _CONFIG_OPTIONS = (
     "epochs", "batch_size", "lr", "seed", "image_size", "loaders", "device", "devices", "precision", "schedule",
     "decay_every", "weight_decay",
@@ -137,10 +165,19 @@ def _tuning(options: dict[str, Any]) -> "FineTuning":
         method=options["method"],
         attack=replace(PUBLISHED_ATTACKS.get(arch, AdvBNConfig()), **strength),
         pixels=PixelConfig(**pixels),
-        augment=options["augment"],
+        augment=_augment(options),
         smallest_crop=_smallest_crop(options),
-        statistics=options["statistics"],
+        **given(statistics=options["statistics"]),
     )
+
+
+def _augment(options: dict[str, Any]) -> tuple[str, ...]:
+    from downstream.finetuning import PUBLISHED_AUGMENT
+
+    asked: tuple[str, ...] = options["augment"]
+    if not asked:
+        return PUBLISHED_AUGMENT.get(options["arch"], ())
+    return () if asked == ("none",) else asked
 
 
 def _smallest_crop(options: dict[str, Any]) -> float:

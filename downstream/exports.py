@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from networks.checkpoints import StateDict, load_into, read_safetensors, read_we
 from networks.classifiers import IMAGENET_CLASSES, Classifier, build_network, facts_of, save_classifier
 from networks.cuts import Cut
 from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
+from sources.decode import View
 
 FILES = {MAIN: "main.safetensors", AUXILIARY: "auxiliary.safetensors"}
 """Batch-norm set -> the file with it, a plain torchvision state dict."""
@@ -27,8 +29,8 @@ BEST = "best"
 class Exports:
     """Writes a run folder's weights: those of the last epoch, and those of the best one so far."""
 
-    def __init__(self, out: Path, start: Classifier, cut: Cut, image_size: int) -> None:
-        self.out, self.start, self.cut, self.image_size = out, start, cut, image_size
+    def __init__(self, out: Path, start: Classifier, cut: Cut, view: View) -> None:
+        self.out, self.start, self.cut, self.view = out, start, cut, view
 
     @property
     def leaves(self) -> list[Path]:
@@ -46,7 +48,7 @@ class Exports:
 
     def _write(self, folder: Path, network: AdvBNNetwork, facts: Mapping[str, Any]) -> None:
         for which, name in FILES.items():
-            told = {"image_size": self.image_size, "batch_norm": which, "facts": facts}
+            told = {"view": asdict(self.view), "batch_norm": which, "facts": facts}
             plain = self._plain(network, which)
             save_classifier(folder / name, self.start.name, plain, self.start.classes, self.start.width, **told)
 
@@ -89,14 +91,14 @@ def import_published(weights: Path, arch: str, out: Path) -> dict[str, Path]:
     Raises:
         UserError: the file has another layout or another network, or the folder holds something.
     """
+    if out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None):
+        raise UserError(f"The output {out} is no empty folder; give a new one with --out.")
     state = read_weights(weights)
     if not is_published_advbn(state):
         raise UserError(
             f"The file {weights} has not the layout of the AdvBN authors' checkpoints (feature_x..., head...); "
             "plain state dicts need no import."
         )
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"The folder {out} holds other files; give a new one with --out.")
     networks = {}
     for which, norm in ((MAIN, CLEAN), (AUXILIARY, ADVERSARIAL)):
         plain = plain_state(state, norm)

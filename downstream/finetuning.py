@@ -42,6 +42,8 @@ PUBLISHED_TRAINING: dict[str, Any] = {
 MOMENTUM = 0.9
 PUBLISHED_ATTACKS = {"efficientnet_b0": AdvBNConfig(eps=0.5, steps=3)}
 """Where the paper has other strengths than AdvBNConfig's own."""
+PUBLISHED_AUGMENT = {"efficientnet_b0": ("autoaugment",)}
+"""What the paper's AdvBN networks were fine-tuned with beside crop and flip, by architecture (appendix A.2)."""
 
 _EVALUATION_BATCH = 64
 
@@ -102,7 +104,7 @@ class FineTuning:
             "pixels": asdict(self.pixels) if self.parts.pixels else None,
             "augment": list(self.augment),
             "smallest_crop": self.smallest_crop,
-            "statistics": self.statistics,
+            "statistics": self.statistics if self.parts.statistics else None,
         }
 
 
@@ -111,7 +113,7 @@ class FineTuningTask:
 
     def __init__(self, tuning: FineTuning, held_out: TrainingImages, out: Path, facts: Mapping[str, Any]) -> None:
         self.tuning, self.held_out, self.facts = tuning, held_out, facts
-        self.exports = Exports(out, tuning.start, tuning.cut, held_out.image_size)
+        self.exports = Exports(out, tuning.start, tuning.cut, held_out.view)
         start: Any = copy.deepcopy(tuning.start.module).requires_grad_(True)
         normalise, network = start
         average = over_processes if tuning.statistics == "synchronised" else alone

@@ -16,7 +16,8 @@ from networks.classifiers import facts_of
 from sources.base import Source
 from sources.opening import open_source
 from training.config import TrainingConfig
-from training.data import Mix, training_images
+from training.data import Mix, require_same_classes, training_images
+from training.folder import is_first_process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class FineTuningRequest:
     """Run folder."""
     held_out: str | Source | None = None
     """Images to score after each epoch; None keeps some of the training images back."""
+    labels: Path | None = None
+    """Label list or devkit of held-out images in a flat ILSVRC2012 folder."""
     limit: int | None = None
     """Only the first so many training images."""
     mix: str | None = None
@@ -42,7 +45,7 @@ class FineTuningRequest:
 
 
 def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[str, Path], dict[str, float]]:
-    """Fine-tune; return the file of each batch-norm set, and the held-out top-1 through each.
+    """Fine-tune; return the file of each batch-norm set, and (in the first process) the held-out top-1 through each.
 
     Raises:
         UserError: something that was asked for does not exist or does not fit.
@@ -54,21 +57,25 @@ def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[st
         require_apart(place if isinstance(place, str) else None, request.out)
     source = _fitting(request, request.source, "train")
     held_source = None if request.held_out is None else _fitting(request, request.held_out, "val")
+    require_same_classes(source, held_source)
     mix = None
     if request.mix is not None:
         mix = Mix(source=open_named("mix", request.mix, split="train").source, share=request.mix_share)
     images, held_out = training_images(
-        source, held_source, config, limit=request.limit, variation=request.tuning.variation, mix=mix
-    )
+        source, held_source, config, limit=request.limit, variation=request.tuning.variation,
+        view=request.tuning.start.view.scaled(config.image_size), mix=mix,
+    )  # fmt: skip
     facts = {
         "source": images.source.address,
         "records_sha256": images.source.digest(),
-        "held_out": len(held_out),
+        "held_out": held_out.digest(),
         "mix_share": None if mix is None else mix.share,
     }
     files = fine_tune(
         request.tuning, images, held_out=held_out, config=config, out=request.out, facts=facts, overwrite=overwrite
     )
+    if not is_first_process(config.devices):
+        return files, {}
     told = facts_of(read_safetensors(next(iter(files.values())))[1])["facts"]
     return files, {f"held_out_top1_{which}": told[f"held_out_top1_{which}"] for which in FILES}
 
@@ -79,7 +86,9 @@ def _fitting(request: FineTuningRequest, place: str | Source, split: str) -> Sou
     Raises:
         UserError: they are not.
     """
-    source = place if isinstance(place, Source) else open_source(place, split=split)
+    # Only held-out images may lie flat: the labels of training images are their folders.
+    labels = request.labels if split == "val" else None
+    source = place if isinstance(place, Source) else open_source(place, labels=labels, split=split)
     start = request.tuning.start
     if source.classes.count != start.classes:
         raise UserError(

@@ -147,14 +147,20 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
         weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
         checksum=weights_checksum(network.state_dict()),
         width=width,
-        view=_view(name, told.get("image_size")),
+        view=view_of(told) or _published_view(name),
     )
 
 
-def _view(name: str, image_size: int | None) -> View:
-    """Return how images are prepared: at the size that the weights tell, else as for torchvision's first weights."""
-    if image_size is not None:
-        return View(crop=image_size, resize=image_size)
+def view_of(told: Mapping[str, Any]) -> View | None:
+    """Return how images are prepared for a network by what its file says; None if that says nothing."""
+    if "view" in told:
+        return View(**told["view"])
+    side = told.get("image_size")
+    return None if side is None else View(crop=side, resize=side)
+
+
+def _published_view(name: str) -> View:
+    """Return how images are prepared for torchvision's first weights of a network."""
     try:
         published = next(iter(get_model_weights(name))).transforms()
     except (StopIteration, ValueError):

@@ -56,16 +56,35 @@ def cut_of(arch: str, name: str | None = None, *, keep_norm: bool = False) -> Cu
             )
         name = next(iter(known))
     cut = known.get(name) or Cut(node=name)
+    if keep_norm and cut.left_out is None:
+        raise UserError(f"Behind the cut {name} of {arch} no batch norm is left out; leave --keep-norm out.")
     return replace(cut, left_out=None) if keep_norm else cut
 
 
 def is_rectified(front: fx.GraphModule) -> bool:
     """Whether a front's features come out of a ReLU: then perturbed ones are clamped at 0 as well (published code)."""
     last = next(node for node in reversed(front.graph.nodes) if node.op != "output")
-    if last.op != "call_module":
-        return last.target in {F.relu, torch.relu}
-    # timm's batch norms hold their activation, as the last thing that they do.
-    return isinstance([*front.get_submodule(str(last.target)).modules()][-1], nn.ReLU)
+    return _is_rectified(last, front)
+
+
+_RECTIFYING = (nn.ReLU, nn.ReLU6)
+_KEEPING_SIGNS = (
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d, nn.Identity,
+)  # fmt: skip
+_RECTIFYING_CALLS = {F.relu, torch.relu, F.relu6}
+_SIGN_KEEPING_CALLS = {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.dropout, torch.cat}
+
+
+def _is_rectified(node: fx.Node, front: fx.GraphModule) -> bool:
+    """Whether what a node gives cannot be negative because of a ReLU, directly or through layers that keep signs."""
+    if node.op == "call_module":
+        # timm's batch norms hold their activation, as the last thing that they do.
+        layer = [*front.get_submodule(str(node.target)).modules()][-1]
+        if isinstance(layer, _RECTIFYING) or not isinstance(layer, _KEEPING_SIGNS):
+            return isinstance(layer, _RECTIFYING)
+    elif node.target in _RECTIFYING_CALLS or node.target not in _SIGN_KEEPING_CALLS:
+        return node.target in _RECTIFYING_CALLS
+    return all(_is_rectified(before, front) for before in node.all_input_nodes)
 
 
 class _Tracer(fx.Tracer):

@@ -5,15 +5,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import require_apart
 from networks.checkpoints import read_safetensors
-from networks.classifiers import facts_of, require_known
+from networks.classifiers import build_network, facts_of, require_known
 from networks.fitting import fit_classifier
 from sources.opening import open_source
 from training.config import TrainingConfig
-from training.data import Variation, training_images
+from training.data import Variation, require_same_classes, training_images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class ClassifierRequest:
     """Run folder."""
     held_out: str | None = None
     """Images to score after each epoch; None keeps some of the training images back."""
+    labels: Path | None = None
+    """Label list or devkit of held-out images in a flat ILSVRC2012 folder."""
     width: float = 1.0
     """Scale of the channels."""
     limit: int | None = None
@@ -53,17 +58,40 @@ def fit_from_scratch(request: ClassifierRequest, *, overwrite: bool = False) -> 
     for place in (request.source, request.held_out):
         require_apart(place, request.out)
     source = open_source(request.source, split="train")
-    held_source = None if request.held_out is None else open_source(request.held_out, split="val")
-    if held_source is not None and held_source.classes != source.classes:
-        raise UserError(f"{held_source.address} and {source.address} have other classes; give images of the same ones.")
+    held_source = None
+    if request.held_out is not None:
+        held_source = open_source(request.held_out, labels=request.labels, split="val")
+    require_same_classes(source, held_source)
+    _try_out(request.arch, request.width, source.classes.count, config.image_size)
     variation = Variation(crops=True, smallest=request.smallest_crop)
     images, held_out = training_images(source, held_source, config, limit=request.limit, variation=variation)
     facts = {
         "source": images.source.address, "records_sha256": images.source.digest(), "images": len(images),
-        "held_out": len(held_out), "smallest_crop": variation.smallest,
+        "held_out": held_out.digest(), "smallest_crop": variation.smallest,
     }  # fmt: skip
     path = fit_classifier(
         request.arch, request.width, images, held_out=held_out, config=config, out=request.out, options={}, facts=facts,
         overwrite=overwrite,
     )  # fmt: skip
     return path, float(facts_of(read_safetensors(path)[1])["top1"])
+
+
+def _try_out(arch: str, width: float, classes: int, side: int) -> None:
+    """Refuse a network that cannot be trained by plain cross-entropy on images of this size.
+
+    Raises:
+        UserError: see above.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = build_network(arch, classes, width)
+        try:
+            answer = network.train()(torch.zeros(2, 3, side, side))
+        except (RuntimeError, ValueError, AssertionError) as error:
+            # What networks do with a size that is not theirs.
+            raise UserError(
+                f"A {arch} cannot be shown images of {side} px ({error}); give another --image-size."
+            ) from error
+    if not isinstance(answer, Tensor):
+        raise UserError(
+            f"A {arch} has side outputs while it is trained, which this command does not use; give another."
+        )

@@ -17,6 +17,7 @@ from networks.classifiers import (
     facts_of,
     load_classifier,
     seed_of,
+    view_of,
 )
 from networks.fitting import CLASSIFIER_FILE
 from networks.normalise import Normalise
@@ -64,8 +65,8 @@ def _load_own(path: Path) -> Classifier:
     name = str(told.get("name", ""))
     if not name.startswith(TIMM_PREFIX):
         return load_classifier(None, str(path))
-    side = told["image_size"]
-    return replace(_load_timm(name.removeprefix(TIMM_PREFIX), str(path)), view=View(crop=side, resize=side))
+    found = _load_timm(name.removeprefix(TIMM_PREFIX), str(path))
+    return replace(found, view=view_of(told) or found.view)
 
 
 def label_of_spec(spec: str) -> str:
@@ -80,9 +81,11 @@ def label_of_spec(spec: str) -> str:
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in (CLASSIFIER_FILE, TUNED_FILE):
-        if (folder / name).is_file():
-            return folder / name
+    found = [folder / name for name in (CLASSIFIER_FILE, TUNED_FILE) if (folder / name).is_file()]
+    if len(found) > 1:
+        raise UserError(f"The folder {folder} holds {CLASSIFIER_FILE} and {TUNED_FILE}; name the file that you mean.")
+    if found:
+        return found[0]
     raise UserError(
         f"The folder {folder} holds neither {CLASSIFIER_FILE} nor {TUNED_FILE}; give a run folder of a classifier."
     )

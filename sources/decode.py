@@ -8,7 +8,7 @@ image white, so here its high byte is taken, as Pillow itself does for 16-bit co
 
 import io
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -35,6 +35,10 @@ class View:
     """Name of one of torchvision's interpolations."""
     squash: bool = False
     """Whether both sides are resized, whatever the shape of the image."""
+
+    def scaled(self, crop: int) -> "View":
+        """Return the same view for another size of the square: resized in proportion."""
+        return replace(self, crop=crop, resize=None if self.resize is None else round(self.resize * crop / self.crop))
 
     def describe(self) -> str:
         """Return it in words, e.g. `resize 256 bilinear, crop 224`."""

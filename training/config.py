@@ -51,6 +51,8 @@ class TrainingConfig:
             raise UserError(f"The number of loaders is {self.loaders}; give 0 or more.")
         if not 0 < self.lr < float("inf"):
             raise UserError(f"The learning rate is {self.lr}; give a number above 0.")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UserError(f"The weight decay is {self.weight_decay}; give a number that is not negative.")
         if self.schedule not in get_args(Schedule):
             raise UserError(f"There is no schedule {self.schedule!r}; give one of {', '.join(get_args(Schedule))}.")
         self._require_shares()

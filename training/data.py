@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional, v2
 
 from basics.errors import UserError
+from basics.files import digest_json
 from sources.base import ImageRecord, Source
-from sources.decode import decode_rgb, load_image
+from sources.decode import View, decode_rgb, pixels_of
 from sources.joined import JoinedSource
 from training.augment import policy
 from training.config import TrainingConfig
@@ -56,7 +57,8 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     Args:
         source: where the images are.
         image_size: side in pixels.
-        variation: how they are varied; None shows them as they are, short side resized and the centre cropped.
+        variation: how they are varied; None shows them as they are.
+        view: how they are prepared if crops are not drawn at random; None resizes the short side and takes the centre.
         seed: of the variation.
         records: the images to take; None takes all.
         second: how many of the records, the last ones, are of a second source.
@@ -69,6 +71,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         image_size: int,
         *,
         variation: Variation | None = None,
+        view: View | None = None,
         seed: int = 0,
         records: Sequence[ImageRecord] | None = None,
         second: int = 0,
@@ -76,6 +79,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     ) -> None:
         self.source, self.image_size, self.variation, self.seed = source, image_size, variation, seed
         self.records = source.records if records is None else records
+        self.view = view or View(crop=image_size, resize=image_size)
         self.composition = Composition(own=len(self.records) - second, second=second, share=share)
         self._policies = [policy(name) for name in variation.policies] if variation else []
         scale = (variation.smallest if variation else 1.0, 1.0)
@@ -96,11 +100,15 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             return self._cropped(epoch, index), label
         return self._shifted(self._decoded(index), epoch, index), label
 
+    def digest(self) -> str:
+        """Return a checksum (hex) over names and labels of these images, in order."""
+        return digest_json([list(record) for record in self.records])
+
     def _decoded(self, index: int) -> Tensor:
         if index in self._kept:
             return self._kept[index]
         record = self.records[index]
-        image = load_image(self.source.read(record), record.name, self.image_size)
+        image = pixels_of(decode_rgb(self.source.read(record), record.name), self.view, record.name)
         if self._keep:
             self._kept[index] = image
         return image
@@ -158,6 +166,7 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
     limit: int | None,
     held_out_most: int | None = None,
     variation: Variation,
+    view: View | None = None,
     mix: Mix | None = None,
 ) -> tuple[TrainingImages, TrainingImages]:
     """Return the images of a source to train on, and those to measure on: of another source, or kept back.
@@ -169,6 +178,7 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
         limit: only the first so many training images.
         held_out_most: at most so many of `held_out`.
         variation: how training images are varied.
+        view: how images to measure on are prepared, see TrainingImages.
         mix: a second source to train on.
 
     Raises:
@@ -181,7 +191,7 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
         records, held_records = hold_out(records, config.seed)
     else:
         held_records = list(held_out.records[:held_out_most])
-    measured = TrainingImages(held_out or source, config.image_size, records=held_records)
+    measured = TrainingImages(held_out or source, config.image_size, view=view, records=held_records)
     second: Sequence[ImageRecord] = []
     where = source.address
     if mix is not None:
@@ -193,6 +203,16 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
     )  # fmt: skip
     images.composition.require_batches(config.batch_size, where)
     return images, measured
+
+
+def require_same_classes(source: Source, held_out: Source | None) -> None:
+    """Refuse images to measure on whose labels mean other classes than those to train on.
+
+    Raises:
+        UserError: see above.
+    """
+    if held_out is not None and held_out.classes != source.classes:
+        raise UserError(f"{held_out.address} and {source.address} have other classes; give images of the same ones.")
 
 
 def epoch_batches(

@@ -1,7 +1,6 @@
 """A training run's folder: whose it is, what may change when the run goes on, and its metric lines."""
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,15 +104,16 @@ def forget_run(out: Path, leaves: Sequence[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def drop_metrics_after(path: Path, done: int) -> None:
-    """Forget lines of steps that the checkpoint does not have: they are made again."""
+def drop_metrics_after(path: Path, done: int, ended: int) -> None:
+    """Forget lines of steps, and of ends of epochs, that the checkpoint does not have: they are made again."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _step(line) <= done]
+        lines = [line for line in path.read_text().splitlines() if _is_kept(line, done, ended)]
         write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def _step(line: str) -> float:
+def _is_kept(line: str, done: int, ended: int) -> bool:
     try:
-        return float(json.loads(line)["step"])
+        told = json.loads(line)
+        return bool(told["step"] <= done and ("loss" in told or told["epoch"] <= ended))
     except (ValueError, KeyError):
-        return math.inf  # cut by a kill; its step is made again
+        return False  # cut by a kill; its step is made again

@@ -121,11 +121,14 @@ class _Run:
         module = task.module.to(memory_format=self.layout)
         self.module, self.optimizer = fabric.setup(module, task.optimizer(config))
         self.steps = steps_per_epoch(images.composition, config)
-        self.state: dict[str, Any] = {"module": self.module, "optimizer": self.optimizer, "done": 0}
+        self.state: dict[str, Any] = {"module": self.module, "optimizer": self.optimizer, "done": 0, "ended": 0}
         if (out / CHECKPOINT).exists():
             _load(fabric, out / CHECKPOINT, self.state)
+        self.saved = self.state["done"]
+        # The first step whose loss was no number; kept on the device, which is asked for it now and then only.
+        self.bad_step = torch.zeros((), dtype=torch.int64, device=compute.device)
         if fabric.is_global_zero:
-            drop_metrics_after(out / METRICS, self.state["done"])
+            drop_metrics_after(out / METRICS, self.state["done"], self.state["ended"])
 
     def to_the_end(self) -> None:
         total = self.steps * self.config.epochs
@@ -134,21 +137,27 @@ class _Run:
             raise UserError(
                 f"The folder {self.out} holds {made} epochs already; give --epochs {made} or more, or --overwrite."
             )
-        if self.state["done"] == total and self.fabric.is_global_zero and not self.task.leaves[0].is_file():
+        if self.state["done"] == total and self.fabric.is_global_zero and not all(map(_is_there, self.task.leaves)):
             self.task.end_epoch(self.config.epochs, self.compute)
+        self.fabric.barrier()
         with progress("training", total, "steps", self.state["done"]) as advance:
-            while self.state["done"] < total:
-                self._epoch(self.state["done"] // self.steps, advance)
+            while self.state["done"] < total or self.state["ended"] < self.config.epochs:
+                self._epoch(self.state["ended"], advance)
 
     def _epoch(self, epoch: int, advance: Advance) -> None:
-        first_step = self.state["done"] % self.steps
-        batches = epoch_batches(
-            self.images, self.config, epoch=epoch, first_step=first_step, rank=self.fabric.global_rank
-        )
-        self.module.train()
-        self._steps(batches, epoch, advance)
+        """Make the rest of an epoch: steps, if any are left, and its end."""
+        first_step = self.state["done"] - epoch * self.steps
+        if first_step < self.steps:
+            batches = epoch_batches(
+                self.images, self.config, epoch=epoch, first_step=first_step, rank=self.fabric.global_rank
+            )
+            self.module.train()
+            self._steps(batches, epoch, advance)
+            # Before its end: a held-out image may be broken, and the epoch must not be lost with it.
+            self._save()
         if self.fabric.is_global_zero:
             self._log(epoch, self.task.end_epoch(epoch + 1, self.compute))
+        self.state["ended"] = epoch + 1
         self._save()
 
     def _steps(self, batches: Iterable[Any], epoch: int, advance: Advance) -> None:
@@ -169,14 +178,16 @@ class _Run:
                 self._save()
 
     def _checked(self, scalars: Mapping[str, Tensor]) -> dict[str, float]:
-        """Fetch the scalars from the device; looked at before every checkpoint, so that none holds NaN."""
+        """Fetch the scalars from the device; looked at before every checkpoint, so that none follows from NaN."""
         values = {name: float(value) for name, value in scalars.items()}
-        if not math.isfinite(values["loss"]):
-            raise WorkError(
-                f"The loss is {values['loss']} at step {self.state['done']}; the last good checkpoint is "
-                f"{self.out / CHECKPOINT}. Start anew with a lower --lr."
-            )
+        bad = int(self.bad_step)
+        if bad:
+            raise WorkError(f"The loss is no longer a number at step {bad}; {self._last_good()}")
         return values
+
+    def _last_good(self) -> str:
+        kept = f"the last good checkpoint is {self.out / CHECKPOINT}, of step {self.saved}"
+        return f"{kept if self.saved else 'no checkpoint had been made'}. Start anew with a lower --lr."
 
     def _step(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
         done = self.state["done"]
@@ -187,6 +198,8 @@ class _Run:
         image_N3HW, label_N = self.fabric.to_device(image_N3HW), self.fabric.to_device(label_N)
         image_N3HW = image_N3HW.contiguous(memory_format=self.layout).to(self.compute.dtype) / 255
         scalars = self.task.losses(self.module, image_N3HW, label_N)
+        first_bad = (self.bad_step == 0) & ~scalars["loss"].detach().isfinite()
+        self.bad_step = torch.where(first_bad, done + 1, self.bad_step)
         self.optimizer.zero_grad()
         self.fabric.backward(scalars["loss"])
         self.optimizer.step()
@@ -199,12 +212,19 @@ class _Run:
                 file.write(json.dumps(line) + "\n")
 
     def _save(self) -> None:
+        if not all(value.isfinite().all() for value in self.module.state_dict().values() if value.is_floating_point()):
+            raise WorkError(f"The weights are no longer numbers at step {self.state['done']}; {self._last_good()}")
         # Every process calls `save`, which waits for all of them; the first one writes.
         temporary = self.out / (CHECKPOINT + TEMPORARY_SUFFIX)
         self.fabric.save(temporary, self.state)
         if self.fabric.is_global_zero:
             commit(temporary, self.out / CHECKPOINT)
+        self.saved = self.state["done"]
         self.fabric.barrier()
+
+
+def _is_there(leaf: Path) -> bool:
+    return leaf.exists()
 
 
 def schedule_factor(config: TrainingConfig, step: int, steps: int) -> float:

@@ -59,6 +59,9 @@ def test_it_learns(source: Path, tmp_path: Path) -> None:
         ({"smallest_crop": 2}, "smallest crop is 2 of an image"),
         ({"limit": 3}, "fewer than one batch of 6"),
         ({"source": "/nowhere"}, "/nowhere"),
+        ({"width": 0}, "width"),
+        ({"arch": "googlenet", "image_size": 96}, "has side outputs while it is trained"),
+        ({"arch": "vit_b_16"}, "cannot be shown images of 32 px"),
     ],
 )
 def test_bad_input_is_refused(source: Path, tmp_path: Path, changed: dict[str, object], said: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from torchvision.models import densenet121, resnet18, vgg11
 
 from networks.classifiers import build_network, load_classifier, save_classifier
 from networks.specs import load_model
+from sources.decode import View
 from tests.processes import finish, start, wait_until
 from tests.support import (
     Outcome,
@@ -51,6 +53,8 @@ def words(source: Path, init: object, out: Path, *more: object, **changed: objec
         "arch": "resnet18", "source": source, "init": init, "image-size": 32, "batch-size": 5, "epochs": 3,
         "steps": 2, "lr": 0.01, "device": "cpu", "out": out,
     }  # fmt: skip
+    if "advbn" not in str(changed.get("method", "advbn")):
+        del options["steps"]  # it would change nothing
     options |= {name.replace("_", "-"): value for name, value in changed.items()}
     return ["finetune", *(word for name, value in options.items() for word in (f"--{name}", value)), *more]
 
@@ -130,7 +134,7 @@ def test_a_run_folder_can_be_scored(tuned: Path, source: Path, tmp_path: Path) -
         "--out", tmp_path / "scores", "--json",
     )  # fmt: skip
     assert done.code == 0, done.err
-    assert [row["transform"] for row in done.result["results"]] == ["resize 32 bilinear, crop 32"] * 2
+    assert [row["transform"] for row in done.result["results"]] == ["resize 37 bilinear, crop 32"] * 2
 
 
 def test_plain_fine_tuning_leaves_auxiliary_batch_norm_alone(source: Path, init: Path, tmp_path: Path) -> None:
@@ -191,8 +195,13 @@ def test_two_processes_share_a_batch(source: Path, init: Path, tmp_path: Path, m
         ({"augment": "moex", "method": "advprop"}, "(moex) cannot be combined with advprop"),
         ({"statistics": "global"}, "give local or synchronised"),
         ({"pixel_eps": "a/b"}, "'a/b' is no number; give one such as 4/255"),
-        ({"pixel_eps": -1}, "pixels' eps is -1"),
+        ({"pixel_eps": -1, "method": "advprop"}, "pixels' eps is -1"),
         ({"smallest_crop": 0}, "smallest crop is 0 of an image"),
+        ({"mix_share": 0.2}, "--mix-share changes nothing without --mix"),
+        ({"labels": "f"}, "--labels changes nothing without --val"),
+        ({"pixel_steps": 2}, "--pixel-steps changes nothing with advbn"),
+        ({"method": "plain", "steps": 2}, "--steps changes nothing with plain"),
+        ({"weight_decay": -1}, "weight decay is -1"),
         ({"schedule": "zigzag"}, "no schedule 'zigzag'; give one of constant, cosine, step"),
         ({"batch_size": 1}, "needs two to learn from"),
         ({"arch": "resnet34"}, "is a resnet18, not a resnet34"),
@@ -209,6 +218,81 @@ def test_bad_input_is_refused(source: Path, init: Path, tmp_path: Path, changed:
 def test_other_classes_are_refused(init: Path, tmp_path: Path) -> None:
     other = image_folder(tmp_path / "other", classes=("a", "b"))
     assert "number 2 classes, but the resnet18" in refused(*words(other, init, tmp_path / "out"))
+
+
+def test_held_out_images_of_other_classes_are_refused(source: Path, init: Path, tmp_path: Path) -> None:
+    """As many classes, but not the same: every label would mean another one."""
+    other = image_folder(tmp_path / "other", classes=("a", "b", "d"))
+    assert "have other classes" in refused(*words(source, init, tmp_path / "out", val=other))
+
+
+def test_other_held_out_images_are_another_run(source: Path, init: Path, tmp_path: Path) -> None:
+    tune(source, init, tmp_path / "run", epochs=1, val=source)
+    fewer = image_folder(tmp_path / "fewer", per_class=7, classes=NAMES)
+    first = next((fewer / "a").iterdir())
+    first.rename(first.with_name("zz.png"))
+    assert "held_out" in refused(*words(source, init, tmp_path / "run", epochs=2, val=fewer))
+
+
+def test_a_tuned_network_is_shown_images_as_the_one_it_started_from(source: Path, init: Path, tmp_path: Path) -> None:
+    """Published networks are resized to 256 and cropped to 224, whoever trained them further."""
+    with seeded(0):
+        torch.save(with_lived_in_batch_norm(resnet18(num_classes=3)).state_dict(), tmp_path / "start.pth")
+    spec = f"resnet18={tmp_path / 'start.pth'}"
+    tune(source, spec, tmp_path / "run", epochs=1, steps=1, image_size=224, limit=8)
+    assert load_model(str(tmp_path / "run")).view == load_model(spec).view == View(crop=224, resize=256)
+    tune(source, spec, tmp_path / "small", epochs=1, steps=1, image_size=112, limit=8)
+    assert load_model(str(tmp_path / "small")).view == View(crop=112, resize=128)
+    tune(source, init, tmp_path / "own", epochs=1, steps=1)
+    assert load_model(str(tmp_path / "own")).view == View(crop=32, resize=37)
+
+
+def test_held_out_images_may_lie_flat(source: Path, init: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    lines = []
+    for number, path in enumerate(sorted(each for each in source.rglob("*") if each.is_file())):
+        name = f"ILSVRC2012_val_{number + 1:08d}{path.suffix}"
+        shutil.copy(path, flat / name)
+        lines.append(f"{name} {number % 3}")
+    (tmp_path / "labels.txt").write_text("\n".join(lines) + "\n")
+    # ILSVRC2012's labels number 1,000 classes, and these networks have three.
+    words_ = words(source, init, tmp_path / "run", val=flat, labels=tmp_path / "labels.txt")
+    assert "number 1000 classes" in refused(*words_)
+
+
+def test_a_removed_file_is_written_again(source: Path, init: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    tune(source, init, out, epochs=1)
+    before = files(out)
+    (out / "auxiliary.safetensors").unlink()
+    (out / "metrics.jsonl").unlink()
+    done = tune(source, init, out, "--json", epochs=1)
+    assert files(out) == before
+    assert done.result["curves"] is None
+
+
+def test_a_folder_with_two_networks_means_neither(source: Path, init: Path, tmp_path: Path) -> None:
+    tune(source, init, tmp_path / "run", epochs=1)
+    shutil.copy(init, tmp_path / "run/classifier.safetensors")
+    said = refused("score", "--model", tmp_path / "run", "--data", f"v={source}", "--out", tmp_path / "scores")
+    assert "holds classifier.safetensors and main.safetensors" in said
+
+
+def test_efficientnet_is_tuned_with_autoaugment_unless_told_otherwise(source: Path, tmp_path: Path) -> None:
+    with seeded(0):
+        network = build_network("efficientnet_b0", 3)
+    save_classifier(tmp_path / "start.safetensors", "efficientnet_b0", network, 3, 1.0, image_size=32)
+    told = {}
+    for name, more in {"published": [], "none": ["--augment", "none"]}.items():
+        command = words(source, tmp_path / "start.safetensors", tmp_path / name, *more, arch="efficientnet_b0")
+        place = command.index("--steps")
+        done = advbn_gen(*command[:place], *command[place + 2 :], "--limit", 8, "--epochs", 1)
+        assert done.code == 0, done.err
+        told[name] = json.loads((tmp_path / name / "settings.json").read_text())
+    assert told["published"]["augment"] == ["autoaugment"]
+    assert told["none"]["augment"] == []
+    assert told["published"]["attack"] == {"eps": 0.5, "steps": 3, "step_size": 0.2}
 
 
 def test_a_network_without_batch_norm_is_refused(source: Path, tmp_path: Path) -> None:

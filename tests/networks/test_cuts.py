@@ -128,3 +128,26 @@ def test_a_network_that_decides_by_its_input_is_refused() -> None:
 
     with pytest.raises(UserError, match="decides by its input"):
         split(Fickle(), Cut(node="layer1"))
+
+
+@pytest.mark.parametrize(
+    ("arch", "node", "rectified"),
+    [
+        ("vgg11_bn", "features.2", True),
+        ("vgg11_bn", "features.3", True),
+        ("vgg11_bn", "features.1", False),
+        ("resnet18", "maxpool", True),
+        ("googlenet", "inception3a", True),
+        ("densenet121", "features.transition1", False),
+        ("densenet121", "features.pool0", True),
+    ],
+)
+def test_features_behind_a_relu_and_a_pooling_are_rectified(arch: str, node: str, rectified: bool) -> None:
+    options = {"aux_logits": False, "init_weights": True} if arch == "googlenet" else {}
+    with seeded(0):
+        network = with_lived_in_batch_norm(get_model(arch, weights=None, num_classes=4, **options)).eval()
+    front, _ = split(network, Cut(node=node))
+    with torch.no_grad():
+        lowest = float(front(torch.randn(2, 3, 64, 64)).min())
+    assert is_rectified(front) is rectified
+    assert (lowest >= 0) is rectified

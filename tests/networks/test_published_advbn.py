@@ -117,6 +117,7 @@ def test_what_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     said = refused("import-finetuned", "--weights", theirs, "--out", tmp_path / "run")
     assert "resnet50" in said
     assert not (tmp_path / "run").exists()
+    assert "is no empty folder" in refused(*words[:3], "--out", plain, "--weights", theirs)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").write_text("mine")
-    assert "holds other files" in refused(*words[:3], "--out", tmp_path / "full", "--weights", theirs)
+    assert "is no empty folder" in refused(*words[:3], "--out", tmp_path / "full", "--weights", theirs)

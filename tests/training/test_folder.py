@@ -70,9 +70,12 @@ def test_only_the_runs_own_files_are_forgotten(tmp_path: Path) -> None:
 
 def test_a_cut_line_and_later_ones_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
-    drop_metrics_after(path, 2)
-    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    steps = [f'{{"epoch": {step}, "step": {step}, "loss": 1.0}}\n' for step in (1, 2, 3)]
+    ends = [f'{{"epoch": {step}, "step": {step}, "held": 1.0}}\n' for step in (1, 2, 3)]
+    path.write_text(steps[0] + ends[0] + steps[1] + ends[1] + steps[2] + '{"st')
+    drop_metrics_after(path, 2, 1)
+    # The second epoch's end is made again.
+    assert path.read_text() == steps[0] + ends[0] + steps[1]
 
 
 def test_alone_a_process_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

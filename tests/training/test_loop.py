@@ -98,11 +98,52 @@ def test_lines_after_the_checkpoint_are_dropped(images: TrainingImages, tmp_path
 
 
 def test_a_loss_that_is_no_number_stops_the_run(images: TrainingImages, tmp_path: Path) -> None:
-    with pytest.raises(WorkError, match=r"nan at step 8.*checkpoint\.pt"):
+    with pytest.raises(WorkError, match=r"no longer a number at step 8;.*checkpoint\.pt, of step 6"):
         train(Counting(nan_at=8), images, CONFIG, tmp_path, {})
     checkpoint = torch.load(tmp_path / "checkpoint.pt", weights_only=False)
     assert checkpoint["done"] == 6
     assert all(math.isfinite(float(value)) for value in checkpoint["module"].values())
+
+
+def test_the_first_bad_step_is_named_although_it_is_found_later(images: TrainingImages, tmp_path: Path) -> None:
+    config = replace(CONFIG, checkpoint_every=500)
+    with pytest.raises(WorkError, match=r"at step 2; no checkpoint had been made"):
+        train(Counting(nan_at=2), images, config, tmp_path, {})
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_weights_that_are_no_numbers_are_neither_kept_nor_written(images: TrainingImages, tmp_path: Path) -> None:
+    class Poisoned(Counting):
+        """Its loss is a number and its gradient is not: the root of 0 is infinitely steep."""
+
+        def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+            nothing = (module(image_N3HW.mean((1, 2, 3))[:, None]) * 0).abs().sum().sqrt()
+            return {"loss": super().losses(module, image_N3HW, label_N)["loss"] + nothing}
+
+    task = Poisoned()
+    with pytest.raises(WorkError, match="weights are no longer numbers"):
+        train(task, images, replace(CONFIG, epochs=1, checkpoint_every=1), tmp_path, {})
+    assert task.ended == []
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_an_epoch_is_not_lost_with_its_end(images: TrainingImages, tmp_path: Path) -> None:
+    """A held-out image is broken; mended, the run goes on from the end of that epoch."""
+
+    class Failing(Counting):
+        def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
+            raise WorkError(f"a broken image in epoch {epoch} on {compute.device}")
+
+    with pytest.raises(WorkError, match="a broken image"):
+        train(Failing(), images, CONFIG, tmp_path / "parts", {})
+    mended, whole = Counting(), Counting()
+    train(mended, images, CONFIG, tmp_path / "parts", {})
+    train(whole, images, CONFIG, tmp_path / "whole", {})
+    assert mended.calls == whole.calls - whole.calls // 3
+    assert mended.ended == [1, 2, 3]
+    assert torch.equal(mended.module.weight, whole.module.weight)  # type: ignore[arg-type]
+    ends = [line for line in lines(tmp_path / "parts") if "held" in line]
+    assert [line["epoch"] for line in ends] == [1, 2, 3]
 
 
 def test_a_finished_run_does_no_step(images: TrainingImages, tmp_path: Path) -> None:
