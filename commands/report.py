@@ -118,6 +118,7 @@ def shift(results: tuple[Path, ...], out: Path, published: tuple[str, ...], as_j
     Example:
       advbn-gen report shift evaluation --published "mine=AugMix + AdvBN" --out shift
     """
+    from basics.errors import UserError
     from reports.page import HTML
     from reports.results import read_results
     from reports.shift_page import shift_lead, write_shift_report
@@ -127,6 +128,8 @@ def shift(results: tuple[Path, ...], out: Path, published: tuple[str, ...], as_j
     named = {}
     for word in published:
         model, _, row = word.rpartition("=")  # names of models may hold one, rows do not
+        if not model:
+            raise UserError(f'--published is {word!r}; give MODEL=ROW, such as "mine=AugMix + AdvBN".')
         named[model] = row
     found = write_shift_report(out, read_results(results), named)
     lines = [shift_lead(found), "", markdown_table(*compact_table(found)), *missing_notes(found), ""]

@@ -1,6 +1,6 @@
 """Models on every test set of the AdvBN paper: what was asked for, loaded, checked and scored."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from downstream.methods import METHODS
 from downstream.prediction_folder import FOLDER, PredictionFolder
 from downstream.scoring import ScoringConfig
 from downstream.session import Entrant, Session, refuse_twice, score_all
-from downstream.suites import Places, Subset, find_subsets
+from downstream.suites import FILTERS, INSTAGRAM, Places, Subset, find_subsets
 from downstream.summaries import Row, result_rows
 from downstream.testset import TestSet
 from networks.checkpoints import read_safetensors
@@ -55,6 +55,7 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
     subsets, ignored = find_subsets(request.places)
     refuse_twice([subset.name for subset in subsets], "test sets")
     entrants = [entrant for label, spec in request.models.items() for entrant in entrants_of(label, spec)]
+    _refuse_more_filters(request.out, [subset.name for subset in subsets])
     for path in ignored:
         say(f"Ignored: {path}, which is none of the paper's 15 corruptions at severities 1 to 5.")
     say(f"Listing {counted(len(subsets), 'subset')} ...")
@@ -73,6 +74,19 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
     )
     rows = result_rows(pairs[pair] for pair in sorted(pairs))
     return [row for model in request.models for row in rows if row["model"] == model]
+
+
+def _refuse_more_filters(out: Path, names: Sequence[str]) -> None:
+    """Refuse a folder with results on other filters: together they would be no one's ImageNet-Instagram.
+
+    Raises:
+        UserError: see above.
+    """
+    known = {*PredictionFolder(out / FOLDER).data_facts(), *names}
+    filters = sorted(name for name in known if name.startswith(f"{INSTAGRAM}/"))
+    other = [name for name in filters if name not in names]
+    if len(filters) > FILTERS:
+        raise UserError(f"{out} holds results on another set of filters (such as {other[0]}); give another --out.")
 
 
 def entrants_of(label: str, spec: str) -> list[Entrant]:

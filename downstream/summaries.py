@@ -64,29 +64,42 @@ def errors_of(parts: Iterable[Mapping[str, Any]]) -> Errors:
 
 def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
     told = summarise(errors_of(parts))
+    missing = [f"{IMAGENET_C}/{name}/{level}" for name, level in told.missing] + cut_short(parts)
     partial = {
         "corruptions": sum(value is not None for value in told.ce.values()),
         "mean_ce": told.mean_ce_there,
         "mean_error": told.mean_error_there,
     }
+    if missing:
+        ce = dict.fromkeys(told.ce) if cut_short(parts) else told.ce
+        return {**_NO_MEANS, "mce": None, "mean_error": None, "ce": ce, "missing": missing, "partial": partial}
     return {
-        "top1": None if told.mean_error is None else 1 - told.mean_error,
-        "top5": None if told.missing else mean([row["top5"] for row in parts]),
+        "top1": 1 - told.mean_error_there,
+        "top5": mean([row["top5"] for row in parts]),
         "mce": told.mce,
         "mean_error": told.mean_error,
         "ce": told.ce,
-        "missing": [f"{IMAGENET_C}/{name}/{level}" for name, level in told.missing],
-        "partial": partial if told.missing else None,
+        "missing": [],
+        "partial": None,
     }
 
 
 def _filtered(parts: Sequence[Mapping[str, Any]]) -> Row:
     means: Row = {name: mean([row[name] for row in parts]) for name in ("top1", "top5")}
-    if len(parts) == FILTERS:
+    missing = cut_short(parts)
+    if len(parts) != FILTERS:
+        # The set's own list of filters is not published, so those that are missing can be counted only.
+        missing.append(f"{len(parts)} filters instead of {FILTERS}")
+    if not missing:
         return {**means, "missing": [], "partial": None}
-    # The set's own list of filters is not published, so those that are missing can be counted only.
-    missing = [f"{FILTERS - len(parts)} of {FILTERS} filters"]
-    return {"top1": None, "top5": None, "missing": missing, "partial": {"filters": len(parts), **means}}
+    return {**_NO_MEANS, "missing": missing, "partial": {"filters": len(parts), **means}}
 
 
+def cut_short(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return how many of the images were scored, if not all (`--limit`); empty if all were."""
+    scored, there = (sum(row[name] for row in parts) for name in ("n", "samples_there"))
+    return [f"{scored} of {there} images"] if scored < there else []
+
+
+_NO_MEANS = {"top1": None, "top5": None}
 _SUMMARIES = {IMAGENET_C: _corrupted, INSTAGRAM: _filtered}

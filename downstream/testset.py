@@ -103,6 +103,7 @@ class TestSet:
             "data_address": self.source.address,
             "data_fingerprint": self.fingerprint,
             "samples": len(self.keys),
+            "samples_there": len(self.source.records),
             "samples_sha256": self.samples_sha256,
             "classes": self.source.classes.count,
         }

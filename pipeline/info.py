@@ -19,7 +19,8 @@ def describe(path: Path) -> dict[str, Any]:
         UserError: it is none of these.
     """
     if path.is_dir():
-        return _dataset(path)
+        weights = [path / name for name in _LEFT_BY_TRAINING if (path / name).is_file()]
+        return _weights(weights[0]) if weights else _dataset(path)
     if path.suffix == ".safetensors":
         return _weights(path)
     if path.suffix == ".h5":
@@ -27,6 +28,10 @@ def describe(path: Path) -> dict[str, Any]:
     raise UserError(
         f"There is nothing to tell about {path}; give a data-set folder, a .safetensors file or a ledger (.h5)."
     )
+
+
+_LEFT_BY_TRAINING = ("main.safetensors", "classifier.safetensors", "autoencoder.safetensors")
+"""Files by which a training's run folder is known; a data set has none of them."""
 
 
 def _dataset(path: Path) -> dict[str, Any]:

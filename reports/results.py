@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from basics.errors import UserError
+from downstream.auxiliary import AUXILIARY, MAIN
 from downstream.predictions import IDENTIFYING, scored_name
 from downstream.session import RESULTS
+from downstream.suites import IMAGENET_C, INSTAGRAM
 
 Row = dict[str, Any]
 
@@ -41,7 +43,7 @@ def _lines(folder: Path) -> list[Row]:
         rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()]
         wanted = [row for row in rows if not row.get("summary")]
         parts = [{**row, "n": int(row["n"]), "top1": float(row["top1"]), "top5": float(row["top5"])} for row in wanted]
-        told = all(isinstance(row[name], str) for row in parts for name in ("data", "model", "suite", "pair"))
+        told = all(_is_told(row) for row in parts)
     except FileNotFoundError as error:
         raise UserError(f"The folder {folder} has no {RESULTS}; give one that `advbn-gen evaluate` wrote.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -49,6 +51,28 @@ def _lines(folder: Path) -> list[Row]:
     if not parts or not told:
         raise UserError(f"The file {path} holds no results; give the --out of `advbn-gen evaluate`.")
     return parts
+
+
+_WORDS = ("data", "model", "suite", "pair", "arch", "weights", "weights_sha256", "transform", "precision", "device")
+_PARTS = {IMAGENET_C: 3, INSTAGRAM: 2}
+"""Words between slashes in the names of a set's subsets."""
+
+
+def _is_told(row: Row) -> bool:
+    """Whether a line has what reports are made of.
+
+    Raises:
+        KeyError: something is missing.
+    """
+    whole = row["data"].count("/") + 1 == _PARTS.get(row["suite"], 1)
+    words = all(isinstance(row[name], str) for name in _WORDS)
+    return (
+        words
+        and whole
+        and isinstance(row["imagenet"], bool)
+        and row["batch_norm"] in {None, MAIN, AUXILIARY}
+        and (isinstance(row["samples_there"], int) and isinstance(row["software"], dict))
+    )
 
 
 def _require_one_meaning(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> None:

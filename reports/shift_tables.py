@@ -7,7 +7,7 @@ from typing import Any
 
 from downstream.mce import CORRUPTIONS, SEVERITIES
 from downstream.suites import ADVBN, IMAGENET, IMAGENET_C, INSTAGRAM, RECONSTRUCTED, SKETCH, STYLE
-from downstream.summaries import errors_of
+from downstream.summaries import cut_short, errors_of
 from reports.published_shift import (
     SetScores,
     batch_norm_rows,
@@ -73,25 +73,27 @@ def missing_notes(report: Report) -> list[str]:
     """Return a sentence on each set with parts that is not whole: what is missing, and what is known of the rest."""
     notes = []
     for row in report["rows"]:
+        shown = f"{_shown(row['model'], row['batch_norm'])}, {row['data']}"
         if row.get("missing"):
-            told = (
-                f"{_shown(row['model'], row['batch_norm'])}, {row['suite']}: {_missing_words(row['missing'])} missing"
-            )
-            notes.append(f"{told}. {_partial_words(row)}")
+            notes.append(f"{shown}: not whole ({_missing_words(row['missing'])}). {_partial_words(row)}")
+        elif not row.get("summary") and row["suite"] not in {IMAGENET_C, INSTAGRAM} and cut_short([row]):
+            notes.append(f"{shown}: {cut_short([row])[0]} only.")
     return notes
 
 
 def _missing_words(missing: Iterable[str]) -> str:
-    """Return names of parts, the severities of a corruption together, all five left out: `fog 1 3, snow`."""
+    """Return what is missing, the severities of a corruption together, all five left out: `without fog 1 3, snow`."""
     grouped: dict[str, list[str]] = defaultdict(list)
+    counts = []
     for name in missing:
-        _, _, rest = name.partition("/")
+        _, slash, rest = name.partition("/")
         corruption, _, severity = rest.partition("/")
-        grouped[corruption or name].append(severity)
-    return ", ".join(
-        name if len(levels) == len(SEVERITIES) else " ".join([name, *filter(None, levels)])
-        for name, levels in grouped.items()
-    )
+        if slash:
+            grouped[corruption].append(severity)
+        else:
+            counts.append(name)
+    parts = [name if len(levels) == len(SEVERITIES) else " ".join([name, *levels]) for name, levels in grouped.items()]
+    return "; ".join(counts + ([f"without {', '.join(parts)}"] if parts else []))
 
 
 def _partial_words(row: Mapping[str, Any]) -> str:

@@ -76,7 +76,8 @@ def write_world(
 def _write(out: Path, file: tuple[str, Source, ImageRecord]) -> None:
     name, source, record = file
     path = out / name
-    if not path.exists():
+    # An empty file is what a power cut or a full disk of another program leaves.
+    if not path.exists() or not path.stat().st_size:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, source.read(record))
 

@@ -157,12 +157,36 @@ def test_what_is_missing_is_named_and_no_mean_is_told_as_the_whole(tmp_path: Pat
     assert summary["partial"]["mean_ce"] == summary["ce"]["fog"]
     errors = [1 - row["top1"] for (_, _, data), row in rows.items() if data.startswith("imagenet-c/")]
     assert summary["partial"]["mean_error"] == pytest.approx(sum(errors) / 9)
-    assert (instagram["top1"], instagram["missing"]) == (None, ["17 of 20 filters"])
+    assert (instagram["top1"], instagram["missing"]) == (None, ["3 filters instead of 20"])
     assert instagram["partial"]["filters"] == 3
     # What a second folder adds completes it.
     rest = corrupted(tmp_path / "rest", corruptions=("snow",), severities=(3,))
     more = by_key(run(tmp_path / "out", {"m": small}, imagenet_c=rest))
     assert more["m", None, "imagenet-c"]["ce"]["snow"] is not None
+
+
+def test_the_first_images_of_a_set_are_not_the_set(tmp_path: Path, small: Path) -> None:
+    """All 75 subsets and 20 filters are there, but not all of their images were asked for."""
+    roots = {"imagenet-c": corrupted(tmp_path / "c"), "imagenet-instagram": filtered(tmp_path / "i", 20)}
+    c, filters = roots.values()
+    rows = by_key(run(tmp_path / "out", {"m": small}, limit=1, imagenet_c=c, imagenet_instagram=filters))
+    for data, root in roots.items():
+        summary = rows["m", None, data]
+        assert (summary["top1"], summary.get("mce")) == (None, None)
+        images = sum(path.is_file() for path in root.rglob("*"))
+        assert summary["missing"] == [f"{summary['n']} of {images} images"]
+        assert summary["partial"] is not None
+    assert set(rows["m", None, "imagenet-c"]["ce"].values()) == {None}
+
+
+def test_filters_of_two_sets_are_not_pooled(tmp_path: Path, small: Path) -> None:
+    one, other = filtered(tmp_path / "one", 20), filtered(tmp_path / "other", 20)
+    next(path for path in sorted(other.iterdir())).rename(other / "another filter")
+    run(tmp_path / "out", {"m": small}, imagenet_instagram=one)
+    before = (tmp_path / "out/results.jsonl").read_bytes()
+    with pytest.raises(UserError, match="another set of filters"):
+        run(tmp_path / "out", {"m": small}, imagenet_instagram=other)
+    assert (tmp_path / "out/results.jsonl").read_bytes() == before
 
 
 def test_each_subset_has_a_file_and_is_gone_through_once(

@@ -75,3 +75,9 @@ def test_anything_else_is_refused(tmp_path: Path, finished: Path) -> None:
     assert "absent.h5" in refused("info", tmp_path / "absent.h5")
     (tmp_path / "cut.h5").write_bytes((finished / "perturbations.h5").read_bytes()[:500])
     assert "damaged" in refused("info", tmp_path / "cut.h5")
+
+
+def test_a_run_folder_is_its_weights(tmp_path: Path, world: World) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/classifier.safetensors").write_bytes(world.classifier.read_bytes())
+    assert told(tmp_path / "run") == told(tmp_path / "run/classifier.safetensors")

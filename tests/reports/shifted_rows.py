@@ -24,6 +24,7 @@ def lines(
     return [
         {
             "model": model, "batch_norm": which, "data": name, "suite": suite_of(name), "imagenet": True, "n": n,
+            "samples_there": n,
             "top1": int(dice.integers(0, n)) / n, "top5": 1.0, "arch": "resnet50", "weights": "x.pth",
             "weights_sha256": f"{model} {which}", "data_address": f"/data/{name}", "data_fingerprint": name,
             "samples_sha256": name, "transform": "crop 224", "precision": "fp32", "device": "cpu",

@@ -1,5 +1,6 @@
 """The numbers of a shift report: ours and the paper's, wholes and parts, several folders."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,26 @@ def test_parts_have_no_mean_and_are_named() -> None:
     told = dict(zip(CORRUPTIONS, table_4[3:], strict=True))
     assert [name for name, value in told.items() if value == "-"] == ["fog"]
     corrupted, instagram = missing_notes(report)
-    assert "imagenet-c: fog 1 4 missing" in corrupted
+    assert "imagenet-c: not whole (without fog 1 4)" in corrupted
     assert "14 whole corruptions" in corrupted
-    assert "17 of 20 filters missing" in instagram
+    assert "not whole (3 filters instead of 20)" in instagram
     assert compact_table(report)[1][0][1:] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"imagenet": None}, {"batch_norm": "third"}, {"data": "imagenet-c-fog"}, {"samples_there": "many"}]
+)
+def test_lines_of_another_form_are_refused(tmp_path: Path, changed: dict[str, object]) -> None:
+    rows = lines("m", ["imagenet-c/fog/1"])
+    (tmp_path / "results.jsonl").write_text(json.dumps({**rows[0], **changed}))
+    with pytest.raises(UserError, match=r"holds no results|does not hold results"):
+        read_results([tmp_path])
+    bare = {name: value for name, value in rows[0].items() if name not in changed}
+    (tmp_path / "results.jsonl").write_text(json.dumps(bare))
+    with pytest.raises(UserError, match=r"does not hold results"):
+        read_results([tmp_path])
+
+
+def test_the_first_images_of_a_set_are_told() -> None:
+    report = shift_report(lines("m", ["imagenet-sketch"], n=600, samples_there=50_000), {})
+    assert missing_notes(report) == ["m, imagenet-sketch: 600 of 50000 images only."]

@@ -108,6 +108,15 @@ def note_written(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return written
 
 
+def test_an_empty_picture_is_drawn_again(tmp_path: Path) -> None:
+    write_world(tmp_path, size=24, sets=("val",))
+    picture = next((tmp_path / "val").rglob("*.png"))
+    content = picture.read_bytes()
+    picture.write_bytes(b"")
+    write_world(tmp_path, size=24, sets=("val",))
+    assert picture.read_bytes() == content
+
+
 def test_a_second_run_draws_only_what_is_missing(tmp_path: Path, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path, size=24)
     complete = tree(tmp_path)
