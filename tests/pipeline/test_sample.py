@@ -18,7 +18,8 @@ from sources.drawn import SHAPES, DrawnSource
 from tests.pipeline import naive
 from tests.support import advbn_gen, published_decoder, published_vgg
 
-pytestmark = pytest.mark.slow
+# The first test waits for all the networks to be trained, on slow machines for longer than a test may take otherwise.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 ENCODERS = ("vgg", "resnet")
 
