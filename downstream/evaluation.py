@@ -17,7 +17,7 @@ from downstream.session import Entrant, Session, refuse_twice, score_all
 from downstream.suites import FILTERS, INSTAGRAM, Places, Subset, find_subsets
 from downstream.summaries import Row, result_rows
 from downstream.testset import TestSet
-from networks.checkpoints import read_safetensors
+from networks.checkpoints import read_metadata
 from networks.classifiers import facts_of
 from networks.specs import load_model
 from sources.base import ClassMap
@@ -112,7 +112,7 @@ def _has_two_sets(folder: Path) -> bool:
     """Whether a folder holds two trained sets; methods that do not use the auxiliary one leave it as it was."""
     if not all((folder / name).is_file() for name in FILES.values()):
         return False
-    told = facts_of(read_safetensors(folder / FILES[AUXILIARY])[1]).get("facts", {})
+    told = facts_of(read_metadata(folder / FILES[AUXILIARY])).get("facts", {})
     method = METHODS.get(told.get("method", ""))
     return method is None or method.uses_auxiliary
 

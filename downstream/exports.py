@@ -14,7 +14,7 @@ from basics.errors import UserError
 from basics.files import require_writable_folder
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import AUXILIARY, MAIN, state_with
-from networks.checkpoints import StateDict, load_into, read_safetensors, read_weights
+from networks.checkpoints import StateDict, load_into, read_metadata, read_weights
 from networks.classifiers import IMAGENET_CLASSES, Classifier, build_network, facts_of, save_classifier
 from networks.cuts import Cut
 from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
@@ -63,7 +63,7 @@ class Exports:
 
 
 def _score_of(path: Path, name: str) -> float:
-    return float(facts_of(read_safetensors(path)[1])["facts"][name]) if path.is_file() else 0.0
+    return float(facts_of(read_metadata(path))["facts"][name]) if path.is_file() else 0.0
 
 
 def _identity(norm: nn.Module, name: str) -> StateDict:

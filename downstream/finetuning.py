@@ -193,8 +193,7 @@ def fine_tune(  # noqa: PLR0913 (what, on what, tried on what, how, where to)
         UserError: `out` holds another run, a step would have one image, or there is nothing to tune.
         WorkError: the loss is no longer a number.
     """
-    if config.batch_size // config.devices < 2:
-        raise UserError("A batch has one image, but batch norm needs two to learn from; give a larger --batch-size.")
+    config.require_batches_for_batch_norm()
     told = {**tuning.facts(), **facts, "images": len(images)}
     task = FineTuningTask(tuning, held_out, out, {"training": asdict(config), **told})
     if config.devices > 1 and choose_compute(config.device, config.precision).device.type == "cuda":

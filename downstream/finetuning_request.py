@@ -11,7 +11,7 @@ from basics.files import require_apart
 from downstream.exports import FILES
 from downstream.finetuning import PUBLISHED_TRAINING, FineTuning, fine_tune
 from downstream.testset import open_named
-from networks.checkpoints import read_safetensors
+from networks.checkpoints import read_metadata
 from networks.classifiers import facts_of
 from sources.base import Source
 from sources.opening import open_source
@@ -76,7 +76,7 @@ def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[st
     )
     if not is_first_process(config.devices):
         return files, {}
-    told = facts_of(read_safetensors(next(iter(files.values())))[1])["facts"]
+    told = facts_of(read_metadata(next(iter(files.values()))))["facts"]
     return files, {f"held_out_top1_{which}": told[f"held_out_top1_{which}"] for which in FILES}
 
 

@@ -6,7 +6,8 @@ import pickle
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,26 @@ def read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:
     Raises:
         UserError: the file is missing, truncated or of another format.
     """
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118 (no mapping)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read the metadata of a safetensors file, and no tensor.
+
+    Raises:
+        UserError: as `read_safetensors`.
+    """
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     _require_readable(path)
     try:
         with safe_open(path, framework="pt") as file:
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            return state, dict(file.metadata() or {})
+            yield file
     except (SafetensorError, OSError) as error:
         raise UserError(_unreadable(path)) from error
 

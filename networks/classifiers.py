@@ -16,7 +16,7 @@ from networks.checkpoints import (
     StateDict,
     load_into,
     own_facts,
-    read_safetensors,
+    read_metadata,
     read_weights,
     weights_checksum,
     write_safetensors,
@@ -205,7 +205,7 @@ def _told(weights: str) -> dict[str, Any]:
     path = Path(weights)
     if path.suffix != ".safetensors":
         return {}
-    return facts_of(read_safetensors(path)[1])
+    return facts_of(read_metadata(path))
 
 
 def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:

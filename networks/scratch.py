@@ -11,7 +11,7 @@ from torch import Tensor
 from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import require_apart
-from networks.checkpoints import read_safetensors
+from networks.checkpoints import read_metadata
 from networks.classifiers import build_network, facts_of, require_known
 from networks.fitting import fit_classifier
 from sources.opening import open_source
@@ -53,8 +53,7 @@ def fit_from_scratch(request: ClassifierRequest, *, overwrite: bool = False) -> 
     require_known(request.arch)
     config = TrainingConfig(**request.training)
     choose_compute(config.device, config.precision)
-    if config.batch_size // config.devices < 2:
-        raise UserError("A batch has one image, but batch norm needs two to learn from; give a larger --batch-size.")
+    config.require_batches_for_batch_norm()
     for place in (request.source, request.held_out):
         require_apart(place, request.out)
     source = open_source(request.source, split="train")
@@ -73,7 +72,7 @@ def fit_from_scratch(request: ClassifierRequest, *, overwrite: bool = False) -> 
         request.arch, request.width, images, held_out=held_out, config=config, out=request.out, options={}, facts=facts,
         overwrite=overwrite,
     )  # fmt: skip
-    return path, float(facts_of(read_safetensors(path)[1])["top1"])
+    return path, float(facts_of(read_metadata(path))["top1"])
 
 
 def _try_out(arch: str, width: float, classes: int, side: int) -> None:

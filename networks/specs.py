@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from basics.errors import UserError
-from networks.checkpoints import load_into, read_safetensors, read_weights, weights_checksum
+from networks.checkpoints import load_into, read_metadata, read_weights, weights_checksum
 from networks.classifiers import (
     IMAGENET_CLASSES,
     PUBLISHED,
@@ -61,7 +61,7 @@ def load_model(spec: str) -> Classifier:
 
 def _load_own(path: Path) -> Classifier:
     """Load a network from a file that says what it is."""
-    told = facts_of(read_safetensors(path)[1]) if path.suffix == ".safetensors" else {}
+    told = facts_of(read_metadata(path)) if path.suffix == ".safetensors" else {}
     name = str(told.get("name", ""))
     if not name.startswith(TIMM_PREFIX):
         return load_classifier(None, str(path))

@@ -57,6 +57,17 @@ class TrainingConfig:
             raise UserError(f"There is no schedule {self.schedule!r}; give one of {', '.join(get_args(Schedule))}.")
         self._require_shares()
 
+    def require_batches_for_batch_norm(self) -> None:
+        """Refuse batches of which a device would get one image: batch norm cannot learn from it.
+
+        Raises:
+            UserError: see above.
+        """
+        if self.batch_size // self.devices < 2:
+            raise UserError(
+                "A batch has one image, but batch norm needs two to learn from; give a larger --batch-size."
+            )
+
     def _require_shares(self) -> None:
         if self.devices > 1 and ":" in self.device:
             raise UserError(f"The device is {self.device}, but {self.devices} are asked for; give --device cuda.")

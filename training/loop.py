@@ -137,12 +137,15 @@ class _Run:
             raise UserError(
                 f"The folder {self.out} holds {made} epochs already; give --epochs {made} or more, or --overwrite."
             )
-        if self.state["done"] == total and self.fabric.is_global_zero and not all(map(_is_there, self.task.leaves)):
+        if self.state["done"] == total and self.fabric.is_global_zero and not self._all_there():
             self.task.end_epoch(self.config.epochs, self.compute)
         self.fabric.barrier()
         with progress("training", total, "steps", self.state["done"]) as advance:
             while self.state["done"] < total or self.state["ended"] < self.config.epochs:
                 self._epoch(self.state["ended"], advance)
+
+    def _all_there(self) -> bool:
+        return all(leaf.exists() for leaf in self.task.leaves)
 
     def _epoch(self, epoch: int, advance: Advance) -> None:
         """Make the rest of an epoch: steps, if any are left, and its end."""
@@ -221,10 +224,6 @@ class _Run:
             commit(temporary, self.out / CHECKPOINT)
         self.saved = self.state["done"]
         self.fabric.barrier()
-
-
-def _is_there(leaf: Path) -> bool:
-    return leaf.exists()
 
 
 def schedule_factor(config: TrainingConfig, step: int, steps: int) -> float:
