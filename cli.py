@@ -24,6 +24,7 @@ COMMANDS = {
     "finetune": "commands.finetune:finetune",
     "import-finetuned": "commands.finetune:import_finetuned",
     "evaluate": "commands.evaluate:evaluate",
+    "abnn": "commands.abnn:abnn",
 }
 
 EXIT_WORK_FAILED = 1

@@ -33,6 +33,8 @@ class PixelConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.eps < float("inf"):
             raise UserError(f"The pixels' eps is {self.eps}; give a number that is not negative, e.g. 4/255.")
+        if self.norm == "linf" and self.eps > 1:
+            raise UserError(f"The pixels' eps is {self.eps:g}, but pixels are in [0, 1]; give at most 1, e.g. 8/255.")
         if self.steps < 0:
             raise UserError(f"The number of pixel steps is {self.steps}; give 0 or more.")
         if not 0 < self.step_size < float("inf"):

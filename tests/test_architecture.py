@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOUSE = (
-    "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream", "reports",
-    "commands", "cli",
+    "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream", "abnn",
+    "reports", "commands", "cli",
 )  # fmt: skip
 
 

@@ -22,8 +22,6 @@ HELD_OUT_MOST = 1000
 _HELD_OUT_SHARE = 20
 _HELD_OUT_STREAM = -1
 
-SHIFT = 1 / 16
-"""Images are shifted by up to this share of their side, their border mirrored."""
 CACHE_BYTES = 512 * 2**20
 """Decoded images are kept in memory if all of them fit in this."""
 
@@ -37,12 +35,16 @@ class Variation:
     a flip."""
     smallest: float = 0.08
     """Smallest share of an image's area that a crop covers; classifiers of ImageNet are trained with 0.08."""
+    shift: float = 1 / 16
+    """Images that are not cropped are shifted by up to this share of their side, their border mirrored."""
     policies: tuple[str, ...] = ()
     """Names of image policies (see `training.augment`) that crops go through, in this order."""
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= 1:
             raise UserError(f"The smallest crop is {self.smallest:g} of an image; give a number above 0 and up to 1.")
+        if not 0 <= self.shift < 1 / 2:
+            raise UserError(f"The shift is {self.shift:g} of an image's side; give a number from 0 and below 0.5.")
         for name in self.policies:
             policy(name)
         if self.policies and not self.crops:
@@ -98,7 +100,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             return self._decoded(index), label
         if self.variation.crops:
             return self._cropped(epoch, index), label
-        return self._shifted(self._decoded(index), epoch, index), label
+        return self._shifted(self._decoded(index), epoch, index, self.variation.shift), label
 
     def digest(self) -> str:
         """Return a checksum (hex) over names and labels of these images, in order."""
@@ -129,14 +131,21 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             image = image if each.whole else each.vary(image)
         return image
 
-    def _shifted(self, image_3SS: Tensor, epoch: int, index: int) -> Tensor:
+    def _shifted(self, image_3SS: Tensor, epoch: int, index: int, share: float) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
-        shift = round(self.image_size * SHIFT)
+        shift = round(self.image_size * share)
         top, left = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
         wide = functional.pad(image_3SS, [shift], padding_mode="reflect")
         crop: Tensor = wide[:, top : top + self.image_size, left : left + self.image_size]
         flip = bool(torch.randint(2, (), generator=generator))
         return crop.flip(-1) if flip else crop
+
+
+def evenly(records: Sequence[ImageRecord], most: int | None) -> Sequence[ImageRecord]:
+    """Return at most so many records, evenly spread over all: the first ones would be of the first classes."""
+    if most is None or most >= len(records):
+        return records
+    return [records[place * len(records) // most] for place in range(most)]
 
 
 def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
@@ -175,8 +184,8 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
         source: the training images.
         held_out: what to measure on; None keeps one in twenty of the training images back.
         config: batch size, image size and seed.
-        limit: only the first so many training images.
-        held_out_most: at most so many of `held_out`.
+        limit: at most so many training images, evenly spread.
+        held_out_most: at most so many of `held_out`, evenly spread.
         variation: how training images are varied.
         view: how images to measure on are prepared, see TrainingImages.
         mix: a second source to train on.
@@ -186,11 +195,11 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
-    records: Sequence[ImageRecord] = source.records[:limit]
+    records = evenly(source.records, limit)
     if held_out is None:
         records, held_records = hold_out(records, config.seed)
     else:
-        held_records = list(held_out.records[:held_out_most])
+        held_records = list(evenly(held_out.records, held_out_most))
     measured = TrainingImages(held_out or source, config.image_size, view=view, records=held_records)
     second: Sequence[ImageRecord] = []
     where = source.address

@@ -1,0 +1,1 @@
+"""Adaptive batch normalisation networks, the second paper: layer, networks, training, attacks."""

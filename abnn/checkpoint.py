@@ -1,0 +1,93 @@
+"""A trained network of these experiments as a folder on disk."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from abnn.plan import NetworkPlan, plan_from, rebuild
+from basics.errors import UserError
+from networks.checkpoints import load_into, own_facts, read_metadata, read_weights, weights_checksum, write_safetensors
+
+MODEL_FILE = "model.safetensors"
+COST_FILE = "cost.json"
+FORMAT = "advbn-gen abnn network"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A trained network, frozen and in evaluation mode."""
+
+    name: str
+    """What tables call it: the name of its folder."""
+    folder: Path
+    """Where it is."""
+    task: str
+    """Which experiment it was trained for."""
+    defence: str
+    """One of `abnn.training.DEFENCES`."""
+    plan: NetworkPlan
+    """What it is made of."""
+    classes: tuple[str, ...]
+    """Names of the classes, in the order of its outputs."""
+    resized: bool
+    """Whether it was trained on images of other sizes, resized to its own."""
+    seed: int
+    """Of its training."""
+    module: nn.Module
+    """Images (N, 3, H, W) in [0, 1] -> logits (N, K)."""
+    checksum: str
+    """SHA-256 over the weights."""
+
+
+def save_checkpoint(folder: Path, module: nn.Module, plan: NetworkPlan, facts: Mapping[str, Any]) -> None:
+    """Write a network's weights, the substitute's among them, with all that it takes to build it again."""
+    write_safetensors(folder / MODEL_FILE, module.state_dict(), {"format": FORMAT, "plan": plan.facts(), **facts})
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read the run folder of `abnn train`.
+
+    Raises:
+        UserError: it holds no such network, or a damaged one.
+    """
+    path = folder / MODEL_FILE
+    if not path.is_file():
+        raise UserError(f"The folder {folder} has no {MODEL_FILE}; give a run folder of `advbn-gen abnn train`.")
+    told = own_facts(read_metadata(path), FORMAT)
+    try:
+        plan = plan_from(told["plan"])
+        facts = {name: told[name] for name in ("task", "defence", "resized", "seed")}
+        classes = tuple(told["classes"])
+    except (KeyError, TypeError) as error:
+        raise UserError(f"The file {path} holds no network of `advbn-gen abnn train`; check the path.") from error
+    module = rebuild(plan)
+    load_into(module, read_weights(path), f"the network that {path} describes")
+    return Checkpoint(
+        name=folder.resolve().name,
+        folder=folder,
+        plan=plan,
+        classes=classes,
+        module=module.eval().requires_grad_(False),
+        checksum=weights_checksum(module.state_dict()),
+        **facts,
+    )
+
+
+def read_cost(folder: Path) -> dict[str, Any] | None:
+    """Return what a run's training step cost (see `abnn.cost.Cost`); None if it was not measured.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / COST_FILE
+    try:
+        cost: dict[str, Any] = json.loads(path.read_text())
+        return {**cost, "passes": float(cost["passes"])}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"The file {path} is damaged; remove it and run `abnn train` again, which measures.") from error

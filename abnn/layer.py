@@ -1,0 +1,107 @@
+"""The adaptive batch normalisation layer (ABNN paper, equation 2).
+
+Legend: N samples; C channels of the target's feature, S of the substitute's; `...` a feature's places: H W or T H W.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor, nn
+
+from basics.errors import UserError
+
+Statistics = Literal["scalar", "batch", "channel"]
+Encoder = Literal["pooled", "flattened"]
+
+EPSILON = 1e-5
+"""Added to variances under the root, as batch norm does: the root of 0 has no gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConfig:
+    """Which variant of the layer; the paper leaves it open, docs/choices.md has the reasons."""
+
+    statistics: Statistics = "scalar"
+    """Over what the substitute's mean and deviation are taken: each sample's whole feature (`scalar`), that of all
+    samples together (`batch`), or each channel of each sample (`channel`, where both networks have as many)."""
+    encoder: Encoder = "pooled"
+    """What scale and shift are computed from: the substitute's feature averaged over its places, or all of it."""
+
+    def __post_init__(self) -> None:
+        if self.statistics not in get_args(Statistics):
+            known = ", ".join(get_args(Statistics))
+            raise UserError(f"There are no statistics {self.statistics!r}; give one of {known}.")
+        if self.encoder not in get_args(Encoder):
+            raise UserError(f"There is no encoder {self.encoder!r}; give one of {', '.join(get_args(Encoder))}.")
+
+
+class Adaptation(NamedTuple):
+    """What a substitute's feature says to a target's; each can be multiplied with a target's feature (N, C, ...)."""
+
+    mean: Tensor
+    """mu(z_s): (N, 1, ...), (1, 1, ...) or (N, C, ...)."""
+    deviation: Tensor
+    """sigma(z_s): as the mean."""
+    scale: Tensor
+    """gamma_s: (N, C, ...)."""
+    shift: Tensor
+    """beta_s: (N, C, ...)."""
+
+
+class EqualisedLinear(nn.Module):
+    """A linear layer: weights start at N(0, 1) and are scaled by sqrt(2 / inputs) when used (Karras et al. 2018)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.factor = math.sqrt(2 / inputs)
+
+    def forward(self, value_NS: Tensor) -> Tensor:
+        """(N, inputs) -> (N, outputs)."""
+        return nn.functional.linear(value_NS, self.weight * self.factor, self.bias)
+
+
+class AdaptiveBatchNorm(nn.Module):
+    """Normalises a target's feature, and gives it statistics, scale and shift that come from a substitute's.
+
+    Args:
+        channels: C of the target's feature.
+        substitute: shape (S, ...) of a sample's feature in the substitute.
+        config: which variant.
+
+    Raises:
+        UserError: statistics by channel were asked for, but C is not S.
+    """
+
+    def __init__(self, channels: int, substitute: tuple[int, ...], config: LayerConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or LayerConfig()
+        if self.config.statistics == "channel" and channels != substitute[0]:
+            raise UserError(
+                f"Statistics by channel need as many channels in both networks, but a block of the target has "
+                f"{channels} and the substitute's has {substitute[0]}; give scalar or batch."
+            )
+        norm = {3: nn.BatchNorm2d, 4: nn.BatchNorm3d}[len(substitute)]
+        self.norm = norm(channels, eps=EPSILON)
+        inputs = substitute[0] if self.config.encoder == "pooled" else math.prod(substitute)
+        self.encode = EqualisedLinear(inputs, 2 * channels)
+        with torch.no_grad():
+            self.encode.bias[:channels] = 1
+
+    def adapt(self, substitute: Tensor) -> Adaptation:
+        """Return what a substitute's feature (N, S, ...) says. No gradient is cut: attackers see through it."""
+        places = tuple(range(2, substitute.ndim))
+        over = {"scalar": (1, *places), "batch": (0, 1, *places), "channel": places}[self.config.statistics]
+        variance, mean = torch.var_mean(substitute, over, correction=0, keepdim=True)
+        value_NS = substitute.mean(places) if self.config.encoder == "pooled" else substitute.flatten(1)
+        scale, shift = self.encode(value_NS)[(..., *[None] * len(places))].chunk(2, dim=1)
+        return Adaptation(mean, (variance + EPSILON).sqrt(), scale, shift)
+
+    def forward(self, target: Tensor, adaptation: Adaptation) -> Tensor:
+        """Return z'_t for a target's feature z_t: both (N, C, ...)."""
+        mean, deviation, scale, shift = adaptation
+        adapted: Tensor = scale * (deviation * self.norm(target) + mean) + shift
+        return adapted

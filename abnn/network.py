@@ -1,0 +1,63 @@
+"""The adaptive batch normalisation network (ABNN paper, section 2): a target beside a frozen substitute."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from abnn.layer import Adaptation, AdaptiveBatchNorm
+from networks.normalise import Normalise
+
+
+class ABNN(nn.Module):
+    """Images (N, 3, H, W) in [0, 1] -> logits (N, K), through both networks side by side.
+
+    Behind each of some blocks of the target stands an adaptive layer, fed by the substitute's feature of the same
+    number. The substitute is never updated and stays in evaluation mode; gradients pass through both networks.
+
+    Args:
+        target: network that answers; it keeps the names of its modules.
+        blocks: names of the target's modules behind which the layers stand.
+        substitute: images -> features by number, as `abnn.stages.tapped` makes it.
+        layers: one a block.
+    """
+
+    def __init__(
+        self, target: nn.Module, blocks: Sequence[str], substitute: nn.Module, layers: Sequence[AdaptiveBatchNorm]
+    ) -> None:
+        super().__init__()
+        self.normalise, self.target = Normalise(), target
+        self.substitute = substitute.requires_grad_(False).eval()
+        self.layers = nn.ModuleList(layers)
+        self._adaptations: Sequence[Adaptation] = ()
+        for number, block in enumerate(blocks):
+            target.get_submodule(block).register_forward_hook(partial(self._adapted, number))
+
+    def train(self, mode: bool = True) -> "ABNN":
+        """Set training mode, of everything but the substitute: its running statistics must not move."""
+        super().train(mode)
+        self.substitute.eval()
+        return self
+
+    def adaptations(self, image: Tensor) -> list[Adaptation]:
+        """Return what the substitute says to each layer about images."""
+        features = self.substitute(self.normalise(image))
+        return [layer.adapt(features[str(number)]) for number, layer in enumerate(self.layers)]  # type: ignore[operator]
+
+    def answer(self, image: Tensor, adaptations: Sequence[Adaptation]) -> Tensor:
+        """Return the target's logits for images, with what is said to its layers given."""
+        self._adaptations = adaptations
+        try:
+            logits: Tensor = self.target(self.normalise(image))
+        finally:
+            self._adaptations = ()
+        return logits
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Images -> logits."""
+        return self.answer(image, self.adaptations(image))
+
+    def _adapted(self, number: int, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        adapted: Tensor = self.layers[number](output, self._adaptations[number])
+        return adapted

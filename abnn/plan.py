@@ -1,0 +1,128 @@
+"""What a network of these experiments is made of, in words that a file can hold, and building it from them."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from abnn.layer import AdaptiveBatchNorm, LayerConfig
+from abnn.network import ABNN
+from abnn.stages import shapes_of, shrink_stem, stages_of, tapped
+from basics.errors import UserError
+from networks.classifiers import Classifier, build_network
+from networks.normalise import Normalise
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubstitutePlan:
+    """The frozen network beside the target."""
+
+    arch: str
+    """torchvision name."""
+    classes: int
+    """What it was trained to tell apart; its last layer is left out."""
+    width: float = 1.0
+    """Scale of its channels."""
+    taps: tuple[str, ...] = ()
+    """Modules whose outputs feed the layers; empty takes its blocks (see `abnn.stages`)."""
+    sha256: str = ""
+    """Checksum of the weights it came with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPlan:
+    """A target, and for ABNN its layers and the substitute."""
+
+    arch: str
+    """torchvision name of the target."""
+    classes: int
+    """Number of outputs."""
+    image_size: int
+    """Side of its images, in pixels."""
+    width: float = 1.0
+    """Scale of the target's channels."""
+    blocks: tuple[str, ...] = ()
+    """Modules of the target behind which layers stand; empty takes its blocks."""
+    layer: LayerConfig = field(default_factory=LayerConfig)
+    """Variant of the layers."""
+    substitute: SubstitutePlan | None = None
+    """The network beside it; None for a target alone."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        told: dict[str, Any] = asdict(self)
+        if self.substitute is None:
+            # Nothing stands behind the blocks of a target alone.
+            told["blocks"] = told["layer"] = None
+        return told
+
+
+def plan_from(facts: Mapping[str, Any]) -> NetworkPlan:
+    """Return the plan that `NetworkPlan.facts` told.
+
+    Raises:
+        KeyError, TypeError: these are no such facts.
+    """
+    told = dict(facts)
+    substitute = told.pop("substitute")
+    blocks, layer = told.pop("blocks"), told.pop("layer")
+    if substitute is None:
+        return NetworkPlan(**told)
+    beside = SubstitutePlan(**{**substitute, "taps": tuple(substitute["taps"])})
+    return NetworkPlan(**told, blocks=tuple(blocks), layer=LayerConfig(**layer), substitute=beside)
+
+
+def substitute_plan(model: Classifier, taps: tuple[str, ...] = ()) -> SubstitutePlan:
+    """Return the plan of a trained classifier as a substitute.
+
+    Raises:
+        UserError: it is none of torchvision's networks.
+    """
+    if ":" in model.name:
+        raise UserError(f"The substitute is {model.name}; only torchvision's networks can be substitutes.")
+    return SubstitutePlan(
+        arch=model.name, classes=model.classes, width=model.width, taps=taps, sha256=model.checksum
+    )  # fmt: skip
+
+
+def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
+    """Build the network of a plan, images (N, 3, H, W) in [0, 1] -> logits (N, K), with fresh weights of the target.
+
+    Args:
+        plan: what it is made of.
+        substitute: the trained network beside it, without normalisation; None leaves fresh weights in its place.
+
+    Raises:
+        UserError: parts of the plan do not exist, or do not fit each other.
+    """
+    target = build_network(plan.arch, plan.classes, plan.width)
+    shrink_stem(target, plan.image_size)
+    if plan.substitute is None:
+        shapes_of(target, (), plan.image_size, f"target {plan.arch}")
+        return nn.Sequential(Normalise(), target)
+    beside = plan.substitute
+    if substitute is None:
+        substitute = build_network(beside.arch, beside.classes, beside.width)
+    blocks = plan.blocks or stages_of(target, plan.arch)
+    taps = beside.taps or stages_of(substitute, beside.arch)
+    if len(blocks) != len(taps):
+        raise UserError(
+            f"The target {plan.arch} has {len(blocks)} blocks and the substitute {beside.arch} {len(taps)}; "
+            "name as many modules of each with --blocks and --taps."
+        )
+    what = f"substitute {beside.arch}"
+    shapes = zip(
+        shapes_of(target, blocks, plan.image_size, f"target {plan.arch}"),
+        shapes_of(substitute, taps, plan.image_size, what),
+        strict=True,
+    )
+    layers = [AdaptiveBatchNorm(shape[0], beside_it, plan.layer) for shape, beside_it in shapes]
+    return ABNN(target, blocks, tapped(substitute, taps, what), layers)
+
+
+def rebuild(plan: NetworkPlan) -> nn.Module:
+    """Build the network of a plan for weights that are loaded into it: torch's global generator is not moved."""
+    with torch.random.fork_rng(devices=[]):
+        return build(plan)

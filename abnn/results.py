@@ -1,0 +1,77 @@
+"""What attacks left: a line for each (network, attack), and for each sample whether it was answered right.
+
+results.jsonl   one line a network and attack
+samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 right, 0 wrong, -1 not attacked yet
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from basics.errors import UserError
+from basics.files import atomic_path, require_writable_folder, write_text
+
+RESULTS = "results.jsonl"
+SAMPLES = "samples.h5"
+OPEN = -1
+"""Stands for a sample that was not attacked yet."""
+
+Right = NDArray[np.int8]
+Row = dict[str, Any]
+
+
+class Store:
+    """A folder of results; each file is replaced as a whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written, or its files are damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        require_writable_folder(folder)
+        self.folder = folder
+        self._samples: dict[str, Right] = {}
+        try:
+            self.rows = _rows(folder / RESULTS)
+            if (folder / SAMPLES).exists():
+                with h5py.File(folder / SAMPLES) as file:
+                    self._samples = {pair: data[()] for pair, data in file.items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"The results in {folder} are damaged; move them away, or give another --out.") from error
+
+    def right(self, pair: str, count: int) -> Right:
+        """Return what is known of a pair's samples."""
+        known = self._samples.get(pair)
+        return np.full(count, OPEN, np.int8) if known is None or len(known) != count else known.copy()
+
+    def keep(self, pair: str, right_N: Right) -> None:
+        """Write what is known of a pair's samples."""
+        self._samples[pair] = right_N.copy()
+        with atomic_path(self.folder / SAMPLES) as temporary, h5py.File(temporary, "w") as file:
+            for name in sorted(self._samples):
+                file.create_dataset(name, data=self._samples[name], compression="gzip")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write a line; one of the same network and attack that stood for something else is replaced."""
+        key = _key(row)
+        self.rows = [each for each in self.rows if _key(each) != key] + [dict(row)]
+        write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.rows))
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row["model"]), str(row["attack"])
+
+
+def _rows(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        _key(row)
+        str(row["pair"])
+    return rows

@@ -1,0 +1,95 @@
+"""Where networks are tapped and where adaptive layers stand: the ends of their blocks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torchvision.models import VGG, DenseNet, RegNet, ResNet
+from torchvision.models.feature_extraction import create_feature_extractor
+
+from basics.errors import UserError
+
+_SMALL_IMAGE = 64
+"""Images up to this side (in pixels) are shown to a stem that does not make them smaller."""
+
+
+def stages_of(network: nn.Module, arch: str) -> tuple[str, ...]:
+    """Return the modules at whose ends a torchvision network's blocks end, the stem first.
+
+    Of a ResNet these are stem (with its pooling) and four layers, of a VGG its five pooled blocks.
+
+    Raises:
+        UserError: they are not known for this kind of network.
+    """
+    if isinstance(network, ResNet):
+        return ("maxpool", "layer1", "layer2", "layer3", "layer4")
+    if isinstance(network, VGG):
+        pools = [name for name, layer in network.features.named_children() if isinstance(layer, nn.MaxPool2d)]
+        return tuple(f"features.{name}" for name in pools)
+    if isinstance(network, DenseNet):
+        return ("features.pool0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4)))
+    if isinstance(network, RegNet):
+        return ("stem", *(f"trunk_output.{name}" for name, _ in network.trunk_output.named_children()))
+    raise UserError(f"The blocks of a {arch} are not known here; name its modules (--blocks, --taps).")
+
+
+def shrink_stem(network: nn.Module, image_size: int) -> None:
+    """Give a ResNet the stem of CIFAR's networks if images are small: a 3x3 convolution, and no pooling.
+
+    Other networks are left as they are.
+    """
+    if image_size > _SMALL_IMAGE or not isinstance(network, ResNet):
+        return
+    old = network.conv1
+    network.conv1 = nn.Conv2d(3, old.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
+def tapped(network: nn.Module, taps: Sequence[str], what: str) -> fx.GraphModule:
+    """Return the part of a network up to its last tap: images -> the outputs of the taps, in order.
+
+    Raises:
+        UserError: it has no such module, or cannot be traced.
+    """
+    names = {tap: str(place) for place, tap in enumerate(taps)}
+    try:
+        extractor: fx.GraphModule = create_feature_extractor(network.eval(), names)
+    except ValueError as error:
+        raise UserError(f"The {what} has not all of the modules {', '.join(taps)}; check their names.") from error
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+        raise UserError(f"The {what} decides by its input what to do, so it cannot be tapped; give another.") from error
+    return extractor
+
+
+def shapes_of(network: nn.Module, blocks: Sequence[str], image_size: int, what: str) -> list[tuple[int, ...]]:
+    """Return the shapes (C, H, W) of what blocks give for one image.
+
+    Raises:
+        UserError: there is no such block, it does not give one feature once, or the image is too small or too large.
+    """
+    found: dict[str, list[Any]] = {block: [] for block in blocks}
+    handles = []
+    for block in blocks:
+        try:
+            module = network.get_submodule(block)
+        except AttributeError as error:
+            raise UserError(f"The {what} has no module {block!r}; check its name.") from error
+        keep = found[block].append
+        handles.append(module.register_forward_hook(lambda _module, _inputs, output, keep=keep: keep(output)))
+    was_training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, image_size, image_size))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        # What networks do with a size that is not theirs.
+        raise UserError(f"The {what} cannot be shown images of {image_size} px ({error}).") from error
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    for block, outputs in found.items():
+        if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
+            raise UserError(f"The module {block!r} of the {what} does not give one feature map; name another.")
+    return [tuple(outputs[0].shape[1:]) for outputs in found.values()]

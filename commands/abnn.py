@@ -1,0 +1,195 @@
+"""`advbn-gen abnn ...`: the experiments of the second paper."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from commands.options import (
+    FOLDER,
+    ManyValues,
+    compute_options,
+    fraction,
+    given,
+    json_option,
+    overwrite_option,
+    print_result,
+    together,
+    training_options,
+)
+
+
+@click.group(short_help="Adaptive batch normalisation networks: train, attack, tabulate.")
+def abnn() -> None:
+    """Adaptive batch normalisation networks (ABNN), the second paper's experiments.
+
+    \b
+    Examples, in this order:
+      advbn-gen abnn pretrain --data imagenette --out substitute
+      advbn-gen abnn train --task cifar10 --defence abnn --substitute substitute --data cifar10 --out abnn
+      advbn-gen abnn attack --checkpoint abnn --attack pgd --data cifar10
+      advbn-gen abnn table abnn
+    """
+
+
+_PRETRAINING = {"epochs": 20, "batch_size": 64, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.1}
+
+
+@abnn.command(short_help="Train a substitute network.")
+@click.option("--data", required=True, metavar="P", help="Images of another data set than the target's.")
+@click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the data]")
+@click.option("--arch", default="vgg19_bn", show_default=True, metavar="NAME", help="Any torchvision classifier.")
+@click.option("--image-size", type=int, default=32, show_default=True, help="Side of the crops.")
+@click.option("--smallest-crop", type=float, default=0.35, show_default=True, help="Share of an image.")
+@click.option("--loaders", type=int, help="Decoding processes. [default: 0]")
+@click.option("--out", type=FOLDER, required=True, help="Run folder.")
+@training_options
+@overwrite_option
+@json_option
+def pretrain(out: Path, as_json: bool, **options: Any) -> None:
+    """Train a classifier from scratch that serves as a substitute, where no published weights can be had.
+
+    As `train-classifier`, with the paper's network and an image size that fits CIFAR-10. Given again, the same command
+    goes on from its checkpoint.
+
+    \b
+    Example:
+      advbn-gen abnn pretrain --data imagenette --out substitute
+    """
+    from networks.scratch import ClassifierRequest, fit_from_scratch
+
+    request = ClassifierRequest(
+        arch=options["arch"], source=options["data"], held_out=options["held_out"], out=out, limit=options["limit"],
+        width=1.0 if options["width"] is None else options["width"], smallest_crop=options["smallest_crop"],
+        training={**_PRETRAINING, **_training(options)},
+    )  # fmt: skip
+    path, top1 = fit_from_scratch(request, overwrite=options["overwrite"])
+    lines = [f"held-out top-1: {top1:.1%}", str(path)]
+    print_result({"classifier": str(path), "held_out_top1": top1}, lines, as_json=as_json)
+
+
+_layer_options = together(
+    click.option(
+        "--statistics", metavar="WHICH", help="Of the substitute: scalar, batch or channel. [default: scalar]"
+    ),
+    click.option(
+        "--encoder", metavar="WHICH", help="Of the substitute's feature: pooled or flattened. [default: pooled]"
+    ),
+    click.option("--blocks", metavar="NAME...", multiple=True, help="Modules of the target. [default: its blocks]"),
+    click.option("--taps", metavar="NAME...", multiple=True, help="Modules of the substitute. [default: its blocks]"),
+)
+_pixel_options = together(
+    click.option("--eps", callback=fraction, metavar="X", help="Radius of the attack's ball. [default: the task's]"),
+    click.option("--steps", type=int, help="Steps of the attack. [default: the task's]"),
+    click.option("--step-size", callback=fraction, metavar="X", help="Length of a step. [default: the task's]"),
+    click.option("--norm", help="linf or l2. [default: linf]"),
+)
+_PIXEL_FIELDS = ("eps", "steps", "step_size", "norm")
+
+
+@abnn.command(short_help="Train a network, with a defence or without.", cls=ManyValues)
+@click.option("--task", required=True, metavar="NAME", help="Experiment: cifar10.")
+@click.option("--defence", required=True, metavar="NAME", help="none, abnn or pgd-at.")
+@click.option("--data", required=True, metavar="P", help="What holds train/ and test/, or the published files.")
+@click.option("--substitute", metavar="SPEC", help="The frozen network of ABNN. [default: vgg19_bn, published weights]")
+@click.option("--arch", metavar="NAME", help="Another target than the task's.")
+@click.option("--image-size", type=int, help="Resize images to this side. [default: the task's, not resized]")
+@_layer_options
+@_pixel_options
+@click.option("--weight-decay", type=float, help="Of the optimiser. [default: the task's]")
+@click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]")
+@click.option("--out", type=FOLDER, required=True, help="Run folder.")
+@training_options
+@overwrite_option
+@json_option
+def train(out: Path, as_json: bool, **options: Any) -> None:
+    """Train a task's network: without defence, with ABNN beside a frozen substitute, or under PGD (pgd-at).
+
+    Leaves model.safetensors (the substitute is in it), metrics.jsonl, curves.png and cost.json: what a training step
+    costs beside a plain one. Given again, the same command goes on from its checkpoint.
+
+    \b
+    Examples:
+      advbn-gen abnn train --task cifar10 --defence none --data cifar10 --out plain
+      advbn-gen abnn train --task cifar10 --defence abnn --data cifar10 --out abnn
+    """
+    from abnn.layer import LayerConfig
+    from abnn.request import DefenceRequest, fit_defence
+
+    request = DefenceRequest(
+        task=options["task"], defence=options["defence"], data=options["data"], out=out,
+        substitute=options["substitute"], arch=options["arch"], limit=options["limit"],
+        layer=LayerConfig(**given(statistics=options["statistics"], encoder=options["encoder"])),
+        blocks=options["blocks"], taps=options["taps"],
+        attack=given(**{name: options[name] for name in _PIXEL_FIELDS}),
+        training=_training(options), **given(width=options["width"]),
+    )  # fmt: skip
+    path, top1 = fit_defence(request, overwrite=options["overwrite"])
+    lines = [f"top-1 on test images, not attacked: {top1:.1%}", str(path)]
+    print_result({"model": str(path), "held_out_top1": top1}, lines, as_json=as_json)
+
+
+_CONFIG_OPTIONS = (
+    "epochs", "batch_size", "lr", "weight_decay", "seed", "image_size", "loaders", "device", "devices", "precision",
+)  # fmt: skip
+
+
+def _training(options: dict[str, Any]) -> dict[str, Any]:
+    return given(**{name: options.get(name) for name in _CONFIG_OPTIONS})
+
+
+@abnn.command(short_help="Attack trained networks.", cls=ManyValues)
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    type=FOLDER,
+    metavar="DIR...",
+    multiple=True,
+    required=True,
+    help="Run folders of `abnn train`.",
+)
+@click.option(
+    "--attack",
+    "attacks",
+    metavar="NAME...",
+    multiple=True,
+    required=True,
+    help="clean, pgd, pgd-50, adaptive, transfer, roa, roa-gradient, roa-random or autoattack.",
+)
+@click.option("--data", required=True, metavar="P", help="What holds the test images.")
+@click.option("--twin", type=FOLDER, help="Run folder of the network whose gradients `transfer` uses.")
+@_pixel_options
+@click.option("--restarts", type=int, help="Random starts of PGD. [default: 1; pgd-50: 5]")
+@click.option("--area", type=float, help="Share of the image that the rectangle covers. [default: 0.1]")
+@click.option("--rectangle-steps", type=int, help="Steps inside the rectangle. [default: 5]")
+@click.option("--stride", type=int, help="Pixels between places tried. [default: a fifth of the rectangle]")
+@click.option("--colour", type=float, help="Of the rectangle at the start, 0 to 1. [default: 0.5]")
+@click.option("--limit", type=int, help="Only so many images, evenly spread.")
+@click.option("--batch-size", type=int, default=250, show_default=True, help="Images at a time.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random starts and places.")
+@click.option("--out", type=FOLDER, help="Folder of the results. [default: attacks/ in each run folder]")
+@compute_options
+@json_option
+def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Attack networks of `abnn train`, white box through everything there is, and tell their accuracies.
+
+    `pgd` is the paper's attack. Leaves results.jsonl, and samples.h5 with the answer to each image. Given again, the
+    same command goes on; attacks in the same ball are joined into `worst`, where an image counts only if none worked.
+
+    \b
+    Example:
+      advbn-gen abnn attack --checkpoint plain abnn --attack clean pgd pgd-50 adaptive roa --data cifar10
+    """
+    from abnn.attacking import AttackRequest, attack_all
+
+    rectangle = {name: options[name] for name in ("area", "stride", "colour")}
+    request = AttackRequest(
+        checkpoints=checkpoints, attacks=options["attacks"], data=options["data"], out=options["out"],
+        pixels=given(**{name: options[name] for name in _PIXEL_FIELDS}),
+        rectangle=given(**rectangle, steps=options["rectangle_steps"]), restarts=options["restarts"],
+        twin=options["twin"], limit=options["limit"], batch_size=options["batch_size"], seed=options["seed"],
+        device=options["device"], precision=options["precision"],
+    )  # fmt: skip
+    rows = attack_all(request)
+    lines = [f"{row['model']}  {row['attack']}  {row['accuracy']:.1%} of {row['n']}" for row in rows]
+    print_result({"rows": rows}, lines, as_json=as_json)
