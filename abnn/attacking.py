@@ -255,7 +255,9 @@ def _worst(store: Store, checkpoint: Checkpoint) -> list[Row]:
     for row in store.rows:
         mine = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum
         settings = row["settings"]
-        if mine and settings.get("eps") == paper.eps and settings.get("norm") == paper.norm and "over" not in settings:
+        ball = settings.get("eps") == paper.eps and settings.get("norm") == paper.norm and "over" not in settings
+        # A shift of 0 is in the ball as well: an image that is answered wrongly as it is needs no attack.
+        if mine and (ball or not settings):
             same.setdefault((row["data_sha256"], row["n"]), []).append(row)
     return [
         _worst_of(store, sorted(rows, key=lambda row: str(row["attack"])), paper.eps, paper.norm)

@@ -193,3 +193,30 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
     rows = attack_all(request)
     lines = [f"{row['model']}  {row['attack']}  {row['accuracy']:.1%} of {row['n']}" for row in rows]
     print_result({"rows": rows}, lines, as_json=as_json)
+
+
+@abnn.command(short_help="Tables 1 to 3, with measured costs.")
+@click.argument("results", metavar="RESULTS...", nargs=-1, required=True, type=FOLDER)
+@click.option("--out", type=FOLDER, help="Folder of report.html, report.md, report.csv and report.json.")
+@json_option
+def table(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
+    """Tabulate what `abnn attack` found, beside the paper's tables: accuracies, and what training costs.
+
+    RESULTS are run folders of attacked networks, folders that `abnn attack --out` wrote, or files of either. Costs
+    are in network passes N: by the paper's formula, by operations and by time of a real training step.
+
+    \b
+    Example:
+      advbn-gen abnn table plain pgd-at abnn --out table
+    """
+    from reports.abnn import abnn_report, read_abnn_results
+    from reports.abnn_page import table_text, write_abnn_report
+    from reports.abnn_tables import abnn_tables
+    from reports.page import HTML
+
+    report = abnn_report(read_abnn_results(results))
+    lines = [text for each in abnn_tables(report) for text in (table_text(each), "")]
+    if out is not None:
+        write_abnn_report(out, report)
+        lines.append(f"report: {out / HTML}")
+    print_result({"rows": report["rows"], "report": out and str(out / HTML)}, lines, as_json=as_json)

@@ -12,8 +12,8 @@ from reports.page import CSV, HTML, JSON, MARKDOWN, csv_text, render, software
 from reports.results import Row
 from reports.shift import Report, shift_report
 from reports.shift_charts import corruption_chart, set_chart
-from reports.shift_tables import Table, missing_notes, shift_tables
-from reports.tables import markdown_table
+from reports.shift_tables import missing_notes, shift_tables
+from reports.tables import Table, markdown_table
 
 _CSV_COLUMNS = (
     "model", "batch_norm", "published_choice", "data", "summary", "n", "top1", "top5", "mce", "mean_error",

@@ -32,6 +32,18 @@ class Line:
     published: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table with its title."""
+
+    title: str
+    first: str
+    """Head of the first column."""
+    head: Sequence[str]
+    lines: Sequence[Line]
+    note: str
+
+
 def accuracy_head() -> list[str]:
     """Return the heads of the accuracy columns."""
     return [f"{ROLE_NAME[role]} top-{k}" for k in TOP_KS for role in ROLES]

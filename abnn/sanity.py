@@ -1,0 +1,165 @@
+"""Checks that an evaluation of a defence has to pass before its numbers mean anything (Athalye et al. 2018; Carlini et
+al. 2019): they betray gradients that are masked, and attacks that are too weak.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from abnn.threats import STRONG_STEPS, Pgd, Transfer
+from attacks.objectives import cross_entropy
+from attacks.pixels import PixelConfig
+
+STEPS = (1, 5, 20, STRONG_STEPS)
+RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Radii that are tried, as multiples of the task's."""
+TOLERANCE = 0.01
+"""Share of images by which a stronger attack may be weaker: random starts differ."""
+NOISE_DRAWS = 50
+SURFACE_PLACES = 21
+SURFACE_REACH = 1.5
+"""How far the loss surface goes along the attack, in lengths of its shift."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One check and what came of it."""
+
+    name: str
+    passed: bool
+    told: str
+    """The numbers behind it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """Loss of images on planes through the attack's direction and a random one of the same length."""
+
+    along_P: NDArray[np.float64]
+    """Places on both axes, in lengths of the attack's shift."""
+    loss_KPP: NDArray[np.float64]
+    """Cross-entropy of K images; the second axis is the attack's direction."""
+
+
+def check(
+    network: nn.Module, image_N3HW: Tensor, label_N: Tensor, config: PixelConfig, transfer: Transfer | None
+) -> list[Check]:
+    """Return every check's outcome; random starts come from torch's global generator.
+
+    Args:
+        network: images in [0, 1] -> logits, frozen, in evaluation mode.
+        image_N3HW: images.
+        label_N: what they show.
+        config: the task's attack.
+        transfer: an attack made on another network; None leaves its check out.
+    """
+    bench = _Bench(network, image_N3HW, label_N, config)
+    return [
+        bench.same_answers(),
+        bench.gradients(),
+        bench.steps(),
+        bench.radii(),
+        bench.everything(),
+        bench.noise(),
+        *([] if transfer is None else [bench.black_box(transfer)]),
+    ]
+
+
+class _Bench:
+    def __init__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, config: PixelConfig) -> None:
+        self.network, self.image, self.label, self.config = network, image_N3HW, label_N, config
+        self.strong = self._under(steps=STRONG_STEPS)
+
+    def _accuracy(self, image_N3HW: Tensor) -> float:
+        with torch.no_grad():
+            return float((self.network(image_N3HW).argmax(1) == self.label).double().mean())
+
+    def _under(self, **settings: Any) -> float:
+        attack = Pgd(config=replace(self.config, **settings))
+        return self._accuracy(attack(self.network, self.image, self.label, 0))
+
+    def same_answers(self) -> Check:
+        with torch.no_grad():
+            apart = float((self.network(self.image) - self.network(self.image)).abs().max())
+        return Check(name="same images, same answers", passed=apart == 0, told=f"largest difference {apart:.2g}")
+
+    def gradients(self) -> Check:
+        leaf = self.image.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(self.network(leaf), self.label).sum(), leaf)
+        length_N = gradient.flatten(1).norm(dim=1)
+        broken, none = int((~length_N.isfinite()).sum()), int((length_N == 0).sum())
+        passed = broken == 0 and none <= TOLERANCE * len(length_N)
+        told = f"of {len(length_N)} images {none} have none, {broken} have one that is no number"
+        return Check(name="gradients are there", passed=passed, told=told)
+
+    def steps(self) -> Check:
+        # One step has to be able to reach the ball's border.
+        reached = [
+            self._under(steps=1, step_size=self.config.eps),
+            *(self._under(steps=steps) for steps in STEPS[1:-1]),
+        ]
+        return _falling("more steps are never weaker", [f"{steps}" for steps in STEPS], [*reached, self.strong])
+
+    def radii(self) -> Check:
+        reached = [
+            self.strong if times == 1 else self._under(
+                eps=times * self.config.eps, step_size=times * self.config.step_size, steps=STRONG_STEPS
+            )
+            for times in RADII
+        ]  # fmt: skip
+        names = [f"eps {times * self.config.eps:.3g}" for times in RADII]
+        return _falling("a larger ball is never weaker", names, reached)
+
+    def everything(self) -> Check:
+        reached = self._under(eps=1.0, step_size=0.1, steps=STRONG_STEPS)
+        return Check(name="free pixels reach 0%", passed=reached == 0, told=f"accuracy {reached:.1%} at eps 1")
+
+    def noise(self) -> Check:
+        worst_N = torch.ones_like(self.label, dtype=torch.bool)
+        with torch.no_grad():
+            for _ in range(NOISE_DRAWS):
+                shift = (2 * torch.rand_like(self.image) - 1).sign() * self.config.eps
+                worst_N &= self.network((self.image + shift).clamp(0, 1)).argmax(1) == self.label
+        reached = float(worst_N.double().mean())
+        told = f"PGD {self.strong:.1%}, the worst of {NOISE_DRAWS} draws of noise {reached:.1%}"
+        return Check(name="gradients beat noise", passed=self.strong <= reached + TOLERANCE, told=told)
+
+    def black_box(self, transfer: Transfer) -> Check:
+        reached = self._accuracy(transfer(self.network, self.image, self.label, 0))
+        told = f"white box {self.strong:.1%}, from {transfer.twin.name} {reached:.1%}"
+        return Check(name="white box beats black box", passed=self.strong <= reached + TOLERANCE, told=told)
+
+
+def _falling(name: str, settings: Sequence[str], accuracies: Sequence[float]) -> Check:
+    passed = all(after <= before + TOLERANCE for before, after in zip(accuracies, accuracies[1:], strict=False))
+    told = ", ".join(f"{setting}: {value:.1%}" for setting, value in zip(settings, accuracies, strict=True))
+    return Check(name=name, passed=passed, told=told)
+
+
+def loss_surface(network: nn.Module, image_K3HW: Tensor, label_K: Tensor, config: PixelConfig) -> Surface:
+    """Return the loss around images: along PGD's shift, and across it in a random direction of as many signs.
+
+    Args:
+        network: as for `check`.
+        image_K3HW: a few images.
+        label_K: what they show.
+        config: the task's attack; the strong number of steps is taken.
+    """
+    attack = Pgd(config=replace(config, steps=STRONG_STEPS))
+    ahead = attack(network, image_K3HW, label_K, 0) - image_K3HW
+    length = ahead.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    across = torch.randn_like(ahead)
+    across *= length / across.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    along = np.linspace(-SURFACE_REACH, SURFACE_REACH, SURFACE_PLACES)
+    with torch.no_grad():
+        loss = [
+            [cross_entropy(network(image_K3HW + x * ahead + y * across), label_K) for x in along.tolist()]
+            for y in along.tolist()
+        ]
+    stacked = torch.stack([torch.stack(row, dim=-1) for row in loss], dim=1)
+    return Surface(along_P=along, loss_KPP=stacked.double().cpu().numpy())
