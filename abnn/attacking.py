@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from abnn.checkpoint import Checkpoint, load_checkpoint, read_cost
-from abnn.request import require_native
+from abnn.images import shown_images
 from abnn.results import OPEN, Right, Row, Store
 from abnn.tasks import Task, task_of
 from abnn.threats import Roa, Threat, ThreatOptions, threat_of
@@ -24,7 +24,7 @@ from basics.progress import Advance, progress
 from networks.fitting import batched
 from sources.base import Source
 from sources.opening import open_source
-from training.data import TrainingImages, evenly
+from training.data import TrainingImages
 from training.order import mixed_seed
 
 FOLDER = "attacks"
@@ -162,35 +162,13 @@ def _bouts(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
         UserError: data, network and attacks do not fit.
     """
     task = task_of(checkpoint.task)
-    for each in (checkpoint, *([twin] if twin else [])):
-        _require_fitting(each, source)
-    if twin is not None and twin.plan.image_size != checkpoint.plan.image_size:
-        raise UserError(f"The twin {twin.name} has images of another size than {checkpoint.name}; give another --twin.")
-    size = checkpoint.plan.image_size
-    images = TrainingImages(source, size, records=evenly(source.records, request.limit))
+    images = shown_images(checkpoint, source, request.limit, twin)
     threats = [threat_of(name, task, options, checkpoint.plan.classes) for name in dict.fromkeys(request.attacks)]
     for threat in threats:
         if isinstance(threat, Roa):
-            threat.config.size_in(size, size)
+            threat.config.size_in(images.image_size, images.image_size)
     facts = {"checkpoint": checkpoint, "task": task, "images": images, "request": request, "compute": compute}
     return [_Bout(threat=threat, **facts) for threat in threats]  # type: ignore[arg-type]
-
-
-def _require_fitting(checkpoint: Checkpoint, source: Source) -> None:
-    found, needed = source.classes.names, checkpoint.classes
-    if len(found) != len(needed):
-        raise UserError(
-            f"The network {checkpoint.name} tells {len(needed)} classes apart, but {source.address} has {len(found)}; "
-            "give test images of the classes that it was trained on."
-        )
-    if found != needed:
-        different = next(pair for pair in zip(found, needed, strict=True) if pair[0] != pair[1])
-        raise UserError(
-            f"The classes of {source.address} are not those of the network {checkpoint.name} ({different[0]} stands "
-            f"where it has {different[1]}); give test images of the classes that it was trained on."
-        )
-    if not checkpoint.resized:
-        require_native(source, checkpoint.plan.image_size, f"the network {checkpoint.name} was trained on no others")
 
 
 def _fight(bout: _Bout, store: Store, advance: Advance) -> Row:

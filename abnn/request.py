@@ -10,6 +10,7 @@ from torch import nn
 
 from abnn.checkpoint import COST_FILE, MODEL_FILE
 from abnn.cost import measure_cost, passes
+from abnn.images import require_native
 from abnn.layer import LayerConfig
 from abnn.plan import NetworkPlan, build, rebuild, substitute_plan
 from abnn.tasks import Task, task_of
@@ -21,8 +22,6 @@ from basics.files import require_apart, write_json
 from basics.progress import say
 from networks.checkpoints import read_metadata
 from networks.specs import load_model
-from sources.base import Source
-from sources.decode import decode_rgb
 from sources.opening import open_source
 from training.config import TrainingConfig
 from training.data import Variation, require_same_classes, training_images
@@ -118,21 +117,6 @@ def _require_sense(request: DefenceRequest) -> None:
         idle.append(next(iter(request.attack)).replace("_", "-"))
     if idle:
         raise UserError(f"The option --{idle[0]} changes nothing with --defence {request.defence}; leave it out.")
-
-
-def require_native(source: Source, image_size: int, mend: str) -> None:
-    """Refuse images that are not of a size already; the first one is looked at.
-
-    Raises:
-        UserError: see above.
-    """
-    record = source.records[0]
-    size = decode_rgb(source.read(record), record.name).size
-    if size != (image_size, image_size):
-        raise UserError(
-            f"The images of {source.address} are not {image_size}x{image_size} ({record.name} is {size[0]}x{size[1]}); "
-            f"{mend}."
-        )
 
 
 def _tell_cost(request: DefenceRequest, plan: NetworkPlan, pixels: PixelConfig | None, config: TrainingConfig) -> None:

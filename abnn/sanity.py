@@ -1,9 +1,11 @@
-"""Checks that an evaluation of a defence has to pass before its numbers mean anything (Athalye et al. 2018; Carlini et
-al. 2019): they betray gradients that are masked, and attacks that are too weak.
+"""Checks that an evaluation of a defence has to pass before its numbers mean anything.
+
+They betray gradients that are masked, and attacks that are too weak (Athalye et al. 2018; Carlini et al. 2019).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -136,7 +138,7 @@ class _Bench:
 
 
 def _falling(name: str, settings: Sequence[str], accuracies: Sequence[float]) -> Check:
-    passed = all(after <= before + TOLERANCE for before, after in zip(accuracies, accuracies[1:], strict=False))
+    passed = all(after <= before + TOLERANCE for before, after in pairwise(accuracies))
     told = ", ".join(f"{setting}: {value:.1%}" for setting, value in zip(settings, accuracies, strict=True))
     return Check(name=name, passed=passed, told=told)
 

@@ -1,5 +1,6 @@
 """`advbn-gen abnn ...`: the experiments of the second paper."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +221,39 @@ def table(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
         write_abnn_report(out, report)
         lines.append(f"report: {out / HTML}")
     print_result({"rows": report["rows"], "report": out and str(out / HTML)}, lines, as_json=as_json)
+
+
+@abnn.command(short_help="Checks that the attacks can be believed.")
+@click.option("--checkpoint", type=FOLDER, required=True, help="Run folder of `abnn train`.")
+@click.option("--data", required=True, metavar="P", help="What holds the test images.")
+@click.option("--twin", type=FOLDER, help="Run folder of another network, whose gradients stand for a black box.")
+@click.option("--limit", type=int, default=200, show_default=True, help="Only so many images, evenly spread.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of random starts and noise.")
+@click.option("--out", type=FOLDER, help="Folder of the picture. [default: attacks/ in the run folder]")
+@compute_options
+@json_option
+def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
+    """Check that a network's accuracy under attack can be believed: gradients that are masked would fail here.
+
+    Prints a list of passes and fails (exit code 1 if one failed) and leaves surface.png, the loss around some images.
+
+    \b
+    Example:
+      advbn-gen abnn sanity --checkpoint abnn --twin plain --data cifar10
+    """
+    from abnn.attacking import FOLDER as ATTACKS
+    from abnn.examination import ExaminationRequest, examine
+    from basics.errors import WorkError
+    from basics.files import require_writable_folder
+    from reports.surface import SURFACE, draw_surface
+
+    folder = out or options["checkpoint"] / ATTACKS
+    require_writable_folder(folder)
+    checks, surface = examine(ExaminationRequest(**options))
+    picture = draw_surface(surface, folder / SURFACE)
+    rows = [asdict(each) for each in checks]
+    lines = [f"{'pass' if each.passed else 'FAIL'}  {each.name}: {each.told}" for each in checks]
+    print_result({"checks": rows, "surface": str(picture)}, [*lines, str(picture)], as_json=as_json)
+    failed = [each.name for each in checks if not each.passed]
+    if failed:
+        raise WorkError(f"{len(failed)} of {len(checks)} checks failed ({'; '.join(failed)}).")

@@ -77,22 +77,20 @@ def _share(row: Mapping[str, Any] | None) -> Cell:
 def _cost_cells(found: Mapping[str, Row]) -> list[Cell]:
     row = next(iter(found.values()))
     values = [row[name] for name in ("cost_formula", "cost_measured", "cost_time")]
-    digits = (0, 2, 2)
-    return [
-        Cell(NOTHING if value is None else f"{value:.{places}f}N") for value, places in zip(values, digits, strict=True)
-    ]
+    if None in values:
+        return [Cell(NOTHING)] * len(values)
+    formula, *measured = values
+    return [Cell(f"{formula:.0f}N"), *(Cell(f"{value:.2f}N") for value in measured)]
 
 
 def _means(by_model: Mapping[str, Mapping[str, Row]], attacks: Sequence[str]) -> list[Cell]:
     cells = []
     for attack in attacks:
         values = [100 * found[attack]["accuracy"] for found in by_model.values() if attack in found]
-        whole = len(values) == len(by_model)
-        cells.append(
-            Cell(f"{sum(values) / len(values):.1f}", f"({min(values):.1f} to {max(values):.1f})")
-            if whole
-            else Cell(NOTHING)
-        )
+        if len(values) < len(by_model):
+            cells.append(Cell(NOTHING))
+            continue
+        cells.append(Cell(f"{sum(values) / len(values):.1f}", f"({min(values):.1f} to {max(values):.1f})"))
     return [*cells, *[Cell("")] * len(_COST_HEAD)]
 
 
@@ -157,13 +155,9 @@ def _in_words(settings: Mapping[str, Any]) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return (
-        ", ".join(map(_plain, value))
-        if isinstance(value, list)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def abnn_charts(report: Report) -> list[str]:

@@ -1,0 +1,78 @@
+"""A network from words, and what does not fit together."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from abnn.layer import LayerConfig
+from abnn.network import ABNN
+from abnn.plan import NetworkPlan, SubstitutePlan, build, plan_from, rebuild
+from basics.errors import UserError
+from networks.classifiers import build_network
+from tests.support import seeded
+
+WIDTH = 1 / 16
+BESIDE = SubstitutePlan(arch="vgg11_bn", classes=4, width=WIDTH)
+
+
+def plan(**changes: object) -> NetworkPlan:
+    words = {"arch": "resnet18", "classes": 3, "image_size": 32, "width": WIDTH, "substitute": BESIDE, **changes}
+    return NetworkPlan(**words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        plan(substitute=None),
+        plan(layer=LayerConfig(statistics="batch", encoder="flattened")),
+        plan(blocks=("layer1",), substitute=SubstitutePlan(arch="vgg11_bn", classes=4, taps=("features.3",))),
+    ],
+)
+def test_a_plan_survives_being_written_down(told: NetworkPlan) -> None:
+    assert plan_from(json.loads(json.dumps(told.facts()))) == told
+
+
+def test_a_network_alone_is_torchvision_s_behind_normalisation() -> None:
+    with seeded(0):
+        network = build(plan(substitute=None)).eval()
+    image = torch.full((1, 3, 32, 32), 0.485)
+    assert isinstance(network, nn.Sequential)
+    colours = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 1, 3, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(network(image), network[1]((image - colours[0]) / colours[1]), atol=1e-6)
+
+
+def test_a_given_substitute_keeps_its_weights() -> None:
+    with seeded(1):
+        substitute = build_network("vgg11_bn", 4, WIDTH)
+    before = {name: value.clone() for name, value in substitute.features.state_dict().items()}  # type: ignore[union-attr]
+    network = build(plan(), substitute)
+    assert isinstance(network, ABNN)
+    inside = network.substitute.state_dict()
+    assert {f"features.{name}" for name in before} == inside.keys()
+    assert all(torch.equal(inside[f"features.{name}"], value) for name, value in before.items())
+
+
+def test_rebuilding_moves_no_generator() -> None:
+    with seeded(0):
+        rebuild(plan())
+        after = torch.rand(1)
+    with seeded(0):
+        assert torch.equal(torch.rand(1), after)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"blocks": ("layer1", "layer2")}, "2 blocks and the substitute vgg11_bn 5"),
+        ({"arch": "efficientnet_b0"}, "--blocks"),
+        ({"arch": "resnet19"}, "no classifier"),
+        ({"layer": LayerConfig(statistics="channel"), "width": 1 / 8}, "as many channels"),
+        ({"image_size": 16}, "substitute vgg11_bn cannot be shown images of 16 px"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        build(plan(**changes))
