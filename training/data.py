@@ -139,6 +139,16 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         return crop.flip(-1) if flip else crop
 
 
+def evenly(records: Sequence[ImageRecord], most: int | None) -> list[ImageRecord]:
+    """Return at most so many records, evenly spread over all and in their order; None takes all.
+
+    Records stand class by class, so the first so many would be of the first classes only.
+    """
+    if most is None or most >= len(records):
+        return list(records)
+    return [records[index * len(records) // most] for index in range(most)]
+
+
 def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Keep one image in twenty, at most 1,000, drawn by seed, out of the training images."""
     count = min(HELD_OUT_MOST, max(1, len(records) // _HELD_OUT_SHARE))
@@ -175,8 +185,8 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
         source: the training images.
         held_out: what to measure on; None keeps one in twenty of the training images back.
         config: batch size, image size and seed.
-        limit: only the first so many training images.
-        held_out_most: at most so many of `held_out`.
+        limit: only so many training images, evenly spread (and those kept back are among them).
+        held_out_most: at most so many of `held_out`, evenly spread.
         variation: how training images are varied.
         view: how images to measure on are prepared, see TrainingImages.
         mix: a second source to train on.
@@ -186,11 +196,11 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
-    records: Sequence[ImageRecord] = source.records[:limit]
+    records = evenly(source.records, limit)
     if held_out is None:
         records, held_records = hold_out(records, config.seed)
     else:
-        held_records = list(held_out.records[:held_out_most])
+        held_records = evenly(held_out.records, held_out_most)
     measured = TrainingImages(held_out or source, config.image_size, view=view, records=held_records)
     second: Sequence[ImageRecord] = []
     where = source.address
