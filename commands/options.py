@@ -43,7 +43,7 @@ training_options = together(
     click.option("--batch-size", type=int, help="Images a step."),
     click.option("--lr", type=float, help="Learning rate."),
     click.option("--seed", type=int, default=0, show_default=True, help="Of fresh weights, order and crops."),
-    click.option("--limit", type=int, help="Only the first so many images."),
+    click.option("--limit", type=int, help="Only so many images, evenly spread."),
     click.option("--width", type=float, help="Scale of the channels, for small machines."),
     compute_options,
     click.option("--devices", type=int, default=1, show_default=True, help="How many devices share a batch."),

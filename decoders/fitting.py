@@ -43,7 +43,7 @@ class AutoencoderRequest:
     width: float | None = None
     """Channel factor; None: what the weights have."""
     limit: int | None = None
-    """Only the first so many training images."""
+    """Only so many training images, evenly spread."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """Fields of TrainingConfig that differ from PUBLISHED_DEFAULTS."""
 

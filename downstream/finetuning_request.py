@@ -35,7 +35,7 @@ class FineTuningRequest:
     labels: Path | None = None
     """Label list or devkit of held-out images in a flat ILSVRC2012 folder."""
     limit: int | None = None
-    """Only the first so many training images."""
+    """Only so many training images, evenly spread."""
     mix: str | None = None
     """Address of a second source to train on, such as shards of ImageNet-AdvBN."""
     mix_share: float = 0.5

@@ -36,7 +36,7 @@ class ClassifierRequest:
     width: float = 1.0
     """Scale of the channels."""
     limit: int | None = None
-    """Only the first so many training images."""
+    """Only so many training images, evenly spread."""
     smallest_crop: float = Variation.smallest
     """Smallest share of an image's area that a random crop covers."""
     training: Mapping[str, Any] = field(default_factory=dict)

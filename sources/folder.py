@@ -9,7 +9,7 @@ from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map
 from sources.ilsvrc import label_flat
 from sources.layout import label_folders
-from sources.names import canonical_split, check_printable, is_image, same_split
+from sources.names import canonical_split, check_printable, is_image, of_split
 from sources.order import IMAGE_FOLDER, image_folder_order
 
 
@@ -101,7 +101,7 @@ def find_split(folder: Path, split: str) -> Path:
     splits = [name for name in folders if canonical_split(name) or name == split]
     if not splits or any(_holds_images(folder / name) for name in folders if name not in splits):
         return folder
-    chosen = [name for name in splits if same_split(name, split)]
+    chosen = of_split(splits, split)
     if not chosen:
         raise UserError(f"{folder} has no folder named {split}, but {', '.join(sorted(splits))}; give another --split.")
     # `val` itself goes before a synonym beside it.

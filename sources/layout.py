@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from basics.errors import UserError
 from sources.base import ClassMap
 from sources.classes import imagenet_index, label_of, map_folders
-from sources.names import VALIDATION_FILE, canonical_split, same_split
+from sources.names import VALIDATION_FILE, canonical_split, of_split
 
 
 def label_folders(names: Collection[str], where: str) -> tuple[dict[str, int], ClassMap]:
@@ -60,7 +60,7 @@ def strip_parents(names: Sequence[str], split: str, where: str) -> dict[str, str
     tops = {short.partition("/")[0] for short in paths if short.count("/") > 1}
     if not tops or not all(canonical_split(top) or top == split for top in tops):
         return paths
-    chosen = {top for top in tops if same_split(top, split)}
+    chosen = of_split(tops, split)
     if not chosen:
         raise UserError(f"{where} has no folder named {split}, but {', '.join(sorted(tops))}; give another --split.")
     prefix = (split if split in chosen else min(chosen)) + "/"

@@ -38,8 +38,20 @@ def same_split(word: str, split: str) -> bool:
     return word == split or (canonical_split(word) is not None and canonical_split(word) == canonical_split(split))
 
 
+def of_split(words: Iterable[str], split: str) -> list[str]:
+    """Return those of several words that name a split.
+
+    Data sets of two parts call the held-out one `test`, so that stands for a `val` that is not there.
+    """
+    words = list(words)
+    found = [word for word in words if same_split(word, split)]
+    if found or canonical_split(split) != "val":
+        return found
+    return [word for word in words if canonical_split(word) == "test"]
+
+
 def choose_split(file_names: Iterable[str], split: str, where: str) -> list[str]:
-    """Return those of several files that belong to a split, told by a word in their names.
+    """Return those of several files that belong to a split (as `of_split`), told by a word in their names.
 
     Files whose names mention no split at all are all taken.
 
@@ -51,7 +63,8 @@ def choose_split(file_names: Iterable[str], split: str, where: str) -> list[str]
     mentioned = {word for words in splits.values() for word in words if word is not None}
     if not mentioned:
         return names
-    chosen = [name for name in names if canonical_split(split) in splits[name]]
+    wanted = set(of_split(mentioned, split))
+    chosen = [name for name in names if splits[name] & wanted]
     if not chosen:
         raise UserError(
             f"{where} holds files of the split {', '.join(sorted(mentioned))} and none of {split}; "

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from basics.errors import UserError
 from sources.base import Source
+from sources.cifar import find_in_archive, find_in_folder, open_cifar
 from sources.folder import find_split, list_images, open_images
 from sources.names import choose_split
 from sources.order import file_order
 from sources.shards import MANIFEST, are_shards, open_shards
 from sources.storage import local_path
-from sources.tarball import open_tars
+from sources.tarball import first_members, open_tars
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _TARS = (".tar", ".tar.gz", ".tgz")
@@ -29,11 +30,12 @@ def open_source(
 
     Args:
         address: A folder of class folders, a flat ILSVRC2012 folder, a tar of either, WebDataset shards (one,
-            a folder of them, or a brace pattern such as `x-{000000..000031}.tar`), or a folder that holds one
+            a folder of them, or a brace pattern such as `x-{000000..000031}.tar`), the published files of
+            CIFAR-10 or CIFAR-100 (their folder or archive, binary or Python version), or a folder that holds one
             of these in a sub-folder named as `split`.
         labels: Label list or devkit for a flat ILSVRC2012 folder or tar; a devkit in or beside it is found
             without.
-        split: Which split to take where there are several.
+        split: Which split to take where there are several; `val` means `test` where that is what there is.
         order: Text file that names the records in another order than ImageFolder's, one a line.
 
     Returns:
@@ -96,6 +98,9 @@ def _open_folder(address: str, given: Path, labels: Path | None, split: str) -> 
     if names:
         beside = dict.fromkeys([folder, given, folder.absolute().parent])
         return open_images(address, folder, names, labels, tuple(beside))
+    published = find_in_folder(given)
+    if published is not None:
+        return open_cifar(address, published, split, labels)
     tars = _list_tars(folder) or tars
     if not tars:
         raise UserError(f"{folder} holds no images; give a folder of class folders, a tar or WebDataset shards.")
@@ -103,7 +108,11 @@ def _open_folder(address: str, given: Path, labels: Path | None, split: str) -> 
 
 
 def _open_archives(address: str, tars: list[Path], labels: Path | None, split: str) -> Source:
-    if not are_shards(tars):
+    members = first_members(tars)
+    published = find_in_archive(tars[0], members) if len(tars) == 1 else None
+    if published is not None:
+        return open_cifar(address, published, split, labels)
+    if not are_shards(members):
         return open_tars(address, tars, split, labels)
     if labels is not None:
         raise UserError(f"{address} holds shards, which say the labels; leave out the label list {labels}.")

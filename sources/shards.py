@@ -4,8 +4,8 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import groupby, islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +21,6 @@ from sources.tarball import Location, TarSource, scan_tars
 MANIFEST = "manifest.json"
 _IMAGES = frozenset(extension[1:] for extension in IMG_EXTENSIONS)
 _WNID_FIELD = re.compile(rb'"wnid"\s*:\s*"(n\d{8})"')
-_PROBED = 100
-"""Members looked at to tell shards from class folders; the files of a sample stand together."""
 
 
 class _Sample(NamedTuple):
@@ -34,13 +32,9 @@ class _Sample(NamedTuple):
     """Wnid that its JSON gives, if that was read."""
 
 
-def are_shards(tars: Sequence[Path]) -> bool:
-    """Tell whether tars are shards with labels: whether the first has a `.cls` among its first members.
-
-    Raises:
-        UserError: the first cannot be read.
-    """
-    return any(member.name.endswith(".cls") for _, _, member in islice(scan_tars(tars[:1]), _PROBED))
+def are_shards(members: Iterable[str]) -> bool:
+    """Tell whether tars are shards with labels: whether there is a `.cls` among their first members."""
+    return any(name.endswith(".cls") for name in members)
 
 
 def open_shards(address: str, shards: Sequence[Path]) -> TarSource:

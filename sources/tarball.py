@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from sources.storage import UNPACKED_LIMIT, RandomFile, open_random, too_large_t
 
 _OPEN_TARS = 64
 """Tars held open at once: a data set may have more shards than a process may have open files."""
+_PROBED = 100
+"""Members looked at to tell what tars hold; the files of a sample stand together."""
 
 
 class Location(NamedTuple):
@@ -98,6 +101,15 @@ def scan_tars(tars: Sequence[Path]) -> Iterator[tuple[int, RandomFile, Member]]:
             raise UserError(f"{path} {error}.") from error
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror or error}); check it.") from error
+
+
+def first_members(tars: Sequence[Path]) -> list[str]:
+    """Return the names of the first members of several tars, by which one tells what they hold.
+
+    Raises:
+        UserError: the first cannot be read.
+    """
+    return [member.name for _, _, member in islice(scan_tars(tars[:1]), _PROBED)]
 
 
 def open_tars(address: str, tars: Sequence[Path], split: str, labels: Path | None) -> TarSource:

@@ -33,18 +33,19 @@ class Variation:
     crops: bool = False
     """As classifiers of ImageNet are trained, by torchvision's RandomResizedCrop and a flip; else by a small shift and
     a flip."""
+    shift: float = 1 / 16
+    """Without crops: share of their side by which images are shifted at most, their border mirrored; classifiers of
+    CIFAR-10 are trained with 1/8."""
     smallest: float = 0.08
     """Smallest share of an image's area that a crop covers; classifiers of ImageNet are trained with 0.08."""
-    shift: float = 1 / 16
-    """Images that are not cropped are shifted by up to this share of their side, their border mirrored."""
     policies: tuple[str, ...] = ()
     """Names of image policies (see `training.augment`) that crops go through, in this order."""
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= 1:
             raise UserError(f"The smallest crop is {self.smallest:g} of an image; give a number above 0 and up to 1.")
-        if not 0 <= self.shift < 1 / 2:
-            raise UserError(f"The shift is {self.shift:g} of an image's side; give a number from 0 and below 0.5.")
+        if not 0 <= self.shift < 0.5:
+            raise UserError(f"The shift is {self.shift:g} of an image's side; give a number from 0 to below 0.5.")
         for name in self.policies:
             policy(name)
         if self.policies and not self.crops:
@@ -100,7 +101,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             return self._decoded(index), label
         if self.variation.crops:
             return self._cropped(epoch, index), label
-        return self._shifted(self._decoded(index), epoch, index, self.variation.shift), label
+        return self._shifted(self._decoded(index), self.variation.shift, epoch, index), label
 
     def digest(self) -> str:
         """Return a checksum (hex) over names and labels of these images, in order."""
@@ -131,7 +132,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             image = image if each.whole else each.vary(image)
         return image
 
-    def _shifted(self, image_3SS: Tensor, epoch: int, index: int, share: float) -> Tensor:
+    def _shifted(self, image_3SS: Tensor, share: float, epoch: int, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
         shift = round(self.image_size * share)
         top, left = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
@@ -141,11 +142,14 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         return crop.flip(-1) if flip else crop
 
 
-def evenly(records: Sequence[ImageRecord], most: int | None) -> Sequence[ImageRecord]:
-    """Return at most so many records, evenly spread over all: the first ones would be of the first classes."""
+def evenly(records: Sequence[ImageRecord], most: int | None) -> list[ImageRecord]:
+    """Return at most so many records, evenly spread over all and in their order; None takes all.
+
+    Records stand class by class, so the first so many would be of the first classes only.
+    """
     if most is None or most >= len(records):
-        return records
-    return [records[place * len(records) // most] for place in range(most)]
+        return list(records)
+    return [records[index * len(records) // most] for index in range(most)]
 
 
 def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
@@ -184,7 +188,7 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
         source: the training images.
         held_out: what to measure on; None keeps one in twenty of the training images back.
         config: batch size, image size and seed.
-        limit: at most so many training images, evenly spread.
+        limit: only so many training images, evenly spread (and those kept back are among them).
         held_out_most: at most so many of `held_out`, evenly spread.
         variation: how training images are varied.
         view: how images to measure on are prepared, see TrainingImages.
@@ -199,7 +203,7 @@ def training_images(  # noqa: PLR0913 (from what, measured on what, how, how man
     if held_out is None:
         records, held_records = hold_out(records, config.seed)
     else:
-        held_records = list(evenly(held_out.records, held_out_most))
+        held_records = evenly(held_out.records, held_out_most)
     measured = TrainingImages(held_out or source, config.image_size, view=view, records=held_records)
     second: Sequence[ImageRecord] = []
     where = source.address

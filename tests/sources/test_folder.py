@@ -116,6 +116,9 @@ def test_labels_for_class_folders_are_refused(tmp_path: Path, write_folder: Writ
         (["validation/a/1.png", "val/a/1.png"], "validation", "validation"),
         (["val/a/1.png", "notes/x.txt"], "val", "val"),
         (["odd/a/1.png"], "odd", "odd"),
+        (["test/a/1.png", "train/a/1.png"], "val", "test"),
+        (["test/a/1.png", "train/a/1.png"], "test", "test"),
+        (["test/a/1.png", "train/a/1.png", "val/a/1.png"], "val", "val"),
         (["val/1.png", "cat/1.png"], "val", "."),
         (["a/1.png"], "val", "."),
     ],
@@ -128,6 +131,6 @@ def test_the_folder_of_a_split_is_entered_unless_it_is_a_class(
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path: Path, write_folder: WriteFiles) -> None:
-    write_folder(tmp_path, {"train/a/1.png": b"", "test/a/1.png": b""})
-    with pytest.raises(UserError, match=r"has no folder named val, but test, train; give another --split"):
-        open_source(str(tmp_path))
+    write_folder(tmp_path, {"train/a/1.png": b"", "val/a/1.png": b""})
+    with pytest.raises(UserError, match=r"has no folder named test, but train, val; give another --split"):
+        open_source(str(tmp_path), split="test")

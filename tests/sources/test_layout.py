@@ -28,6 +28,7 @@ def test_a_flat_validation_folder_is_not_taken_for_one_class() -> None:
         (["x/y/a/1.png", "x/y/b/s/1.png"], ["a/1.png", "b/s/1.png"]),
         (["top/train/a/1.png", "top/val/a/2.png"], ["a/2.png"]),
         (["validation/a/1.png", "train/a/1.png"], ["a/1.png"]),
+        (["train/a/1.png", "test/a/2.png"], ["a/2.png"]),
         (["only/1.png"], ["only/1.png"]),
         (["n01440764/s/1.png", "n01440764/t/1.png"], ["n01440764/s/1.png", "n01440764/t/1.png"]),
         (["top/1.png", "top/a/1.png"], ["top/1.png", "top/a/1.png"]),
@@ -40,5 +41,5 @@ def test_folders_before_the_classes_are_cut_off(names: list[str], expected: list
 
 
 def test_a_tar_without_the_wanted_split_is_refused() -> None:
-    with pytest.raises(UserError, match="here has no folder named val, but test, train; give another --split"):
-        strip_parents(["train/a/1.png", "test/a/1.png"], "val", "here")
+    with pytest.raises(UserError, match="here has no folder named test, but train, val; give another --split"):
+        strip_parents(["train/a/1.png", "val/a/1.png"], "test", "here")

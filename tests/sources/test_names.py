@@ -2,7 +2,7 @@ import pytest
 from torchvision.datasets import folder
 
 from basics.errors import UserError
-from sources.names import IMG_EXTENSIONS, check_printable, choose_split, is_hidden, is_image, same_split
+from sources.names import IMG_EXTENSIONS, check_printable, choose_split, is_hidden, is_image, of_split, same_split
 
 
 def test_the_extensions_are_torchvisions() -> None:
@@ -42,6 +42,19 @@ def test_a_split_has_synonyms(word: str, split: str, expected: bool) -> None:
 def test_files_of_a_split_are_chosen_by_whole_words() -> None:
     names = ["x-train-0.tar", "x-validation-0.tar", "x-val-1.tar", "evaluated.tar"]
     assert choose_split(names, "val", "here") == ["x-validation-0.tar", "x-val-1.tar"]
+
+
+@pytest.mark.parametrize(
+    ("words", "split", "expected"),
+    [
+        (["train", "test"], "val", ["test"]),
+        (["train", "test", "valid"], "val", ["valid"]),
+        (["train", "val"], "test", []),
+        (["val", "test"], "train", []),
+    ],
+)
+def test_a_test_part_stands_for_a_val_that_is_not_there(words: list[str], split: str, expected: list[str]) -> None:
+    assert of_split(words, split) == expected
 
 
 def test_files_without_a_split_are_all_taken() -> None:

@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -7,9 +8,12 @@ from braceexpand import braceexpand
 
 from basics.errors import UserError
 from sources.base import ImageRecord
+from sources.decode import decode_rgb
 from sources.opening import expand_braces, open_source
 
 WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
+
+CIFAR_10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @pytest.mark.parametrize(
@@ -73,6 +77,46 @@ def test_tars_in_the_folder_of_a_split_are_read(tmp_path: Path, write_tar: Write
     write_tar(tmp_path / "val" / "0.tar", {"a/1.png": b""})
     (tmp_path / "train").mkdir()
     assert len(open_source(tmp_path).records) == 1
+
+
+TWO_PARTS = {
+    "class folders": {"train": ["train/"], "test": ["test/"]},
+    "tars in folders": {"train": ["train/0.tar", "train/1.tar.gz"], "test": ["test/all.tar.gz"]},
+    "a tar each": {"train": ["train.tar"], "test": ["test.tar.gz"]},
+    "tars side by side": {"train": ["x10-train-0.tar.gz", "x10-train-1.tar.gz"], "test": ["x10-test.tar.gz"]},
+}
+"""Where the images of a data set of two parts may lie: class folders below a folder, or in tars."""
+
+
+@pytest.mark.parametrize("layout", TWO_PARTS)
+def test_data_sets_of_two_parts_are_read_in_any_layout(
+    tmp_path: Path, write_tar: WriteFiles, write_folder: WriteFiles, layout: str
+) -> None:
+    expected: dict[str, dict[str, bytes]] = {}
+    for part, places in TWO_PARTS[layout].items():
+        for number, place in enumerate(places):
+            files = {f"{name}/{part}-{number}.png": f"{name}{part}{number}".encode() for name in ("cat", "bird")}
+            expected[part] = {**expected.get(part, {}), **files}
+            (write_folder if place.endswith("/") else write_tar)(tmp_path / place, files)
+    for split, part in (("train", "train"), ("test", "test"), ("val", "test")):
+        source = open_source(tmp_path, split=split)
+        assert {record.name: source.read(record) for record in source.records} == expected[part]
+        assert source.classes.names == ("bird", "cat")
+        assert all(source.classes.names[record.label] == record.name.split("/")[0] for record in source.records)
+
+
+@pytest.mark.parametrize("folders", [True, False])
+def test_all_of_cifar_10_is_found_in_its_tars(tmp_path: Path, shared_data: Path, folders: bool) -> None:
+    for tar in shared_data.glob("cifar10-*.tar.gz"):
+        place = tmp_path / ("train" if "train" in tar.name else "test") if folders else tmp_path
+        place.mkdir(exist_ok=True)
+        (place / tar.name).symlink_to(tar.absolute())
+    for split, per_class in (("train", 5000), ("test", 1000)):
+        source = open_source(tmp_path, split=split)
+        assert Counter(record.label for record in source.records) == dict.fromkeys(range(10), per_class)
+        assert source.classes.names == CIFAR_10
+        last = source.records[-1]
+        assert decode_rgb(source.read(last), last.name).size == (32, 32)
 
 
 def test_class_folders_go_before_tars_beside_them(

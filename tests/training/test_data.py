@@ -1,5 +1,7 @@
 """Order, crops and resume depend on seed, epoch and place, and on nothing else."""
 
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from sources.opening import open_source
 from tests.support import image_folder
 from training.augment import POLICIES
 from training.config import TrainingConfig
-from training.data import Mix, TrainingImages, Variation, epoch_batches, hold_out, training_images
+from training.data import Mix, TrainingImages, Variation, epoch_batches, evenly, hold_out, training_images
 from training.order import Composition, EpochOrder, mixed_seed, steps_per_epoch
 
 SIZE = 32
@@ -135,6 +137,32 @@ def test_one_image_in_twenty_is_held_out_by_seed() -> None:
     assert kept == [record for record in records if record not in held]
     assert hold_out(records, seed=0) == (kept, held)
     assert hold_out(records, seed=1)[1] != held
+
+
+@pytest.mark.parametrize(("total", "most"), [(10, 1), (10, 3), (10, 9), (50_000, 640), (7, 7), (7, 8), (7, None)])
+def test_some_records_are_spread_evenly_and_in_order(total: int, most: int | None) -> None:
+    records = [ImageRecord(str(index), 0) for index in range(total)]
+    places = [int(record.name) for record in evenly(records, most)]
+    assert len(places) == min(total, most or total)
+    steps = {later - sooner for sooner, later in pairwise(places)}
+    assert places[0] == 0
+    assert steps <= {total // len(places), -(-total // len(places))}
+    assert total - places[-1] <= -(-total // len(places))
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_limit_takes_images_of_every_class(folder: Path, apart: bool) -> None:
+    source = open_source(str(folder))
+    taken, held = training_images(
+        source, source if apart else None, config(), limit=9, held_out_most=6, variation=Variation()
+    )
+    every = [*taken.records] if apart else [*taken.records, *held.records]
+    assert Counter(record.label for record in every) == dict.fromkeys({record.label for record in source.records}, 3)
+    assert len(taken) == (9 if apart else 8)
+    if apart:
+        assert set(Counter(record.label for record in held.records).values()) == {2}
+    whole, _ = training_images(source, source, config(), limit=1000, variation=Variation())
+    assert list(whole.records) == list(source.records)
 
 
 @pytest.mark.parametrize(("images", "held"), [(2, 1), (39, 1), (40, 2), (20_000, 1000), (30_000, 1000)])

@@ -1,0 +1,258 @@
+"""CIFAR-10 and CIFAR-100 from their published files: the binary and the Python version, unpacked or not."""
+
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from basics.errors import UserError
+from sources.base import ClassMap, ImageRecord
+from sources.names import of_split
+from sources.pickled import PickledArray, PickleFormatError, read_table
+from sources.storage import RandomFile, open_random
+from sources.tarball import Location, TarSource, scan_tars
+
+SIDE = 32
+_PLANES = 3 * SIDE * SIDE
+"""Bytes of a picture: its red, its green, its blue."""
+_MEND = "download or unpack it again"
+
+
+class CifarSource(TarSource):
+    """Pictures that lie in larger files as bare pixels, read in place like the members of a tar."""
+
+    def read(self, record: ImageRecord) -> bytes:
+        """Return one picture as PNG: losslessly, and always the same bytes.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        return _png(np.frombuffer(super().read(record), np.uint8).reshape(3, SIDE, SIDE))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """A form in which a data set is published."""
+
+    folder: str
+    """What the folder is called in the archive."""
+    classes: int
+    names: str
+    """File of the class names."""
+    parts: dict[str, tuple[str, ...]]
+    """Files with the pictures of each split."""
+    before: int = 0
+    """Binary version: label bytes before each picture; the last is the class."""
+    name_key: str = ""
+    """Python version: key of the class names in their pickle."""
+    label_key: str = ""
+    """Python version: key of the labels in a pickle of pictures."""
+
+    def told_by(self, present: Iterable[str]) -> list[str]:
+        """Return which of its files are among the present ones; none if it is only one, by chance called so."""
+        own = {self.names, *self.parts["train"], *self.parts["test"]}.intersection(present)
+        return sorted(own) if len(own) > 1 else []
+
+
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
+_FORMS = (
+    _Form(
+        folder="cifar-10-batches-bin", classes=10, names="batches.meta.txt", before=1,
+        parts={"train": tuple(f"{batch}.bin" for batch in _BATCHES), "test": ("test_batch.bin",)},
+    ),
+    _Form(
+        folder="cifar-10-batches-py", classes=10, names="batches.meta", name_key="label_names", label_key="labels",
+        parts={"train": _BATCHES, "test": ("test_batch",)},
+    ),
+    _Form(
+        folder="cifar-100-binary", classes=100, names="fine_label_names.txt", before=2,
+        parts={"train": ("train.bin",), "test": ("test.bin",)},
+    ),
+    _Form(
+        folder="cifar-100-python", classes=100, names="meta", name_key="fine_label_names", label_key="fine_labels",
+        parts={"train": ("train",), "test": ("test",)},
+    ),
+)  # fmt: skip
+
+
+class _Place(NamedTuple):
+    """Where one of the published files lies."""
+
+    path: Path
+    file: RandomFile
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """The published files of one data set, found in a folder or an archive."""
+
+    where: str
+    """What the user knows the place by."""
+    form: _Form
+    places: dict[str, _Place]
+
+    def place(self, name: str) -> _Place:
+        """Return where one of the files lies.
+
+        Raises:
+            UserError: it is missing.
+        """
+        if name not in self.places:
+            raise UserError(f"{self.where} lacks {name}, a file of the published {self.form.folder}; {_MEND}.")
+        return self.places[name]
+
+    def content(self, name: str) -> bytes:
+        """Return the bytes of one of the files.
+
+        Raises:
+            UserError: it is missing.
+            OSError: it cannot be read.
+        """
+        _, file, offset, size = self.place(name)
+        return file.read(offset, size)
+
+    def damaged(self, name: str, fault: str) -> UserError:
+        """Return the error that says what is wrong with one of the files."""
+        return UserError(f"The file {name} of {self.where} {fault}; {_MEND}.")
+
+
+def find_in_folder(folder: Path) -> Published | None:
+    """Return the published files in a folder, or in a folder of it that is called as it is published.
+
+    Raises:
+        UserError: it holds both CIFAR-10 and CIFAR-100.
+        OSError: it cannot be read.
+    """
+    found = [
+        Published(where=os.fspath(place), form=form, places={name: _whole(place / name) for name in names})
+        for form in _FORMS
+        for place in (folder, folder / form.folder)
+        if place.is_dir() and (names := form.told_by(path.name for path in place.iterdir() if path.is_file()))
+    ]
+    if len({published.form.classes for published in found}) > 1:
+        raise UserError(f"{folder} holds both CIFAR-10 and CIFAR-100; give the folder of one.")
+    return found[0] if found else None
+
+
+def find_in_archive(tar: Path, members: Iterable[str]) -> Published | None:
+    """Return the published files in a tar.
+
+    Args:
+        tar: The tar.
+        members: Names of its first members; the published archives have no more than ten.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    files = [PurePosixPath(name).name for name in members]
+    form = next((form for form in _FORMS if form.told_by(files)), None)
+    if form is None:
+        return None
+    places = {
+        PurePosixPath(name).name: _Place(tar, file, offset, size) for _, file, (name, offset, size) in scan_tars([tar])
+    }
+    return Published(where=os.fspath(tar), form=form, places=places)
+
+
+def open_cifar(address: str, published: Published, split: str, labels: Path | None) -> CifarSource:
+    """Make a source of published files.
+
+    Args:
+        address: Where they are, as the user gave it.
+        published: The files.
+        split: `train` or `test`; `val` means the latter.
+        labels: The user's label list, which is not wanted.
+
+    Raises:
+        UserError: a file is missing or damaged, there is no such split, or a label list is given.
+        OSError: a file cannot be read.
+    """
+    form = published.form
+    if labels is not None:
+        raise UserError(f"{address} holds {form.folder}, which says the labels; leave out the label list {labels}.")
+    chosen = of_split(form.parts, split)
+    if not chosen:
+        raise UserError(f"{address} has the splits train and test, and no {split}; give one of them as --split.")
+    files = form.parts[chosen[0]]
+    classes = _class_names(published)
+    table: dict[str, int] = {}
+    locations: dict[str, Location] = {}
+    for number, file in enumerate(files):
+        for index, (label, offset) in enumerate(_pictures(published, file)):
+            name = f"{classes[label]}/{PurePosixPath(file).stem}-{index:05}.png"
+            table[name] = label
+            locations[name] = Location(number, offset, _PLANES)
+    paths = [published.place(file).path for file in files]
+    return CifarSource(address, paths, table, locations, ClassMap(names=classes, imagenet=False))
+
+
+def _png(planes: npt.NDArray[np.uint8]) -> bytes:
+    stream = io.BytesIO()
+    # Stored and not compressed: it is decoded at once.
+    Image.fromarray(planes.transpose(1, 2, 0)).save(stream, "PNG", compress_level=0)
+    return stream.getvalue()
+
+
+def _whole(path: Path) -> _Place:
+    file = open_random(path)
+    return _Place(path, file, 0, file.size)
+
+
+def _class_names(published: Published) -> tuple[str, ...]:
+    form, content = published.form, published.content(published.form.names)
+    try:
+        listed = read_table(content).get(form.name_key) if form.name_key else content.split(b"\n")
+        names = tuple(name.decode("ascii").strip() for name in listed or ())
+    except PickleFormatError as error:
+        raise published.damaged(form.names, str(error)) from error
+    except (AttributeError, TypeError, UnicodeDecodeError) as error:
+        raise published.damaged(form.names, "holds no names of classes") from error
+    names = tuple(filter(None, names))
+    if len(set(names)) != form.classes or len(names) != form.classes or any("/" in name for name in names):
+        raise published.damaged(form.names, f"does not name {form.classes} classes")
+    return names
+
+
+def _pictures(published: Published, file: str) -> Iterator[tuple[int, int]]:
+    """Yield label and first byte of each picture of a file."""
+    form, start = published.form, published.place(file).offset
+    labels, first, step = _pickled(published, file) if form.label_key else _binary(published, file)
+    for index, label in enumerate(labels):
+        if not isinstance(label, int) or not 0 <= label < form.classes:
+            raise published.damaged(file, f"gives its picture {index} the label {label}, of {form.classes} classes")
+        yield label, start + first + index * step
+
+
+def _binary(published: Published, file: str) -> tuple[Sequence[Any], int, int]:
+    """Return the labels, the first byte of the first picture, and the bytes from one picture to the next."""
+    content, before = published.content(file), published.form.before
+    step = before + _PLANES
+    if not content or len(content) % step:
+        raise published.damaged(file, f"has {len(content)} bytes, no whole number of pictures of {step}")
+    return content[before - 1 :: step], before, step
+
+
+def _pickled(published: Published, file: str) -> tuple[Sequence[Any], int, int]:
+    """Return the same as `_binary` does: in the published pickles, too, the pixels lie in one piece."""
+    content = published.content(file)
+    try:
+        table = read_table(content)
+    except PickleFormatError as error:
+        raise published.damaged(file, str(error)) from error
+    labels, pixels = table.get(published.form.label_key), table.get("data")
+    if not isinstance(labels, list) or not isinstance(pixels, PickledArray):
+        raise published.damaged(file, "holds no labels and pixels")
+    first = content.find(pixels.content)
+    if not labels or pixels.shape != (len(labels), _PLANES) or len(pixels.content) != len(labels) * _PLANES:
+        raise published.damaged(file, f"has not {_PLANES} bytes of pixels for each of {len(labels)} labels")
+    if first < 0:
+        raise published.damaged(file, "does not hold its pixels in one piece")
+    return labels, first, _PLANES
