@@ -22,8 +22,6 @@ HELD_OUT_MOST = 1000
 _HELD_OUT_SHARE = 20
 _HELD_OUT_STREAM = -1
 
-SHIFT = 1 / 16
-"""Images are shifted by up to this share of their side, their border mirrored."""
 CACHE_BYTES = 512 * 2**20
 """Decoded images are kept in memory if all of them fit in this."""
 
@@ -35,6 +33,9 @@ class Variation:
     crops: bool = False
     """As classifiers of ImageNet are trained, by torchvision's RandomResizedCrop and a flip; else by a small shift and
     a flip."""
+    shift: float = 1 / 16
+    """Without crops: share of their side by which images are shifted at most, their border mirrored; classifiers of
+    CIFAR-10 are trained with 1/8."""
     smallest: float = 0.08
     """Smallest share of an image's area that a crop covers; classifiers of ImageNet are trained with 0.08."""
     policies: tuple[str, ...] = ()
@@ -43,6 +44,8 @@ class Variation:
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= 1:
             raise UserError(f"The smallest crop is {self.smallest:g} of an image; give a number above 0 and up to 1.")
+        if not 0 <= self.shift < 0.5:
+            raise UserError(f"The shift is {self.shift:g} of an image's side; give a number from 0 to below 0.5.")
         for name in self.policies:
             policy(name)
         if self.policies and not self.crops:
@@ -98,7 +101,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             return self._decoded(index), label
         if self.variation.crops:
             return self._cropped(epoch, index), label
-        return self._shifted(self._decoded(index), epoch, index), label
+        return self._shifted(self._decoded(index), self.variation.shift, epoch, index), label
 
     def digest(self) -> str:
         """Return a checksum (hex) over names and labels of these images, in order."""
@@ -129,9 +132,9 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             image = image if each.whole else each.vary(image)
         return image
 
-    def _shifted(self, image_3SS: Tensor, epoch: int, index: int) -> Tensor:
+    def _shifted(self, image_3SS: Tensor, share: float, epoch: int, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
-        shift = round(self.image_size * SHIFT)
+        shift = round(self.image_size * share)
         top, left = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
         wide = functional.pad(image_3SS, [shift], padding_mode="reflect")
         crop: Tensor = wide[:, top : top + self.image_size, left : left + self.image_size]
