@@ -71,19 +71,44 @@ def test_epochs_vary_an_image(folder: Path) -> None:
     assert len({varied[epoch, 0][0].numpy().tobytes() for epoch in range(12)}) > 6
 
 
-def test_a_variation_is_a_shift_by_at_most_a_sixteenth_and_perhaps_a_flip(folder: Path) -> None:
-    plain, varied = images(folder, varied=False), images(folder)
-    most = SIZE // 16
-    for epoch in range(6):
-        image, original = varied[epoch, 1][0], plain[0, 1][0]
-        inner = original[:, most:-most, most:-most]
-        found = any(
-            torch.equal(turned[:, top : top + SIZE - 2 * most, left : left + SIZE - 2 * most], inner)
-            for turned in (image, image.flip(-1))
+@pytest.mark.parametrize(("variation", "most"), [(Variation(), SIZE // 16), (Variation(shift=1 / 8), SIZE // 8)])
+def test_a_variation_is_a_shift_by_at_most_its_share_and_perhaps_a_flip(
+    folder: Path, variation: Variation, most: int
+) -> None:
+    plain = images(folder, varied=False)
+    varied = TrainingImages(plain.source, SIZE, variation=variation)
+    original = plain[0, 1][0]
+    inner = original[:, most:-most, most:-most]
+    seen = set()
+    for epoch in range(120):
+        image = varied[epoch, 1][0]
+        places = {
+            (top, left, flipped)
+            for flipped, turned in enumerate((image, image.flip(-1)))
             for top in range(2 * most + 1)
             for left in range(2 * most + 1)
-        )
-        assert found
+            if torch.equal(turned[:, top : top + SIZE - 2 * most, left : left + SIZE - 2 * most], inner)
+        }
+        assert len(places) == 1
+        seen |= places
+    for axis in (0, 1):
+        assert {place[axis] for place in seen} == set(range(2 * most + 1)), "some shifts are never drawn"
+    assert {place[2] for place in seen} == {0, 1}
+
+
+def test_a_shift_of_nothing_leaves_the_flip(folder: Path) -> None:
+    plain = images(folder, varied=False)
+    varied = TrainingImages(plain.source, SIZE, variation=Variation(shift=0))
+    original = plain[0, 1][0]
+    for epoch in range(8):
+        image = varied[epoch, 1][0]
+        assert torch.equal(image, original) or torch.equal(image.flip(-1), original)
+
+
+@pytest.mark.parametrize("shift", [-0.1, 0.5, float("nan")])
+def test_a_shift_that_cannot_be_is_refused(shift: float) -> None:
+    with pytest.raises(UserError, match=r"shift is .* of an image's side; give a number from 0 to below 0"):
+        Variation(shift=shift)
 
 
 def test_the_order_does_not_depend_on_loader_processes(folder: Path) -> None:
