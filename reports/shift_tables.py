@@ -1,8 +1,7 @@
 """Tables of a shift report, as cells that pages, Markdown and the terminal share."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from downstream.mce import CORRUPTIONS, SEVERITIES
@@ -19,7 +18,7 @@ from reports.published_shift import (
     set_scores,
 )
 from reports.shift import Report, entrants, headline, published_choice, row_of
-from reports.tables import NOTHING, Cell, Line
+from reports.tables import NOTHING, Cell, Line, Table
 
 SET_NAMES = {
     IMAGENET: "ImageNet top-1",
@@ -30,18 +29,6 @@ SET_NAMES = {
 }
 _CHOICE = "*"
 """Marks the batch norm that the paper uses on a test set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table with its title."""
-
-    title: str
-    first: str
-    """Head of the first column."""
-    head: Sequence[str]
-    lines: Sequence[Line]
-    note: str
 
 
 def shift_tables(report: Report) -> list[Table]:
