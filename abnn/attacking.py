@@ -14,7 +14,7 @@ from torch import Tensor
 
 from abnn.checkpoint import Checkpoint, load_checkpoint, read_cost
 from abnn.images import shown_images
-from abnn.results import OPEN, Right, Row, Store
+from abnn.results import ATTACKS, OPEN, Right, Row, Store
 from abnn.tasks import Task, task_of
 from abnn.threats import Roa, Threat, ThreatOptions, threat_of
 from basics.compute import Compute, choose_compute
@@ -27,8 +27,6 @@ from sources.opening import open_source
 from training.data import TrainingImages
 from training.order import mixed_seed
 
-FOLDER = "attacks"
-"""Sub-folder of a run folder where results go if no other place is named."""
 WORST = "worst"
 """What the worst case over the attacks in one ball is called: right only where all of them failed."""
 
@@ -129,7 +127,7 @@ def attack_all(request: AttackRequest) -> list[Row]:
     )  # fmt: skip
     source = open_source(request.data, split="test")
     bouts = [bout for each in checkpoints for bout in _bouts(each, twin, options, source, request, compute)]
-    folders = {each.name: request.out or each.folder / FOLDER for each in checkpoints}
+    folders = {each.name: request.out or each.folder / ATTACKS for each in checkpoints}
     with ExitStack() as held:
         stores = {folder: Store(folder) for folder in dict.fromkeys(folders.values())}
         for folder in stores:

@@ -18,6 +18,8 @@ from basics.files import atomic_path, require_writable_folder, write_text
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples.h5"
+ATTACKS = "attacks"
+"""Sub-folder of a run folder where results go if no other place is named."""
 OPEN = -1
 """Stands for a sample that was not attacked yet."""
 

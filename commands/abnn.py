@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from commands.abnn_table import table
 from commands.options import (
     FOLDER,
     ManyValues,
@@ -196,33 +197,6 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
     print_result({"rows": rows}, lines, as_json=as_json)
 
 
-@abnn.command(short_help="Tables 1 to 3, with measured costs.")
-@click.argument("results", metavar="RESULTS...", nargs=-1, required=True, type=FOLDER)
-@click.option("--out", type=FOLDER, help="Folder of report.html, report.md, report.csv and report.json.")
-@json_option
-def table(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Tabulate what `abnn attack` found, beside the paper's tables: accuracies, and what training costs.
-
-    RESULTS are run folders of attacked networks, folders that `abnn attack --out` wrote, or files of either. Costs
-    are in network passes N: by the paper's formula, by operations and by time of a real training step.
-
-    \b
-    Example:
-      advbn-gen abnn table plain pgd-at abnn --out table
-    """
-    from reports.abnn import abnn_report, read_abnn_results
-    from reports.abnn_page import table_text, write_abnn_report
-    from reports.abnn_tables import abnn_tables
-    from reports.page import HTML
-
-    report = abnn_report(read_abnn_results(results))
-    lines = [text for each in abnn_tables(report) for text in (table_text(each), "")]
-    if out is not None:
-        write_abnn_report(out, report)
-        lines.append(f"report: {out / HTML}")
-    print_result({"rows": report["rows"], "report": out and str(out / HTML)}, lines, as_json=as_json)
-
-
 @abnn.command(short_help="Checks that the attacks can be believed.")
 @click.option("--checkpoint", type=FOLDER, required=True, help="Run folder of `abnn train`.")
 @click.option("--data", required=True, metavar="P", help="What holds the test images.")
@@ -241,8 +215,8 @@ def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
     Example:
       advbn-gen abnn sanity --checkpoint abnn --twin plain --data cifar10
     """
-    from abnn.attacking import FOLDER as ATTACKS
     from abnn.examination import ExaminationRequest, examine
+    from abnn.results import ATTACKS
     from basics.errors import WorkError
     from basics.files import require_writable_folder
     from reports.surface import SURFACE, draw_surface
@@ -257,3 +231,6 @@ def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
     failed = [each.name for each in checks if not each.passed]
     if failed:
         raise WorkError(f"{len(failed)} of {len(checks)} checks failed ({'; '.join(failed)}).")
+
+
+abnn.add_command(table)

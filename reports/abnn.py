@@ -1,138 +1,211 @@
-"""What `abnn attack` left, read back from one folder or several, and as the rows of a report."""
+"""Accuracy under attack (Tables 1 to 3 of the paper on ABNN): what each defence holds, and what it costs to train.
 
-import json
+Everything here is computed from the lines that `abnn attack` wrote; no network runs.
+"""
+
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from basics.files import canonical_json
+from reports.intervals import proportion
+from reports.published_abnn import PLAIN_PASSES, is_published_network, published_attack, published_methods
+from reports.results import Row
 
-from abnn.attacking import FOLDER
-from abnn.results import RESULTS
-from basics.errors import UserError
-from reports.intervals import accuracy
-from reports.published_abnn import PUBLISHED, TEST_SAMPLES, published_accuracy
+KIND = "accuracy under attack"
+METHODS = {"none": "no defence", "pgd-at": "PGD-AT", "oudefend": "OUDefend", "abnn": "ABNN"}
+"""Defences in the order of the tables -> what the paper calls them."""
+TASKS = {"cifar10": "CIFAR-10", "ucf101": "UCF-101"}
+GROUP = ("task", "method", "arch", "width", "cost_formula")
+"""What models have in common that are one method trained several times."""
 
-Row = dict[str, Any]
-Report = dict[str, Any]
+_ATTACKS = ("clean", "pgd", "adaptive", "transfer", "autoattack", "roa", "worst")
+"""Beginnings of the attacks' names, in the order of the columns."""
+_OWN_SETTINGS = {"seed", "twin", "twin_sha256"}
+"""Settings in which models of one mean may differ: with its seed, each may have a twin of its own."""
 
-_ORDER = ("clean", "pgd", "adaptive", "transfer", "autoattack", "worst", "roa")
-METHODS = ("none", "pgd-at", "oudefend", "abnn")
-"""In the order of the paper's tables."""
-
-
-def read_abnn_results(places: Sequence[Path]) -> list[Row]:
-    """Return the line of each network under each attack.
-
-    Args:
-        places: run folders, folders of `abnn attack --out`, a `results.jsonl`, or what `--json` printed.
-
-    Raises:
-        UserError: there are no such results, or one name stands for two different things.
-    """
-    found: dict[tuple[str, str], Row] = {}
-    for place in places:
-        for row in _lines(_file_in(place)):
-            before = found.setdefault((row["model"], row["attack"]), row)
-            if before["pair"] != row["pair"]:
-                raise UserError(
-                    f"{row['model']} under {row['attack']} stands for something else in {place} than in other results; "
-                    "make tables of them apart, or rename the run folder."
-                )
-    return sorted(found.values(), key=_place)
+Report = Mapping[str, Any]
 
 
-def _file_in(place: Path) -> Path:
-    if not place.is_dir():
-        return place
-    inside = [place / RESULTS, place / FOLDER / RESULTS]
-    return next((path for path in inside if path.is_file()), inside[0])
-
-
-def _lines(path: Path) -> list[Row]:
-    try:
-        text = path.read_text()
-        whole = path.suffix != ".jsonl"
-        told = json.loads(text)["rows"] if whole else [json.loads(line) for line in text.splitlines()]
-        rows = [_checked(row) for row in told]
-    except FileNotFoundError as error:
-        raise UserError(f"There is no {path}; give run folders or results of `advbn-gen abnn attack`.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"The file {path} does not hold results of `advbn-gen abnn attack`; give others.") from error
-    if not rows:
-        raise UserError(f"The file {path} holds no results; run `advbn-gen abnn attack` first.")
-    return rows
-
-
-_WORDS = ("model", "task", "defence", "arch", "attack", "weights_sha256", "data_sha256", "pair", "device", "precision")
-
-
-def _checked(row: Any) -> Row:
-    """Return a line that has what reports are made of.
-
-    Raises:
-        KeyError, TypeError, ValueError: something is missing.
-    """
-    if not all(isinstance(row[name], str) for name in _WORDS):
-        raise TypeError
-    if row["defence"] not in METHODS or row["task"] not in PUBLISHED:
-        raise ValueError
-    if not 0 <= float(row["accuracy"]) <= 1 or int(row["n"]) < 1:
-        raise ValueError
-    dict(row["settings"]), dict(row["software"]), float(row["width"]), row["cost"]
-    return dict(row)
-
-
-def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["task"], METHODS.index(row["defence"]), row["model"], attack_place(row["attack"])
-
-
-def attack_place(attack: str) -> tuple[int, int, str]:
-    """Return where an attack stands in tables: by kind, then by its steps."""
-    kind = attack.replace("(", "-").split("-")[0].strip()
-    steps = attack.removeprefix("pgd-").split("x")[0].split(" ")[0]
-    number = int(steps) if steps.isdecimal() else 0
-    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER), number, attack
-
-
-def abnn_report(results: Iterable[Row]) -> Report:
-    """Return what a report tells: `rows`, and of which `tasks`.
-
-    A row has, beside what the line has: `method`, `accuracy_low` and `accuracy_high` (95%), `cost_formula` (the paper's
-    count of network passes N), `cost_measured` and `cost_time` (in N as well, by operations and by time, a plain step
-    being 2 N), and `published` (the paper's accuracy, and whether it is of the same data, width and attack).
+def abnn_report(results: Sequence[Row]) -> dict[str, Any]:
+    """Return the report as JSON values.
 
     Args:
-        results: see `read_abnn_results`.
+        results: lines of `abnn attack` (see `reports.abnn_results.read_abnn_results`).
+
+    Returns:
+        `rows`: each line with its 95% interval, its cost in network passes N (`cost_formula`, and measured by FLOPs and
+        by time), and `published`: the paper's accuracy where the attack is the paper's, else null;
+        `published_same_setting` tells whether network and test set are the paper's as well. `means`: over models that
+        differ in their seed alone. `costs`: of each method, as multiples of a plain step. `attacks`: task -> columns.
     """
-    rows = [{**row, **_interval(row), **costs(row["cost"]), "published": _published(row)} for row in results]
-    return {"rows": rows, "tasks": list(dict.fromkeys(row["task"] for row in rows))}
-
-
-def _interval(row: Mapping[str, Any]) -> dict[str, Any]:
-    count, right = int(row["n"]), round(row["accuracy"] * row["n"])
-    estimate = accuracy(np.arange(count) < right)
-    return {"method": row["defence"], "accuracy_low": estimate.low, "accuracy_high": estimate.high}
-
-
-def costs(cost: Mapping[str, Any] | None) -> dict[str, float | None]:
-    """Return a step's cost in network passes N: by the paper's formula, by operations, by time."""
-    if cost is None:
-        return {"cost_formula": None, "cost_measured": None, "cost_time": None}
+    costs = {row["model"]: row["cost"] for row in reversed(results) if row["cost"] is not None}
+    rows = sorted((_row({**row, "cost": costs.get(row["model"])}) for row in results), key=_row_order)
     return {
-        "cost_formula": cost["passes"],
-        "cost_measured": 2 * cost["flops_step"] / cost["flops_plain_step"],
-        "cost_time": 2 * cost["seconds_step"] / cost["seconds_plain_step"],
+        "report": KIND,
+        "attacks": {task: _attacks(of_task) for (task,), of_task in grouped(rows, "task").items()},
+        "rows": rows,
+        "means": [mean for group in grouped(rows, *GROUP).values() for mean in _means(group)],
+        "costs": [_cost(group) for group in grouped(rows, *GROUP).values() if group[0]["cost"] is not None],
     }
 
 
-_PAPERS_BALL = {"cifar10": 8 / 255, "ucf101": 1 / 255}
+def grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    """Return rows by what they have under some names, in order of first sight."""
+    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[tuple(row[name] for name in names)].append(row)
+    return dict(found)
 
 
-def _published(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    value = published_accuracy(row["task"], row["defence"], row["attack"])
-    if value is None:
+def are_seeds(group: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the models of a group's rows differ in nothing but their seed, as far as results tell."""
+    models = {row["model"]: row for row in group}.values()
+    seeds, weights = ({row[name] for row in models} for name in ("seed", "weights_sha256"))
+    return len(seeds) == len(weights) == len(models) and None not in seeds
+
+
+def settings_differ(rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether an attack was not set alike in all of its rows, but for what belongs to each model."""
+    told = (
+        {name: each[name] for name in each if name not in _OWN_SETTINGS} for each in (row["settings"] for row in rows)
+    )
+    return len({canonical_json(settings) for settings in told}) > 1
+
+
+def entrants(report: Report, task: str) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Return whose accuracies stand for a task's methods: means over seeds, or else each model's own.
+
+    Returns:
+        Name -> attack -> accuracy, and the ends of its range: lowest and highest seed, or the 95% interval.
+    """
+    found: dict[str, dict[str, tuple[float, float, float]]] = defaultdict(dict)
+    means = {(model, mean["attack"]): mean for mean in report["means"] for model in mean["models"]}
+    for row in report["rows"]:
+        if row["task"] == task:
+            mean = means.get((row["model"], row["attack"]))
+            name = model_name(row) if mean is None else mean_name(mean)
+            ends = ("accuracy_low", "accuracy_high") if mean is None else ("accuracy_lowest", "accuracy_highest")
+            low, high = ((mean or row)[end] for end in ends)
+            found[name][row["attack"]] = ((mean or row)["accuracy"], low, high)
+    return dict(found)
+
+
+def model_name(row: Mapping[str, Any]) -> str:
+    """Return a model with its method, as tables name it."""
+    return f"{_method_name(row)}: {row['model']}"
+
+
+def mean_name(mean: Mapping[str, Any]) -> str:
+    """Return what tables call the mean over a group's seeds."""
+    return f"{_method_name(mean)}: mean of {mean['group_size']} seeds ({_network(mean)})"
+
+
+def group_name(group: Mapping[str, Any]) -> str:
+    """Return a method with its network, as tables name it."""
+    return f"{_method_name(group)} ({_network(group)})"
+
+
+def _method_name(row: Mapping[str, Any]) -> str:
+    method: str = row["method"]
+    return METHODS.get(method, method)
+
+
+def _network(row: Mapping[str, Any]) -> str:
+    return f"{row['arch']}, width {row['width']:g}"
+
+
+def _row(row: Mapping[str, Any]) -> dict[str, Any]:
+    interval = proportion(round(row["accuracy"] * row["n"]), row["n"])
+    column = published_attack(row["task"], row["attack"], row["settings"])
+    method = published_methods(row["task"]).get(row["defence"])
+    per_cent = None if method is None or column is None else method.accuracy[column]
+    cost = row["cost"] or {}
+    return {
+        **row,
+        "method": row["defence"],
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
+        "cost_formula": cost.get("passes"),
+        "cost_measured": _in_passes(cost, "flops"),
+        "cost_time": _in_passes(cost, "seconds"),
+        "published": None if per_cent is None else round(per_cent / 100, 6),
+        "published_attack": column,
+        "published_same_setting": per_cent is not None and is_published_network(row),
+    }
+
+
+def _in_passes(cost: Mapping[str, Any], what: str) -> float | None:
+    """Return a measured cost in network passes, of which a plain step has two; None if it was not measured."""
+    step, plain = cost.get(f"{what}_step"), cost.get(f"{what}_plain_step")
+    return None if step is None or plain is None else float(PLAIN_PASSES * step / plain)
+
+
+def _attacks(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted({row["attack"] for row in rows}, key=_attack_order)
+
+
+def _attack_order(attack: str) -> tuple[int, list[int], str]:
+    kind = attack.lower().partition("-")[0].partition(" ")[0]
+    return _place(kind, _ATTACKS), [int(number) for number in re.findall(r"[0-9]{1,9}", attack)], attack
+
+
+def _row_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    task, method = (
+        (_place(row["task"], list(TASKS)), row["task"]),
+        (_place(row["method"], list(METHODS)), row["method"]),
+    )
+    seed = -1 if row["seed"] is None else row["seed"]
+    return task, method, row["arch"], row["width"], seed, row["model"], _attack_order(row["attack"])
+
+
+def _place(name: str, known: Sequence[str]) -> int:
+    return known.index(name) if name in known else len(known)
+
+
+def _means(group: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a group's mean under each attack that two or more of its models met alike."""
+    if not are_seeds(group):
+        return []
+    size = len({row["model"] for row in group})
+    means = []
+    for (attack,), rows in grouped(group, "attack").items():
+        if len(rows) > 1 and not settings_differ(rows):
+            values = [row["accuracy"] for row in rows]
+            means.append(
+                {
+                    **{name: rows[0][name] for name in GROUP},
+                    "attack": attack,
+                    "models": [row["model"] for row in rows],
+                    "group_size": size,
+                    "n": rows[0]["n"],
+                    "accuracy": sum(values) / len(values),
+                    "accuracy_lowest": min(values),
+                    "accuracy_highest": max(values),
+                }
+            )
+    return means
+
+
+def _cost(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a method's cost as multiples of a plain step, measured ones as the mean over its models."""
+    models = list({row["model"]: row for row in group}.values())
+    method = published_methods(group[0]["task"]).get(group[0]["method"])
+    return {
+        **{name: group[0][name] for name in GROUP},
+        "models": [row["model"] for row in models],
+        "formula": group[0]["cost_formula"] / PLAIN_PASSES,
+        "flops": _spread(row["cost_measured"] for row in models),
+        "time": _spread(row["cost_time"] for row in models),
+        "published": None if method is None else method.passes / PLAIN_PASSES,
+        "batches": sorted({row["cost"]["batch"] for row in models if row["cost"].get("batch") is not None}),
+        "devices": sorted({row["cost"]["device"] for row in models if row["cost"].get("device") is not None}),
+    }
+
+
+def _spread(passes: Iterable[float | None]) -> dict[str, float] | None:
+    values = [value / PLAIN_PASSES for value in passes if value is not None]
+    if not values:
         return None
-    whole = row["n"] == TEST_SAMPLES[row["task"]] and row["width"] == 1
-    ball = row["settings"].get("eps", _PAPERS_BALL[row["task"]]) == _PAPERS_BALL[row["task"]]
-    return {"accuracy": value, "same_setting": whole and ball}
+    return {"mean": sum(values) / len(values), "lowest": min(values), "highest": max(values)}

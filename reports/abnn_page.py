@@ -1,58 +1,109 @@
-"""An ABNN report as files: `report.html` (one file, no network), `report.md`, `report.csv`, `report.json`."""
+"""Accuracy under attack as files: `report.html` (one file, no network), `report.md`, `report.csv`, `report.json`."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from basics.files import require_writable_folder, write_texts
-from reports.abnn import Report
-from reports.abnn_tables import abnn_charts, abnn_tables
-from reports.page import CSV, HTML, JSON, MARKDOWN, csv_text, render, software
-from reports.tables import Table, markdown_table
+from basics.progress import counted
+from reports.abnn import KIND, Report, abnn_report, entrants
+from reports.abnn_tables import abnn_notes, abnn_tables, strongest_words, task_name
+from reports.charts import dots_chart
+from reports.page import csv_text, render, require_own_report, software, write_report
+from reports.results import Row
+from reports.tables import Table, markdown_parts
 
-_TITLE = "Adaptive batch normalisation networks under attack"
 _CSV_COLUMNS = (
-    "task", "method", "model", "attack", "n", "accuracy", "accuracy_low", "accuracy_high", "published_accuracy",
-    "published_same_setting", "cost_formula", "cost_measured", "cost_time", "arch", "width", "seed", "weights_sha256",
-    "data", "data_sha256", "settings", "seconds", "device", "precision",
+    "model", "method", "task", "arch", "width", "seed", "attack", "n", "accuracy", "accuracy_low", "accuracy_high",
+    "cost_formula", "cost_measured", "cost_time", "published", "published_attack", "published_same_setting", "settings",
+    "weights_sha256", "data", "data_sha256", "seconds", "precision", "device",
 )  # fmt: skip
+_TITLE = "Accuracy under attack"
 
 
-def write_abnn_report(out: Path, report: Report) -> None:
-    """Write all four files, or leave all as they were.
+def write_abnn_report(out: Path, results: Sequence[Row]) -> dict[str, Any]:
+    """Write all four files, or leave all as they were; return the report's values.
 
     Args:
         out: folder.
-        report: see `reports.abnn.abnn_report`.
+        results: lines of `abnn attack`.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or holds another report.
     """
-    tables = abnn_tables(report)
-    texts = {
-        JSON: json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-        CSV: csv_text(_CSV_COLUMNS, [{**row, **_flat(row)} for row in report["rows"]]),
-        MARKDOWN: "\n\n".join([f"# {_TITLE}", *map(table_text, tables)]) + "\n",
-        HTML: _page(report, tables),
-    }
-    require_writable_folder(out)
-    write_texts(out, texts)
-
-
-def table_text(table: Table) -> str:
-    """Return a table in Markdown, with its title and note."""
-    lines = [[line.name, *map(str, line.cells)] for line in table.lines]
-    return f"## {table.title}\n\n{markdown_table([table.first, *table.head], lines)}\n\n{table.note}"
-
-
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    published = {f"published_{name}": value for name, value in (row["published"] or {}).items()}
-    return {**published, "settings": json.dumps(row["settings"])}
-
-
-def _page(report: Report, tables: Sequence[Table]) -> str:
-    charts = abnn_charts(report)
-    return render(
-        "abnn.html", title=_TITLE, report=report, tables=tables, charts=charts, software=software(report["rows"])
+    report = abnn_report(results)
+    tables, notes = abnn_tables(report), abnn_notes(report)
+    require_own_report(out, KIND)
+    write_report(
+        out,
+        report,
+        csv=csv_text(_CSV_COLUMNS, [{**row, "settings": json.dumps(row["settings"])} for row in report["rows"]]),
+        markdown=_markdown(report, tables, notes),
+        html=_page(report, tables, notes),
     )
+    return report
+
+
+def abnn_markdown(report: Report) -> str:
+    """Return tables and notes as Markdown."""
+    parts = [part for table in abnn_tables(report) for part in markdown_parts(table)]
+    return "\n\n".join([*parts, *abnn_notes(report), published_note(report)])
+
+
+def abnn_lead(report: Report) -> str:
+    """Return the report in one sentence: who met what."""
+    told = []
+    for task, attacks in report["attacks"].items():
+        models = {row["model"] for row in report["rows"] if row["task"] == task}
+        told.append(f"{counted(len(models), 'model')} on {task_name(task)} ({', '.join(attacks)})")
+    return "; ".join(told) + "."
+
+
+def published_note(report: Report) -> str:
+    """Return what has to be known of the published lines."""
+    note = (
+        "Lines called published are the paper's; a number stands there only where the attack is the paper's as far as "
+        "it states one. Results do not tell the substitute."
+    )
+    if all(row["published_same_setting"] for row in report["rows"] if row["published_attack"]):
+        return note
+    return f"{note} In another setting: network, width, training cost or test set are not the paper's."
+
+
+def attack_charts(report: Report) -> list[str]:
+    """Draw each task's accuracies by attack, with ranges over seeds or 95% intervals."""
+    return [_chart(report, place, task) for place, task in enumerate(report["attacks"])]
+
+
+def _chart(report: Report, place: int, task: str) -> str:
+    held = entrants(report, task)
+    series = {name: {attack: 100 * each[0] for attack, each in values.items()} for name, values in held.items()}
+    ranges = {
+        name: {attack: (100 * low, 100 * high) for attack, (_, low, high) in values.items()}
+        for name, values in held.items()
+    }
+    label = f"{task_name(task)}: right answers (%; higher is better)"
+    return dots_chart(f"attacks-{place}", report["attacks"][task], series, label, ranges)
+
+
+def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
+    return render(
+        "abnn.html",
+        title=_TITLE,
+        report=report,
+        lead=abnn_lead(report),
+        held=strongest_words(report),
+        notes=notes,
+        tables=tables,
+        published_note=published_note(report),
+        charts=attack_charts(report),
+        software=software(report["rows"]),
+    )
+
+
+def _markdown(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
+    lists = ["\n".join(f"- {sentence}" for sentence in each) for each in (strongest_words(report), notes)]
+    parts = [f"# {_TITLE}", abnn_lead(report), *lists, published_note(report)]
+    for table in tables:
+        parts += markdown_parts(table)
+    return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,173 +1,258 @@
-"""Tables of an ABNN report: accuracies as in the paper's Tables 1 to 3, and what training costs."""
+"""Tables of a report on accuracy under attack, and what has to be known beside them."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from reports.abnn import METHODS, Report, Row, attack_place
-from reports.dots import dots_chart
-from reports.published_abnn import PUBLISHED
-from reports.tables import NOTHING, Cell, Line, Table
+from basics.files import canonical_json
+from reports.abnn import (
+    GROUP,
+    METHODS,
+    TASKS,
+    Report,
+    are_seeds,
+    entrants,
+    group_name,
+    grouped,
+    mean_name,
+    model_name,
+    settings_differ,
+)
+from reports.published_abnn import TABLES, published_methods
+from reports.tables import NOTHING, Cell, Line, Table, percent_cell
 
-CALLED = {"none": "no defence", "pgd-at": "PGD-AT", "abnn": "ABNN", "oudefend": "OUDefend"}
-"""Defence -> its name in tables."""
-_COST_HEAD = ("training cost, formula", "by operations", "by time")
+_COSTS = {"cost_formula": "cost, formula", "cost_measured": "cost by FLOPs", "cost_time": "cost by time"}
+_CHECKSUM_SHOWN = 12
+
+Rows = Sequence[Mapping[str, Any]]
 
 
 def abnn_tables(report: Report) -> list[Table]:
-    """Return every task's tables: accuracies, costs, attacks."""
-    tables = []
-    for task in report["tasks"]:
-        rows = [row for row in report["rows"] if row["task"] == task]
-        tables += [_accuracies(task, rows), *_costs(task, rows), _attacks(task, rows)]
+    """Return accuracies by task, then costs, if any were measured, and the settings of the attacks."""
+    tables = accuracy_tables(report)
+    if report["costs"]:
+        tables.append(_costs(report))
+    if any(row["settings"] for row in report["rows"]):
+        tables.append(_settings(report))
     return tables
 
 
-def compact_table(report: Report) -> Table:
-    """Return the accuracies of the first task, for a terminal."""
-    task = report["tasks"][0]
-    return _accuracies(task, [row for row in report["rows"] if row["task"] == task])
+def accuracy_tables(report: Report) -> list[Table]:
+    """Return a table for each task: methods by attacks, with the cost of training."""
+    return [_accuracies(report, task) for task in report["attacks"]]
 
 
-def _accuracies(task: str, rows: Sequence[Row]) -> Table:
-    attacks = sorted({row["attack"] for row in rows}, key=attack_place)
+def task_name(task: str) -> str:
+    """Return what the paper calls a task."""
+    return TASKS.get(task, task)
+
+
+def abnn_notes(report: Report) -> list[str]:
+    """Return a sentence on whatever keeps numbers of these tables from being compared or taken together."""
+    return [*_sample_notes(report), *_settings_notes(report), *_seed_notes(report)]
+
+
+def strongest_words(report: Report) -> list[str]:
+    """Return a sentence on what each method holds: clean, under the paper's PGD, and where it holds least."""
+    return [
+        f"{task_name(task)}, {name}: {_held_words(report, task, held)}."
+        for task in report["attacks"]
+        for name, held in entrants(report, task).items()
+    ]
+
+
+def _held_words(report: Report, task: str, held: Mapping[str, tuple[float, float, float]]) -> str:
+    paper = {row["attack"] for row in report["rows"] if row["task"] == task and row["published_attack"]}
+    told = {attack: 100 * value for attack, (value, _, _) in held.items()}
+    words = [
+        f"{value:.1f}% {'' if attack == 'clean' else 'under '}{attack}"
+        for attack, value in told.items()
+        if attack in paper
+    ]
+    least = min(told, key=lambda attack: told[attack])
+    if least not in paper:
+        words.append(f"{told[least]:.1f}% under {least}{', the least' if len(told) > 1 else ''}")
+    return ", ".join(words)
+
+
+def _accuracies(report: Report, task: str) -> Table:
+    rows = [row for row in report["rows"] if row["task"] == task]
+    attacks = {attack: [row for row in rows if row["attack"] == attack] for attack in report["attacks"][task]}
+    known = published_methods(task)
+    methods = [*METHODS, *(row["method"] for row in rows if row["method"] not in METHODS)]
     lines = []
-    for method in sorted({row["method"] for row in rows}, key=METHODS.index):
-        by_model = _by_model([row for row in rows if row["method"] == method])
-        for model, found in by_model.items():
-            name = f"{CALLED[method]} ({model})"
-            lines.append(Line(name, [*(_share(found.get(attack)) for attack in attacks), *_cost_cells(found)]))
-        if len(by_model) > 1:
-            lines.append(Line(f"{CALLED[method]}, mean of {len(by_model)}", _means(by_model, attacks)))
-        lines += _published(task, method, attacks)
+    for method in dict.fromkeys(methods):
+        own = [row for row in rows if row["method"] == method]
+        for group in grouped(own, *GROUP).values():
+            lines += [_model_line(of_model, list(attacks)) for of_model in grouped(group, "model").values()]
+            lines += _mean_lines(report, group, list(attacks))
+        if method in known:
+            lines.append(_published_line(task, method, attacks, own or rows))
     return Table(
-        title=f"Accuracy under attack: {task}",
-        first="method",
-        head=[*attacks, *_COST_HEAD],
+        title=f"{task_name(task)} ({TABLES[task]})" if task in TABLES else task_name(task),
+        first="method: model",
+        head=[*(f"{attack} (n = {of_attack[0]['n']})" for attack, of_attack in attacks.items()), *_COSTS.values()],
         lines=lines,
-        note="Accuracy in per cent with its 95% interval; of several networks the mean, the lowest and the highest. "
-        "Costs are those of a training step in network passes N, a plain step being 2N. Lines in italics are the "
-        f"paper's{_other_setting(rows)}",
+        note="Per cent of right answers with 95% intervals; of means, the lowest and the highest seed. Cost of a "
+        "training step in network passes N: a plain step has two, by FLOPs and by time as well.",
     )
 
 
-def _other_setting(rows: Sequence[Row]) -> str:
-    told = [row["published"]["same_setting"] for row in rows if row["published"]]
-    if told and all(told):
-        return "."
-    return (
-        ": whole test set, networks of full width, the full recipe. Where ours are smaller, they are no yardstick; "
-        "compare the order of the methods."
-    )
+def _model_line(rows: Rows, attacks: Sequence[str]) -> Line:
+    by_attack = {row["attack"]: row for row in rows}
+    cells = [_accuracy_cell(by_attack.get(attack)) for attack in attacks]
+    return Line(model_name(rows[0]), [*cells, *(Cell(_passes(rows[0][name])) for name in _COSTS)])
 
 
-def _by_model(rows: Sequence[Row]) -> dict[str, dict[str, Row]]:
-    found: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        found.setdefault(row["model"], {})[row["attack"]] = row
-    return found
+def _accuracy_cell(row: Mapping[str, Any] | None) -> Cell:
+    return Cell(NOTHING) if row is None else percent_cell(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
 
 
-def _share(row: Mapping[str, Any] | None) -> Cell:
-    if row is None:
+def _mean_lines(report: Report, group: Rows, attacks: Sequence[str]) -> list[Line]:
+    """Return the line of a group's means; none if there are none."""
+    means = {mean["attack"]: mean for mean in report["means"] if all(mean[name] == group[0][name] for name in GROUP)}
+    if not means:
+        return []
+    (cost,) = [each for each in report["costs"] if all(each[name] == group[0][name] for name in GROUP)] or [{}]
+    measured = [_passes(2 * cost[name]["mean"] if cost.get(name) else None) for name in ("flops", "time")]
+    cells = [_mean_cell(means.get(attack)) for attack in attacks]
+    name = mean_name(next(iter(means.values())))
+    return [Line(name, [*cells, Cell(_passes(group[0]["cost_formula"])), *map(Cell, measured)])]
+
+
+def _mean_cell(mean: Mapping[str, Any] | None) -> Cell:
+    if mean is None:
         return Cell(NOTHING)
-    low, high = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
-    return Cell(f"{100 * row['accuracy']:.1f}", f"[{low:.1f}, {high:.1f}]")
+    value, low, high = (100 * mean[name] for name in ("accuracy", "accuracy_lowest", "accuracy_highest"))
+    seeds = len(mean["models"])
+    fewer = f"; {seeds} seeds" if seeds < mean["group_size"] else ""
+    return Cell(f"{value:.1f}", f"({low:.1f} to {high:.1f}{fewer})")
 
 
-def _cost_cells(found: Mapping[str, Row]) -> list[Cell]:
-    row = next(iter(found.values()))
-    values = [row[name] for name in ("cost_formula", "cost_measured", "cost_time")]
-    if None in values:
-        return [Cell(NOTHING)] * len(values)
-    formula, *measured = values
-    return [Cell(f"{formula:.0f}N"), *(Cell(f"{value:.2f}N") for value in measured)]
+def _published_line(task: str, method: str, attacks: Mapping[str, Rows], own: Rows) -> Line:
+    """Return a method's line of the paper, marked unless all results that it stands beside were got as published."""
+    known = published_methods(task)[method]
+    beside = [row["published_same_setting"] for row in own if row["published_attack"]]
+    where = "" if beside and all(beside) else ", in another setting"
+    cells = [Cell(_published_value(known.accuracy, rows)) for rows in attacks.values()]
+    costs = [Cell(f"{known.passes}N"), Cell(NOTHING), Cell(NOTHING)]
+    return Line(f"published: {METHODS[method]}{where}", [*cells, *costs], published=True)
 
 
-def _means(by_model: Mapping[str, Mapping[str, Row]], attacks: Sequence[str]) -> list[Cell]:
-    cells = []
-    for attack in attacks:
-        values = [100 * found[attack]["accuracy"] for found in by_model.values() if attack in found]
-        if len(values) < len(by_model):
-            cells.append(Cell(NOTHING))
-            continue
-        cells.append(Cell(f"{sum(values) / len(values):.1f}", f"({min(values):.1f} to {max(values):.1f})"))
-    return [*cells, *[Cell("")] * len(_COST_HEAD)]
+def _published_value(accuracy: Mapping[str, float], rows: Rows) -> str:
+    columns = {row["published_attack"] for row in rows}
+    return str(accuracy[columns.pop()]) if len(columns) == 1 and None not in columns else NOTHING
 
 
-def _published(task: str, method: str, attacks: Sequence[str]) -> list[Line]:
-    row = PUBLISHED.get(task, {}).get(method)
-    if row is None:
-        return []
-    cells = [Cell(f"{row.accuracy[attack]:.1f}" if attack in row.accuracy else NOTHING) for attack in attacks]
-    costs = [Cell(f"{row.passes:.0f}N"), Cell(NOTHING), Cell(NOTHING)]
-    return [Line(f"published: {row.called}", [*cells, *costs], published=True)]
+def _passes(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}".rstrip("0").rstrip(".") + "N"
 
 
-def _costs(task: str, rows: Sequence[Row]) -> list[Table]:
-    measured = {row["model"]: row for row in rows if row["cost"] is not None}
+def _costs(report: Report) -> Table:
     lines = []
-    for model, row in measured.items():
-        parts, cost = row["cost"]["parts"], row["cost"]
-        ratios = [row[name] / 2 for name in ("cost_formula", "cost_measured", "cost_time")]
-        whole = cost["flops_plain_step"]
-        shares = [parts["target_forward"], parts["substitute_forward"], parts["plain_backward"]]
-        cells = [f"{ratio:.2f}" for ratio in ratios] + [f"{share / whole:.2f}" for share in shares]
-        name = f"{CALLED[row['method']]} ({model}: {row['arch']}, width {row['width']:g})"
-        lines.append(Line(name, [Cell(cell) for cell in [*cells, f"{cost['batch']} images, {cost['device']}"]]))
-    if not lines:
-        return []
-    head = [
-        "formula", "operations", "time", "target forward", "substitute forward", "target backward", "measured on",
-    ]  # fmt: skip
-    note = (
-        "Cost of a training step as a multiple of a plain step of the same target on the same batch: by the paper's "
-        "formula, by operations counted in a real step (convolutions and matrix products), and by time (best of three "
-        "rounds, in turn). Then the parts, as shares of the plain step. The formula takes every pass for N. A backward "
-        "pass that learns costs two (gradients of weights and of features), one that attacks costs one, and a "
-        "substitute costs what its size is: so ABNN costs 1 + substitute forward, and adversarial training "
-        "(2 t + 3) / 3 where the formula says t + 1."
+    for cost in report["costs"]:
+        cells = [Cell(_times(cost["published"])), Cell(_times(cost["formula"])), _spread(cost["flops"])]
+        where = Cell(", ".join([*cost["devices"], *(f"batch {batch}" for batch in cost["batches"])]) or NOTHING)
+        lines.append(Line(f"{task_name(cost['task'])}: {group_name(cost)}", [*cells, _spread(cost["time"]), where]))
+    return Table(
+        title="Cost of a training step, as a multiple of a plain one",
+        first="method",
+        head=["published", "formula", "measured by FLOPs", "measured by time", "measured on"],
+        lines=lines,
+        note="The formula counts network passes and takes target and substitute for equally large; FLOPs and seconds "
+        "are those of one real step beside one of the same network without defence. Of several models the mean, with "
+        "the lowest and the highest.",
     )
-    return [Table(title=f"Cost of a training step: {task}", first="method", head=head, lines=lines, note=note)]
 
 
-def _attacks(task: str, rows: Sequence[Row]) -> Table:
-    told: dict[tuple[str, str], None] = {}
-    for row in sorted(rows, key=lambda row: attack_place(row["attack"])):
-        told[row["attack"], _in_words(row["settings"])] = None
-    lines = [Line(attack, [Cell(words)]) for attack, words in told]
-    counts = sorted({row["n"] for row in rows})
-    note = f"Each network answered {' or '.join(f'{count:,}' for count in counts)} test images."
-    if len({(row["data_sha256"], row["n"]) for row in rows}) > 1:
-        note += " Not all on the same images: lines and columns of other images are not to be compared."
-    return Table(title=f"Attacks: {task}", first="attack", head=["settings"], lines=lines, note=note)
+def _times(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
-def _in_words(settings: Mapping[str, Any]) -> str:
-    words = []
-    for name, value in settings.items():
-        if value is None or name.endswith("sha256"):
-            continue
-        shown = f"{value * 255:.3g}/255" if name in {"eps", "step_size"} else _plain(value)
-        words.append(f"{name.replace('_', ' ')} {shown}")
-    return ", ".join(words) or "none"
+def _spread(values: Mapping[str, float] | None) -> Cell:
+    if values is None:
+        return Cell(NOTHING)
+    ends = [_times(values[name]) for name in ("lowest", "highest")]
+    return Cell(_times(values["mean"]), f"({' to '.join(ends)})" if ends[0] != ends[1] else "")
 
 
-def _plain(value: Any) -> str:
+def _settings(report: Report) -> Table:
+    """Return a line for each way in which an attack was set; models are named where there are several."""
+    names = list(dict.fromkeys(name for row in report["rows"] for name in row["settings"]))
+    lines = []
+    for (task, attack), rows in _columns(report).items():
+        ways: dict[bytes, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            ways.setdefault(canonical_json(row["settings"]), []).append(row)
+        for alike in ways.values():
+            models = f" ({', '.join(row['model'] for row in alike)})" if len(ways) > 1 else ""
+            cells = [Cell(_word(alike[0]["settings"].get(name))) for name in names]
+            paper = Cell("yes" if alike[0]["published_attack"] else "no")
+            lines.append(Line(f"{task_name(task)}: {attack}{models}", [paper, Cell(str(alike[0]["n"])), *cells]))
+    return Table(
+        title="How the attacks were set",
+        first="attack",
+        head=["as published", "samples", *(name.replace("_", " ") for name in names)],
+        lines=lines,
+        note="As published: what the paper states of an attack is so; it is silent on step sizes, starts and places.",
+    )
+
+
+def _columns(report: Report) -> dict[tuple[str, str], Rows]:
+    """Return rows by task and attack, in the order of the tables."""
+    found = grouped(report["rows"], "task", "attack")
+    return {(task, attack): found[task, attack] for task, attacks in report["attacks"].items() for attack in attacks}
+
+
+def _word(value: Any) -> str:
+    """Return a setting in words; what is a whole number of 255ths is written so."""
+    if value is None:
+        return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and 0 < value < 1 and abs(value * 255 - round(value * 255)) < 1e-6:
+        return f"{round(value * 255)}/255"
+    if isinstance(value, int | float):
+        return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ", ".join(map(_word, value))
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text[:_CHECKSUM_SHOWN] if _is_checksum(text) else text
 
 
-def abnn_charts(report: Report) -> list[str]:
-    """Draw each task's accuracies: a row an attack, a mark a network."""
-    charts = []
-    for task in report["tasks"]:
-        rows = [row for row in report["rows"] if row["task"] == task]
-        attacks = sorted({row["attack"] for row in rows}, key=attack_place)
-        series: dict[str, dict[str, float]] = {}
-        for row in rows:
-            series.setdefault(f"{CALLED[row['method']]} ({row['model']})", {})[row["attack"]] = 100 * row["accuracy"]
-        charts.append(dots_chart(f"attacks-{task}", attacks, series, f"{task}: accuracy (%; higher is better)"))
-    return charts
+def _is_checksum(text: str) -> bool:
+    return len(text) == 64 and not set(text) - set("0123456789abcdef")
+
+
+def _sample_notes(report: Report) -> list[str]:
+    notes = []
+    for task, attacks in report["attacks"].items():
+        data = {row["data_sha256"] for row in report["rows"] if row["task"] == task}
+        if len(data) > 1:
+            notes.append(
+                f"{task_name(task)}: not all of {', '.join(attacks)} were met on the same test samples; compare "
+                "accuracies within a column."
+            )
+    return notes
+
+
+def _settings_notes(report: Report) -> list[str]:
+    return [
+        f"{task_name(task)}: {attack} was not set alike for every model; see the table of settings."
+        for (task, attack), rows in _columns(report).items()
+        if settings_differ(rows)
+    ]
+
+
+def _seed_notes(report: Report) -> list[str]:
+    notes = []
+    for group in grouped(report["rows"], *GROUP).values():
+        models = _names(group)
+        if len(models) > 1 and not are_seeds(group):
+            who = f"{task_name(group[0]['task'])}, {group_name(group[0])}"
+            notes.append(f"{who}: {', '.join(models)} share a seed or their weights, so there is no mean over seeds.")
+    return notes
+
+
+def _names(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["model"] for row in rows))

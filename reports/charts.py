@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -15,6 +16,18 @@ from numpy.typing import NDArray
 ROLE_STYLE = {"original": ("#0072B2", "o"), "reconstructed": ("#E69F00", "s"), "advbn": ("#D55E00", "D")}
 """Colour (Okabe and Ito's palette) and marker of each data set."""
 ROLE_NAME = {"original": "original", "reconstructed": "reconstructed", "advbn": "AdvBN"}
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette: can be told apart by the colour-blind."""
+_MARKERS = ("o", "D", "s", "^", "v", "P", "X")
+_LEGEND_COLUMNS = 2
+_LANES = 0.6
+"""How much of a row the marks of several series with ranges share between them."""
+
+Series = Mapping[str, Mapping[str, float]]
+"""Name in the legend -> row of the chart -> value."""
+Ranges = Mapping[str, Mapping[str, tuple[float, float]]]
+"""The same -> lowest and highest value."""
 
 _LONGEST_NAME = 30
 _INK = "#010203"
@@ -125,6 +138,42 @@ def quality_chart(name: str, values_N: NDArray[np.float64], label: str) -> str:
         axes.set(xlabel=label, ylabel="images")
 
     return svg(f"quality-{name}", draw, f"Distribution of {label}; mean {values_N.mean():.3g}.", 2.2, width=4.2)
+
+
+def dots_chart(name: str, rows: Sequence[str], series: Series, label: str, ranges: Ranges | None = None) -> str:
+    """Draw a row of marks for each of `rows`, with their ranges if there are any; empty if there is no row.
+
+    Marks with ranges lie in lanes, so that no range hides another; marks without lie on one line.
+    """
+    if not rows:
+        return ""
+    shown = {each: values for each, values in series.items() if values}
+    lanes = np.linspace(-_LANES / 2, _LANES / 2, len(shown)) if ranges and len(shown) > 1 else np.zeros(len(shown))
+
+    def draw(axes: Axes) -> None:
+        styles = zip(shown.items(), lanes, cycle(_COLOURS), cycle(_MARKERS), strict=False)
+        for (each, values), lane, colour, marker in styles:
+            present = [row for row in rows if row in values]
+            places = [rows.index(row) + lane for row in present]
+            if ranges:
+                ends = np.array([ranges[each][row] for row in present])
+                axes.hlines(places, ends[:, 0], ends[:, 1], color=colour)
+            axes.plot(
+                [values[row] for row in present], places, linestyle="", marker=marker, color=colour, label=short(each),
+                markersize=6, clip_on=False,
+            )  # fmt: skip
+        axes.set_yticks(range(len(rows)), [short(row.replace("_", " ")) for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.set(xlabel=label)
+        legend_above(axes, _LEGEND_COLUMNS)
+
+    told = "; ".join(
+        f"{each}: " + ", ".join(f"{row} {values[row]:.1f}" for row in rows if row in values)
+        for each, values in shown.items()
+    )
+    height = 1.2 + (0.28 if not ranges else 0.16 + 0.12 * len(shown)) * len(rows)
+    return svg(name, draw, f"{label}. {told}.", height + 0.25 * -(-len(shown) // _LEGEND_COLUMNS))
 
 
 def short(name: str) -> str:

@@ -22,14 +22,23 @@ class Estimate:
 
 
 def accuracy(right_N: Right) -> Estimate:
-    """Return the share of right answers with its Wilson score interval, which also holds near 0 and 1.
+    """Return the share of right answers with its interval (see `proportion`).
 
     Args:
         right_N: whether each answer is right; at least one.
     """
-    count = int(right_N.sum())
-    interval = binomtest(count, len(right_N)).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(count / len(right_N), float(interval.low), float(interval.high))
+    return proportion(int(right_N.sum()), len(right_N))
+
+
+def proportion(count: int, total: int) -> Estimate:
+    """Return a share with its Wilson score interval, which also holds near 0 and 1.
+
+    Args:
+        count: how many.
+        total: of how many; at least one.
+    """
+    interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+    return Estimate(count / total, float(interval.low), float(interval.high))
 
 
 def gap(before_N: Right, after_N: Right, seed: int = 0) -> Estimate:

@@ -1,40 +1,105 @@
-"""The numbers that the second paper prints (Tables 1 to 3), to stand beside ours."""
+"""The numbers that the paper on ABNN prints (its Tables 1 to 3), and whether results were got as they were."""
 
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+CLEAN, PGD, ROA = "clean", "pgd", "roa"
+"""The columns of the tables."""
+PLAIN_PASSES = 2
+"""Passes N through a network of a step without defence: forward and backward."""
+
+_STEPS = 5
+"""Of PGD and of ROA."""
+_EPS = {"cifar10": 8 / 255, "ucf101": 1 / 255}
+_AREA = 0.1
+_AREA_ROUNDING = 0.005
+"""A rectangle of whole pixels is not exactly a tenth of the image: 35x35 of 112x112 are 0.098."""
+_SIDE = {"cifar10": 32, "ucf101": 112}
+_ARCH = {"cifar10": "resnet18", "ucf101": "resnext101"}
+_SAMPLES = {"cifar10": {10_000}, "ucf101": {3_783, 3_734, 3_696}}
+"""Test samples; of UCF-101 in each of its three official splits, of which the paper names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedMethod:
-    """A row of the tables; accuracies in per cent, by the attack's name."""
+    """What the paper prints of a method on a task."""
 
+    passes: int
+    """Cost of a training step in network passes N."""
     accuracy: Mapping[str, float]
-    passes: float
-    """Training cost of a step, in network passes N."""
-    called: str
-    """The paper's name of it."""
+    """In per cent: `clean`, `pgd`, `roa` (the latter on UCF-101 only)."""
 
 
-PUBLISHED: dict[str, dict[str, PublishedMethod]] = {
+# Table 1; Tables 2 and 3 in one, which have the same clean accuracies and costs.
+_TABLES = {
     "cifar10": {
-        "none": PublishedMethod(accuracy={"clean": 93.4, "pgd-5": 0.0}, passes=2, called="No Defense"),
-        "pgd-at": PublishedMethod(accuracy={"clean": 83.3, "pgd-5": 51.6}, passes=12, called="PGD-AT"),
-        "abnn": PublishedMethod(accuracy={"clean": 87.5, "pgd-5": 31.5}, passes=3, called="ABNN"),
+        "none": PublishedMethod(passes=2, accuracy={CLEAN: 93.4, PGD: 0.0}),
+        "pgd-at": PublishedMethod(passes=12, accuracy={CLEAN: 83.3, PGD: 51.6}),
+        "abnn": PublishedMethod(passes=3, accuracy={CLEAN: 87.5, PGD: 31.5}),
     },
     "ucf101": {
-        "none": PublishedMethod(accuracy={"clean": 93.0, "pgd-5": 0.0, "roa": 7.0}, passes=2, called="No Defense"),
-        "oudefend": PublishedMethod(accuracy={"clean": 62.0, "pgd-5": 58.6, "roa": 13.6}, passes=24, called="OUDefend"),
-        "abnn": PublishedMethod(accuracy={"clean": 68.3, "pgd-5": 43.4, "roa": 24.4}, passes=3, called="ABNN"),
+        "none": PublishedMethod(passes=2, accuracy={CLEAN: 93.0, PGD: 0.0, ROA: 7.0}),
+        "oudefend": PublishedMethod(passes=24, accuracy={CLEAN: 62.0, PGD: 58.6, ROA: 13.6}),
+        "abnn": PublishedMethod(passes=3, accuracy={CLEAN: 68.3, PGD: 43.4, ROA: 24.4}),
     },
 }
-"""Task -> defence -> its row. The attacks are white box, over the whole framework."""
-
-TEST_SAMPLES = {"cifar10": 10_000, "ucf101": 3783}
-"""What accuracies were measured on: the whole test set (of UCF-101, that of split 1)."""
+TABLES = {"cifar10": "Table 1", "ucf101": "Tables 2 and 3"}
 
 
-def published_accuracy(task: str, defence: str, attack: str) -> float | None:
-    """Return the paper's accuracy (a share, 0 to 1) of a method under an attack; None where it prints none."""
-    row = PUBLISHED.get(task, {}).get(defence)
-    value = None if row is None else row.accuracy.get(attack)
-    return None if value is None else value / 100
+def published_methods(task: str) -> Mapping[str, PublishedMethod]:
+    """Return the methods of a task's tables, defence -> numbers; empty for a task that the paper does not have."""
+    return _TABLES.get(task, {})
+
+
+def published_attack(task: str, attack: str, settings: Mapping[str, Any]) -> str | None:
+    """Return which column of the paper's tables an attack belongs to: `clean`, `pgd`, `roa`; None if to none.
+
+    Only what the paper states is compared. It is silent on step sizes and starts, and on how ROA finds its place.
+
+    Args:
+        task: name of the task.
+        attack: name of the attack.
+        settings: what it was set to.
+    """
+    kind = attack.partition("-")[0]
+    if task not in _TABLES or (kind == ROA and task == "cifar10"):
+        return None
+    same = {CLEAN: attack == CLEAN, PGD: _is_pgd(task, settings), ROA: _is_roa(task, settings)}
+    return kind if same.get(kind, False) else None
+
+
+def is_published_network(row: Mapping[str, Any]) -> bool:
+    """Whether a line's network and test set are the paper's, as far as the line tells.
+
+    Args:
+        row: with `task`, `defence`, `arch`, `width`, `n` and `cost`.
+    """
+    method = published_methods(row["task"]).get(row["defence"])
+    if method is None:
+        return False
+    arch = re.sub(r"3d|[^a-z0-9]", "", row["arch"].lower())
+    trained_alike = row["cost"] is None or row["cost"]["passes"] == method.passes
+    return arch == _ARCH[row["task"]] and row["width"] == 1 and row["n"] in _SAMPLES[row["task"]] and trained_alike
+
+
+def _is_pgd(task: str, settings: Mapping[str, Any]) -> bool:
+    once = settings.get("restarts") in {None, 1}
+    return settings.get("norm") == "linf" and _near(settings.get("eps"), _EPS[task]) and _five_steps(settings) and once
+
+
+def _is_roa(task: str, settings: Mapping[str, Any]) -> bool:
+    area, sides = settings.get("area"), (settings.get("height"), settings.get("width"))
+    if all(isinstance(side, int) for side in sides):
+        area = math.prod(sides) / _SIDE[task] ** 2  # type: ignore[arg-type]
+    return _five_steps(settings) and _near(area, _AREA, _AREA_ROUNDING)
+
+
+def _five_steps(settings: Mapping[str, Any]) -> bool:
+    return bool(settings.get("steps") == _STEPS)
+
+
+def _near(value: Any, wanted: float, margin: float = 1e-6) -> bool:
+    return isinstance(value, int | float) and abs(value - wanted) <= margin

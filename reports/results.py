@@ -32,8 +32,8 @@ def read_results(folders: Sequence[Path]) -> list[Row]:
                     "folder of results; give them to reports of their own."
                 )
     rows = [found[key] for key in sorted(found)]
-    _require_one_meaning(rows, "data", IDENTIFYING)
-    _require_one_meaning([{**row, "name": scored_name(row)} for row in rows], "name", ("weights_sha256",))
+    require_one_meaning(rows, "data", IDENTIFYING)
+    require_one_meaning([{**row, "name": scored_name(row)} for row in rows], "name", ("weights_sha256",))
     return rows
 
 
@@ -75,15 +75,24 @@ def _is_told(row: Row) -> bool:
     )
 
 
-def _require_one_meaning(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> None:
+def require_one_meaning(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> None:
     """Refuse rows of one name that differ in facts which the name stands for.
 
     Raises:
         UserError: see above.
     """
+    found = two_meanings(rows, name, facts)
+    if found is not None:
+        what = "data sets" if name == "data" else "models"
+        raise UserError(f"Two different {what} are called {found} in these results; report on them apart.")
+
+
+def two_meanings(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> str | None:
+    """Return the first name under which rows differ in facts that it stands for; None if there is none."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
-        before = first.setdefault(row[name], row)
+        called: str = row[name]
+        before = first.setdefault(called, row)
         if any(before[fact] != row[fact] for fact in facts):
-            what = "data sets" if name == "data" else "models"
-            raise UserError(f"Two different {what} are called {row[name]} in these results; report on them apart.")
+            return called
+    return None

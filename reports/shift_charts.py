@@ -5,7 +5,7 @@ from typing import Any
 
 from downstream.mce import CORRUPTIONS
 from downstream.suites import IMAGENET_C
-from reports.dots import dots_chart
+from reports.charts import dots_chart
 from reports.shift import Report, entrants, row_of
 
 

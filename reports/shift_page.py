@@ -1,19 +1,17 @@
 """A shift report as files: `report.html` (one file, no network), `report.md`, `report.csv`, `report.json`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basics.files import require_writable_folder, write_texts
 from basics.progress import counted
 from downstream.suites import IMAGENET_C
-from reports.page import CSV, HTML, JSON, MARKDOWN, csv_text, render, software
+from reports.page import csv_text, render, software, write_report
 from reports.results import Row
 from reports.shift import Report, shift_report
 from reports.shift_charts import corruption_chart, set_chart
 from reports.shift_tables import missing_notes, shift_tables
-from reports.tables import Table, markdown_table
+from reports.tables import Table, markdown_parts
 
 _CSV_COLUMNS = (
     "model", "batch_norm", "published_choice", "data", "summary", "n", "top1", "top5", "mce", "mean_error",
@@ -36,14 +34,13 @@ def write_shift_report(out: Path, results: Sequence[Row], published: Mapping[str
     """
     report = shift_report(results, published)
     tables, notes = shift_tables(report), missing_notes(report)
-    texts = {
-        JSON: json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-        CSV: csv_text(_CSV_COLUMNS, [{**row, **_flat(row)} for row in report["rows"]]),
-        MARKDOWN: _markdown(report, tables, notes),
-        HTML: _page(report, tables, notes),
-    }
-    require_writable_folder(out)
-    write_texts(out, texts)
+    write_report(
+        out,
+        report,
+        csv=csv_text(_CSV_COLUMNS, [{**row, **_flat(row)} for row in report["rows"]]),
+        markdown=_markdown(report, tables, notes),
+        html=_page(report, tables, notes),
+    )
     return report
 
 
@@ -96,6 +93,5 @@ def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
 def _markdown(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
     parts = [f"# {_TITLE}", shift_lead(report), "\n".join(f"- {note}" for note in notes), published_note(report)]
     for table in tables:
-        lines = [[line.name, *map(str, line.cells)] for line in table.lines]
-        parts += [f"## {table.title}", markdown_table([table.first, *table.head], lines), table.note]
+        parts += markdown_parts(table)
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,4 +1,4 @@
-"""Tables of a gap report, as cells that pages and Markdown share."""
+"""Tables as cells that pages, Markdown and the terminal share; those of a gap report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +101,17 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def markdown_parts(table: Table) -> list[str]:
+    """Return a table with its title and its note as parts of a Markdown text."""
+    lines = [[line.name, *map(str, line.cells)] for line in table.lines]
+    return [f"## {table.title}", markdown_table([table.first, *table.head], lines), table.note]
+
+
+def percent_cell(value: float, low: float, high: float) -> Cell:
+    """Return a share and its 95% interval in per cent."""
+    return Cell(f"{100 * value:.1f}", f"[{100 * low:.1f}, {100 * high:.1f}]")
+
+
 def _by_model(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for row in report["rows"]:
@@ -109,8 +120,7 @@ def _by_model(report: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _share(values: Mapping[str, float], name: str) -> Cell:
-    low, high = values[f"{name}_low"], values[f"{name}_high"]
-    return Cell(f"{100 * values[name]:.1f}", f"[{100 * low:.1f}, {100 * high:.1f}]")
+    return percent_cell(values[name], values[f"{name}_low"], values[f"{name}_high"])
 
 
 def _published(value: float | None) -> Cell:
@@ -118,4 +128,4 @@ def _published(value: float | None) -> Cell:
 
 
 def _points(estimate: Mapping[str, float]) -> Cell:
-    return Cell(f"{100 * estimate['value']:.1f}", f"[{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]")
+    return percent_cell(estimate["value"], estimate["low"], estimate["high"])

@@ -1,0 +1,165 @@
+"""The results of `abnn attack`, read back from one place or several."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from abnn.results import ATTACKS, RESULTS
+from basics.errors import UserError
+from basics.files import canonical_json
+from reports.results import Row, require_one_meaning, two_meanings
+
+_WORDS = (
+    "model", "task", "defence", "arch", "weights_sha256", "data", "data_sha256", "attack", "device", "precision",
+)  # fmt: skip
+_MODEL = ("weights_sha256", "task", "defence", "arch", "width", "seed")
+"""What the name of a model stands for."""
+_SAME = {
+    "weights_sha256": "weights", "data_sha256": "test samples", "n": "numbers of samples", "settings": "settings",
+    "accuracy": "accuracies",
+}  # fmt: skip
+"""In what two lines of one model and attack must not differ -> in words."""
+_BALL = ("norm", "eps", "area", "height", "width")
+"""Settings that say how far an attack may go: those who went further were attacked more strongly."""
+_MEASURED = ("flops_step", "flops_plain_step", "seconds_step", "seconds_plain_step", "batch")
+
+
+def read_abnn_results(paths: Sequence[Path]) -> list[Row]:
+    """Return the line of each model under each attack; lines that several places have alike count once.
+
+    Args:
+        paths: `results.jsonl`, folders that hold one, run folders with their `attacks`, or JSON files with `rows`.
+
+    Raises:
+        UserError: a place has no results, two lines stand for different things under one name, or models met an attack
+            on different samples or with different strength.
+    """
+    found: dict[tuple[str, str], Row] = {}
+    for path in paths:
+        for row in _lines(path):
+            before = found.setdefault((row["model"], row["attack"]), row)
+            _require_same(before, row)
+            if before["cost"] is None:
+                before["cost"] = row["cost"]
+    rows = list(found.values())
+    require_one_meaning(rows, "model", _MODEL)
+    _require_one_cost(rows)
+    _require_comparable(rows)
+    return rows
+
+
+def _lines(path: Path) -> list[Row]:
+    try:
+        rows = [{"cost": None, **row} for row in _parsed(_file_of(path).read_text(encoding="utf-8"))]
+        told = all(_is_told(row) and canonical_json(row) for row in rows)  # which has no NaN
+    except FileNotFoundError as error:
+        raise UserError(f"There are no results of `advbn-gen abnn attack` in {path}; give its --out.") from error
+    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not hold results of `advbn-gen abnn attack`; give its --out.") from error
+    if not rows or not told:
+        raise UserError(f"{path} holds no whole results; give the --out of `advbn-gen abnn attack`.")
+    return rows
+
+
+def _file_of(path: Path) -> Path:
+    places = (path / RESULTS, path / ATTACKS / RESULTS) if path.is_dir() else (path,)
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _parsed(text: str) -> list[Any]:
+    """Return the values of JSON lines, or the rows of one JSON object that has them.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    try:
+        whole = json.loads(text)
+    except ValueError:
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    rows: list[Any] = whole["rows"] if isinstance(whole, dict) and "rows" in whole else [whole]
+    return rows
+
+
+def _is_told(row: Row) -> bool:
+    """Whether a line has what reports are made of.
+
+    Raises:
+        KeyError: something is missing.
+    """
+    words = all(isinstance(row[name], str) for name in _WORDS) and bool(row["model"]) and bool(row["attack"])
+    facts = all(isinstance(row[name], dict) for name in ("settings", "software"))
+    numbers = _is_positive(row["width"]) and _is_number(row["seconds"]) and _is_share(row["accuracy"])
+    counts = _is_count(row["n"]) and _is_positive(row["n"]) and (row["seed"] is None or _is_count(row["seed"]))
+    return words and facts and numbers and counts and (row["cost"] is None or _is_cost(row["cost"]))
+
+
+def _is_cost(cost: Mapping[str, Any]) -> bool:
+    measured = [cost.get(name) for name in _MEASURED]
+    return _is_positive(cost["passes"]) and all(value is None or _is_positive(value) for value in measured)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _require_same(before: Row, row: Row) -> None:
+    """Refuse two lines of one model and attack that do not say the same.
+
+    Raises:
+        UserError: see above.
+    """
+    for fact, words in _SAME.items():
+        if before[fact] != row[fact]:
+            raise UserError(
+                f"The model {row['model']} under {row['attack']} is in these results with different {words}; "
+                "report on them apart."
+            )
+
+
+def _require_one_cost(rows: Iterable[Row]) -> None:
+    """Refuse models of which two costs are told; their times may differ.
+
+    Raises:
+        UserError: see above.
+    """
+    costs = [{**row["cost"], "model": row["model"]} for row in rows if row["cost"] is not None]
+    told = [{name: cost.get(name) for name in ("model", "passes", *_MEASURED[:2])} for cost in costs]
+    model = two_meanings(told, "model", ("passes", *_MEASURED[:2]))
+    if model is not None:
+        raise UserError(f"The model {model} has two different costs of training in these results; attack it again.")
+
+
+def _require_comparable(rows: Iterable[Row]) -> None:
+    """Refuse attacks that models did not meet on the same samples and with the same strength: one column, one test.
+
+    Raises:
+        UserError: see above.
+    """
+    met = [
+        {
+            **row,
+            "met": f"{row['attack']} ({row['task']})",
+            **{f"may_{name}": row["settings"].get(name) for name in _BALL},
+        }
+        for row in rows
+    ]
+    column = two_meanings(met, "met", ("data_sha256", "n"))
+    if column is not None:
+        raise UserError(f"The models met {column} on different test samples; report on them apart.")
+    column = two_meanings(met, "met", [f"may_{name}" for name in _BALL])
+    if column is not None:
+        raise UserError(f"The models met {column} with different strength (norm, eps, area); report on them apart.")
