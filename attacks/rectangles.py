@@ -49,9 +49,10 @@ class RectangleConfig:
     def __post_init__(self) -> None:
         if not 0 < self.area <= 1:
             raise UserError(f"The rectangle's area is {self.area:g} of the image; give a number above 0 and up to 1.")
+        counts = (self.height, self.width, self.stride, self.candidates)
         if (self.height is None) != (self.width is None):
             raise UserError("A rectangle needs its height and its width; give both, or an area alone.")
-        if min(self.height or 1, self.width or 1, self.stride or 1, self.candidates) < 1:
+        if any(number is not None and number < 1 for number in counts):
             raise UserError("The rectangle's sides, stride and candidates are counted from 1; give whole numbers.")
         if self.steps < 0 or not 0 < self.step_size < float("inf"):
             raise UserError("The rectangle needs 0 or more steps, and a step size above 0.")

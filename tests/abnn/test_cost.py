@@ -1,0 +1,69 @@
+"""Counted operations against sums written down by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from abnn.checkpoint import Checkpoint, read_cost
+from abnn.cost import measure_cost, passes
+from attacks.pixels import PixelConfig
+from basics.compute import choose_compute
+from tests.support import seeded
+
+BATCH, SIDE = 3, 6
+CONV = 2 * BATCH * 4 * SIDE * SIDE * 3 * 9
+"""Operations of one pass through the convolution: two for each product."""
+LINEAR = 2 * BATCH * 4 * SIDE * SIDE * 5
+
+
+def network() -> nn.Module:
+    with seeded(0):
+        return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * SIDE * SIDE, 5))
+
+
+def test_operations_are_those_of_a_real_step() -> None:
+    """A plain step: both layers forward; of both the weights' gradient, of the second its input's as well."""
+    plain = CONV + LINEAR + CONV + 2 * LINEAR
+    steps = 4
+    # Each attack step: both layers forward, and the gradient of both layers' inputs, but of no weight.
+    attacked = plain + steps * 2 * (CONV + LINEAR)
+    words = {"paper": 10.0, "image_size": SIDE, "batch": BATCH, "compute": choose_compute("cpu", "fp32")}
+    cost = measure_cost(network(), network(), pixels=PixelConfig(steps=steps), **words)  # type: ignore[arg-type]
+    assert cost.flops_plain_step == plain
+    assert cost.flops_step == attacked
+    assert cost.parts == {
+        "target_forward": CONV + LINEAR, "substitute_forward": 0, "plain_backward": CONV + 2 * LINEAR,
+    }  # fmt: skip
+    assert min(cost.seconds_step, cost.seconds_plain_step) > 0
+    assert (cost.passes, cost.batch, cost.device) == (10.0, BATCH, "cpu")
+
+
+def test_the_paper_s_formula() -> None:
+    assert [passes("none", 0), passes("pgd-at", 5), passes("abnn", 0)] == [2, 12, 3]
+    # Equation 5 gives the ratio of PGD-AT to ABNN.
+    assert passes("pgd-at", 5) / passes("abnn", 0) == pytest.approx((5 + 1) * 2 / 3)
+
+
+def test_runs_tell_their_cost(runs: dict[str, Checkpoint]) -> None:
+    costs = {name: read_cost(run.folder) for name, run in runs.items()}
+    told = {name: cost for name, cost in costs.items() if cost is not None}
+    assert told.keys() == {"none", "abnn", "pgd-at"}
+    ratio = {name: cost["flops_step"] / cost["flops_plain_step"] for name, cost in told.items()}
+    assert ratio["none"] == 1
+    # ABNN: one forward pass of the substitute more (and its small linear layers).
+    parts = told["abnn"]["parts"]
+    more = parts["substitute_forward"] / told["abnn"]["flops_plain_step"]
+    assert ratio["abnn"] == pytest.approx(1 + more, rel=0.02)
+    # Adversarial training: five times forward and backward to the image.
+    parts = told["pgd-at"]["parts"]
+    assert 5 < ratio["pgd-at"] * told["pgd-at"]["flops_plain_step"] / (2 * parts["target_forward"]) < 7
+    assert not math.isnan(ratio["pgd-at"])
+
+
+def test_a_measurement_leaves_torch_s_switches_as_they_were() -> None:
+    before = torch.backends.cudnn.deterministic
+    words = {"paper": 2.0, "image_size": SIDE, "batch": 2, "compute": choose_compute("cpu", "fp32")}
+    measure_cost(network(), network(), pixels=None, **words)  # type: ignore[arg-type]
+    assert torch.backends.cudnn.deterministic == before
