@@ -93,6 +93,7 @@ class _Bout:
         what = {
             "model": checkpoint.name, "task": checkpoint.task, "defence": checkpoint.defence,
             "arch": checkpoint.plan.arch, "width": checkpoint.plan.width, "seed": checkpoint.seed,
+            "recipe": checkpoint.recipe,
             "weights_sha256": checkpoint.checksum, "data_sha256": self.images.digest(), "attack": self.name,
             "settings": self.threat.settings(), "attack_seed": request.seed, "batch_size": request.batch_size,
             "precision": self.compute.precision, "n": len(self.images),

@@ -37,6 +37,8 @@ class Checkpoint:
     """Whether it was trained on images of other sizes, resized to its own."""
     seed: int
     """Of its training."""
+    recipe: str
+    """How it was trained, in words: what two runs that differ in their seed only have in common."""
     module: nn.Module
     """Images (N, 3, H, W) in [0, 1] -> logits (N, K)."""
     checksum: str
@@ -61,6 +63,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         plan = plan_from(told["plan"])
         facts = {name: told[name] for name in ("task", "defence", "resized", "seed")}
+        recipe = f"{told['epochs_done']} epochs of {told['images']} images{_beside(plan)}"
         classes = tuple(told["classes"])
     except (KeyError, TypeError) as error:
         raise UserError(f"The file {path} holds no network of `advbn-gen abnn train`; check the path.") from error
@@ -73,8 +76,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         classes=classes,
         module=module.eval().requires_grad_(False),
         checksum=weights_checksum(module.state_dict()),
+        recipe=recipe,
         **facts,
     )
+
+
+def _beside(plan: NetworkPlan) -> str:
+    if plan.substitute is None:
+        return ""
+    beside = f"{plan.substitute.arch} (width {plan.substitute.width:g})"
+    return f", beside a {beside}, statistics {plan.layer.statistics}, encoder {plan.layer.encoder}"
 
 
 def read_cost(folder: Path) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ KIND = "accuracy under attack"
 METHODS = {"none": "no defence", "pgd-at": "PGD-AT", "oudefend": "OUDefend", "abnn": "ABNN"}
 """Defences in the order of the tables -> what the paper calls them."""
 TASKS = {"cifar10": "CIFAR-10", "ucf101": "UCF-101"}
-GROUP = ("task", "method", "arch", "width", "cost_formula")
+GROUP = ("task", "method", "arch", "width", "recipe", "cost_formula")
 """What models have in common that are one method trained several times."""
 
 _ATTACKS = ("clean", "pgd", "adaptive", "transfer", "autoattack", "roa", "worst")

@@ -63,7 +63,7 @@ def published_note(report: Report) -> str:
     """Return what has to be known of the published lines."""
     note = (
         "Lines called published are the paper's; a number stands there only where the attack is the paper's as far as "
-        "it states one. Results do not tell the substitute."
+        "it states one."
     )
     if all(row["published_same_setting"] for row in report["rows"] if row["published_attack"]):
         return note

@@ -13,8 +13,9 @@ from reports.results import Row, require_one_meaning, two_meanings
 
 _WORDS = (
     "model", "task", "defence", "arch", "weights_sha256", "data", "data_sha256", "attack", "device", "precision",
+    "recipe",
 )  # fmt: skip
-_MODEL = ("weights_sha256", "task", "defence", "arch", "width", "seed")
+_MODEL = ("weights_sha256", "task", "defence", "arch", "width", "recipe", "seed")
 """What the name of a model stands for."""
 _SAME = {
     "weights_sha256": "weights", "data_sha256": "test samples", "n": "numbers of samples", "settings": "settings",

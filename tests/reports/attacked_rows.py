@@ -25,7 +25,8 @@ def line(attack: str, accuracy: float, *, defence: str = "abnn", seed: int = 0, 
     """One line; `changed` replaces fields."""
     return {
         "model": f"{defence}-{seed}", "task": "cifar10", "defence": defence, "arch": "resnet18", "width": 0.25,
-        "seed": seed, "weights_sha256": f"{defence}{seed}".ljust(64, "0"), "data": "/data/cifar10",
+        "seed": seed, "recipe": "12 epochs of 1000 images",
+        "weights_sha256": f"{defence}{seed}".ljust(64, "0"), "data": "/data/cifar10",
         "data_sha256": "d" * 64, "attack": attack, "settings": dict(SETTINGS.get(attack, {})), "n": 200,
         "accuracy": accuracy, "seconds": 12.3, "device": "cpu", "precision": "fp32", "software": {"torch": "2.9"},
         "cost": COSTS[defence], **changed,

@@ -1,0 +1,177 @@
+"""Attacks on trained networks: what is written, what is made again, what the worst case is."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from abnn import attacking
+from abnn.attacking import AttackRequest, attack_all
+from abnn.checkpoint import Checkpoint
+from abnn.results import RESULTS, SAMPLES
+from basics.errors import UserError, WorkError
+from tests.abnn.trained import small_world, trained
+
+
+def attack(world: Path, out: Path, *runs: Checkpoint, **words: Any) -> list[dict[str, Any]]:
+    request = AttackRequest(
+        checkpoints=[run.folder for run in runs], data=str(world), out=out,
+        **{"attacks": ["clean", "pgd"], "batch_size": 5, **words},
+    )  # fmt: skip
+    return attack_all(request)
+
+
+def samples(out: Path) -> dict[str, list[int]]:
+    with h5py.File(out / SAMPLES) as file:
+        return {pair: data[()].tolist() for pair, data in file.items()}
+
+
+def test_lines_tell_what_samples_tell(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    rows = attack(world, tmp_path, runs["none"], runs["abnn"])
+    written = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
+    assert sorted(map(json.dumps, rows)) == sorted(map(json.dumps, written))
+    assert {(row["model"], row["attack"]) for row in rows} == {
+        (model, name) for model in ("none", "abnn") for name in ("clean", "pgd-5", "worst")
+    }
+    kept = samples(tmp_path)
+    for row in rows:
+        assert row["accuracy"] == np.mean(kept[row["pair"]])
+        assert row["n"] == 12
+        assert row["cost"]["passes"] == {"none": 2, "abnn": 3}[row["model"]]
+    by_name = {(row["model"], row["attack"]): kept[row["pair"]] for row in rows}
+    for model in ("none", "abnn"):
+        both = zip(by_name[model, "clean"], by_name[model, "pgd-5"], strict=True)
+        assert by_name[model, "worst"] == [min(pair) for pair in both]
+
+
+def test_clean_accuracy_is_that_of_a_plain_loop(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    from PIL import Image
+    from torchvision.transforms.functional import to_tensor
+
+    run = runs["none"]
+    right = []
+    for path in sorted((world / "test").rglob("*.png")):
+        with Image.open(path) as image:
+            answer = run.module(to_tensor(image)[None]).argmax()
+        right.append(int(run.classes[int(answer)] == path.parent.name))
+    (row,) = attack(world, tmp_path, run, attacks=["clean"])
+    assert samples(tmp_path)[row["pair"]] == right
+
+
+def test_a_second_run_attacks_nothing_again(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    first = attack(world, tmp_path, runs["none"])
+    with mock.patch.object(attacking, "_round", side_effect=AssertionError("attacked again")):
+        assert attack(world, tmp_path, runs["none"]) == first
+    # Other words are other results.
+    more = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"eps": 0.1})
+    assert {row["attack"] for row in more} == {"pgd-5 (linf, eps 0.1)", "worst"}
+
+
+def test_an_interrupted_attack_goes_on_to_the_same_samples(
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attacking, "_SECONDS_BETWEEN_SAVES", -1)
+    whole = attack(world, tmp_path / "whole", runs["abnn"], attacks=["pgd"])
+    real = attacking._round
+    made: list[int] = []
+
+    def breaks(*words: Any) -> Any:
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(words[-1])
+        return real(*words)
+
+    with mock.patch.object(attacking, "_round", side_effect=breaks), pytest.raises(KeyboardInterrupt):
+        attack(world, tmp_path / "parts", runs["abnn"], attacks=["pgd"])
+    with mock.patch.object(attacking, "_round", side_effect=real) as left:
+        parts = attack(world, tmp_path / "parts", runs["abnn"], attacks=["pgd"])
+    assert made == [0, 1]
+    assert [call.args[-1] for call in left.call_args_list] == [2]
+    assert samples(tmp_path / "parts") == samples(tmp_path / "whole")
+    assert parts[0]["accuracy"] == whole[0]["accuracy"]
+
+
+def test_a_limit_takes_images_of_all_classes(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    (row,) = attack(world, tmp_path, runs["none"], attacks=["clean"], limit=4)
+    assert row["n"] == 4
+    whole = attack(world, tmp_path / "whole", runs["none"], attacks=["clean"])[0]
+    assert samples(tmp_path)[row["pair"]] == samples(tmp_path / "whole")[whole["pair"]][::3]
+
+
+def test_an_answer_that_is_no_number_stops_the_work(world: Path, tmp_path: Path) -> None:
+    run = trained(world, tmp_path / "run", "none")
+    path = run.folder / "model.safetensors"
+    from networks.checkpoints import own_facts, read_safetensors, write_safetensors
+
+    state, metadata = read_safetensors(path)
+    state["1.fc.bias"] = torch.full_like(state["1.fc.bias"], float("nan"))
+    write_safetensors(path, state, own_facts(metadata, "advbn-gen abnn network"))
+    with pytest.raises(WorkError, match="not all numbers"):
+        attack(world, tmp_path / "out", run)
+
+
+def test_an_attack_that_leaves_its_ball_stops_the_work(
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    escaping = mock.patch("abnn.threats.PixelThreat.project", side_effect=lambda parameters: parameters)
+    with escaping, pytest.raises(WorkError, match=r"left its ball|left the range"):
+        attack(world, tmp_path, runs["none"], attacks=["pgd"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"attacks": ["magic"]}, "no attack"),
+        ({"pixels": {"eps": 2.0}}, "at most 1"),
+        ({"attacks": ["roa"], "rectangle": {"height": 33, "width": 2}}, "33x2 is larger than an image of 32x32"),
+        ({"limit": 0}, "limit is 0"),
+        ({"batch_size": 0}, "batch size is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"device": "cuda:77"}, "not on this machine"),
+    ],
+)
+def test_wrong_words_are_refused(
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path, words: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        attack(world, tmp_path / "out", runs["none"], **words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_do_not_fit_the_network_are_refused(runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    from PIL import Image
+
+    data = small_world(tmp_path / "data")
+    for path in data.rglob("*.png"):
+        with Image.open(path) as image:
+            image.resize((48, 48)).save(path)
+    with pytest.raises(UserError, match=r"not 32x32 .* is 48x48"):
+        attack(data, tmp_path / "out", runs["none"])
+    shutil.rmtree(data)
+    small_world(data)
+    (data / "test" / "cat").rename(data / "test" / "bird")
+    with pytest.raises(UserError, match="bird stands where it has cat"):
+        attack(data, tmp_path / "out", runs["none"])
+    shutil.rmtree(data / "test" / "bird")
+    with pytest.raises(UserError, match=r"tells 4 classes apart, but .* has 3"):
+        attack(data, tmp_path / "out", runs["none"])
+
+
+def test_two_networks_of_one_name_are_refused(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    shutil.copytree(runs["none"].folder, tmp_path / "none")
+    from abnn.checkpoint import load_checkpoint
+
+    with pytest.raises(UserError, match="Two run folders are called none"):
+        attack(world, tmp_path / "out", runs["none"], load_checkpoint(tmp_path / "none"))
+
+
+def test_damaged_results_are_told(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    (tmp_path / RESULTS).write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        attack(world, tmp_path, runs["none"])

@@ -1,0 +1,94 @@
+"""The checks pass an honest network and fail those that hide their gradients."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from abnn.checkpoint import Checkpoint
+from abnn.sanity import check, loss_surface
+from abnn.threats import Transfer
+from attacks.objectives import cross_entropy
+from attacks.pixels import PixelConfig
+from tests.support import seeded
+
+CONFIG = PixelConfig(eps=0.05, steps=5, step_size=0.0125)
+
+
+class Honest(nn.Module):
+    """Bright on the left or bright on the right, smoothly."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        side = 20 * (image[..., :4].mean((1, 2, 3)) - image[..., 4:].mean((1, 2, 3)))
+        return torch.stack([side, -side], dim=1)
+
+
+class Hiding(Honest):
+    """The same answers from rounded pixels: no gradient."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward((image * 16).round() / 16 + 0 * image)
+
+
+class Dicing(Honest):
+    """Noise at every look."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return super().forward(image + 0.01 * torch.randn_like(image))
+
+
+def images() -> tuple[Tensor, Tensor]:
+    with seeded(0):
+        image = 0.5 + 0.06 * torch.randn(60, 3, 8, 8).clamp(-3, 3)
+        image[:30, ..., :4] += 0.05
+        image[30:, ..., 4:] += 0.05
+    return image.clamp(0, 1), torch.tensor([0] * 30 + [1] * 30)
+
+
+def failed(network: nn.Module) -> list[str]:
+    with seeded(1):
+        return [each.name for each in check(network, *images(), CONFIG, None) if not each.passed]
+
+
+def test_an_honest_network_passes() -> None:
+    assert failed(Honest()) == []
+
+
+def test_hidden_gradients_are_told() -> None:
+    told = failed(Hiding())
+    assert "gradients are there" in told
+    assert "free pixels reach 0%" in told
+
+
+def test_dice_are_told() -> None:
+    assert "same images, same answers" in failed(Dicing())
+
+
+def test_a_black_box_that_beats_the_white_box_is_told(runs: dict[str, Checkpoint]) -> None:
+    image, label = images()
+
+    class Elsewhere(Transfer):
+        def __call__(self, *words: Any) -> Tensor:
+            flipped: Tensor = words[1].flip(-1)
+            return flipped
+
+    attack = Elsewhere(config=CONFIG, twin=runs["none"])
+    with seeded(1):
+        told = {each.name: each for each in check(Hiding(), image, label, CONFIG, attack)}
+    assert not told["white box beats black box"].passed
+    assert told["white box beats black box"].told.endswith("from none 0.0%")
+
+
+def test_the_surface_is_the_loss_at_its_places() -> None:
+    image, label = images()
+    network = Honest()
+    with seeded(0):
+        surface = loss_surface(network, image[:3], label[:3], CONFIG)
+    middle = len(surface.along_P) // 2
+    assert surface.along_P[middle] == 0
+    clean = cross_entropy(network(image[:3]), label[:3]).numpy()
+    assert surface.loss_KPP[:, middle, middle] == pytest.approx(clean, rel=1e-5)
+    # Along the attack the loss rises.
+    assert bool((np.diff(surface.loss_KPP[:, middle, middle:], axis=1) > 0).all())
