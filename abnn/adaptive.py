@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from abnn.layer import Adaptation
 from abnn.network import ABNN
-from attacks.ascent import Evaluation, Parameters, climb
 from attacks.objectives import margin
-from attacks.pixels import PixelConfig, PixelThreat
+from attacks.pixels import PixelConfig, attack_pixels
 
 _TINY = 1e-12
 
@@ -47,7 +46,7 @@ def driving(network: nn.Module, config: PixelConfig, weight: float) -> Callable[
 
     def attack(image_N3HW: Tensor, label_N: Tensor) -> Tensor:
         if not isinstance(network, ABNN):
-            return _climb(lambda moved: margin(network(moved), label_N), image_N3HW, config)
+            return attack_pixels(lambda moved: margin(network(moved), label_N), image_N3HW, config)
         with torch.no_grad():
             clean = network.adaptations(image_N3HW)
 
@@ -56,13 +55,6 @@ def driving(network: nn.Module, config: PixelConfig, weight: float) -> Callable[
             loss_N = margin(network.answer(moved, adaptations), label_N)
             return loss_N + weight * drift(adaptations, clean, len(moved))
 
-        return _climb(loss_of, image_N3HW, config)
+        return attack_pixels(loss_of, image_N3HW, config)
 
     return attack
-
-
-def _climb(loss_of: Callable[[Tensor], Tensor], image_N3HW: Tensor, config: PixelConfig) -> Tensor:
-    def objective(parameters: Parameters) -> Evaluation[None]:
-        return Evaluation(loss_of(parameters[0]), None)
-
-    return climb(objective, PixelThreat(config, image_N3HW), config.steps)[0]

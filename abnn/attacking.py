@@ -162,7 +162,7 @@ def _bouts(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
     """
     task = task_of(checkpoint.task)
     images = shown_images(checkpoint, source, request.limit, twin)
-    threats = [threat_of(name, task, options, checkpoint.plan.classes) for name in dict.fromkeys(request.attacks)]
+    threats = [threat_of(name, task, options) for name in dict.fromkeys(request.attacks)]
     for threat in threats:
         if isinstance(threat, Roa):
             threat.config.size_in(images.image_size, images.image_size)

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from abnn.adaptive import driving
 from abnn.checkpoint import Checkpoint
 from abnn.tasks import Task
-from attacks.ascent import Evaluation, Parameters, climb
-from attacks.autoattack import autoattack, require_autoattack
-from attacks.objectives import cross_entropy
-from attacks.pixels import PixelConfig, PixelThreat
+from attacks.autoattack import AutoAttackConfig, auto_attack, require_autoattack
+from attacks.objectives import cross_entropy, margin
+from attacks.pixels import PixelConfig, attack_pixels
 from attacks.rectangles import RectangleConfig, Search, attack_rectangles
 from attacks.restarts import Attempt, strongest
 from basics.errors import UserError
+from basics.progress import say
 
 STRONG_STEPS = 50
 STRONG_RESTARTS = 5
@@ -80,7 +80,7 @@ class Pgd:
         if self.restarts == 1:
             # As published: every image is attacked, also one that is answered wrongly.
             return attempt(image_N3HW, label_N)
-        return strongest([attempt] * self.restarts, network, image_N3HW, label_N)
+        return strongest([attempt] * self.restarts, network, image_N3HW, label_N).image_N3HW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Adaptive:
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
         """Return the strongest of the restarts."""
         attempts = [driving(network, self.config, weight) for weight in self.weights]
-        return strongest(attempts, network, image_N3HW, label_N)
+        return strongest(attempts, network, image_N3HW, label_N, margin).image_N3HW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,6 @@ class Auto:
     """AutoAttack, standard version (Croce & Hein 2020)."""
 
     config: PixelConfig
-    classes: int
     version: str
     name: str = "autoattack"
 
@@ -153,17 +152,17 @@ class Auto:
         return {"eps": self.config.eps, "norm": self.config.norm, "version": self.version}
 
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:
-        """Return attacked images."""
-        ball = {"eps": self.config.eps, "norm": self.config.norm}
-        return autoattack(network, image_N3HW, label_N, **ball, classes=self.classes, seed=seed)  # type: ignore[arg-type]
+        """Return attacked images; the package's own doubts about the network are said."""
+        config = AutoAttackConfig(eps=self.config.eps, norm=self.config.norm, seed=seed, batch_size=len(image_N3HW))
+        found = auto_attack(network, image_N3HW, label_N, config)
+        for warning in found.warnings:
+            say(f"AutoAttack: {warning}")
+        return found.image_N3HW
 
 
 def _pgd(network: nn.Module, config: PixelConfig) -> Attempt:
     def attempt(image_N3HW: Tensor, label_N: Tensor) -> Tensor:
-        def objective(parameters: Parameters) -> Evaluation[None]:
-            return Evaluation(cross_entropy(network(parameters[0]), label_N), None)
-
-        return climb(objective, PixelThreat(config, image_N3HW), config.steps)[0]
+        return attack_pixels(lambda moved: cross_entropy(network(moved), label_N), image_N3HW, config)
 
     return attempt
 
@@ -192,7 +191,6 @@ class _Bench:
 
     task: Task
     options: ThreatOptions
-    classes: int
 
     def pixels(self, **preset: Any) -> PixelConfig:
         """The task's ball and steps, then a preset's, then the user's."""
@@ -219,24 +217,23 @@ _MAKERS: dict[str, Callable[[_Bench], Threat]] = {
     "roa": lambda bench: bench.roa("exhaustive"),
     "roa-gradient": lambda bench: bench.roa("gradient"),
     "roa-random": lambda bench: bench.roa("random"),
-    "autoattack": lambda bench: Auto(config=bench.pixels(), classes=bench.classes, version=require_autoattack()),
+    "autoattack": lambda bench: Auto(config=bench.pixels(), version=require_autoattack()),
 }
 ATTACKS = tuple(_MAKERS)
 """Names that `abnn attack` knows: `pgd` is the paper's, the others ask whether it was enough."""
 
 
-def threat_of(name: str, task: Task, options: ThreatOptions, classes: int) -> Threat:
+def threat_of(name: str, task: Task, options: ThreatOptions) -> Threat:
     """Return an attack by its name.
 
     Args:
         name: one of ATTACKS.
         task: whose settings hold where the user gives none.
         options: what the user gives.
-        classes: number of logits.
 
     Raises:
         UserError: there is none of this name, it is set to something impossible, or something that it needs is missing.
     """
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; give one of {', '.join(ATTACKS)}.")
-    return _MAKERS[name](_Bench(task=task, options=options, classes=classes))
+    return _MAKERS[name](_Bench(task=task, options=options))

@@ -13,8 +13,8 @@ from torch.optim import SGD, Optimizer
 from abnn.checkpoint import MODEL_FILE, save_checkpoint
 from abnn.plan import NetworkPlan
 from abnn.tasks import MOMENTUM
-from attacks.ascent import Evaluation, Parameters, climb
-from attacks.pixels import PixelConfig, PixelThreat
+from attacks.objectives import cross_entropy
+from attacks.pixels import PixelConfig, attack_pixels
 from basics.compute import Compute
 from networks.fitting import batched
 from training.config import TrainingConfig
@@ -46,14 +46,12 @@ class Trained(nn.Module):
     def attacked(self, image_N3HW: Tensor, label_N: Tensor, pixels: PixelConfig) -> Tensor:
         """Turn images against the network as it stands, in evaluation mode."""
 
-        def objective(parameters: Parameters) -> Evaluation[None]:
+        def loss_of(moved_N3HW: Tensor) -> Tensor:
             # A view, because torch's FLOP counter cannot follow gradients of a leaf that a module is given itself.
-            logits_NK = self.network(parameters[0].view_as(parameters[0]))
-            return Evaluation(F.cross_entropy(logits_NK, label_N, reduction="none"), None)
+            return cross_entropy(self.network(moved_N3HW.view_as(moved_N3HW)), label_N)
 
         with _evaluating(self.network):
-            (perturbed,) = climb(objective, PixelThreat(pixels, image_N3HW), pixels.steps)
-        return perturbed
+            return attack_pixels(loss_of, image_N3HW, pixels)
 
 
 @contextmanager

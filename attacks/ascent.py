@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 Parameters = tuple[Tensor, ...]
+LossOf = Callable[[Tensor], Tensor]
+"""image_N3HW -> loss_N; closes over the labels and the network, which must be in evaluation mode."""
 Extra = TypeVar("Extra")
 
 
@@ -83,6 +85,15 @@ def climb(
         with torch.no_grad():
             parameters = threat.project(threat.step(parameters, gradients))
     return parameters
+
+
+def of_images(loss_of: LossOf) -> Callable[[Parameters], Evaluation[None]]:
+    """Return the objective of an attack whose only parameter is the batch of images itself."""
+
+    def objective(parameters: Parameters) -> Evaluation[None]:
+        return Evaluation(loss_of(parameters[0]), None)
+
+    return objective
 
 
 def ascend(objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int) -> Ascent[Extra]:

@@ -1,6 +1,6 @@
 """Attacks on pixels: PGD in an l-inf or l2 ball around each image (Madry et al. 2018), on the shared ascent loop.
 
-Legend: N images, each with its own ball.
+Legend: N images, each with its own ball; videos (N, 3, T, H, W) are taken as well, each clip with one ball.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attacks.ascent import Parameters
+from attacks.ascent import LossOf, Parameters, climb, of_images
 from basics.errors import UserError
 
 Norm = Literal["linf", "l2"]
@@ -20,7 +20,7 @@ class PixelConfig:
     """How strong a pixel attack is; images are in [0, 1]. The defaults are AdvProp's (Xie et al. 2020, section 5.1)."""
 
     eps: float = 4 / 255
-    """Radius of the ball around each image."""
+    """Radius of the ball around each image; at most 1 for l-inf."""
     steps: int = 5
     """Ascent steps; 0 leaves the images as they are, but for the random start."""
     step_size: float = 1 / 255
@@ -33,14 +33,17 @@ class PixelConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.eps < float("inf"):
             raise UserError(f"The pixels' eps is {self.eps}; give a number that is not negative, e.g. 4/255.")
-        if self.norm == "linf" and self.eps > 1:
-            raise UserError(f"The pixels' eps is {self.eps:g}, but pixels are in [0, 1]; give at most 1, e.g. 8/255.")
         if self.steps < 0:
             raise UserError(f"The number of pixel steps is {self.steps}; give 0 or more.")
         if not 0 < self.step_size < float("inf"):
             raise UserError(f"The pixels' step size is {self.step_size}; give a number above 0, e.g. 1/255.")
         if self.norm not in get_args(Norm):
             raise UserError(f"There is no norm {self.norm!r}; give one of {', '.join(get_args(Norm))}.")
+        if self.norm == "linf" and self.eps > 1:
+            raise UserError(
+                f"The pixels' eps is {self.eps}, and for linf it lies in [0, 1], as the images do; "
+                "give a share of the range, e.g. 4/255."
+            )
 
 
 class PixelThreat:
@@ -80,13 +83,24 @@ class PixelThreat:
             return (2 * torch.rand_like(image) - 1) * eps
         direction = torch.randn_like(image)
         # The share of a ball's volume within a radius grows with radius ** dimensions.
-        radius = torch.rand_like(image[:, :1, :1, :1]) ** (1 / image[0].numel())
+        radius = torch.rand_like(_length(image)) ** (1 / image[0].numel())
         return direction / _length(direction).clamp(min=_TINY) * radius * eps
+
+
+def attack_pixels(loss_of: LossOf, image_N3HW: Tensor, config: PixelConfig) -> Tensor:
+    """Return the images, perturbed within their balls.
+
+    Args:
+        loss_of: what grows.
+        image_N3HW: images in [0, 1], or videos (N, 3, T, H, W).
+        config: which ball, and how strong.
+    """
+    return climb(of_images(loss_of), PixelThreat(config, image_N3HW), config.steps)[0]
 
 
 _TINY = 1e-12
 
 
 def _length(value_N3HW: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(value_N3HW, dim=(1, 2, 3), keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(value_N3HW, dim=tuple(range(1, value_N3HW.ndim)), keepdim=True)
     return length

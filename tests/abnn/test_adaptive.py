@@ -56,14 +56,14 @@ def test_weight_on_the_drift_moves_the_substitute_further(runs: dict[str, Checkp
     assert isinstance(network, ABNN)
     image, label = images()
     config = replace(CONFIG, steps=30, random_start=True)
-    reached = []
     with seeded(0), torch.no_grad():
         clean = network.adaptations(image)
         signs = (torch.rand_like(image) - 0.5).sign()
         noisy = (image + CONFIG.eps * signs).clamp(0, 1)
-        for moved in (noisy, *(driving(network, config, weight)(image, label) for weight in (0.0, 1e5))):
-            reached.append(float(drift(network.adaptations(moved), clean, 6).mean()))
-    noise, margin_alone, driven = reached
+        attacked = [driving(network, config, weight)(image, label) for weight in (0.0, 1e5)]
+        noise, margin_alone, driven = (
+            float(drift(network.adaptations(moved), clean, 6).mean()) for moved in (noisy, *attacked)
+        )
     assert driven > margin_alone
     assert driven > 1.5 * noise
 

@@ -119,7 +119,7 @@ def test_an_answer_that_is_no_number_stops_the_work(world: Path, tmp_path: Path)
 def test_an_attack_that_leaves_its_ball_stops_the_work(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
-    escaping = mock.patch("abnn.threats.PixelThreat.project", side_effect=lambda parameters: parameters)
+    escaping = mock.patch("attacks.pixels.PixelThreat.project", side_effect=lambda parameters: parameters)
     with escaping, pytest.raises(WorkError, match=r"left its ball|left the range"):
         attack(world, tmp_path, runs["none"], attacks=["pgd"])
 
@@ -128,8 +128,8 @@ def test_an_attack_that_leaves_its_ball_stops_the_work(
     ("words", "said"),
     [
         ({"attacks": ["magic"]}, "no attack"),
-        ({"pixels": {"eps": 2.0}}, "at most 1"),
-        ({"attacks": ["roa"], "rectangle": {"height": 33, "width": 2}}, "33x2 is larger than an image of 32x32"),
+        ({"pixels": {"eps": 2.0}}, r"lies in \[0, 1\]"),
+        ({"attacks": ["roa"], "rectangle": {"height": 33, "width": 2}}, "33 x 2 pixels is larger"),
         ({"limit": 0}, "limit is 0"),
         ({"batch_size": 0}, "batch size is 0"),
         ({"seed": -1}, "seed is -1"),

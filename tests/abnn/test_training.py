@@ -103,7 +103,7 @@ def test_a_run_goes_on_to_the_same_bits(world: Path, tmp_path: Path, runs: dict[
         ({"defence": "magic"}, "no defence 'magic'"),
         ({"defence": "none", "substitute": "vgg11_bn"}, "--substitute changes nothing"),
         ({"defence": "none", "attack": {"eps": 0.1}}, "--eps changes nothing"),
-        ({"defence": "pgd-at", "attack": {"eps": 1.5}}, "at most 1"),
+        ({"defence": "pgd-at", "attack": {"eps": 1.5}}, r"lies in \[0, 1\]"),
         ({"defence": "pgd-at", "attack": {"step_size": 0.0}}, "step size is 0"),
         ({"defence": "abnn", "blocks": ("layer1",)}, "1 blocks and the substitute"),
         ({"defence": "none", "training": {"image_size": 0}}, "image size is 0"),

@@ -1,55 +1,97 @@
-"""AutoAttack through its authors' package: it stays in its ball and is stronger than PGD."""
+"""AutoAttack through its wrapper; the attacks themselves are their authors'."""
 
+import logging
 import sys
-from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.autoattack import autoattack, require_autoattack
+from attacks.autoattack import AutoAttackConfig, auto_attack
 from basics.errors import UserError
 from tests.support import seeded
 
+EPS = 2 / 255
 
-def test_a_missing_package_is_said() -> None:
-    with (
-        mock.patch.dict(sys.modules, {"pyautoattack": None}),
-        pytest.raises(UserError, match=r"advbn-gen\[autoattack\]"),
-    ):
-        require_autoattack()
+
+@pytest.fixture
+def network() -> nn.Module:
+    pytest.importorskip("pyautoattack", reason="pyautoattack is not installed (extra `autoattack`)")
+    with seeded(0):
+        layers = nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 49, 5)
+        return nn.Sequential(*layers).eval().requires_grad_(False)
+
+
+def images() -> Tensor:
+    return torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_it_finds_what_a_linear_network_gives_away(norm: str) -> None:
-    """Of a linear network the closest wrong image is known: an attack must find it exactly where it is in the ball."""
-    pytest.importorskip("pyautoattack", reason="the extra `autoattack` is not installed")
-    with seeded(0):
-        linear = nn.Linear(3 * 6 * 6, 4).requires_grad_(False)
-        image = 0.3 + 0.4 * torch.rand(12, 3, 6, 6)
-    network = nn.Sequential(nn.Flatten(), linear).eval()
-    label = network(image).argmax(1)
-    distance = torch.tensor(
-        [closest(linear, each.flatten(), int(truth), norm) for each, truth in zip(image, label, strict=True)]
-    )
-    eps = float(distance.median())
-    with seeded(1):
-        found = autoattack(network, image, label, eps=eps, norm=norm, classes=4, seed=0)  # type: ignore[arg-type]
-    shift = (found - image).flatten(1)
-    reach = shift.abs().amax(1) if norm == "linf" else shift.norm(dim=1)
-    assert float(reach.max()) <= eps + 1e-5
-    fooled = network(found).argmax(1) != label
-    assert bool(fooled[distance < 0.95 * eps].all())
-    assert not bool(fooled[distance > eps].any())
-    assert 0 < int(fooled.sum()) < 12
+def test_what_is_found_fools_lies_in_the_ball_and_comes_again(network: nn.Module, norm: str) -> None:
+    eps = EPS if norm == "linf" else 0.15
+    config = AutoAttackConfig(eps=eps, norm=norm, parts=("apgd-ce", "square"), queries=20, batch_size=5)  # type: ignore[arg-type]
+    label = network(images()).argmax(1)
+    # One is wrong anyway: it counts as fooled, and stays as it is.
+    label[0] = (label[0] + 1) % 5
+    before = torch.random.get_rng_state()
+    found = auto_attack(network, images(), label, config)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(network(found.image_N3HW).argmax(1) != label, found.fooled_N)
+    assert 1 < int(found.fooled_N.sum()) < 8
+    assert torch.equal(found.image_N3HW[0], images()[0])
+    assert torch.equal(found.image_N3HW[~found.fooled_N], images()[~found.fooled_N])
+    shift = (found.image_N3HW - images()).flatten(1)
+    assert float(shift.norm(dim=1, p=torch.inf if norm == "linf" else 2).max()) <= eps + 1e-6
+    assert 0 <= float(found.image_N3HW.min()) <= float(found.image_N3HW.max()) <= 1
+    again = auto_attack(network, images(), label, config)
+    assert torch.equal(again.image_N3HW, found.image_N3HW)
 
 
-def closest(linear: nn.Linear, image: Tensor, label: int, norm: str) -> float:
-    """Distance to the nearest plane behind which another class wins."""
-    logits = linear(image)
-    distances = []
-    for other in set(range(4)) - {label}:
-        weight = linear.weight[label] - linear.weight[other]
-        length = weight.abs().sum() if norm == "linf" else weight.norm()
-        distances.append(float((logits[label] - logits[other]) / length))
-    return min(distances)
+def test_all_four_attacks_run_with_fewer_than_ten_classes(network: nn.Module) -> None:
+    label = network(images()[:2]).argmax(1)
+    found = auto_attack(network, images()[:2], label, AutoAttackConfig(eps=0.5 / 255, queries=5))
+    assert found.fooled_N.shape == (2,)
+    assert not [said for said in found.warnings if "classes" in said]
+
+
+def test_its_doubts_are_handed_on_and_not_printed(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
+    def flat(image: Tensor) -> Tensor:
+        return torch.softmax(network(image), 1)
+
+    config = AutoAttackConfig(eps=EPS, parts=("apgd-ce",))
+    found = auto_attack(flat, images(), network(images()).argmax(1), config)
+    assert any("probability distribution" in said for said in found.warnings)
+    assert "probability" not in "".join(capfd.readouterr())
+    logger = logging.getLogger("auto-attack")
+    assert logger.propagate
+    assert not logger.handlers
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    with pytest.raises(UserError, match=r"pip install 'advbn-gen\[autoattack\]'"):
+        auto_attack(lambda image: image, images(), torch.zeros(8, dtype=torch.long), AutoAttackConfig())
+
+
+def test_inputs_it_is_not_made_for_are_refused(network: nn.Module) -> None:
+    label = torch.zeros(8, dtype=torch.long)
+    for wrong in (images().double(), images()[:, :, None], images()[:0]):
+        with pytest.raises(UserError, match="AutoAttack is for batches of images"):
+            auto_attack(network, wrong, label, AutoAttackConfig())
+    with pytest.raises(UserError, match="needs four classes, and the network has 3"):
+        auto_attack(lambda image: network(image)[:, :3], images(), label, AutoAttackConfig())
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"eps": 0}, "eps is 0"), ({"eps": 8}, "eps is 8"), ({"eps": float("nan")}, "eps is nan"),
+     ({"norm": "l1"}, "no norm 'l1'"), ({"parts": ()}, "parts are"), ({"parts": ("fab",)}, "parts are"),
+     ({"queries": 0}, "queries is 0"), ({"batch_size": 0}, "batch size is 0")],
+)  # fmt: skip
+def test_nonsense_is_refused(changed: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        AutoAttackConfig(**changed)  # type: ignore[arg-type]
+
+
+def test_l2_balls_may_be_larger_than_1() -> None:
+    assert AutoAttackConfig(eps=3, norm="l2").eps == 3

@@ -1,23 +1,60 @@
-"""Losses against loops over samples."""
+"""Losses against their formulas, sample by sample."""
 
 import math
 
 import pytest
 import torch
 
-from attacks.objectives import cross_entropy, margin
+from attacks.objectives import Objective, cross_entropy, dlr, margin
+from basics.errors import UserError
 
-LOGITS = torch.tensor([[2.0, 1.0, -1.0], [0.5, 3.0, 3.5], [1.0, 1.0, 0.0]], dtype=torch.float64)
-LABEL = torch.tensor([0, 1, 1])
-
-
-def test_cross_entropy_is_minus_the_log_of_the_softmax() -> None:
-    expected = [
-        math.log(sum(math.exp(value) for value in row)) - row[label]
-        for row, label in zip(LOGITS.tolist(), LABEL.tolist(), strict=True)
-    ]
-    assert cross_entropy(LOGITS, LABEL).tolist() == pytest.approx(expected)
+LOGITS = torch.tensor([[2.0, -1.0, 0.5, 1.0], [0.0, 3.0, 3.5, -2.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+LABEL = torch.tensor([0, 1, 3])
 
 
-def test_margin_is_the_lead_of_the_best_wrong_class() -> None:
-    assert margin(LOGITS, LABEL).tolist() == [-1.0, 0.5, 0.0]
+def close(found: torch.Tensor, expected: list[float]) -> None:
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_cross_entropy() -> None:
+    rows, label = LOGITS.tolist(), LABEL.tolist()
+    close(
+        cross_entropy(LOGITS, LABEL),
+        [math.log(sum(map(math.exp, row))) - row[own] for row, own in zip(rows, label, strict=True)],
+    )
+
+
+def test_margin_is_the_largest_other_logit_minus_the_true_one() -> None:
+    close(margin(LOGITS, LABEL), [1.0 - 2.0, 3.5 - 3.0, 0.0])
+
+
+def test_dlr_divides_by_the_distance_of_the_first_to_the_third() -> None:
+    close(dlr(LOGITS, LABEL), [-1 / (2.0 - 0.5), 0.5 / (3.5 - 0.0), 0.0])
+
+
+def test_dlr_changes_neither_with_scale_nor_with_shift() -> None:
+    torch.testing.assert_close(dlr(1000 * LOGITS + 7, LABEL), dlr(LOGITS, LABEL))
+
+
+@pytest.mark.parametrize("objective", [cross_entropy, margin, dlr])
+def test_each_loss_grows_as_the_answer_turns_wrong(objective: Objective) -> None:
+    leaf = LOGITS.clone().requires_grad_()
+    loss = objective(leaf, LABEL)
+    (gradient,) = torch.autograd.grad(loss.sum(), leaf)
+    assert loss.shape == (3,)
+    assert torch.isfinite(gradient).all()
+    assert (gradient.gather(1, LABEL[:, None]) < 0).all()
+
+
+@pytest.mark.parametrize("objective", [margin, dlr])
+def test_half_precision_gives_finite_losses_also_for_equal_logits(objective: Objective) -> None:
+    logits = torch.tensor([[5.0, 5.0, 5.0, 1.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float16)
+    assert torch.isfinite(objective(logits, torch.tensor([3, 0]))).all()
+
+
+def test_too_few_classes_are_refused() -> None:
+    with pytest.raises(UserError, match="dlr compares 3 classes, and the network has 2"):
+        dlr(LOGITS[:, :2], torch.tensor([0, 1, 0]))
+    with pytest.raises(UserError, match="margin compares 2 classes, and the network has 1"):
+        margin(LOGITS[:, :1], torch.tensor([0, 0, 0]))
+    assert dlr(LOGITS[:, :3], torch.tensor([0, 1, 2])).shape == (3,)

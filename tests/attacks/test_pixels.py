@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.ascent import Evaluation, Parameters, climb
-from attacks.pixels import PixelConfig, PixelThreat
+from attacks.pixels import PixelConfig, PixelThreat, attack_pixels
 from basics.errors import UserError
 from tests.support import seeded
 
@@ -25,10 +24,7 @@ def images(count: int = 3) -> Tensor:
 
 
 def attack(network: nn.Module, image: Tensor, label: Tensor, config: PixelConfig) -> Tensor:
-    def objective(parameters: Parameters) -> Evaluation[None]:
-        return Evaluation(F.cross_entropy(network(parameters[0]), label, reduction="none"), None)
-
-    return climb(objective, PixelThreat(config, image), config.steps)[0]
+    return attack_pixels(lambda moved: F.cross_entropy(network(moved), label, reduction="none"), image, config)
 
 
 def naive(network: nn.Module, image: Tensor, label: Tensor, config: PixelConfig) -> Tensor:
@@ -107,8 +103,48 @@ def test_a_zero_gradient_moves_nothing_in_l2() -> None:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [({"eps": -1}, "eps is -1"), ({"steps": -1}, "pixel steps is -1"), ({"step_size": 0}, "step size is 0"),
-     ({"norm": "l7"}, "no norm 'l7'")],
+     ({"norm": "l7"}, "no norm 'l7'"), ({"eps": 8}, r"for linf it lies in \[0, 1\]"),
+     ({"eps": float("nan")}, "eps is nan"), ({"eps": float("inf"), "norm": "l2"}, "eps is inf")],
 )  # fmt: skip
 def test_nonsense_is_refused(changed: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         PixelConfig(**changed)  # type: ignore[arg-type]
+
+
+def test_l2_balls_may_be_larger_than_1() -> None:
+    assert PixelConfig(eps=3, norm="l2").eps == 3
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("random_start", [False, True])
+def test_a_clip_is_one_ball(network: nn.Module, norm: str, random_start: bool) -> None:
+    eps = 0.1 if norm == "linf" else 0.5
+    config = PixelConfig(eps=eps, steps=3, step_size=eps / 2, norm=norm, random_start=random_start)  # type: ignore[arg-type]
+    clip = torch.stack([images(), images().flip(0)], dim=2)
+
+    def loss_of(moved: Tensor) -> Tensor:
+        return F.cross_entropy(network(moved.mean(2)), torch.tensor([0, 3, 4]), reduction="none")
+
+    with seeded(0):
+        shift = (attack_pixels(loss_of, clip, config) - clip).flatten(1)
+    length = shift.abs().amax(1) if norm == "linf" else shift.norm(dim=1)
+    assert float(length.max()) <= eps + 1e-12
+    assert float(length.min()) > eps / 4
+
+
+def test_linf_equals_an_independent_implementation(network: nn.Module) -> None:
+    evasion = pytest.importorskip("art.attacks.evasion", reason="adversarial-robustness-toolbox is not installed")
+    from art.estimators.classification import PyTorchClassifier
+
+    plain, image, label = network.float().eval(), images(6).float(), torch.tensor([0, 3, 4, 1, 2, 0])
+    config = PixelConfig(eps=8 / 255, steps=6, step_size=3 / 255, random_start=False)
+    wrapped = PyTorchClassifier(
+        model=plain, loss=nn.CrossEntropyLoss(), input_shape=(3, 8, 8), nb_classes=5, clip_values=(0, 1),
+        device_type="cpu",
+    )  # fmt: skip
+    theirs = evasion.ProjectedGradientDescentPyTorch(
+        wrapped, eps=config.eps, eps_step=config.step_size, max_iter=config.steps, num_random_init=0, batch_size=6,
+        verbose=False,
+    )  # fmt: skip
+    expected = torch.from_numpy(theirs.generate(x=image.numpy(), y=label.numpy()))
+    torch.testing.assert_close(attack(plain, image, label, config), expected, rtol=0, atol=1e-6)

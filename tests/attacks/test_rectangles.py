@@ -1,165 +1,240 @@
-"""ROA against loops over single images in float64; where its rectangle goes, and what it leaves alone."""
+"""ROA against a plain loop over single images, where it goes, and what it leaves alone."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.objectives import cross_entropy
-from attacks.rectangles import RectangleConfig, attack_rectangles, find_places, inside_of
+from attacks.rectangles import RectangleConfig, RectangleThreat, Search, attack_rectangles, find_places
 from basics.errors import UserError
 from tests.support import seeded
 
-SIDE = 13
+LABEL = torch.tensor([0, 3, 4])
 
 
 @pytest.fixture
 def network() -> nn.Module:
     with seeded(0):
-        layers = nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * (SIDE - 2) ** 2, 5)
+        layers = nn.Conv2d(3, 4, 3), nn.Tanh(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 5)
         return nn.Sequential(*layers).double().requires_grad_(False)
 
 
-def images(count: int = 3) -> Tensor:
-    return torch.rand(count, 3, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+def images(height: int = 9, width: int = 11) -> Tensor:
+    return torch.rand(3, 3, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-LABEL = torch.tensor([0, 3, 4])
+def losses(network: nn.Module, label: Tensor = LABEL) -> Callable[[Tensor], Tensor]:
+    return lambda image: F.cross_entropy(network(image), label, reduction="none")
 
 
-def naive(network: nn.Module, image: Tensor, label: Tensor, config: RectangleConfig, side: int, stride: int) -> Tensor:
-    """One image: every place by loops, then plain PGD inside the best."""
+def stations(length: int, side: int, stride: int) -> list[int]:
+    found = []
+    place = 0
+    while place < length - side:
+        found.append(place)
+        place += stride
+    return [*found, length - side]
 
-    def loss(moved: Tensor) -> Tensor:
-        return F.cross_entropy(network(moved[None]), label[None])
 
-    starts = [*range(0, SIDE - side, stride), SIDE - side]
-    best, found = -1.0, (0, 0)
-    for top in starts:
-        for left in starts:
-            grey = image.clone()
-            grey[:, top : top + side, left : left + side] = config.colour
-            if float(loss(grey)) > best:
-                best, found = float(loss(grey)), (top, left)
-    top, left = found
-    moved = image.clone()
-    moved[:, top : top + side, left : left + side] = config.colour
+def naive_places(image: Tensor, config: RectangleConfig) -> list[tuple[int, int]]:
+    assert config.height is not None
+    assert config.width is not None
+    assert config.stride is not None
+    rows, columns = (
+        stations(length, side, config.stride)
+        for length, side in zip(image.shape[-2:], (config.height, config.width), strict=True)
+    )
+    return [(row, column) for row in rows for column in columns]
+
+
+def naive_gradient(network: nn.Module, image: Tensor, truth: Tensor) -> Tensor:
+    leaf = image.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(network(leaf[None]), truth[None]), leaf)
+    return gradient
+
+
+def naive(network: nn.Module, image: Tensor, truth: Tensor, config: RectangleConfig) -> Tensor:
+    """One image: try places one by one, then PGD on the cut-out."""
+    assert config.height is not None
+    assert config.width is not None
+    places = naive_places(image, config)
+    if config.search == "gradient":
+        square = naive_gradient(network, image, truth) ** 2
+        energies = [
+            float(square[:, row : row + config.height, column : column + config.width].sum()) for row, column in places
+        ]
+        best = sorted(range(len(places)), key=lambda index: -energies[index])[: config.candidates]
+        places = [places[index] for index in best]
+
+    def plain(row: int, column: int) -> Tensor:
+        painted = image.clone()
+        painted[:, row : row + config.height, column : column + config.width] = config.colour  # type: ignore[operator]
+        return painted
+
+    found = [float(F.cross_entropy(network(plain(*place)[None]), truth[None])) for place in places]
+    row, column = places[found.index(max(found))]
+    inside = slice(None), slice(row, row + config.height), slice(column, column + config.width)
+    moved = plain(row, column)
     for _ in range(config.steps):
-        moved.requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(moved), moved)
-        moved = moved.detach()
-        window = moved[:, top : top + side, left : left + side]
-        window += config.step_size * gradient[:, top : top + side, left : left + side].sign()
-        window.clamp_(0, 1)
+        gradient = naive_gradient(network, moved, truth)
+        moved[inside] = (moved[inside] + config.step_size * gradient[inside].sign()).clamp(0, 1)
     return moved
 
 
-@pytest.mark.parametrize(("stride", "colour"), [(1, 0.5), (4, 0.0)])
-def test_an_attack_equals_the_plain_loop_over_images(network: nn.Module, stride: int, colour: float) -> None:
-    config = RectangleConfig(area=0.15, steps=4, step_size=0.2, stride=stride, colour=colour)
-    assert config.size_in(SIDE, SIDE) == (5, 5)
-    found = attack_rectangles(lambda image: cross_entropy(network(image), LABEL), images(), config)
-    for each, original, label in zip(found, images(), LABEL, strict=True):
-        assert torch.allclose(each, naive(network, original, label, config, 5, stride), rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("place", [(0, 0), (10, 10), (10, 3), (4, 10), (7, 5)])
 @pytest.mark.parametrize("search", ["exhaustive", "gradient"])
-def test_a_planted_best_place_is_found(place: tuple[int, int], search: str) -> None:
-    """Also the last row and column, which a stride of 4 over 11 rows would step over."""
-    top, left = place
-    weight = torch.zeros(3, SIDE, SIDE, dtype=torch.float64)
-    weight[:, top : top + 3, left : left + 3] = -1
-
-    def loss_of(image: Tensor) -> Tensor:
-        # Bright pixels there keep the loss down, so grey costs most where they are.
-        return (image * weight).sum((1, 2, 3))
-
-    white = torch.ones(2, 3, SIDE, SIDE, dtype=torch.float64)
-    stride = 1 if place in {(7, 5), (10, 3), (4, 10)} else 4
-    config = RectangleConfig(height=3, width=3, stride=stride, search=search)  # type: ignore[arg-type]
-    assert find_places(loss_of, white, config).tolist() == [list(place)] * 2
+@pytest.mark.parametrize("stride", [1, 3])
+def test_an_attack_equals_the_plain_loop_over_images(network: nn.Module, search: Search, stride: int) -> None:
+    config = RectangleConfig(
+        height=3, width=4, steps=4, step_size=0.2, stride=stride, search=search, candidates=3, colour=0.4
+    )
+    found = attack_rectangles(losses(network), images(), config)
+    for each, original, truth in zip(found, images(), LABEL, strict=True):
+        assert torch.allclose(each, naive(network, original, truth, config), rtol=0, atol=1e-12)
 
 
-def test_places_are_a_grid_with_the_last_row_and_column() -> None:
-    config = RectangleConfig(height=3, width=4, stride=5)
-    assert config.places(13, 12) == [(top, left) for top in (0, 5, 10) for left in (0, 5, 8)]
-    # The image itself is one place.
-    assert RectangleConfig(area=1).places(8, 8) == [(0, 0)]
+PLANTED = torch.tensor([[7, 7], [3, 6], [0, 0]])
 
 
-def test_the_published_sizes() -> None:
-    assert RectangleConfig().size_in(112, 112) == (35, 35)
-    assert RectangleConfig().size_in(32, 32) == (10, 10)
-    assert len(RectangleConfig().places(32, 32)) == 12**2
+def weights(shape: torch.Size) -> Tensor:
+    """Every sample's loss falls with the brightness of one 3 x 3 place, another one in each sample."""
+    weight = torch.full(shape, 1e-3, dtype=torch.float64)
+    for sample, (row, column) in enumerate(PLANTED.tolist()):
+        weight[sample, ..., row : row + 3, column : column + 3] = 1
+    return weight
+
+
+def darkness(image: Tensor) -> Tensor:
+    return -(weights(image.shape) * image).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("search", ["exhaustive", "gradient"])
+@pytest.mark.parametrize("shape", [(3, 3, 10, 10), (3, 3, 2, 10, 10)], ids=["image", "video"])
+def test_a_search_finds_the_planted_place(search: Search, shape: tuple[int, ...]) -> None:
+    # Stride 3 reaches 0, 3, 6 and, as the last row and column, 7, which it does not divide.
+    config = RectangleConfig(height=3, width=3, stride=3, search=search, candidates=1, colour=0)
+    assert torch.equal(find_places(darkness, torch.ones(shape, dtype=torch.float64), config), PLANTED)
+
+
+def test_gradients_too_small_to_be_squared_still_tell_the_place() -> None:
+    config = RectangleConfig(height=3, width=3, stride=3, search="gradient", candidates=1, colour=0)
+    found = find_places(lambda image: 1e-30 * darkness(image).float(), torch.ones(3, 3, 10, 10), config)
+    assert torch.equal(found, PLANTED)
+
+
+@pytest.mark.parametrize("search", ["exhaustive", "gradient"])
+def test_of_equal_places_the_first_is_taken(search: Search) -> None:
+    config = RectangleConfig(height=3, width=3, search=search)
+    found = find_places(lambda image: 0 * image.flatten(1).sum(1), images(), config)
+    assert torch.equal(found, torch.zeros(3, 2, dtype=torch.long))
+
+
+def test_the_default_stride_is_a_quarter_of_the_rectangle() -> None:
+    for side, passes in ((32, 144), (112, 121)):
+        tried: list[Tensor] = []
+
+        def loss_of(image: Tensor, tried: list[Tensor] = tried) -> Tensor:
+            tried.append(image)
+            return image.flatten(1).sum(1)
+
+        find_places(loss_of, torch.zeros(1, 3, side, side), RectangleConfig())
+        assert len(tried) == passes
+
+
+def test_random_places_cover_all_valid_ones_evenly() -> None:
+    config = RectangleConfig(height=3, width=2, search="random")
+    with seeded(0):
+        place_N2 = find_places(darkness, torch.zeros(6000, 3, 5, 5), config)
+    counts = Counter(map(tuple, place_N2.tolist()))
+    assert sorted(counts) == [(row, column) for row in range(3) for column in range(4)]
+    assert min(counts.values()) > 400
+    assert max(counts.values()) < 600
+
+
+def test_random_places_in_videos_differ_from_frame_to_frame() -> None:
+    config = RectangleConfig(height=3, width=2, search="random")
+    with seeded(0):
+        place_NT2 = find_places(darkness, torch.zeros(4, 3, 50, 9, 9), config)
+    assert place_NT2.shape == (4, 50, 2)
+    assert all(len(set(map(tuple, sample))) > 10 for sample in place_NT2.tolist())
 
 
 @pytest.mark.parametrize("search", ["exhaustive", "gradient", "random"])
-def test_outside_the_rectangle_not_a_bit_changes(network: nn.Module, search: str) -> None:
-    config = RectangleConfig(area=0.15, steps=3, step_size=0.7, search=search)  # type: ignore[arg-type]
-    with seeded(0):
-        found = attack_rectangles(lambda image: cross_entropy(network(image), LABEL), images(), config)
-    changed = (found != images()).any(1)
+@pytest.mark.parametrize("frames", [None, 4])
+def test_nothing_outside_changes_and_everything_stays_an_image(search: Search, frames: int | None) -> None:
+    config = RectangleConfig(height=3, width=4, search=search, stride=2)
+    shape = (3, 3, 10, 10) if frames is None else (3, 3, frames, 10, 10)
+    clean = torch.rand(shape, generator=torch.Generator().manual_seed(2))
+    with seeded(3):
+        place = find_places(darkness, clean, config)
+    with seeded(3):
+        found = attack_rectangles(darkness, clean, config)
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
-    for each in changed:
-        rows, columns = each.any(1).nonzero()[:, 0], each.any(0).nonzero()[:, 0]
-        assert int(rows[-1] - rows[0]) < 5
-        assert int(columns[-1] - columns[0]) < 5
-        assert int(each.sum()) > 0
+    # Five steps of 70/255 down from grey: all of it is black.
+    expected = clean.clone()
+    for sample in range(3):
+        for frame in range(frames or 1):
+            row, column = (place[sample, frame] if place.ndim == 3 else place[sample]).tolist()
+            canvas = expected[sample] if frames is None else expected[sample, :, frame]
+            canvas[:, row : row + 3, column : column + 4] = 0
+    assert torch.equal(found, expected)
 
 
-def test_random_places_are_all_places_alike() -> None:
-    config = RectangleConfig(height=11, width=12, search="random")
-    with seeded(0):
-        places = find_places(lambda image: image.sum((1, 2, 3)), torch.zeros(6000, 3, SIDE, SIDE), config)
-    counts = torch.bincount(places[:, 0] * 2 + places[:, 1], minlength=6)
-    assert counts.tolist() == pytest.approx([1000] * 6, rel=0.15)
+def test_steps_move_nothing_outside() -> None:
+    image = images()
+    threat = RectangleThreat(RectangleConfig(height=2, width=2, steps=1), image, torch.tensor([[0, 0], [1, 2], [7, 9]]))
+    (moved,) = threat.step((image,), (torch.ones_like(image),))
+    assert torch.equal((moved - image).abs() > 0, threat.inside.expand_as(image))
 
 
-def test_frames_of_clips_have_random_places_of_their_own_and_searched_ones_in_common() -> None:
-    clip = torch.rand(2, 3, 40, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-
-    def loss_of(image: Tensor) -> Tensor:
-        return image.square().sum((1, 2, 3, 4))
-
-    with seeded(0):
-        moved = attack_rectangles(loss_of, clip, RectangleConfig(search="random", steps=1))
-        corner = find_places(loss_of, clip, RectangleConfig(search="random"))
-    assert corner.shape == (2, 40, 2)
-    assert len({tuple(each) for each in corner[0].tolist()}) > 10
-    assert moved.shape == clip.shape
-    assert [int(count) for count in (moved != clip).any(1).flatten(2).sum(2).flatten()] == [16] * 80
-    shared = find_places(loss_of, clip, RectangleConfig())
-    assert shared.shape == (2, 2)
-    inside = inside_of(shared, (4, 4), clip).expand(2, 1, 40, SIDE, SIDE)
-    assert bool((inside[:, :, :1] == inside).all())
+def test_no_steps_leave_the_rectangle_plain(network: nn.Module) -> None:
+    found = attack_rectangles(losses(network), images(), RectangleConfig(height=2, width=2, steps=0, colour=0.25))
+    assert ((found == 0.25).all(1).flatten(1).sum(1) == 4).all()
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ({"area": 0}, "area is 0"),
-        ({"area": 1.1}, "area is 1.1"),
-        ({"height": 3}, "height and its width"),
-        ({"height": 0, "width": 3}, "counted from 1"),
-        ({"stride": 0}, "counted from 1"),
-        ({"steps": -1}, "0 or more steps"),
-        ({"search": "wild"}, "no search 'wild'"),
-        ({"colour": 2}, "colour is 2"),
-    ],
-)
-def test_settings_that_make_no_rectangle_are_refused(words: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        RectangleConfig(**words)  # type: ignore[arg-type]
+def test_sizes() -> None:
+    assert RectangleConfig().size_in(112, 112) == (35, 35)
+    assert RectangleConfig().size_in(32, 32) == (10, 10)
+    assert RectangleConfig(area=1).size_in(7, 7) == (7, 7)
+    assert RectangleConfig(area=0.07 / 7 * 9).size_in(10, 10) == (3, 3)
+    assert RectangleConfig(height=3, width=5).size_in(3, 5) == (3, 5)
+
+
+def test_a_rectangle_may_fill_the_image(network: nn.Module) -> None:
+    config = RectangleConfig(height=9, width=11, steps=0)
+    for search in get_args(Search):
+        place = find_places(losses(network), images(), RectangleConfig(height=9, width=11, search=search))
+        assert not place.any()
+    assert (attack_rectangles(losses(network), images(), config) == 0.5).all()
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        (RectangleConfig(height=14, width=2), "14x2 is larger than an image of 13x13"),
-        (RectangleConfig(area=0.001), "less than one"),
-    ],
-)
-def test_rectangles_that_do_not_fit_are_refused(config: RectangleConfig, said: str) -> None:
+    ("changed", "said"),
+    [({"area": 0}, "area is 0"), ({"area": 1.1}, "area is 1.1"), ({"area": float("nan")}, "area is nan"),
+     ({"height": 3}, "go together"), ({"width": 3}, "go together"), ({"height": 0, "width": 3}, "0 x 3 pixels"),
+     ({"steps": -1}, "rectangle steps is -1"), ({"step_size": 0}, "step size is 0"), ({"stride": 0}, "stride is 0"),
+     ({"search": "luck"}, "no search 'luck'"), ({"candidates": 0}, "candidate places is 0"),
+     ({"colour": 1.5}, "colour is 1.5")],
+)  # fmt: skip
+def test_nonsense_is_refused(changed: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        attack_rectangles(lambda image: image.sum((1, 2, 3)), images(), config)
+        RectangleConfig(**changed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "said"),
+    [(RectangleConfig(height=10, width=2), (1, 3, 9, 9), "10 x 2 pixels is larger than the images, which are 9 x 9"),
+     (RectangleConfig(area=0.5), (1, 3, 4, 40), "8 x 8 pixels is larger"),
+     (RectangleConfig(area=0.001), (1, 3, 9, 9), "less than a pixel"),
+     (RectangleConfig(), (3, 9, 9), r"not into \(3, 9, 9\)")],
+)  # fmt: skip
+@pytest.mark.parametrize("search", ["exhaustive", "gradient", "random"])
+def test_images_that_do_not_fit_are_refused(
+    config: RectangleConfig, shape: tuple[int, ...], said: str, search: Search
+) -> None:
+    given = RectangleConfig(area=config.area, height=config.height, width=config.width, search=search)
+    with pytest.raises(UserError, match=said):
+        attack_rectangles(darkness, torch.zeros(shape), given)

@@ -1,42 +1,84 @@
-"""Which of several attacks each image keeps."""
+"""Which attempt counts for which sample."""
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from attacks.restarts import strongest
-
-
-def logits_of(image: Tensor) -> Tensor:
-    """The right class loses ground as an image gets brighter; it has lost above 0.5."""
-    bright = image.mean((1, 2, 3))
-    return torch.stack([0.5 - bright, torch.zeros_like(bright)], dim=1)
+from attacks.objectives import cross_entropy
+from attacks.pixels import PixelConfig, attack_pixels
+from attacks.restarts import Attempt, strongest
+from tests.support import seeded
 
 
-def grey(*values: float) -> Tensor:
+def as_logits(image: Tensor) -> Tensor:
+    """The first pixel is the logit of class 1, and class 0 has 0.5: label 0 is fooled by a pixel above that."""
+    value_N = image.flatten(1)[:, 0]
+    return torch.stack([torch.full_like(value_N, 0.5), value_N], 1)
+
+
+def of_values(*values: float) -> Tensor:
     return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
 
 
-def test_each_image_keeps_the_first_attack_that_fools_else_the_strongest() -> None:
+def setting(table: dict[float, float], seen: list[list[float]]) -> Attempt:
+    """An attempt that looks up what becomes of each image."""
+
+    def attempt(image: Tensor, label_N: Tensor) -> Tensor:
+        assert len(image) == len(label_N)
+        values = [round(value, 3) for value in image[:, 0, 0, 0].tolist()]
+        seen.append(values)
+        return of_values(*(table[value] for value in values))
+
+    return attempt
+
+
+def test_the_first_image_that_fools_counts_else_the_one_with_the_largest_loss() -> None:
     seen: list[list[float]] = []
-
-    def adding(*shift: float) -> object:
-        def attack(image: Tensor, label: Tensor) -> Tensor:
-            assert len(image) == len(label)
-            seen.append([round(float(each), 3) for each in image.mean((1, 2, 3))])
-            chosen = torch.tensor([shift[[0.9, 0.1, 0.2, 0.3].index(round(float(each.mean()), 3))] for each in image])
-            return image + chosen.view(-1, 1, 1, 1)
-
-        return attack
-
-    image, label = grey(0.9, 0.1, 0.2, 0.3), torch.zeros(4, dtype=torch.long)
-    attacks = [adding(0, 0.6, 0.1, 0.05), adding(0, 0.9, 0.5, 0.02), adding(0, 0.9, 0.9, 0.1)]
-    found = strongest(attacks, logits_of, image, label)  # type: ignore[arg-type]
-    assert torch.allclose(found, grey(0.9, 0.7, 0.7, 0.4))
-    # Fooled ones are not attacked again, and one that is wrong as it is not at all.
-    assert seen == [[0.1, 0.2, 0.3], [0.2, 0.3], [0.3]]
+    attempts = [
+        setting({0.0: 0.1, 0.1: 0.4, 0.2: 0.6}, seen),
+        setting({0.0: 0.7, 0.1: 0.3}, seen),
+        setting({0.1: 0.0}, seen),
+    ]
+    clean = of_values(0.0, 0.1, 0.2, 0.9)
+    outcome = strongest(attempts, as_logits, clean, torch.zeros(4, dtype=torch.long))
+    # The last one is wrong anyway; then only what is left is attacked, from the clean image again.
+    assert seen == [[0.0, 0.1, 0.2], [0.0, 0.1], [0.1]]
+    assert torch.equal(outcome.image_N3HW, of_values(0.7, 0.4, 0.6, 0.9))
+    assert outcome.fooled_N.tolist() == [True, False, True, True]
+    expected = cross_entropy(as_logits(outcome.image_N3HW), torch.zeros(4, dtype=torch.long))
+    assert torch.equal(outcome.loss_N, expected)
+    assert torch.equal(clean, of_values(0.0, 0.1, 0.2, 0.9))
 
 
-def test_images_are_left_as_they_are_where_no_attack_gets_further() -> None:
-    image = grey(0.3)
-    found = strongest([lambda image, _: image - 0.1], logits_of, image, torch.zeros(1, dtype=torch.long))
-    assert torch.equal(found, image)
+def test_attempts_end_when_nothing_is_left() -> None:
+    seen: list[list[float]] = []
+    attempts = [setting({0.0: 0.9}, seen), setting({}, seen)]
+    outcome = strongest(attempts, as_logits, of_values(0.0), torch.tensor([0]))
+    assert len(seen) == 1
+    assert outcome.fooled_N.all()
+
+
+def test_no_attempts_judge_the_clean_images() -> None:
+    outcome = strongest([], as_logits, of_values(0.0, 0.9), torch.tensor([0, 0]))
+    assert outcome.fooled_N.tolist() == [False, True]
+
+
+def test_random_restarts_fool_more_and_never_fewer() -> None:
+    with seeded(0):
+        layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5)
+        network = nn.Sequential(*layers).requires_grad_(False)
+        image = torch.rand(60, 3, 8, 8)
+    label, config = network(image).argmax(1), PixelConfig(eps=4 / 255, steps=1, step_size=1 / 255)
+
+    def attack(part: Tensor, label_N: Tensor) -> Tensor:
+        return attack_pixels(lambda moved: F.cross_entropy(network(moved), label_N, reduction="none"), part, config)
+
+    fooled = []
+    for restarts in (1, 8):
+        with seeded(1):
+            outcome = strongest([attack] * restarts, network, image, label)
+        assert torch.equal(network(outcome.image_N3HW).argmax(1) != label, outcome.fooled_N)
+        assert float((outcome.image_N3HW - image).abs().max()) <= 4 / 255 + 1e-6
+        fooled.append(outcome.fooled_N)
+    assert not (fooled[0] & ~fooled[1]).any()
+    assert fooled[1].sum() > fooled[0].sum()
