@@ -117,6 +117,7 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
     """
     from abnn.layer import LayerConfig
     from abnn.request import DefenceRequest, fit_defence
+    from training.folder import METRICS, is_first_process
 
     request = DefenceRequest(
         task=options["task"], defence=options["defence"], data=options["data"], out=out,
@@ -127,6 +128,14 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
         training=_training(options), **given(width=options["width"]),
     )  # fmt: skip
     path, top1 = fit_defence(request, overwrite=options["overwrite"])
+    if not is_first_process(options["devices"]):
+        return
+    from reports.curves import CURVES, draw_curves
+
+    metrics = out / METRICS
+    if metrics.exists():
+        # A finished run whose lines were removed has nothing to draw.
+        draw_curves(metrics, out / CURVES)
     lines = [f"top-1 on test images, not attacked: {top1:.1%}", str(path)]
     print_result({"model": str(path), "held_out_top1": top1}, lines, as_json=as_json)
 

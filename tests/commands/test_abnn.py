@@ -1,0 +1,161 @@
+"""`advbn-gen abnn ...` from the command line: the whole way on small images, and on CIFAR-10 itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from networks.checkpoints import own_facts, read_metadata, read_safetensors
+from tests.abnn.trained import CLASSES, small_world
+from tests.support import advbn_gen, image_folder, refused, tiny_classifier
+
+SMALL = ("--width", 1 / 16, "--epochs", 1, "--batch-size", 8)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_world(tmp_path_factory.mktemp("abnn-world"))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
+    """A pretrained substitute, and a network of each defence."""
+    root = tmp_path_factory.mktemp("abnn-runs")
+    other = image_folder(root / "other", per_class=8, side=40)
+    told = advbn_gen("abnn", "pretrain", "--data", other, "--arch", "vgg11_bn", "--out", root / "substitute", *SMALL)
+    assert told.code == 0, told.err
+    words = ("--task", "cifar10", "--data", world, *SMALL, "--lr", 0.02)
+    for defence, more in (("none", ()), ("abnn", ("--substitute", root / "substitute")), ("pgd-at", ("--steps", 2))):
+        told = advbn_gen("abnn", "train", "--defence", defence, *words, *more, "--out", root / defence, "--json")
+        assert told.code == 0, told.err
+        assert told.result["model"] == str(root / defence / "model.safetensors")
+        assert 0 <= told.result["held_out_top1"] <= 1
+    return root
+
+
+def test_a_network_trained_here_holds_the_substitute_trained_there(runs: Path) -> None:
+    told = own_facts(read_metadata(runs / "abnn/model.safetensors"), "advbn-gen abnn network")
+    assert told["plan"]["substitute"]["arch"] == "vgg11_bn"
+    assert told["classes"] == list(CLASSES)
+    state, given = (
+        read_safetensors(runs / name)[0] for name in ("abnn/model.safetensors", "substitute/classifier.safetensors")
+    )
+    assert torch.equal(state["substitute.features.0.weight"], given["features.0.weight"])
+    assert (runs / "abnn/curves.png").exists()
+    facts = own_facts(read_metadata(runs / "pgd-at/model.safetensors"), "advbn-gen abnn network")
+    assert facts["defence"] == "pgd-at"
+    settings = json.loads((runs / "pgd-at/settings.json").read_text())
+    assert settings["attack"]["steps"] == 2
+    assert settings["attack"]["eps"] == 8 / 255
+
+
+def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path: Path) -> None:
+    folders = [runs / name for name in ("none", "abnn", "pgd-at")]
+    attacks = ("clean", "pgd", "adaptive", "transfer", "roa")
+    told = advbn_gen(
+        "abnn", "attack", "--checkpoint", *folders, "--attack", *attacks, "--data", world, "--steps", 3, "--stride", 11,
+        "--twin", runs / "none", "--json",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    rows = told.result["rows"]
+    assert {row["attack"] for row in rows} == {"clean", "pgd-3", "adaptive", "transfer", "roa", "worst"}
+    assert len(rows) == 18
+    table = advbn_gen("abnn", "table", *folders, "--out", tmp_path / "table", "--json")
+    assert table.code == 0, table.err
+    by_name = {(row["model"], row["attack"]): row for row in table.result["rows"]}
+    for row in rows:
+        shown = by_name[row["model"], row["attack"]]
+        assert shown["accuracy"] == row["accuracy"]
+        assert shown["n"] == 12
+        assert shown["method"] == row["defence"]
+        assert shown["cost_formula"] == {"none": 2, "abnn": 3, "pgd-at": 6}[row["defence"]]
+        assert shown["cost_measured"] >= 2
+    assert {path.name for path in (tmp_path / "table").iterdir()} == {
+        "report.html", "report.md", "report.csv", "report.json",
+    }  # fmt: skip
+
+
+def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path) -> None:
+    words = ("--data", world, "--limit", 6, "--twin", runs / "none", "--out", tmp_path)
+    told = advbn_gen("abnn", "sanity", "--checkpoint", runs / "abnn", *words, "--json")
+    checks = told.result["checks"]
+    assert len(checks) == 7
+    failed = [each["name"] for each in checks if not each["passed"]]
+    assert told.code == (1 if failed else 0)
+    for name in failed:
+        assert name in told.err
+    with Image.open(tmp_path / "surface.png") as picture:
+        assert picture.width > 800
+
+
+def test_a_second_command_goes_on(runs: Path, world: Path) -> None:
+    before = (runs / "none/model.safetensors").read_bytes()
+    words = ("--task", "cifar10", "--data", world, *SMALL, "--lr", 0.02)
+    assert advbn_gen("abnn", "train", "--defence", "none", *words, "--out", runs / "none").code == 0
+    assert (runs / "none/model.safetensors").read_bytes() == before
+    said = refused("abnn", "train", "--defence", "none", *words, "--seed", 5, "--out", runs / "none")
+    assert "another run" in said
+
+
+TRAIN = "train --task cifar10 --data {world} --out {out} --batch-size 8"
+ATTACK = "attack --checkpoint {runs}/none --data {world}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("train --task cifar11 --defence none --data {world} --out {out}", "no task 'cifar11'"),
+        ("train --task cifar10 --defence none --data {out} --out {out}2", "does not exist"),
+        (f"{TRAIN} --defence wall", "no defence 'wall'"),
+        (f"{TRAIN} --defence abnn --substitute timm:resnet18=seed:0", "only torchvision's networks"),
+        (f"{TRAIN} --defence abnn --substitute vgg11_bn=seed:0 --statistics channel --width 0.5", "as many channels"),
+        (f"{TRAIN} --defence abnn --substitute vgg11_bn=seed:0 --blocks layer1 layer2", "2 blocks and the substitute"),
+        (f"{TRAIN} --defence pgd-at --eps 300/255", "lies in [0, 1]"),
+        (f"{TRAIN} --defence none --batch-size 1", "batch norm needs two"),
+        ("attack --checkpoint {runs} --attack pgd --data {world}", "has no model.safetensors"),
+        (f"{ATTACK} --attack pgd --eps 2", "lies in [0, 1]"),
+        (f"{ATTACK} --attack transfer", "--twin"),
+        (f"{ATTACK} --attack roa --area 1.5", "area is 1.5"),
+        ("attack --checkpoint {runs}/none --attack pgd --data {runs}/other", "classes apart"),
+        ("sanity --checkpoint {runs}/none --limit 0 --data {world}", "limit is 0"),
+        ("table {runs}/other", "no results"),
+    ],
+)
+def test_wrong_words_are_one_plain_sentence(runs: Path, world: Path, tmp_path: Path, words: str, said: str) -> None:
+    places = {"world": world, "runs": runs, "out": tmp_path / "out"}
+    assert said in refused("abnn", *(word.format(**places) for word in words.split()))
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_checkpoint_of_another_kind_is_refused(world: Path, tmp_path: Path) -> None:
+    tiny_classifier(tmp_path / "model.safetensors", 4)
+    said = refused("abnn", "attack", "--checkpoint", tmp_path, "--attack", "pgd", "--data", world)
+    assert "holds no network" in said
+
+
+@pytest.fixture
+def cifar(shared_data: Path, tmp_path: Path) -> Path:
+    for name, split in (("cifar10-train-0", "train"), ("cifar10-test", "test")):
+        (tmp_path / "cifar" / split).mkdir(parents=True)
+        (tmp_path / "cifar" / split / f"{name}.tar.gz").symlink_to(shared_data / f"{name}.tar.gz")
+    return tmp_path / "cifar"
+
+
+def test_on_cifar_10_a_network_learns_and_pgd_undoes_it(cifar: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    told = advbn_gen(
+        "abnn", "train", "--task", "cifar10", "--defence", "none", "--data", cifar, "--width", 1 / 8, "--limit", 4000,
+        "--epochs", 2, "--batch-size", 64, "--lr", 0.05, "--out", out,
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    told = advbn_gen(
+        "abnn", "attack", "--checkpoint", out, "--attack", "clean", "pgd", "roa", "--data", cifar, "--limit", 200,
+        "--stride", 6, "--json",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    accuracy = {row["attack"]: row["accuracy"] for row in told.result["rows"]}
+    assert accuracy["clean"] > 0.2  # by chance 0.1
+    assert accuracy["pgd-5"] < 0.5 * accuracy["clean"]
+    assert accuracy["roa"] < accuracy["clean"]
