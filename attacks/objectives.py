@@ -29,33 +29,8 @@ def margin(logits_NK: Tensor, label_N: Tensor) -> Tensor:
     Raises:
         UserError: if there is one class only.
     """
-    _need_classes(logits_NK, 2, "margin")
+    if logits_NK.shape[1] < 2:
+        raise UserError("A network with one class has no wrong answer; attack one with two or more.")
     own = label_N[:, None]
     other_N = logits_NK.scatter(1, own, -torch.inf).amax(1)
     return other_N - logits_NK.gather(1, own)[:, 0]
-
-
-def dlr(logits_NK: Tensor, label_N: Tensor) -> Tensor:
-    """Return the difference-of-logits ratio, (N,): `margin / (z_1 - z_3)`, z sorted from the largest.
-
-    Croce & Hein 2020, equation 3 (untargeted). It changes neither when all logits are shifted nor when they are scaled;
-    it is at most 1, and above 0 where the answer is wrong. In float32 at least: the difference may be tiny.
-
-    Raises:
-        UserError: if there are fewer than three classes, where z_3 is not defined.
-    """
-    _need_classes(logits_NK, 3, "dlr")
-    logits_NK = logits_NK.to(torch.promote_types(logits_NK.dtype, torch.float32))
-    top_N3 = logits_NK.topk(3, dim=1).values
-    return margin(logits_NK, label_N) / (top_N3[:, 0] - top_N3[:, 2]).clamp(min=_TINY)
-
-
-_TINY = 1e-12
-
-
-def _need_classes(logits_NK: Tensor, wanted: int, name: str) -> None:
-    classes = logits_NK.shape[1]
-    if classes < wanted:
-        raise UserError(
-            f"The loss {name} compares {wanted} classes, and the network has {classes}; climb cross_entropy instead."
-        )

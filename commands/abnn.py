@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from commands.abnn_table import table
+from commands.classifier import FROM_SCRATCH, fit_and_tell, held_out_options
 from commands.options import (
     FOLDER,
     ManyValues,
@@ -34,16 +35,11 @@ def abnn() -> None:
     """
 
 
-_PRETRAINING = {"epochs": 20, "batch_size": 64, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.1}
-
-
 @abnn.command(short_help="Train a substitute network.")
 @click.option("--data", required=True, metavar="P", help="Images of another data set than the target's.")
-@click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the data]")
+@held_out_options
 @click.option("--arch", default="vgg19_bn", show_default=True, metavar="NAME", help="Any torchvision classifier.")
 @click.option("--image-size", type=int, default=32, show_default=True, help="Side of the crops.")
-@click.option("--smallest-crop", type=float, default=0.35, show_default=True, help="Share of an image.")
-@click.option("--loaders", type=int, help="Decoding processes. [default: 0]")
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
 @training_options
 @overwrite_option
@@ -58,16 +54,7 @@ def pretrain(out: Path, as_json: bool, **options: Any) -> None:
     Example:
       advbn-gen abnn pretrain --data imagenette --out substitute
     """
-    from networks.scratch import ClassifierRequest, fit_from_scratch
-
-    request = ClassifierRequest(
-        arch=options["arch"], source=options["data"], held_out=options["held_out"], out=out, limit=options["limit"],
-        width=1.0 if options["width"] is None else options["width"], smallest_crop=options["smallest_crop"],
-        training={**_PRETRAINING, **_training(options)},
-    )  # fmt: skip
-    path, top1 = fit_from_scratch(request, overwrite=options["overwrite"])
-    lines = [f"held-out top-1: {top1:.1%}", str(path)]
-    print_result({"classifier": str(path), "held_out_top1": top1}, lines, as_json=as_json)
+    fit_and_tell(options["data"], out, {**options, "training": FROM_SCRATCH}, as_json=as_json)
 
 
 _layer_options = together(

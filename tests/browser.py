@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -139,3 +140,22 @@ def _page_address(profile: Path, process: "subprocess.Popen[bytes]") -> str:
         pages = [target for target in json.load(answer) if target["type"] == "page"]
     address: str = pages[0]["webSocketDebuggerUrl"]
     return address
+
+
+def require_self_contained(chromium: Page, page: Path) -> None:
+    """A page logs nothing, asks for nothing but itself, and has no script."""
+    chromium.look(1280)
+    chromium.open(page)
+    assert chromium.complaints() == []
+    assert chromium.requests() == [page.as_uri()]
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text)
+    assert "<script" not in text
+
+
+def require_fits_a_phone(chromium: Page, page: Path) -> None:
+    """Nothing of a page is wider than a phone, also when all that is folded is opened."""
+    chromium.look(360, 740)
+    chromium.open(page)
+    chromium.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= 360

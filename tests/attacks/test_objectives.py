@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from attacks.objectives import Objective, cross_entropy, dlr, margin
+from attacks.objectives import Objective, cross_entropy, margin
 from basics.errors import UserError
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 1.0], [0.0, 3.0, 3.5, -2.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
@@ -28,15 +28,7 @@ def test_margin_is_the_largest_other_logit_minus_the_true_one() -> None:
     close(margin(LOGITS, LABEL), [1.0 - 2.0, 3.5 - 3.0, 0.0])
 
 
-def test_dlr_divides_by_the_distance_of_the_first_to_the_third() -> None:
-    close(dlr(LOGITS, LABEL), [-1 / (2.0 - 0.5), 0.5 / (3.5 - 0.0), 0.0])
-
-
-def test_dlr_changes_neither_with_scale_nor_with_shift() -> None:
-    torch.testing.assert_close(dlr(1000 * LOGITS + 7, LABEL), dlr(LOGITS, LABEL))
-
-
-@pytest.mark.parametrize("objective", [cross_entropy, margin, dlr])
+@pytest.mark.parametrize("objective", [cross_entropy, margin])
 def test_each_loss_grows_as_the_answer_turns_wrong(objective: Objective) -> None:
     leaf = LOGITS.clone().requires_grad_()
     loss = objective(leaf, LABEL)
@@ -46,15 +38,6 @@ def test_each_loss_grows_as_the_answer_turns_wrong(objective: Objective) -> None
     assert (gradient.gather(1, LABEL[:, None]) < 0).all()
 
 
-@pytest.mark.parametrize("objective", [margin, dlr])
-def test_half_precision_gives_finite_losses_also_for_equal_logits(objective: Objective) -> None:
-    logits = torch.tensor([[5.0, 5.0, 5.0, 1.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float16)
-    assert torch.isfinite(objective(logits, torch.tensor([3, 0]))).all()
-
-
-def test_too_few_classes_are_refused() -> None:
-    with pytest.raises(UserError, match="dlr compares 3 classes, and the network has 2"):
-        dlr(LOGITS[:, :2], torch.tensor([0, 1, 0]))
-    with pytest.raises(UserError, match="margin compares 2 classes, and the network has 1"):
+def test_one_class_is_refused() -> None:
+    with pytest.raises(UserError, match="no wrong answer"):
         margin(LOGITS[:, :1], torch.tensor([0, 0, 0]))
-    assert dlr(LOGITS[:, :3], torch.tensor([0, 1, 2])).shape == (3,)

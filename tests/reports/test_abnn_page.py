@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from reports.abnn import abnn_report
 from reports.abnn_page import attack_charts, write_abnn_report
 from reports.abnn_results import read_abnn_results
 from reports.abnn_tables import strongest_words
-from tests.browser import Page, browser
+from tests.browser import Page, browser, require_fits_a_phone, require_self_contained
 from tests.reports import attacked_rows
 from tests.reports.attacked_rows import line, table_1, table_2
 from tests.reports.test_gap_page import contrast
@@ -118,20 +117,11 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_logged_thrown_or_asked_of_the_network(chromium: Page, written: Path) -> None:
-    chromium.look(1280)
-    chromium.open(written / "report.html")
-    assert chromium.complaints() == []
-    assert chromium.requests() == [(written / "report.html").as_uri()]
-    text = (written / "report.html").read_text()
-    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text)
-    assert "<script" not in text
+    require_self_contained(chromium, written / "report.html")
 
 
 def test_it_fits_a_phone(chromium: Page, written: Path) -> None:
-    chromium.look(360, 740)
-    chromium.open(written / "report.html")
-    chromium.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert chromium.evaluate("document.documentElement.scrollWidth") <= 360
+    require_fits_a_phone(chromium, written / "report.html")
 
 
 def test_without_scripts_every_table_is_there(chromium: Page, written: Path) -> None:

@@ -14,7 +14,7 @@ from downstream.summaries import result_rows
 from reports.shift import shift_report
 from reports.shift_charts import corruption_chart, set_chart
 from reports.shift_page import write_shift_report
-from tests.browser import Page, browser
+from tests.browser import Page, browser, require_fits_a_phone, require_self_contained
 from tests.reports.shifted_rows import C_NAMES, EVERYTHING, both, lines
 from tests.reports.test_gap_page import contrast
 
@@ -57,20 +57,11 @@ def test_the_four_files_agree(written: Path) -> None:
 
 
 def test_nothing_is_logged_thrown_or_asked_of_the_network(chromium: Page, written: Path) -> None:
-    chromium.look(1280)
-    chromium.open(written / "report.html")
-    assert chromium.complaints() == []
-    assert chromium.requests() == [(written / "report.html").as_uri()]
-    text = (written / "report.html").read_text()
-    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', text)
-    assert "<script" not in text
+    require_self_contained(chromium, written / "report.html")
 
 
 def test_it_fits_a_phone(chromium: Page, written: Path) -> None:
-    chromium.look(360, 740)
-    chromium.open(written / "report.html")
-    chromium.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert chromium.evaluate("document.documentElement.scrollWidth") <= 360
+    require_fits_a_phone(chromium, written / "report.html")
 
 
 def test_without_scripts_every_table_is_there(chromium: Page, written: Path) -> None:
