@@ -58,8 +58,12 @@ class Store:
             for name in sorted(self._samples):
                 file.create_dataset(name, data=self._samples[name], compression="gzip")
 
+    def named_as(self, row: Mapping[str, Any]) -> Row | None:
+        """Return the line that has the same network and attack by their names, if there is one."""
+        return next((each for each in self.rows if _key(each) == _key(row)), None)
+
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write a line; one of the same network and attack that stood for something else is replaced."""
+        """Write a line in place of the one that has the same names."""
         key = _key(row)
         self.rows = [each for each in self.rows if _key(each) != key] + [dict(row)]
         write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.rows))

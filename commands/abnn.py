@@ -166,6 +166,7 @@ def _training(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--batch-size", type=int, default=250, show_default=True, help="Images at a time.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random starts and places.")
 @click.option("--out", type=FOLDER, help="Folder of the results. [default: attacks/ in each run folder]")
+@click.option("--overwrite", is_flag=True, help="Attack anew, in place of results of the same names.")
 @compute_options
 @json_option
 def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None:
@@ -186,7 +187,7 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
         pixels=given(**{name: options[name] for name in _PIXEL_FIELDS}),
         rectangle=given(**rectangle, steps=options["rectangle_steps"]), restarts=options["restarts"],
         twin=options["twin"], limit=options["limit"], batch_size=options["batch_size"], seed=options["seed"],
-        device=options["device"], precision=options["precision"],
+        device=options["device"], precision=options["precision"], overwrite=options["overwrite"],
     )  # fmt: skip
     rows = attack_all(request)
     lines = [f"{row['model']}  {row['attack']}  {row['accuracy']:.1%} of {row['n']}" for row in rows]

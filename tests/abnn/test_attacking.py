@@ -10,9 +10,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from abnn import attacking
+from abnn import bout
 from abnn.attacking import AttackRequest, attack_all
+from abnn.bout import Bout
 from abnn.checkpoint import Checkpoint
 from abnn.results import RESULTS, SAMPLES
 from basics.errors import UserError, WorkError
@@ -66,33 +68,65 @@ def test_clean_accuracy_is_that_of_a_plain_loop(world: Path, runs: dict[str, Che
 
 def test_a_second_run_attacks_nothing_again(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     first = attack(world, tmp_path, runs["none"])
-    with mock.patch.object(attacking, "_round", side_effect=AssertionError("attacked again")):
+    with mock.patch.object(Bout, "attack_batch", side_effect=AssertionError("attacked again")):
         assert attack(world, tmp_path, runs["none"]) == first
     # Other words are other results.
     more = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"eps": 0.1})
     assert {row["attack"] for row in more} == {"pgd-5 (linf, eps 0.1)", "worst"}
 
 
+def test_other_results_under_the_same_names_are_not_replaced_in_silence(
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    (first,) = attack(world, tmp_path, runs["none"], attacks=["pgd"])
+    before = (tmp_path / RESULTS).read_bytes()
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"limit": 4}, "n: 12 -> 4"),
+        ({"seed": 3}, "attack_seed: 0 -> 3"),
+        ({"pixels": {"step_size": 0.5}}, "settings.step_size"),
+    ]
+    for words, said in cases:
+        with pytest.raises(UserError, match=f"holds another pgd-5 of none .*{said}"):
+            attack(world, tmp_path, runs["none"], attacks=["pgd"], **words)
+        assert (tmp_path / RESULTS).read_bytes() == before
+    (second,) = attack(world, tmp_path, runs["none"], attacks=["pgd"], limit=4, overwrite=True)
+    assert (first["n"], second["n"]) == (12, 4)
+
+
+def test_a_cost_that_was_measured_since_is_told(world: Path, tmp_path: Path) -> None:
+    run = trained(world, tmp_path / "run", "none")
+    cost = run.folder / "cost.json"
+    kept = cost.read_text()
+    cost.unlink()
+    (row,) = attack(world, tmp_path / "out", run, attacks=["clean"])
+    assert row["cost"] is None
+    cost.write_text(kept)
+    (row,) = attack(world, tmp_path / "out", run, attacks=["clean"])
+    assert row["cost"]["passes"] == 2
+    assert json.loads((tmp_path / "out" / RESULTS).read_text())["cost"] == row["cost"]
+
+
 def test_an_interrupted_attack_goes_on_to_the_same_samples(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attacking, "_SECONDS_BETWEEN_SAVES", -1)
+    monkeypatch.setattr(bout, "SECONDS_BETWEEN_SAVES", -1)
     whole = attack(world, tmp_path / "whole", runs["abnn"], attacks=["pgd"])
-    real = attacking._round
+    real = Bout.attack_batch
     made: list[int] = []
 
-    def breaks(*words: Any) -> Any:
+    def breaks(self: Bout, image: Tensor, label: Tensor, number: int) -> Any:
         if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(words[-1])
-        return real(*words)
+        made.append(number)
+        return real(self, image, label, number)
 
-    with mock.patch.object(attacking, "_round", side_effect=breaks), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(Bout, "attack_batch", breaks), pytest.raises(KeyboardInterrupt):
         attack(world, tmp_path / "parts", runs["abnn"], attacks=["pgd"])
-    with mock.patch.object(attacking, "_round", side_effect=real) as left:
-        parts = attack(world, tmp_path / "parts", runs["abnn"], attacks=["pgd"])
     assert made == [0, 1]
-    assert [call.args[-1] for call in left.call_args_list] == [2]
+    made[:] = [-1]
+    with mock.patch.object(Bout, "attack_batch", breaks):
+        parts = attack(world, tmp_path / "parts", runs["abnn"], attacks=["pgd"])
+    assert made == [-1, 2]
     assert samples(tmp_path / "parts") == samples(tmp_path / "whole")
     assert parts[0]["accuracy"] == whole[0]["accuracy"]
 
