@@ -29,7 +29,7 @@ class ExaminationRequest:
     """Address of what holds the test images."""
     twin: Path | None = None
     """Run folder of the network whose gradients stand for a black box; None leaves that check out."""
-    limit: int = 200
+    limit: int = 100
     """Only so many images, evenly spread: they are looked at all at once."""
     seed: int = 0
     """Of random starts and noise."""

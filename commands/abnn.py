@@ -198,7 +198,7 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
 @click.option("--checkpoint", type=FOLDER, required=True, help="Run folder of `abnn train`.")
 @click.option("--data", required=True, metavar="P", help="What holds the test images.")
 @click.option("--twin", type=FOLDER, help="Run folder of another network, whose gradients stand for a black box.")
-@click.option("--limit", type=int, default=200, show_default=True, help="Only so many images, evenly spread.")
+@click.option("--limit", type=int, default=100, show_default=True, help="Only so many images, evenly spread.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of random starts and noise.")
 @click.option("--out", type=FOLDER, help="Folder of the picture. [default: attacks/ in the run folder]")
 @compute_options

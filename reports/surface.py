@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from abnn.sanity import Surface
@@ -12,7 +14,10 @@ from basics.files import write_bytes
 
 SURFACE = "surface.png"
 _SIDE = 2.6
-_LEVELS = 20
+_LEVELS = 24
+_LEAST = 1e-4
+"""Smaller losses are drawn as this."""
+_ABOVE = 1.01
 
 
 def draw_surface(surface: Surface, out: Path) -> Path:
@@ -31,14 +36,18 @@ def draw_surface(surface: Surface, out: Path) -> Path:
     with mpl.rc_context(style):
         figure = Figure(figsize=(_SIDE * count + 1.2, _SIDE + 0.6), layout="constrained")
         panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-        low, high = float(surface.loss_KPP.min()), float(surface.loss_KPP.max())
-        levels = [low + (high - low or 1) * place / _LEVELS for place in range(_LEVELS + 1)]
-        for axes, loss_PP in zip(panels, surface.loss_KPP, strict=True):
-            drawn = axes.contourf(surface.along_P, surface.along_P, loss_PP, levels, cmap="viridis")
+        # From a sure right answer to a sure wrong one the loss grows a thousandfold and more.
+        loss_KPP = surface.loss_KPP.clip(min=_LEAST)
+        levels = np.geomspace(loss_KPP.min(), loss_KPP.max() * _ABOVE, _LEVELS)
+        for axes, loss_PP in zip(panels, loss_KPP, strict=True):
+            drawn = axes.contourf(
+                surface.along_P, surface.along_P, loss_PP, levels, cmap="viridis", norm=LogNorm(levels[0], levels[-1])
+            )
             axes.plot([0, 1], [0, 0], color="white", marker="o", markersize=3, linewidth=1)
             axes.set(xlabel="along the attack", aspect="equal")
         panels[0].set_ylabel("across")
-        figure.colorbar(drawn, ax=panels, label="cross-entropy")
+        ticks = [10.0**power for power in range(-6, 7) if levels[0] <= 10.0**power <= levels[-1]]
+        figure.colorbar(drawn, ax=panels, label="cross-entropy", ticks=ticks, format="%g")
         figure.savefig(buffer, dpi=120, metadata={"Software": None})
     write_bytes(out, buffer.getvalue())
     return out

@@ -1,0 +1,50 @@
+"""How far attacks move what a substitute says: `python -m docs.experiments.drift RUN_FOLDER DATA`."""
+
+import sys
+from pathlib import Path
+
+import click
+import torch
+
+from abnn.adaptive import drift, driving
+from abnn.checkpoint import load_checkpoint
+from abnn.images import shown_images
+from abnn.network import ABNN
+from abnn.tasks import task_of
+from abnn.threats import Pgd
+from networks.fitting import batched
+from sources.opening import open_source
+
+IMAGES = 200
+
+
+def main(folder: str, data: str) -> None:
+    """Print the drift of noise, of the paper's attack, and of attacks that aim at it."""
+    checkpoint = load_checkpoint(Path(folder))
+    network, pixels = checkpoint.module, task_of(checkpoint.task).pixels
+    if not isinstance(network, ABNN):
+        sys.exit(f"{folder} has no substitute")
+    image, label = next(batched(shown_images(checkpoint, open_source(data, split="test"), IMAGES), IMAGES))
+    image = image / 255
+    torch.manual_seed(0)
+    signs = (torch.rand_like(image) - 0.5).sign()
+    attacked = {
+        "noise": (image + pixels.eps * signs).clamp(0, 1),
+        "the paper's PGD": Pgd(config=pixels)(network, image, label, 0),
+        **{
+            f"margin + {weight:g} x drift": driving(network, pixels, weight)(image, label)
+            for weight in (0.0, 1.0, 100.0)
+        },
+    }
+    with torch.no_grad():
+        clean = network.adaptations(image)
+        for name, moved in attacked.items():
+            adaptations = network.adaptations(moved)
+            right = (network.answer(moved, adaptations).argmax(1) == label).double().mean()
+            click.echo(
+                f"{name}: drift {float(drift(adaptations, clean, len(image)).mean()):.2f}, right {float(right):.1%}"
+            )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
