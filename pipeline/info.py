@@ -30,7 +30,7 @@ def describe(path: Path) -> dict[str, Any]:
     )
 
 
-_LEFT_BY_TRAINING = ("main.safetensors", "classifier.safetensors", "autoencoder.safetensors")
+_LEFT_BY_TRAINING = ("main.safetensors", "classifier.safetensors", "autoencoder.safetensors", "model.safetensors")
 """Files by which a training's run folder is known; a data set has none of them."""
 
 

@@ -51,6 +51,12 @@ def test_a_network_trained_here_holds_the_substitute_trained_there(runs: Path) -
     assert settings["attack"]["eps"] == 8 / 255
 
 
+def test_info_tells_what_a_run_folder_is(runs: Path) -> None:
+    told = advbn_gen("info", runs / "abnn", "--json").result
+    assert told["kind"] == "advbn-gen abnn network"
+    assert told["plan"]["substitute"]["arch"] == "vgg11_bn"
+
+
 def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path: Path) -> None:
     folders = [runs / name for name in ("none", "abnn", "pgd-at")]
     attacks = ("clean", "pgd", "adaptive", "transfer", "roa")
