@@ -1,0 +1,66 @@
+"""Addresses: which file system they name, and what is refused."""
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+from basics.errors import UserError
+from basics.places import is_remote, place
+
+
+@pytest.mark.parametrize("address", ["images", "/images", "file:///images", Path("/images")])
+def test_paths_and_file_urls_are_local(address: str | Path) -> None:
+    assert place(address).name == "images"
+    assert not is_remote(place(address))
+
+
+def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somebody")
+    assert place("~/images") == Path("/somebody/images")
+
+
+def test_a_file_url_is_unquoted() -> None:
+    assert place("file:///my%20images") == Path("/my images")
+
+
+def test_other_file_systems_have_the_methods_of_paths() -> None:
+    folder = place("memory://places/a")
+    assert is_remote(folder)
+    (folder / "x").write_bytes(b"1")
+    assert [path.name for path in folder.iterdir()] == ["x"]
+    assert pickle.loads(pickle.dumps(folder / "x")).read_bytes() == b"1"
+    assert str(folder) == "memory://places/a"
+
+
+def test_listings_are_not_kept() -> None:
+    pytest.importorskip("s3fs")
+    path = place("s3://bucket/x")
+    assert is_remote(path)
+    assert path.fs.dircache.use_listings_cache is False
+
+
+@pytest.mark.parametrize("address", ["s3://key:secret@bucket/x", "s3://key@bucket", "ftp://me:secret@host/x"])
+def test_credentials_in_an_address_are_refused_and_not_repeated(address: str) -> None:
+    with pytest.raises(UserError, match="user name or password") as error:
+        place(address)
+    assert "secret" not in str(error.value)
+
+
+def test_an_at_sign_in_a_name_is_none() -> None:
+    assert str(place("memory://bucket/a@b")) == "memory://bucket/a@b"
+
+
+@pytest.mark.parametrize(
+    ("address", "words"), [("", "empty"), ("nothing://x", "no file system nothing://"), ("S4://x", "no file system")]
+)
+def test_bad_addresses(address: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        place(address)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UserError, match=r"pip install 'advbn-gen\[gs\]'"):
+        place("gs://bucket/x")
