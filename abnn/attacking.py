@@ -10,17 +10,18 @@ import numpy as np
 
 from abnn.bout import Bout
 from abnn.checkpoint import Checkpoint, load_checkpoint
-from abnn.images import shown_images
-from abnn.results import ATTACKS, Row, Store
+from abnn.images import open_test, shown_images
+from abnn.results import ATTACKS, Row, Store, held_store
 from abnn.tasks import task_of
-from abnn.threats import Roa, ThreatOptions, threat_of
+from abnn.threats import Roa, ThreatOptions, require_another, require_possible, require_used, threat_of
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
-from basics.files import digest_json, locked
+from basics.files import digest_json
 from basics.progress import progress
 from sources.base import Source
-from sources.opening import open_source
 
+_ONE_TEST = ("weights_sha256", "data_sha256", "n")
+"""What all results of a network in one folder have in common."""
 WORST = "worst"
 """What the worst case over the attacks in one ball is called: right only where all of them failed."""
 
@@ -81,20 +82,41 @@ def attack_all(request: AttackRequest) -> list[Row]:
     options = ThreatOptions(
         pixels=request.pixels, rectangle=request.rectangle, restarts=request.restarts, twin=twin
     )  # fmt: skip
-    source = open_source(request.data, split="test")
+    source = open_test(request.data)
     bouts = [bout for each in checkpoints for bout in _bouts(each, twin, options, source, request, compute)]
     folders = {each.name: request.out or each.folder / ATTACKS for each in checkpoints}
     with ExitStack() as held:
-        stores = {folder: Store(folder) for folder in dict.fromkeys(folders.values())}
-        for folder in stores:
-            held.enter_context(locked(folder))
-        for bout in bouts:
-            bout.require_place(stores[folders[bout.checkpoint.name]])
+        # Held before they are read: what another run adds must not be lost.
+        stores = {folder: held.enter_context(held_store(folder)) for folder in dict.fromkeys(folders.values())}
+        for each in checkpoints:
+            _require_places(stores[folders[each.name]], [bout for bout in bouts if bout.checkpoint is each])
         with progress("attacking", sum(len(bout.images) for bout in bouts), "images") as advance, compute.kernels():
+            for each in checkpoints:
+                # It is over attacks some of which may now be made anew.
+                stores[folders[each.name]].drop(each.name, WORST)
             rows = [bout.fight(stores[folders[bout.checkpoint.name]], advance) for bout in bouts]
-    for each in checkpoints:
-        rows += _worst(stores[folders[each.name]], each)
+        for each in checkpoints:
+            rows += _worst(stores[folders[each.name]], each)
     return rows
+
+
+def _require_places(store: Store, bouts: Sequence[Bout]) -> None:
+    """Make sure that a network's results take no other ones' place, and that all are on the same images.
+
+    Raises:
+        UserError: see above.
+    """
+    for bout in bouts:
+        bout.require_place(store)
+    first = bouts[0].identity()
+    replaced = {WORST, *(bout.name for bout in bouts)}
+    mine = [row for row in store.rows if row["model"] == first["model"]]
+    others = [row for row in mine if any(row[name] != first[name] for name in _ONE_TEST)]
+    if any(row["attack"] not in replaced for row in others):
+        raise UserError(
+            f"The folder {store.folder} holds results of {first['model']} with other weights or on other test images "
+            f"({others[0]['n']}, now {first['n']}); give another --out, or the same images."
+        )
 
 
 def _require_names_apart(checkpoints: Sequence[Checkpoint]) -> None:
@@ -120,6 +142,11 @@ def _bouts(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
     task = task_of(checkpoint.task)
     images = shown_images(checkpoint, source, request.limit, twin)
     threats = [threat_of(name, task, options) for name in dict.fromkeys(request.attacks)]
+    require_used(request.attacks, options)
+    for threat in threats:
+        require_possible(threat, checkpoint, compute)
+    if twin is not None:
+        require_another(checkpoint, twin)
     for threat in threats:
         if isinstance(threat, Roa):
             threat.config.size_in(images.image_size, images.image_size)
@@ -135,19 +162,17 @@ def _bouts(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
 def _worst(store: Store, checkpoint: Checkpoint) -> list[Row]:
     """Return (and keep) the worst case over the finished attacks in the task's ball on the same images, if any."""
     paper = task_of(checkpoint.task).pixels
-    same: dict[tuple[str, int], list[Row]] = {}
+    same: list[Row] = []
     for row in store.rows:
         mine = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum
         settings = row["settings"]
         ball = settings.get("eps") == paper.eps and settings.get("norm") == paper.norm and "over" not in settings
         # A shift of 0 is in the ball as well: an image that is answered wrongly as it is needs no attack.
         if mine and (ball or not settings):
-            same.setdefault((row["data_sha256"], row["n"]), []).append(row)
-    return [
-        _worst_of(store, sorted(rows, key=lambda row: str(row["attack"])), paper.eps, paper.norm)
-        for rows in same.values()
-        if len(rows) > 1
-    ]
+            same.append(row)
+    if len(same) < 2:
+        return []
+    return [_worst_of(store, sorted(same, key=lambda row: str(row["attack"])), paper.eps, paper.norm)]
 
 
 def _worst_of(store: Store, rows: Sequence[Row], eps: float, norm: str) -> Row:

@@ -104,6 +104,8 @@ class Bout:
                 # It may have been measured since.
                 store.add({**known, "cost": facts["cost"]})
             return {**known, "cost": facts["cost"]}
+        # From here on its samples may be half of them new.
+        store.drop(facts["model"], facts["attack"])
         start = time.monotonic()
         right_N = self._attacked(store, facts["pair"], advance)
         row = {**facts, "accuracy": float(right_N.mean()), "seconds": round(time.monotonic() - start, 2)}
@@ -115,6 +117,14 @@ class Bout:
         right_N = store.right(pair, len(self.images))
         if self.overwrite:
             right_N[:] = OPEN
+        try:
+            self._attack_what_is_open(right_N, store, pair, advance)
+        finally:
+            # Also when it is interrupted: the next run goes on from here.
+            store.keep(pair, right_N)
+        return right_N
+
+    def _attack_what_is_open(self, right_N: Right, store: Store, pair: str, advance: Advance) -> None:
         saved = time.monotonic()
         for number, (image, label) in enumerate(batched(self.images, self.batch_size)):
             part = slice(number * self.batch_size, number * self.batch_size + len(image))
@@ -124,8 +134,6 @@ class Bout:
                     store.keep(pair, right_N)
                     saved = time.monotonic()
             advance(len(image), f"{self.checkpoint.name}, {self.name}")
-        store.keep(pair, right_N)
-        return right_N
 
     def attack_batch(self, image: Tensor, label: Tensor, number: int) -> Right:
         """Attack a batch of 8-bit images; return which of them are answered right afterwards."""

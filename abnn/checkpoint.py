@@ -10,6 +10,7 @@ from torch import nn
 
 from abnn.plan import NetworkPlan, plan_from, rebuild
 from basics.errors import UserError
+from basics.files import digest_json
 from networks.checkpoints import load_into, own_facts, read_metadata, read_weights, weights_checksum, write_safetensors
 
 MODEL_FILE = "model.safetensors"
@@ -62,12 +63,12 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     told = own_facts(read_metadata(path), FORMAT)
     try:
         plan = plan_from(told["plan"])
-        facts = {name: told[name] for name in ("task", "defence", "resized", "seed")}
-        recipe = f"{told['epochs_done']} epochs of {told['images']} images{_beside(plan)}"
+        facts = {name: _of_kind(told[name], kind) for name, kind in _FACTS.items()}
+        recipe = f"{told['epochs_done']} epochs of {told['images']} images{_beside(plan)}, settings {_settings(told)}"
         classes = tuple(told["classes"])
-    except (KeyError, TypeError) as error:
+        module = rebuild(plan)
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"The file {path} holds no network of `advbn-gen abnn train`; check the path.") from error
-    module = rebuild(plan)
     load_into(module, read_weights(path), f"the network that {path} describes")
     return Checkpoint(
         name=folder.resolve().name,
@@ -79,6 +80,28 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         recipe=recipe,
         **facts,
     )
+
+
+_FACTS = {"task": str, "defence": str, "resized": bool, "seed": int}
+_NO_RECIPE = {"seed", "device", "devices", "loaders", "checkpoint_every", "epochs"}
+"""Settings of a training that do not tell its recipe: the number of epochs is told in words."""
+
+
+def _of_kind(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def _settings(told: Mapping[str, Any]) -> str:
+    """Return the beginning of a checksum over all that a training was set to but its seed."""
+    training = {name: value for name, value in told["training"].items() if name not in _NO_RECIPE}
+    return digest_json([training, told.get("attack"), told["plan"], told.get("records_sha256")])[:8]
+
+
+def cost_identity(defence: str, plan: NetworkPlan, attack: Mapping[str, Any] | None) -> str:
+    """Return a checksum over what a training step's cost depends on."""
+    return digest_json([defence, plan.facts(), attack])
 
 
 def _beside(plan: NetworkPlan) -> str:
@@ -97,7 +120,7 @@ def read_cost(folder: Path) -> dict[str, Any] | None:
     path = folder / COST_FILE
     try:
         cost: dict[str, Any] = json.loads(path.read_text())
-        return {**cost, "passes": float(cost["passes"])}
+        return {**cost, "passes": float(cost["passes"]), "of": str(cost["of"])}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -39,6 +39,8 @@ class Cost:
     """Images a step."""
     device: str
     """Kind of hardware."""
+    of: str
+    """Checksum over what was measured: defence, networks, attack, batch."""
     parts: dict[str, float]
     """FLOPs of one forward pass through the target and the substitute, and of the target's backward pass."""
 
@@ -59,6 +61,7 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
     *,
     pixels: PixelConfig | None,
     paper: float,
+    of: str,
     image_size: int,
     batch: int,
     compute: Compute,
@@ -70,6 +73,7 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
         plain: the same target alone.
         pixels: the attack of adversarial training, if that is the defence.
         paper: cost by the paper's formula.
+        of: see `Cost`.
         image_size: side of the images, in pixels.
         batch: images a step.
         compute: device and precision.
@@ -90,6 +94,7 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
             }
     return Cost(
         passes=paper,
+        of=of,
         flops_step=flops,
         flops_plain_step=plain_flops,
         seconds_step=min(each for each, _ in seconds),
@@ -104,8 +109,9 @@ class _Step:
     """One training step, again and again on the same batch."""
 
     def __init__(self, trained: Trained, image: Tensor, label: Tensor, compute: Compute) -> None:
-        self.trained = trained.to(compute.device, compute.dtype).train()
-        self.image, self.label, self.compute = image, label, compute
+        layout = compute.training_layout
+        self.trained = trained.to(compute.device, compute.dtype).to(memory_format=layout).train()
+        self.image, self.label, self.compute = image.contiguous(memory_format=layout), label, compute
         learning = [weight for weight in trained.parameters() if weight.requires_grad]
         self.optimizer = SGD(learning, lr=_SMALL_LR)
 

@@ -1,19 +1,19 @@
 """The sanity checks of a trained network on test images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from abnn.checkpoint import load_checkpoint
-from abnn.images import shown_images
+from abnn.images import open_test, shown_images
 from abnn.sanity import Check, Surface, check, loss_surface
 from abnn.tasks import task_of
-from abnn.threats import STRONG_STEPS, Transfer
+from abnn.threats import STRONG_STEPS, Transfer, require_another
 from basics.compute import choose_compute
 from basics.errors import UserError
 from networks.fitting import batched
-from sources.opening import open_source
 
 SURFACES = 4
 """Images whose loss surface is drawn."""
@@ -38,23 +38,33 @@ class ExaminationRequest:
     precision: str = "auto"
     """Precision, see `basics.compute`."""
 
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise UserError(f"--limit is {self.limit}; give 1 or more.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"The seed is {self.seed}; give a whole number from 0 to 2**32 - 1.")
 
-def examine(request: ExaminationRequest) -> tuple[list[Check], Surface]:
+
+def examine(request: ExaminationRequest, ready: Callable[[], None] = lambda: None) -> tuple[list[Check], Surface]:
     """Return what came of each check, and the loss around a few images.
+
+    Args:
+        request: what was asked for.
+        ready: called when all of it was found to fit, before the work.
 
     Raises:
         UserError: something that was asked for does not exist or does not fit.
     """
-    if request.limit < 1:
-        raise UserError(f"--limit is {request.limit}; give 1 or more.")
     compute = choose_compute(request.device, request.precision)
     checkpoint = load_checkpoint(request.checkpoint)
     twin = None if request.twin is None else load_checkpoint(request.twin)
     task = task_of(checkpoint.task)
-    images = shown_images(checkpoint, open_source(request.data, split="test"), request.limit, twin)
+    images = shown_images(checkpoint, open_test(request.data), request.limit, twin)
     transfer = None
     if twin is not None:
+        require_another(checkpoint, twin)
         transfer = Transfer(config=replace(task.pixels, steps=STRONG_STEPS), twin=twin)
+    ready()
     network = checkpoint.module.to(compute.device, compute.dtype)
     image, label = next(batched(images, request.limit))
     image_N3HW = image.to(compute.device, compute.dtype) / 255

@@ -4,7 +4,23 @@ from abnn.checkpoint import Checkpoint
 from basics.errors import UserError
 from sources.base import Source
 from sources.decode import decode_rgb
+from sources.opening import open_source
 from training.data import TrainingImages, evenly
+
+
+def open_test(address: str) -> Source:
+    """Open the held-out part of a data set of two parts, whether it is called `test` or `val`.
+
+    Raises:
+        UserError: there is neither, or it cannot be read.
+    """
+    try:
+        return open_source(address, split="test")
+    except UserError as error:
+        try:
+            return open_source(address, split="val")
+        except UserError:
+            raise error from None
 
 
 def shown_images(

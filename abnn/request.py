@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from abnn.checkpoint import COST_FILE, MODEL_FILE
+from abnn.checkpoint import COST_FILE, MODEL_FILE, cost_identity, read_cost
 from abnn.cost import measure_cost, passes
-from abnn.images import require_native
+from abnn.images import open_test, require_native
 from abnn.layer import LayerConfig
 from abnn.plan import NetworkPlan, build, rebuild, substitute_plan
 from abnn.tasks import Task, task_of
@@ -21,11 +21,12 @@ from basics.errors import UserError
 from basics.files import require_apart, write_json
 from basics.progress import say
 from networks.checkpoints import read_metadata
+from networks.classifiers import PUBLISHED, Classifier, load_classifier
 from networks.specs import load_model
 from sources.opening import open_source
 from training.config import TrainingConfig
 from training.data import Variation, require_same_classes, training_images
-from training.folder import is_first_process
+from training.folder import is_first_process, require_free
 from training.loop import train
 
 CPU_BATCH = 32
@@ -79,8 +80,9 @@ def fit_defence(request: DefenceRequest, *, overwrite: bool = False) -> tuple[Pa
     choose_compute(config.device, config.precision)
     config.require_batches_for_batch_norm()
     require_apart(request.data, request.out)
+    require_free(request.out, [request.out / COST_FILE])
     source = open_source(request.data, split="train")
-    held_source = open_source(request.data, split="test")
+    held_source = open_test(request.data)
     require_same_classes(source, held_source)
     resized = "image_size" in request.training
     if not resized:
@@ -90,11 +92,13 @@ def fit_defence(request: DefenceRequest, *, overwrite: bool = False) -> tuple[Pa
         variation=Variation(shift=task.shift),
     )  # fmt: skip
     network, plan = _network(request, task, config, source.classes.count)
-    pixels = replace(task.pixels, **request.attack) if request.defence == "pgd-at" else None
-    told = {"task": request.task, "defence": request.defence, "resized": resized, "seed": config.seed}
+    pixels = task.ball(request.attack) if request.defence == "pgd-at" else None
+    told = {
+        "task": request.task, "defence": request.defence, "resized": resized, "seed": config.seed,
+        "attack": asdict(pixels) if pixels else None, "records_sha256": source.digest(),
+    }  # fmt: skip
     facts = {
-        **told, "plan": plan.facts(), "attack": asdict(pixels) if pixels else None,
-        "source": source.address, "records_sha256": source.digest(), "held_out": held_out.digest(),
+        **told, "plan": plan.facts(), "source": source.address, "held_out": held_out.digest(),
         "images": len(images),
     }  # fmt: skip
     written = {**told, "classes": list(source.classes.names), "training": asdict(config), "images": len(images)}
@@ -120,16 +124,18 @@ def _require_sense(request: DefenceRequest) -> None:
 
 
 def _tell_cost(request: DefenceRequest, plan: NetworkPlan, pixels: PixelConfig | None, config: TrainingConfig) -> None:
-    """Measure what a step costs, once a run."""
+    """Measure what a step costs, if that is not known of just this network."""
     path = request.out / COST_FILE
-    if path.exists():
+    of = cost_identity(request.defence, plan, asdict(pixels) if pixels else None)
+    known = read_cost(request.out)
+    if known is not None and known["of"] == of:
         return
     say("Measuring what a training step costs beside a plain one.")
     compute = choose_compute(config.device, config.precision)
     most = config.batch_size // config.devices
     cost = measure_cost(
         rebuild(plan), rebuild(replace(plan, substitute=None)), pixels=pixels,
-        paper=passes(request.defence, pixels.steps if pixels else 0), image_size=plan.image_size,
+        paper=passes(request.defence, pixels.steps if pixels else 0), of=of, image_size=plan.image_size,
         batch=most if compute.device.type == "cuda" else min(most, CPU_BATCH), compute=compute,
     )  # fmt: skip
     write_json(path, asdict(cost))
@@ -142,9 +148,21 @@ def _network(
     plan = NetworkPlan(arch=arch, classes=classes, image_size=config.image_size, width=request.width)
     substitute = None
     if request.defence == "abnn":
-        model = load_model(request.substitute or task.substitute)
+        model = _substitute(request.substitute, task)
         beside = substitute_plan(model, request.taps)
         plan = replace(plan, blocks=request.blocks, layer=request.layer, substitute=beside)
         substitute = model.module[1]  # type: ignore[index]
     torch.manual_seed(config.seed)
     return build(plan, substitute), plan
+
+
+def _substitute(spec: str | None, task: Task) -> Classifier:
+    if spec is not None:
+        return load_model(spec)
+    try:
+        return load_classifier(task.substitute, PUBLISHED)
+    except UserError as error:
+        raise UserError(
+            f"The published weights of the substitute {task.substitute} cannot be had; give a file with --substitute "
+            f"{task.substitute}=FILE, or a network of `advbn-gen abnn pretrain`."
+        ) from error

@@ -5,7 +5,8 @@ samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 ri
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basics.errors import UserError
-from basics.files import atomic_path, require_writable_folder, write_text
+from basics.files import atomic_path, locked, require_writable_folder, write_text
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples.h5"
@@ -22,6 +23,9 @@ ATTACKS = "attacks"
 """Sub-folder of a run folder where results go if no other place is named."""
 OPEN = -1
 """Stands for a sample that was not attacked yet."""
+
+_READ = {"pair", "settings", "weights_sha256", "data_sha256", "n", "accuracy", "seconds", "cost"}
+"""What is read of earlier lines."""
 
 Right = NDArray[np.int8]
 Row = dict[str, Any]
@@ -62,11 +66,33 @@ class Store:
         """Return the line that has the same network and attack by their names, if there is one."""
         return next((each for each in self.rows if _key(each) == _key(row)), None)
 
+    def drop(self, model: str, attack: str) -> None:
+        """Forget a line, if there is one."""
+        kept = [each for each in self.rows if _key(each) != (model, attack)]
+        if len(kept) < len(self.rows):
+            self.rows = kept
+            self._write()
+
     def add(self, row: Mapping[str, Any]) -> None:
         """Write a line in place of the one that has the same names."""
         key = _key(row)
         self.rows = [each for each in self.rows if _key(each) != key] + [dict(row)]
+        self._write()
+
+    def _write(self) -> None:
         write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.rows))
+
+
+@contextmanager
+def held_store(folder: Path) -> Iterator[Store]:
+    """Lend a folder of results that no other run writes to.
+
+    Raises:
+        UserError: another run does, or see `Store`.
+    """
+    require_writable_folder(folder)
+    with locked(folder):
+        yield Store(folder)
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -79,5 +105,7 @@ def _rows(path: Path) -> list[Row]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
         _key(row)
-        str(row["pair"])
+        missing = _READ - set(row)
+        if missing or not isinstance(row["settings"], dict):
+            raise ValueError("no line of results")
     return rows

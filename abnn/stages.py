@@ -84,7 +84,9 @@ def shapes_of(network: nn.Module, blocks: Sequence[str], image_size: int, what: 
             network.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, ValueError, AssertionError) as error:
         # What networks do with a size that is not theirs.
-        raise UserError(f"The {what} cannot be shown images of {image_size} px ({error}).") from error
+        raise UserError(
+            f"The {what} cannot be shown images of {image_size} px ({error}); give another --image-size or network."
+        ) from error
     finally:
         network.train(was_training)
         for handle in handles:

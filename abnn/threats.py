@@ -1,7 +1,7 @@
 """The attacks of the tables by name: what each is set to, and how it turns images."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from abnn.adaptive import driving
 from abnn.checkpoint import Checkpoint
 from abnn.tasks import Task
-from attacks.autoattack import AutoAttackConfig, auto_attack, require_autoattack
+from attacks.autoattack import AutoAttackConfig, auto_attack, require_autoattack, require_classes
 from attacks.objectives import cross_entropy, margin
 from attacks.pixels import PixelConfig, attack_pixels
 from attacks.rectangles import RectangleConfig, Search, attack_rectangles
 from attacks.restarts import Attempt, strongest
+from basics.compute import Compute
 from basics.errors import UserError
 from basics.progress import say
 
@@ -184,6 +185,12 @@ class ThreatOptions:
         if self.restarts is not None and self.restarts < 1:
             raise UserError(f"The number of restarts is {self.restarts}; give 1 or more.")
 
+    def given(self) -> set[str]:
+        """Return the names of the command line's options that were set."""
+        rectangle = {"rectangle-steps" if name == "steps" else name for name in self.rectangle}
+        alone = {"restarts": self.restarts, "twin": self.twin}
+        return {*self.pixels, *rectangle, *(name for name, value in alone.items() if value is not None)}
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Bench:
@@ -194,7 +201,7 @@ class _Bench:
 
     def pixels(self, **preset: Any) -> PixelConfig:
         """The task's ball and steps, then a preset's, then the user's."""
-        return replace(self.task.pixels, **{**preset, **self.options.pixels})
+        return self.task.ball(self.options.pixels, **preset)
 
     def pgd(self, restarts: int = 1, **preset: Any) -> Pgd:
         return Pgd(config=self.pixels(**preset), restarts=self.options.restarts or restarts)
@@ -219,6 +226,15 @@ _MAKERS: dict[str, Callable[[_Bench], Threat]] = {
     "roa-random": lambda bench: bench.roa("random"),
     "autoattack": lambda bench: Auto(config=bench.pixels(), version=require_autoattack()),
 }
+_BALL = {"eps", "norm"}
+_PIXELS = _BALL | {"steps", "step_size"}
+_RECTANGLE = {"area", "height", "width", "stride", "colour", "rectangle-steps"}
+_USED = {
+    "clean": set[str](), "pgd": _PIXELS | {"restarts"}, "pgd-50": _PIXELS | {"restarts"}, "adaptive": _PIXELS,
+    "transfer": _PIXELS | {"twin"}, "roa": _RECTANGLE, "roa-gradient": _RECTANGLE, "roa-random": _RECTANGLE,
+    "autoattack": _BALL,
+}  # fmt: skip
+"""Options that change something, by attack."""
 ATTACKS = tuple(_MAKERS)
 """Names that `abnn attack` knows: `pgd` is the paper's, the others ask whether it was enough."""
 
@@ -237,3 +253,45 @@ def threat_of(name: str, task: Task, options: ThreatOptions) -> Threat:
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; give one of {', '.join(ATTACKS)}.")
     return _MAKERS[name](_Bench(task=task, options=options))
+
+
+def require_another(checkpoint: Checkpoint, twin: Checkpoint) -> None:
+    """Refuse a twin that is the attacked network itself.
+
+    Raises:
+        UserError: see above.
+    """
+    if twin.checksum == checkpoint.checksum:
+        raise UserError(f"The twin {twin.name} is the network {checkpoint.name} itself; give another one with --twin.")
+
+
+def require_possible(threat: Threat, checkpoint: Checkpoint, compute: Compute) -> None:
+    """Refuse an attack that cannot be carried out on a network, or would tell nothing.
+
+    Raises:
+        UserError: see above.
+    """
+    layer = checkpoint.plan.layer if checkpoint.plan.substitute is not None else None
+    parts = isinstance(threat, Adaptive | Auto) or (isinstance(threat, Pgd) and threat.restarts > 1)
+    if layer is not None and layer.statistics == "batch" and parts:
+        raise UserError(
+            f"The attack {threat.name} tries again what is left of a batch, but the answers of {checkpoint.name} "
+            "depend on the whole batch (--statistics batch); attack it with pgd, transfer or roa."
+        )
+    if isinstance(threat, Auto):
+        require_classes(len(checkpoint.classes))
+        if compute.precision == "fp64":
+            raise UserError("AutoAttack's package works in float32; give another --precision than fp64.")
+
+
+def require_used(names: Iterable[str], options: ThreatOptions) -> None:
+    """Refuse an option that changes nothing in any of the attacks.
+
+    Raises:
+        UserError: see above.
+    """
+    names = list(names)
+    idle = sorted(options.given() - set().union(*(_USED.get(name, set()) for name in names)))
+    if idle:
+        option = idle[0].replace("_", "-")
+        raise UserError(f"The option --{option} changes nothing with --attack {' '.join(names)}; leave it out.")

@@ -88,14 +88,18 @@ def auto_attack(
             f"AutoAttack is for batches of images (N, 3, H, W) in float32, not for {tuple(image_N3HW.shape)} in "
             f"{image_N3HW.dtype}; attack others with PGD and restarts."
         )
+
+    def in_single(image: Tensor) -> Tensor:
+        # Under autocast answers come in half precision, in which the square attack breaks off.
+        return logits_of(image).float()
+
     with torch.no_grad():
-        classes = logits_of(image_N3HW[:1]).shape[1]
-    if classes < 4:
-        raise UserError(f"AutoAttack needs four classes, and the network has {classes}; use PGD with restarts instead.")
+        classes = in_single(image_N3HW[:1]).shape[1]
+    require_classes(classes)
     device = image_N3HW.device
     with _alone(device), _heard() as warnings:
         attack = package.AutoAttack(
-            logits_of, norm=_NORMS[config.norm], eps=config.eps, version="standard", seed=config.seed, device=device
+            in_single, norm=_NORMS[config.norm], eps=config.eps, version="standard", seed=config.seed, device=device
         )
         attack.attacks_to_run = list(config.parts)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
@@ -105,6 +109,16 @@ def auto_attack(
 
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
+
+
+def require_classes(classes: int) -> None:
+    """Refuse a network with fewer classes than targeted DLR is defined for.
+
+    Raises:
+        UserError: see above.
+    """
+    if classes < 4:
+        raise UserError(f"AutoAttack needs four classes, and the network has {classes}; use PGD with restarts instead.")
 
 
 def require_autoattack() -> str:

@@ -28,6 +28,15 @@ class Compute:
         return torch.float64 if self.precision == "fp64" else torch.float32
 
     @property
+    def training_layout(self) -> torch.memory_format:
+        """How images lie in memory while a network is trained: channels_last is the faster one for convolutions.
+
+        Not on the CPU: there torch 2.15's weight gradient of a strided 1x1 convolution with 4 channels writes past its
+        memory in this layout.
+        """
+        return torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+
+    @property
     def kind(self) -> str:
         """Hardware kind, for manifests: the promise of equal bytes holds within one kind."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type

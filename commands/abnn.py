@@ -117,7 +117,8 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
     path, top1 = fit_defence(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
-    from reports.curves import CURVES, draw_curves
+    from reports.curves import draw_curves
+    from training.folder import CURVES
 
     metrics = out / METRICS
     if metrics.exists():
@@ -160,7 +161,7 @@ def _training(options: dict[str, Any]) -> dict[str, Any]:
 @click.option("--restarts", type=int, help="Random starts of PGD. [default: 1; pgd-50: 5]")
 @click.option("--area", type=float, help="Share of the image that the rectangle covers. [default: 0.1]")
 @click.option("--rectangle-steps", type=int, help="Steps inside the rectangle. [default: 5]")
-@click.option("--stride", type=int, help="Pixels between places tried. [default: a fifth of the rectangle]")
+@click.option("--stride", type=int, help="Pixels between places tried. [default: a quarter of the rectangle]")
 @click.option("--colour", type=float, help="Of the rectangle at the start, 0 to 1. [default: 0.5]")
 @click.option("--limit", type=int, help="Only so many images, evenly spread.")
 @click.option("--batch-size", type=int, default=250, show_default=True, help="Images at a time.")
@@ -215,12 +216,10 @@ def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
     from abnn.examination import ExaminationRequest, examine
     from abnn.results import ATTACKS
     from basics.errors import WorkError
-    from basics.files import require_writable_folder
-    from reports.surface import SURFACE, draw_surface
+    from reports.surface import SURFACE, draw_surface, require_place
 
     folder = out or options["checkpoint"] / ATTACKS
-    require_writable_folder(folder)
-    checks, surface = examine(ExaminationRequest(**options))
+    checks, surface = examine(ExaminationRequest(**options), lambda: require_place(folder))
     picture = draw_surface(surface, folder / SURFACE)
     rows = [asdict(each) for each in checks]
     lines = [f"{'pass' if each.passed else 'FAIL'}  {each.name}: {each.told}" for each in checks]

@@ -106,7 +106,8 @@ def finetune(**options: Any) -> None:
     files, measured = fit(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
-    from reports.curves import CURVES, draw_curves
+    from reports.curves import draw_curves
+    from training.folder import CURVES
 
     metrics = options["out"] / METRICS
     # A finished run whose lines were removed has nothing to draw.

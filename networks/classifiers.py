@@ -96,6 +96,9 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
     require_known(name)
     extra = {"init_weights": True} if name in _TRANSFORMING else {}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra, **options)
+    if hasattr(network, "aux_logits"):
+        # Auxiliary heads keep their place in state dicts, but the network answers with its logits alone.
+        setattr(network, "aux_logits", False)  # noqa: B010 (an attribute that torch's types do not know)
     return narrow(network, width)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from abnn.results import ATTACKS, RESULTS
 from basics.errors import UserError
 from basics.files import canonical_json
+from basics.progress import say
 from reports.results import Row, require_one_meaning, two_meanings
 
 _WORDS = (
@@ -22,8 +23,10 @@ _SAME = {
     "accuracy": "accuracies",
 }  # fmt: skip
 """In what two lines of one model and attack must not differ -> in words."""
-_BALL = ("norm", "eps", "area", "height", "width")
-"""Settings that say how far an attack may go: those who went further were attacked more strongly."""
+_STRENGTH = (
+    "norm", "eps", "area", "height", "width", "steps", "step_size", "restarts", "weights", "stride", "over",
+)  # fmt: skip
+"""Settings that say how far an attack may go and how hard it tries."""
 _MEASURED = ("flops_step", "flops_plain_step", "seconds_step", "seconds_plain_step", "batch")
 
 
@@ -45,10 +48,21 @@ def read_abnn_results(paths: Sequence[Path]) -> list[Row]:
             if before["cost"] is None:
                 before["cost"] = row["cost"]
     rows = list(found.values())
+    rows = _without_uneven_worst(rows)
     require_one_meaning(rows, "model", _MODEL)
     _require_one_cost(rows)
     _require_comparable(rows)
     return rows
+
+
+def _without_uneven_worst(rows: list[Row]) -> list[Row]:
+    """Return rows without the worst case over several attacks, if those were not the same for every model of a task."""
+    over = {(row["task"], canonical_json(row["settings"]["over"])) for row in rows if "over" in row["settings"]}
+    tasks = [task for task, _ in over]
+    uneven = {task for task in tasks if tasks.count(task) > 1}
+    if uneven:
+        say("The worst case is left out: it is over other attacks for one model than for another.")
+    return [row for row in rows if "over" not in row["settings"] or row["task"] not in uneven]
 
 
 def _lines(path: Path) -> list[Row]:
@@ -154,13 +168,15 @@ def _require_comparable(rows: Iterable[Row]) -> None:
         {
             **row,
             "met": f"{row['attack']} ({row['task']})",
-            **{f"may_{name}": row["settings"].get(name) for name in _BALL},
+            **{f"may_{name}": row["settings"].get(name) for name in _STRENGTH},
         }
         for row in rows
     ]
     column = two_meanings(met, "met", ("data_sha256", "n"))
     if column is not None:
         raise UserError(f"The models met {column} on different test samples; report on them apart.")
-    column = two_meanings(met, "met", [f"may_{name}" for name in _BALL])
+    column = two_meanings(met, "met", [f"may_{name}" for name in _STRENGTH])
     if column is not None:
-        raise UserError(f"The models met {column} with different strength (norm, eps, area); report on them apart.")
+        raise UserError(
+            f"The models met {column} with different strength (norm, eps, area, steps, ...); report on them apart."
+        )

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from basics.files import write_bytes
 
-CURVES = "curves.png"
 _PANELS = {"loss": ("loss", 1), "top1": ("top-1 (%)", 100)}
 """Part of a metric's name -> label of its panel, and what its values are multiplied by."""
 _STYLE: Any = {

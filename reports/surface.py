@@ -8,16 +8,38 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from PIL import Image
 
 from abnn.sanity import Surface
-from basics.files import write_bytes
+from basics.errors import UserError
+from basics.files import require_writable_folder, write_bytes
 
 SURFACE = "surface.png"
+_TITLE = "advbn-gen loss surface"
 _SIDE = 2.6
 _LEVELS = 24
 _LEAST = 1e-4
 """Smaller losses are drawn as this."""
 _ABOVE = 1.01
+
+
+def require_place(folder: Path) -> None:
+    """Make sure that the picture can be written into a folder and takes the place of no other.
+
+    Raises:
+        UserError: it cannot, or something else has its name.
+    """
+    require_writable_folder(folder)
+    path = folder / SURFACE
+    if not path.exists():
+        return
+    try:
+        with Image.open(path) as image:
+            ours = image.info.get("Title") == _TITLE
+    except OSError:
+        ours = False
+    if not ours:
+        raise UserError(f"The folder {folder} holds a {SURFACE} of something else; give another --out.")
 
 
 def draw_surface(surface: Surface, out: Path) -> Path:
@@ -48,6 +70,6 @@ def draw_surface(surface: Surface, out: Path) -> Path:
         panels[0].set_ylabel("across")
         ticks = [10.0**power for power in range(-6, 7) if levels[0] <= 10.0**power <= levels[-1]]
         figure.colorbar(drawn, ax=panels, label="cross-entropy", ticks=ticks, format="%g")
-        figure.savefig(buffer, dpi=120, metadata={"Software": None})
+        figure.savefig(buffer, dpi=120, metadata={"Software": None, "Title": _TITLE})
     write_bytes(out, buffer.getvalue())
     return out

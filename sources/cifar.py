@@ -210,7 +210,7 @@ def _class_names(published: Published) -> tuple[str, ...]:
     form, content = published.form, published.content(published.form.names)
     try:
         listed = read_table(content).get(form.name_key) if form.name_key else content.split(b"\n")
-        names = tuple(name.decode("ascii").strip() for name in listed or ())
+        names = tuple((name if isinstance(name, str) else name.decode("ascii")).strip() for name in listed or ())
     except PickleFormatError as error:
         raise published.damaged(form.names, str(error)) from error
     except (AttributeError, TypeError, UnicodeDecodeError) as error:

@@ -14,6 +14,7 @@ from basics.files import locked, require_writable_folder, write_json, write_text
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
+CURVES = "curves.png"
 SETTINGS = "settings.json"
 
 ADDRESSES = ("source", "encoder_weights")
@@ -44,10 +45,24 @@ def own_folder(
         return
     require_writable_folder(out)
     with locked(out):
+        require_free(out, [out / name for name in (CHECKPOINT, METRICS, CURVES)] + list(leaves))
         if overwrite:
             forget_run(out, leaves)
         claim_folder(out, settings)
         yield
+
+
+def require_free(out: Path, paths: Sequence[Path]) -> None:
+    """Make sure that a folder that holds no run has no file either that a run would write over.
+
+    Raises:
+        UserError: see above.
+    """
+    if (out / SETTINGS).exists():
+        return
+    taken = next((path for path in paths if path.exists()), None)
+    if taken is not None:
+        raise UserError(f"The folder {out} holds a {taken.name}, but no run that left it; give another --out.")
 
 
 def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:

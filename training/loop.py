@@ -115,9 +115,7 @@ class _Run:
     ) -> None:
         self.task, self.images, self.config, self.out = task, images, config, out
         self.fabric, self.compute = fabric, compute
-        # channels_last is the faster layout for convolutions. Not on the CPU: there torch 2.15's weight gradient of a
-        # strided 1x1 convolution with 4 channels writes past its memory in this layout.
-        self.layout = torch.channels_last if compute.device.type == "cuda" else torch.contiguous_format
+        self.layout = compute.training_layout
         module = task.module.to(memory_format=self.layout)
         self.module, self.optimizer = fabric.setup(module, task.optimizer(config))
         self.steps = steps_per_epoch(images.composition, config)

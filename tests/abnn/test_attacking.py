@@ -209,3 +209,111 @@ def test_damaged_results_are_told(world: Path, runs: dict[str, Checkpoint], tmp_
     (tmp_path / RESULTS).write_text("{")
     with pytest.raises(UserError, match="damaged"):
         attack(world, tmp_path, runs["none"])
+
+
+def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    attack(world, tmp_path, runs["none"])
+    before = (tmp_path / RESULTS).read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"on other test images \(12, now 4\)"):
+            attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"steps": 2}, limit=4, overwrite=overwrite)
+    assert (tmp_path / RESULTS).read_bytes() == before
+    # All of them anew, on fewer images: nothing of the others is left.
+    rows = attack(world, tmp_path, runs["none"], limit=4, overwrite=True)
+    assert {row["n"] for row in map(json.loads, (tmp_path / RESULTS).read_text().splitlines())} == {4}
+    assert {row["attack"] for row in rows} == {"clean", "pgd-5", "worst"}
+
+
+def test_a_second_run_in_the_same_folder_waits_outside(
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    """Also while the worst case is told: what another run writes must not be lost."""
+    tried = []
+
+    def meanwhile(*_: object) -> list[dict[str, Any]]:
+        with pytest.raises(UserError, match="Another run is writing"):
+            attack(world, tmp_path, runs["none"], attacks=["roa-random"])
+        tried.append(True)
+        return []
+
+    with mock.patch("abnn.attacking._worst", side_effect=meanwhile):
+        attack(world, tmp_path, runs["none"])
+    assert tried
+
+
+def test_an_interrupted_attack_loses_no_batch(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    real, calls = Bout.attack_batch, list[int]()
+
+    def interrupted(self: Bout, image: Tensor, label: Tensor, number: int) -> Any:
+        if calls and number == 1:
+            raise KeyboardInterrupt
+        calls.append(number)
+        return real(self, image, label, number)
+
+    with mock.patch.object(Bout, "attack_batch", interrupted), pytest.raises(KeyboardInterrupt):
+        attack(world, tmp_path, runs["none"], attacks=["pgd"])
+    calls.clear()
+
+    def counted(self: Bout, image: Tensor, label: Tensor, number: int) -> Any:
+        calls.append(number)
+        return real(self, image, label, number)
+
+    with mock.patch.object(Bout, "attack_batch", counted):
+        went_on = attack(world, tmp_path, runs["none"], attacks=["pgd"])
+    assert calls == [1, 2]
+    alone = attack(world, tmp_path / "alone", runs["none"], attacks=["pgd"])
+    assert went_on[0]["accuracy"] == alone[0]["accuracy"]
+    assert samples(tmp_path)[went_on[0]["pair"]] == samples(tmp_path / "alone")[alone[0]["pair"]]
+
+
+def test_foreign_lines_are_refused_and_kept(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    foreign = json.dumps({"model": "x", "attack": "y", "pair": "z", "mine": 1}) + "\n"
+    (tmp_path / RESULTS).write_text(foreign)
+    with pytest.raises(UserError, match=r"results in .* are damaged"):
+        attack(world, tmp_path, runs["none"])
+    assert (tmp_path / RESULTS).read_text() == foreign
+
+
+def test_a_ball_of_another_radius_has_steps_in_proportion(
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    rows = attack(world, tmp_path / "l2", runs["none"], attacks=["pgd"], pixels={"eps": 0.5, "norm": "l2"})
+    assert rows[0]["settings"]["step_size"] == pytest.approx(0.5 / 4)
+    (row,) = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"eps": 16 / 255})
+    assert row["settings"]["step_size"] == pytest.approx(4 / 255)
+
+
+def test_an_interrupted_overwrite_leaves_no_half_new_result(
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    first = attack(world, tmp_path, runs["none"])
+    real = Bout.attack_batch
+
+    def interrupted(self: Bout, image: Tensor, label: Tensor, number: int) -> Any:
+        if self.name == "pgd-5" and number == 1:
+            raise KeyboardInterrupt
+        return real(self, image, label, number)
+
+    with mock.patch.object(Bout, "attack_batch", interrupted), pytest.raises(KeyboardInterrupt):
+        attack(world, tmp_path, runs["none"], overwrite=True)
+    left = {json.loads(line)["attack"] for line in (tmp_path / RESULTS).read_text().splitlines()}
+    assert left == {"clean"}
+    again = attack(world, tmp_path, runs["none"])
+    assert [row["accuracy"] for row in again] == [row["accuracy"] for row in first]
+
+
+def test_another_seed_is_another_start(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    starts: list[Tensor] = []
+
+    def watched(*words: Any) -> Tensor:
+        starts.append(torch.rand(1))
+        image: Tensor = words[2]
+        return image
+
+    with mock.patch("abnn.threats.Pgd.__call__", watched):
+        for seed in (0, 0, 1):
+            attack(world, tmp_path / f"{len(starts)}", runs["none"], attacks=["pgd"], seed=seed)
+    first, again, other = (torch.cat(starts[part : part + 3]) for part in (0, 3, 6))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len(set(first.tolist())) == 3

@@ -56,6 +56,14 @@ def test_an_honest_network_passes() -> None:
     assert failed(Honest()) == []
 
 
+def test_a_network_that_only_guesses_is_told() -> None:
+    class Constant(Honest):
+        def forward(self, image: Tensor) -> Tensor:
+            return 0 * super().forward(image) + torch.tensor([1.0, 0.0])
+
+    assert "better than guessing" in failed(Constant())
+
+
 def test_hidden_gradients_are_told() -> None:
     told = failed(Hiding())
     assert "gradients are there" in told

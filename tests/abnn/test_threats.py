@@ -1,11 +1,23 @@
 """Attacks by name: what they are set to, and that each stays where it may go."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from abnn.adaptive import driving
 from abnn.checkpoint import Checkpoint
+from abnn.layer import LayerConfig
 from abnn.tasks import TASKS
-from abnn.threats import ATTACKS, Roa, ThreatOptions, threat_of
+from abnn.threats import ATTACKS, Roa, ThreatOptions, require_possible, threat_of
+from attacks.objectives import cross_entropy, margin
+from attacks.pixels import PixelConfig, attack_pixels
+from attacks.rectangles import RectangleConfig, attack_rectangles
+from attacks.restarts import Attempt, strongest
+from basics.compute import choose_compute
 from basics.errors import UserError
 from tests.support import seeded
 
@@ -64,3 +76,114 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
 def test_what_makes_no_sense_is_refused(attack: str, words: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         threat_of(attack, CIFAR, ThreatOptions(**words))  # type: ignore[arg-type]
+
+
+BALL = PixelConfig(eps=0.03, steps=2, step_size=0.01)
+LABEL = torch.tensor([0, 1, 2, 3])
+
+
+def pictures() -> Tensor:
+    return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def carried_out(attack: str, network: nn.Module, **words: Any) -> Tensor:
+    pixels: dict[str, Any] = {}
+    if not attack.startswith("roa"):
+        pixels["pixels"] = {"eps": 0.03, "steps": 2, "step_size": 0.01}
+    threat = threat_of(attack, CIFAR, ThreatOptions(**pixels, **words))
+    with seeded(7):
+        return threat(network, pictures(), LABEL, 0)
+
+
+def climbing(network: nn.Module) -> Attempt:
+    def attempt(image: Tensor, label: Tensor) -> Tensor:
+        return attack_pixels(lambda moved: cross_entropy(network(moved), label), image, BALL)
+
+    return attempt
+
+
+def test_restarts_are_as_many_as_said(runs: dict[str, Checkpoint]) -> None:
+    network = runs["abnn"].module
+    # Labels that the network gives itself: nothing is wrong from the start, and every restart counts.
+    label = network(pictures()).argmax(1)
+    threat = threat_of("pgd", CIFAR, ThreatOptions(restarts=3, pixels={"eps": 0.001, "steps": 2, "step_size": 0.0005}))
+    config = PixelConfig(eps=0.001, steps=2, step_size=0.0005)
+
+    def attempt(image: Tensor, label: Tensor) -> Tensor:
+        return attack_pixels(lambda moved: cross_entropy(network(moved), label), image, config)
+
+    def expected(times: int) -> Tensor:
+        with seeded(7):
+            return strongest([attempt] * times, network, pictures(), label).image_N3HW
+
+    with seeded(7):
+        found = threat(network, pictures(), label, 0)
+    assert torch.equal(found, expected(3))
+    assert not torch.equal(expected(3), expected(1)), "one start would have done"
+
+
+def test_the_adaptive_attack_tries_every_weight(runs: dict[str, Checkpoint]) -> None:
+    network = runs["abnn"].module
+    label = network(pictures()).argmax(1)
+    config = PixelConfig(eps=0.001, steps=2, step_size=0.0005)
+
+    def expected(*weights: float) -> Tensor:
+        with seeded(7):
+            attempts = [driving(network, config, weight) for weight in weights]
+            return strongest(attempts, network, pictures(), label, margin).image_N3HW
+
+    threat = threat_of("adaptive", CIFAR, ThreatOptions(pixels={"eps": 0.001, "steps": 2, "step_size": 0.0005}))
+    with seeded(7):
+        found = threat(network, pictures(), label, 0)
+    assert torch.equal(found, expected(0, 1, 10, 100))
+    assert not torch.equal(expected(0, 1, 10, 100), expected(0)), "the first weight would have done"
+
+
+def test_a_transfer_attack_never_asks_the_attacked_network(runs: dict[str, Checkpoint]) -> None:
+    class Closed(nn.Module):
+        def forward(self, _: Tensor) -> Tensor:
+            raise AssertionError("it was asked")
+
+    found = carried_out("transfer", Closed(), twin=runs["none"])
+    with seeded(7):
+        expected = climbing(runs["none"].module)(pictures(), LABEL)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("search", ["exhaustive", "gradient", "random"])
+def test_a_rectangle_is_turned_against_the_network(runs: dict[str, Checkpoint], search: Any) -> None:
+    network = runs["none"].module
+
+    def loss_of(image: Tensor) -> Tensor:
+        return F.cross_entropy(network(image), LABEL, reduction="none")
+
+    found = carried_out("roa" if search == "exhaustive" else f"roa-{search}", network, rectangle={"stride": 8})
+    with seeded(7):
+        expected = attack_rectangles(loss_of, pictures(), RectangleConfig(stride=8, search=search))
+    assert torch.allclose(found, expected, atol=1e-6)
+    if search == "exhaustive":
+        assert float(loss_of(found).mean().detach()) > float(loss_of(pictures()).mean().detach())
+
+
+def test_parts_of_a_batch_tell_nothing_where_the_whole_batch_counts(runs: dict[str, Checkpoint]) -> None:
+    plan = runs["abnn"].plan
+    batch = replace(runs["abnn"], plan=replace(plan, layer=LayerConfig(statistics="batch")))
+    compute = choose_compute("cpu", "fp32")
+    for attack in ("pgd-50", "adaptive", "autoattack"):
+        if attack == "autoattack":
+            pytest.importorskip("pyautoattack")
+        threat = threat_of(attack, CIFAR, ThreatOptions())
+        require_possible(threat, runs["abnn"], compute)
+        with pytest.raises(UserError, match="depend on the whole batch"):
+            require_possible(threat, batch, compute)
+    require_possible(threat_of("pgd", CIFAR, ThreatOptions()), batch, compute)
+
+
+def test_what_autoattack_cannot_do_is_said_at_once(runs: dict[str, Checkpoint]) -> None:
+    pytest.importorskip("pyautoattack")
+    threat = threat_of("autoattack", CIFAR, ThreatOptions())
+    with pytest.raises(UserError, match="fp64"):
+        require_possible(threat, runs["none"], choose_compute("cpu", "fp64"))
+    few = replace(runs["none"], classes=("a", "b", "c"))
+    with pytest.raises(UserError, match="four classes"):
+        require_possible(threat, few, choose_compute("cpu", "fp32"))

@@ -14,8 +14,8 @@ from abnn.network import ABNN
 from abnn.training import Trained
 from attacks.pixels import PixelConfig
 from basics.errors import UserError
-from networks.checkpoints import read_weights
-from tests.abnn.trained import CLASSES, fit, small_world
+from networks.checkpoints import read_safetensors, read_weights, write_safetensors
+from tests.abnn.trained import CLASSES, fit, small_world, trained
 from tests.support import seeded, tiny_classifier
 
 
@@ -137,5 +137,29 @@ def test_other_people_s_files_are_no_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"has no {MODEL_FILE}"):
         load_checkpoint(tmp_path)
     tiny_classifier(tmp_path / MODEL_FILE, 3)
+    with pytest.raises(UserError, match="holds no network"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_recipe_is_all_that_was_set_but_the_seed(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    def recipe(defence: str, name: str, **words: object) -> str:
+        return trained(world, tmp_path / name, defence, **words).recipe
+
+    assert recipe("none", "again", training={"seed": 5, "loaders": 1}) == runs["none"].recipe
+    assert recipe("none", "lr", training={"lr": 0.01}) != runs["none"].recipe
+    assert recipe("pgd-at", "eps", attack={"eps": 1 / 255}) != runs["pgd-at"].recipe
+    other = tiny_classifier(tmp_path / "other.safetensors", 4, "vgg11_bn")
+    assert recipe("abnn", "substitute", substitute=str(other)) != runs["abnn"].recipe
+
+
+@pytest.mark.parametrize("changed", [{"task": [1]}, {"seed": "x"}, {"plan": {"arch": "resnet18", "width": "x"}}])
+def test_a_forged_file_is_one_plain_sentence(
+    runs: dict[str, Checkpoint], tmp_path: Path, changed: dict[str, object]
+) -> None:
+    state, metadata = read_safetensors(runs["none"].folder / MODEL_FILE)
+    told = {name: json.loads(value) for name, value in metadata.items()}
+    if "plan" in changed:
+        changed = {"plan": {**told["plan"], **changed["plan"]}}  # type: ignore[dict-item]
+    write_safetensors(tmp_path / MODEL_FILE, state, {**told, **changed})
     with pytest.raises(UserError, match="holds no network"):
         load_checkpoint(tmp_path)

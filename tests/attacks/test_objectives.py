@@ -24,6 +24,23 @@ def test_cross_entropy() -> None:
     )
 
 
+@pytest.mark.parametrize("sure", [30.0, 60.0, 100.0])
+def test_cross_entropy_of_a_sure_answer_still_tells_which_image_is_surer(sure: float) -> None:
+    """In single precision, where -log softmax is 0 and has no gradient."""
+    logits = torch.tensor([[sure, 0.0, -3.0], [sure - 1, 0.0, -3.0]]).requires_grad_()
+    loss = cross_entropy(logits, torch.tensor([0, 0]))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    expected = [math.log1p(math.exp(-margin) * (1 + math.exp(-3))) for margin in (sure, sure - 1)]
+    assert loss.tolist() == pytest.approx(expected, rel=1e-4)
+    assert loss[1] > loss[0] > 0
+    assert (gradient[:, 0] < 0).all()
+
+
+def test_cross_entropy_of_a_lost_answer_is_its_margin() -> None:
+    loss = cross_entropy(torch.tensor([[-200.0, 0.0]], dtype=torch.float64), torch.tensor([0]))
+    assert loss.item() == pytest.approx(200, rel=1e-12)
+
+
 def test_margin_is_the_largest_other_logit_minus_the_true_one() -> None:
     close(margin(LOGITS, LABEL), [1.0 - 2.0, 3.5 - 3.0, 0.0])
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -60,12 +61,17 @@ def test_info_tells_what_a_run_folder_is(runs: Path) -> None:
 def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path: Path) -> None:
     folders = [runs / name for name in ("none", "abnn", "pgd-at")]
     attacks = ("clean", "pgd", "adaptive", "transfer", "roa")
+    words = ("--data", world, "--steps", 3, "--stride", 11, "--json")
     told = advbn_gen(
-        "abnn", "attack", "--checkpoint", *folders, "--attack", *attacks, "--data", world, "--steps", 3, "--stride", 11,
-        "--twin", runs / "none", "--json",
-    )  # fmt: skip
+        "abnn", "attack", "--checkpoint", folders[0], "--attack", *attacks, *words, "--twin", runs / "abnn"
+    )
     assert told.code == 0, told.err
     rows = told.result["rows"]
+    told = advbn_gen(
+        "abnn", "attack", "--checkpoint", *folders[1:], "--attack", *attacks, *words, "--twin", runs / "none"
+    )
+    assert told.code == 0, told.err
+    rows += told.result["rows"]
     assert {row["attack"] for row in rows} == {"clean", "pgd-3", "adaptive", "transfer", "roa", "worst"}
     assert len(rows) == 18
     table = advbn_gen("abnn", "table", *folders, "--out", tmp_path / "table", "--json")
@@ -87,7 +93,7 @@ def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path) ->
     words = ("--data", world, "--limit", 6, "--twin", runs / "none", "--out", tmp_path)
     told = advbn_gen("abnn", "sanity", "--checkpoint", runs / "abnn", *words, "--json")
     checks = told.result["checks"]
-    assert len(checks) == 7
+    assert len(checks) == 8
     failed = [each["name"] for each in checks if not each["passed"]]
     assert told.code == (1 if failed else 0)
     for name in failed:
@@ -123,6 +129,18 @@ ATTACK = "attack --checkpoint {runs}/none --data {world}"
         ("attack --checkpoint {runs} --attack pgd --data {world}", "has no model.safetensors"),
         (f"{ATTACK} --attack pgd --eps 2", "lies in [0, 1]"),
         (f"{ATTACK} --attack transfer", "--twin"),
+        (f"{ATTACK} --attack transfer --twin {{runs}}/none", "itself"),
+        ("sanity --checkpoint {runs}/none --data {world} --twin {runs}/none --out {out}", "itself"),
+        (f"{ATTACK} --attack clean --eps 2", "--eps changes nothing"),
+        (f"{ATTACK} --attack adaptive roa --restarts 3", "--restarts changes nothing"),
+        (f"{ATTACK} --attack autoattack pgd --area 0.2", "--area changes nothing"),
+        (f"{ATTACK} --attack pgd --twin {{runs}}/abnn", "--twin changes nothing"),
+        (f"{ATTACK} --attack pgd --norm l2", "give --eps with --norm l2"),
+        (f"{ATTACK} --attack pgd --steps 0", "steps is 0"),
+        (f"{TRAIN} --defence pgd-at --steps 0", "steps is 0"),
+        ("sanity --checkpoint {runs}/none --seed -5 --data {world}", "seed is -5"),
+        ("sanity --checkpoint {runs}/none --seed 99999999999999999999999 --data {world}", "seed is 999"),
+        ("sanity --checkpoint {runs} --data {world} --out {out}", "has no model.safetensors"),
         (f"{ATTACK} --attack roa --area 1.5", "area is 1.5"),
         ("attack --checkpoint {runs}/none --attack pgd --data {runs}/other", "classes apart"),
         ("sanity --checkpoint {runs}/none --limit 0 --data {world}", "limit is 0"),
@@ -133,6 +151,59 @@ def test_wrong_words_are_one_plain_sentence(runs: Path, world: Path, tmp_path: P
     places = {"world": world, "runs": runs, "out": tmp_path / "out"}
     assert said in refused("abnn", *(word.format(**places) for word in words.split()))
     assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert not (runs / "attacks").exists()
+
+
+def test_where_published_weights_cannot_be_had_the_way_out_is_named(world: Path, tmp_path: Path) -> None:
+    with mock.patch("networks.classifiers.get_model", side_effect=OSError("no network")):
+        said = refused(*TRAIN.format(world=world, out=tmp_path / "out").join(["abnn ", " --defence abnn"]).split())
+    assert "--substitute vgg19_bn=FILE" in said
+    assert "advbn-gen abnn pretrain" in said
+
+
+def test_the_held_out_part_may_be_called_val(runs: Path, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/val").symlink_to(world / "test")
+    (tmp_path / "data/train").symlink_to(world / "train")
+    words = ("abnn", "attack", "--checkpoint", runs / "none", "--attack", "clean", "--json")
+    told = [advbn_gen(*words, "--data", data, "--out", tmp_path / data.name) for data in (world, tmp_path / "data")]
+    assert [each.code for each in told] == [0, 0]
+    assert told[0].result["rows"][0]["accuracy"] == told[1].result["rows"][0]["accuracy"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "metrics.jsonl", "curves.png", "cost.json"])
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_a_user_s_files_are_left_alone(world: Path, tmp_path: Path, name: str, more: tuple[str, ...]) -> None:
+    (tmp_path / name).write_text("mine")
+    words = ("--task", "cifar10", "--defence", "none", "--data", world, *SMALL, "--out", tmp_path)
+    assert f"holds a {name}" in refused("abnn", "train", *words, *more)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_user_s_picture_is_left_alone(runs: Path, world: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "surface.png")
+    before = (tmp_path / "surface.png").read_bytes()
+    words = ("--checkpoint", runs / "none", "--data", world, "--limit", 4, "--out", tmp_path)
+    assert "surface.png of something else" in refused("abnn", "sanity", *words)
+    assert (tmp_path / "surface.png").read_bytes() == before
+
+
+def test_another_run_in_the_same_folder_is_measured_anew(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    words = ("abnn", "train", "--task", "cifar10", "--data", world, *SMALL, "--out", out)
+    assert advbn_gen(*words, "--defence", "none").code == 0
+    assert json.loads((out / "cost.json").read_text())["passes"] == 2
+    assert advbn_gen(*words, "--defence", "pgd-at", "--steps", 1, "--overwrite").code == 0
+    cost = json.loads((out / "cost.json").read_text())
+    assert cost["passes"] == 4
+    assert cost["flops_step"] > cost["flops_plain_step"]
+
+
+@pytest.mark.parametrize("arch", ["googlenet"])
+def test_networks_with_auxiliary_heads_are_trained(world: Path, tmp_path: Path, arch: str) -> None:
+    words = ("--task", "cifar10", "--defence", "none", "--data", world, *SMALL, "--arch", arch)
+    told = advbn_gen("abnn", "train", *words, "--out", tmp_path / "run")
+    assert told.code == 0, told.err
 
 
 def test_a_checkpoint_of_another_kind_is_refused(world: Path, tmp_path: Path) -> None:
