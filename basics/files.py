@@ -2,50 +2,94 @@
 
 import fcntl
 import hashlib
+import io
 import json
 import os
+import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from upath import UPath
 
 from basics.errors import UserError
+from basics.places import AnyPath, is_remote, os_errors, place
 
 TEMPORARY_SUFFIX = ".tmp"
+WORKING_PREFIX = "working-"
+"""How the temporary folders begin in which files are made before they are whole."""
 SEAL = "sha256_of_the_rest"
 """Field of a sealed JSON file: the checksum over all others."""
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Lend a temporary path beside `path`; it takes the place of `path` only if the block ends well.
+def atomic_path(path: AnyPath) -> Iterator[Path]:
+    """Lend a temporary local path; its content takes the place of `path` only if the block ends well.
 
-    The content is flushed to the disk before the rename, so that after a power cut the name holds either
-    the old file or the whole new one.
+    On a local disk it lies beside `path` and is flushed before it is renamed, so that after a power cut the name holds
+    either the old file or the whole new one. On an object store it is uploaded, and is there when all of it is.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
-    try:
+    with ExitStack() as stack:
+        if is_remote(path):
+            temporary = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
+        else:
+            temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+            stack.callback(temporary.unlink, missing_ok=True)
         yield temporary
         commit(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def commit(temporary: Path, path: Path) -> None:
-    """Flush a finished temporary file to the disk and give it its name."""
+@contextmanager
+def working_folder(folder: AnyPath) -> Iterator[Path]:
+    """Lend a local folder of the caller's own, out of which `commit` brings files to `folder` at once.
+
+    Several processes may so make the same files at the same time, none of them seeing the other's half ones.
+    """
+    beside = None if is_remote(folder) else folder
+    with tempfile.TemporaryDirectory(
+        prefix=WORKING_PREFIX, suffix=TEMPORARY_SUFFIX, dir=beside, ignore_cleanup_errors=True
+    ) as temporary:
+        yield Path(temporary)
+
+
+def commit(temporary: Path, path: AnyPath) -> None:
+    """Give a finished local file its place: flushed to the disk and renamed, or uploaded."""
+    if is_remote(path):
+        with os_errors():
+            path.fs.put_file(str(temporary), path.path)
+        return
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def upload_new(path: UPath, content: bytes) -> None:
+    """Write `content` to an object store where nothing may be yet; of two who try at the same time, one succeeds.
+
+    Raises:
+        FileExistsError: something is there.
+        OSError: it cannot be written.
+    """
+    with os_errors():
+        path.fs.pipe_file(path.path, content, mode="create")
+
+
+def remove_files(paths: Sequence[AnyPath]) -> None:
+    """Remove those of several files that are there."""
+    for path in paths:
+        with os_errors():
+            path.unlink(missing_ok=True)
+
+
+def write_bytes(path: AnyPath, content: bytes) -> None:
     """Write `content` to `path` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: AnyPath, text: str) -> None:
     """Write UTF-8 `text` to `path` atomically."""
     write_bytes(path, text.encode())
 
@@ -57,9 +101,14 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
             stack.enter_context(atomic_path(folder / name)).write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` atomically as indented JSON with sorted keys, so equal values give equal bytes."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+def write_json(path: AnyPath, value: Any) -> None:
+    """Write `value` to `path` atomically as `json_text`."""
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as indented JSON with sorted keys, so that equal values give equal bytes."""
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def canonical_json(value: Any) -> bytes:
@@ -72,19 +121,26 @@ def digest_json(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def write_sealed(path: Path, values: Mapping[str, Any]) -> None:
+def write_sealed(path: AnyPath, values: Mapping[str, Any]) -> None:
     """Write `values` as `write_json` does, with a checksum over them that betrays any later change."""
-    write_json(path, {**values, SEAL: digest_json(values)})
+    write_json(path, sealed(values))
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `values` with a checksum over them."""
+    return {**values, SEAL: digest_json(values)}
+
+
+def read_sealed(path: AnyPath) -> dict[str, Any]:
     """Read what `write_sealed` wrote.
 
     Raises:
         OSError: it cannot be read.
         ValueError: it is no JSON, or not as it was written.
     """
-    return unsealed(json.loads(path.read_text()))
+    with os_errors():
+        content = path.read_text()
+    return unsealed(json.loads(content))
 
 
 def unsealed(values: Any) -> dict[str, Any]:
@@ -99,10 +155,10 @@ def unsealed(values: Any) -> dict[str, Any]:
     return content
 
 
-def digest_file(path: Path, algorithm: str = "sha256") -> str:
+def digest_file(path: AnyPath, algorithm: str = "sha256") -> str:
     """Return the checksum (hex) of a file, read in blocks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    with os_errors(), path.open("rb") as file:
+        return hashlib.file_digest(cast("io.BufferedIOBase", file), algorithm).hexdigest()
 
 
 @contextmanager
@@ -124,30 +180,45 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def require_apart(source: str | None, folder: Path) -> None:
+def require_apart(source: str | None, folder: AnyPath) -> None:
     """Refuse an output folder in the source or around it: writing would change the source, --overwrite remove it.
 
     Raises:
         UserError: see above.
     """
-    if source is None or not Path(source).exists():
+    if source is None:
         return
-    images, target = Path(source).resolve(), folder.resolve()
+    images, target = place(source), folder
+    if is_remote(images) != is_remote(target) or not (is_remote(images) or images.exists()):
+        return
+    images, target = images.resolve(), target.resolve()
     if images == target or images in target.parents or target in images.parents:
         raise UserError(f"The output {folder} and the source {images} lie within each other; give another --out.")
 
 
-def require_writable_folder(path: Path, mend: str = "give another with --out") -> None:
+def require_writable_folder(path: AnyPath, mend: str = "give another with --out") -> None:
     """Create the folder `path` if need be, and prove that files can be written in it.
 
     Raises:
         UserError: it is a file, or it cannot be created or written; the sentence ends in `mend`.
     """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"The output {path} is a file, not a folder; {mend}.")
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        with os_errors():
+            if path.is_file():
+                raise UserError(f"The output {path} is a file, not a folder; {mend}.")
+            _try_to_write(path)
     except OSError as error:
-        raise UserError(f"The output folder {path} cannot be written ({error.strerror}); {mend}.") from error
+        reason = error.strerror or error
+        raise UserError(f"The output folder {path} cannot be written ({reason}); {mend}.") from error
+
+
+def _try_to_write(path: AnyPath) -> None:
+    if is_remote(path):
+        # An object store has no folders: an object shows that others can be made.
+        trial = path / f"{WORKING_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}"
+        trial.write_bytes(b"")
+        trial.unlink()
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass

@@ -2,14 +2,19 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeGuard
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import fsspec
 from upath import UPath
 
 from basics.errors import UserError
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 AnyPath = Path | UPath
 """A local path, or one on another file system: both have pathlib's methods."""
@@ -47,7 +52,7 @@ def place(address: str | os.PathLike[str]) -> AnyPath:
     return UPath(text, use_listings_cache=False)
 
 
-def is_remote(path: AnyPath) -> TypeGuard[UPath]:
+def is_remote(path: AnyPath) -> "TypeIs[UPath]":
     """Tell whether a path lies on another file system than this machine's own."""
     return not isinstance(path, Path)
 
@@ -61,3 +66,14 @@ def _require_package(scheme: str) -> None:
         extra = _EXTRAS.get(scheme)
         mend = f"pip install 'advbn-gen[{extra}]'" if extra else str(error)
         raise UserError(f"Addresses of {scheme}:// need a package that is not installed; {mend}.") from error
+
+
+@contextmanager
+def os_errors() -> Iterator[None]:
+    """Turn whatever a file system's package raises into an OSError: they do not agree on their own exceptions."""
+    try:
+        yield
+    except (OSError, MemoryError, UserError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error

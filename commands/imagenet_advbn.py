@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from basics.progress import say
+from basics.progress import counted, say
 from commands.options import (
     FILE,
     FOLDER,
@@ -18,6 +18,10 @@ from commands.options import (
     overwrite_option,
     print_result,
 )
+
+if TYPE_CHECKING:
+    from pipeline.distribute import Runner
+    from pipeline.job import Job
 
 _SOURCE_VARIABLE = "ADVBN_SOURCE"
 
@@ -90,27 +94,39 @@ def imagenet_advbn(**options: Any) -> None:
       advbn-gen imagenet-advbn --encoder vgg --source ILSVRC2012_val --labels devkit.tar.gz \\
         --autoencoder autoencoder.safetensors --reconstructed
     """
-    from basics.progress import counted
-    from pipeline.claim import check_outputs
+    from pipeline.cluster import workers_for
     from pipeline.job import prepare, products_of
-    from pipeline.run import missing_shards, run
 
     config = _config(options)
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"
     products = products_of(config, options["out"] or Path(name), name)
-    job = prepare(config, products)
-    if options["dry_run"]:
-        check_outputs(job, overwrite=options["overwrite"])
-        missing = missing_shards(job)
-        plan = job.plan
-        lines = [
-            f"{plan.images} images in {counted(plan.shards, 'shard')}, {len(missing)} of them to do",
-            *(f"{product.name} -> {product.folder}" for product in products),
-        ]
-        told = {"images": plan.images, "batches": plan.batches, "shards": plan.shards, "missing": missing}
-        print_result({**told, "identity": job.identity}, lines, as_json=options["as_json"])
-        return
-    report = run(job, overwrite=options["overwrite"], scheduler=options["scheduler"])
+    with workers_for(config, options["scheduler"]) as workers:
+        job = prepare(workers.config, products, workers.facts if workers.elsewhere else None)
+        if options["dry_run"]:
+            _tell_plan(job, options)
+        else:
+            _run(job, workers.runner, options)
+
+
+def _tell_plan(job: "Job", options: dict[str, Any]) -> None:
+    from pipeline.claim import check_outputs
+    from pipeline.run import missing_shards
+
+    check_outputs(job, overwrite=options["overwrite"])
+    missing = missing_shards(job)
+    plan = job.plan
+    lines = [
+        f"{plan.images} images in {counted(plan.shards, 'shard')}, {len(missing)} of them to do",
+        *(f"{product.name} -> {product.folder}" for product in job.products),
+    ]
+    told = {"images": plan.images, "batches": plan.batches, "shards": plan.shards, "missing": missing}
+    print_result({**told, "identity": job.identity}, lines, as_json=options["as_json"])
+
+
+def _run(job: "Job", runner: "Runner", options: dict[str, Any]) -> None:
+    from pipeline.run import run
+
+    report = run(job, runner, overwrite=options["overwrite"])
     top1 = ", ".join(f"{name} {value:.1%}" for name, value in report.top1.items())
     lines = [
         f"{report.images} images in {counted(report.shards, 'shard')} ({report.made} made now, {report.seconds:.1f} s)",

@@ -2,18 +2,37 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from basics.differences import differences
 from basics.errors import UserError
-from basics.files import TEMPORARY_SUFFIX, locked, require_apart, require_writable_folder
+from basics.files import (
+    TEMPORARY_SUFFIX,
+    WORKING_PREFIX,
+    locked,
+    remove_files,
+    require_apart,
+    require_writable_folder,
+)
+from basics.places import AnyPath, is_remote, os_errors
 from pipeline.job import Job, Product
-from pipeline.layout import CARD, LEDGER, LOG, MANIFEST, STATS, TIMM_INFO, WIDS_INDEX, ShardStats, read_stats
+from pipeline.layout import (
+    CARD,
+    LEDGER,
+    LOG,
+    MANIFEST,
+    STATS,
+    TIMM_INFO,
+    WIDS_INDEX,
+    ShardStats,
+    of_each,
+    read_stats,
+)
 from pipeline.manifest import Manifest, Recorded, read_manifest, write_manifest
 
-_MARK = re.compile(rf"\d{{6}}\.(json|h5)({re.escape(TEMPORARY_SUFFIX)})?")
+_MARK = re.compile(r"\d{6}\.(json|h5)")
 _AROUND = (LEDGER, TIMM_INFO, WIDS_INDEX, CARD, MANIFEST)
 
 
@@ -25,7 +44,12 @@ def check_outputs(job: Job, *, overwrite: bool) -> None:
     """
     for product in job.products:
         require_apart(job.config.source, product.folder)
-        if product.folder.exists():
+        try:
+            with os_errors():
+                there = product.folder.exists()
+        except OSError as error:
+            raise UserError(f"The output {product.folder} cannot be reached ({error}); check it.") from error
+        if there:
             _check_owner(job, product, overwrite=overwrite)
 
 
@@ -50,14 +74,14 @@ def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
         )
 
 
-def _left_by_an_early_kill(path: Path) -> bool:
+def _left_by_an_early_kill(path: AnyPath) -> bool:
     """Whether a path is what a run leaves that was killed before its manifest was whole."""
     if path.name == STATS and path.is_dir():
         return not any(path.iterdir())
     return path.name == MANIFEST + TEMPORARY_SUFFIX
 
 
-def _manifest(folder: Path) -> Manifest | None:
+def _manifest(folder: AnyPath) -> Manifest | None:
     """Return the folder's manifest, or None if there is no readable one."""
     try:
         return read_manifest(folder)
@@ -66,44 +90,68 @@ def _manifest(folder: Path) -> Manifest | None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a data-set folder for one run.
+def held(folder: AnyPath) -> Iterator[None]:
+    """Hold a data-set folder for one run. On an object store nothing can be held: there, see `claim`.
 
     Raises:
         UserError: another run holds it, or it cannot be written.
     """
     require_writable_folder(folder)
+    if is_remote(folder):
+        yield
+        return
     (folder / STATS).mkdir(exist_ok=True)
     with locked(folder):
         yield
 
 
 def claim(job: Job, product: Product, *, overwrite: bool) -> None:
-    """Make a locked folder this run's own, free of what an interrupted or overwritten run left."""
+    """Make a folder this run's own, free of what an interrupted or overwritten run left.
+
+    On an object store the manifest is the claim: it is written only if there is none. Of two runs that begin at the
+    same moment the other finds it; if it asks for the same bytes it may go on, as both end in the same.
+
+    Raises:
+        UserError: another run was quicker.
+    """
     folder = product.folder
     manifest = _manifest(folder)
-    name = manifest.values["name"] if manifest else product.name
     if overwrite:
-        _remove(folder, name)
-    for path in (*folder.glob(f"{name}-*.tar{TEMPORARY_SUFFIX}"), *(folder / STATS).glob(f"*{TEMPORARY_SUFFIX}")):
-        path.unlink()
-    for around in _AROUND:
-        (folder / (around + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+        _remove(folder, manifest.values["name"] if manifest else product.name)
+    if not is_remote(folder):
+        for left in folder.glob(f"{WORKING_PREFIX}*{TEMPORARY_SUFFIX}"):
+            shutil.rmtree(left, ignore_errors=True)
+        remove_files([folder / (around + TEMPORARY_SUFFIX) for around in _AROUND])
     if overwrite or manifest is None:
-        write_manifest(job, product, (), "", Recorded())
+        try:
+            write_manifest(job, product, (), "", None)
+        except FileExistsError:
+            require_ours(job, product)
 
 
-def _remove(folder: Path, name: str) -> None:
+def require_ours(job: Job, product: Product) -> None:
+    """Refuse to go on in a folder that another run has made its own.
+
+    Raises:
+        UserError: see above.
+    """
+    manifest = _manifest(product.folder)
+    if manifest is not None and manifest.values["fingerprint"] != job.fingerprint_of(product):
+        raise UserError(f"Another run is writing to {product.folder}; wait for it, or give another --out.")
+
+
+def _remove(folder: AnyPath, name: str) -> None:
     """Remove a data set's own files, and nothing else that somebody may have put there."""
-    marks = (path for path in (folder / STATS).iterdir() if _MARK.fullmatch(path.name))
-    for path in (*folder.glob(f"{name}-*.tar"), *marks):
-        path.unlink()
+    marks = (
+        (path for path in (folder / STATS).iterdir() if _MARK.fullmatch(path.name)) if (folder / STATS).is_dir() else ()
+    )
+    remove_files([*folder.glob(f"{name}-*.tar"), *marks])
     # The manifest goes last: as long as it is there, the folder can be told to be ours.
     for around in (LOG, *_AROUND):
-        (folder / around).unlink(missing_ok=True)
+        remove_files([folder / around])
 
 
-def recorded(folder: Path) -> Recorded:
+def recorded(folder: AnyPath) -> Recorded:
     """Return what a folder's manifest remembers of earlier calls; nothing if it is damaged."""
     manifest = _manifest(folder)
     if manifest is None:
@@ -114,5 +162,5 @@ def recorded(folder: Path) -> Recorded:
 
 def all_stats(job: Job, product: Product) -> list[ShardStats]:
     """Return the marks of a product's finished shards."""
-    found = (read_stats(product.folder, shard) for shard in range(job.plan.shards))
+    found = of_each(product.folder, lambda shard: read_stats(product.folder, shard), range(job.plan.shards))
     return [stats for stats in found if stats is not None and stats.fingerprint == job.fingerprint_of(product)]

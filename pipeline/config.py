@@ -83,8 +83,7 @@ class GenerationConfig:
 
     def threads_each(self) -> int:
         """Return the computing threads of one process."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.threads or max(1, cores // max(1, self.workers))
+        return self.threads or max(1, available_cores() // max(1, self.workers))
 
     def to_json(self) -> dict[str, Any]:
         """Return what a manifest keeps, so that the run can be repeated: not how the work was shared."""
@@ -95,6 +94,11 @@ class GenerationConfig:
     def from_json(cls, values: Mapping[str, Any]) -> "GenerationConfig":
         """Rebuild a config from a manifest; `threads` are those of the run's identity."""
         return cls(**{**values, "attack": AdvBNConfig(**values["attack"])})
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_threads(threads: int) -> None:

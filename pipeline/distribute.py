@@ -1,75 +1,233 @@
-"""Runners: they map a function over shard numbers and know nothing of images."""
+"""Runners: they map the work on a shard over shard numbers, here or on Dask workers, and know nothing of images."""
 
-import logging
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import NamedTuple, Protocol
 
-from distributed import Client, Future, LocalCluster, as_completed
+from distributed import Client, Future, get_worker
+from distributed.scheduler import KilledWorker
 
-from basics.errors import UserError
 from basics.files import digest_json
+from basics.progress import say
 from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import Job
 
+TRIES = 3
+"""How often a shard is tried whose fault may pass."""
+_AHEAD = 2
+"""Shards submitted for each place to compute in: one in work and one waiting."""
+_LAST = "-alone"
+"""End of the key of a shard that is tried with nothing else in work."""
+_PATIENCE = 2.0
+"""Seconds between two looks at whether scheduler and workers are still there."""
 
-def run_here(job: Job, shards: Sequence[int], on_batch: Callable[[int], None]) -> Iterator[ShardResult]:
-    """Make the shards one after the other in this process."""
-    for shard in shards:
-        yield generate_shard(job, shard, on_batch)
+Work = Callable[[Job, int, Callable[[int], None]], ShardResult]
+Reached = Callable[[int, int], None]
+"""Told a shard and how many of its images are done; less than before if the shard was begun again."""
 
 
-def run_on_workers(job: Job, shards: Sequence[int], scheduler: str | None) -> Iterator[ShardResult]:
-    """Make the shards on Dask workers, several at a time; yield results as they come.
+class Runner(Protocol):
+    """What makes shards."""
 
-    Args:
-        job: the run; every worker must see its files under the same paths.
-        shards: numbers of the shards.
-        scheduler: address of a running scheduler; None starts `job.config.workers` local processes.
+    def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
+        """Make shards; yield what is left of each, in the order in which they end."""
+        ...
+
+
+class Here:
+    """Makes shards one after the other in this process."""
+
+    def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
+        """See `Runner`."""
+        for shard in shards:
+            yield self._result(job, shard, reached)
+
+    def _result(self, job: Job, shard: int, reached: Reached) -> ShardResult:
+        for _ in range(TRIES):
+            result = generate_shard(job, shard, _counting(lambda done: reached(shard, done)))
+            if not result.passing:
+                break
+        return result
+
+
+def _counting(reached: Callable[[int], None]) -> Callable[[int], None]:
+    """Turn "so many more" into "so many"."""
+    done = 0
+
+    def more(images: int) -> None:
+        nonlocal done
+        done += images
+        reached(done)
+
+    return more
+
+
+class PassingError(Exception):
+    """A fault that may pass: raised so that Dask tries again, on another worker if there is one."""
+
+
+def work_on(part: Job, shard: int, topic: str, work: Work = generate_shard) -> tuple[str, ShardResult]:
+    """Make one shard on a Dask worker: the task.
+
+    How far it is reaches the client through the scheduler's events.
+
+    Returns:
+        The worker's address, and what is left of the work.
+
+    Raises:
+        PassingError: see there.
     """
-    if scheduler is not None:
-        with _joined(scheduler) as client:
-            yield from _mapped(client, job, shards)
-        return
-    # No memory limit: Dask would pause or kill a worker whose networks are large, not leaking.
-    local = LocalCluster(
-        n_workers=job.config.workers,
-        threads_per_worker=1,
-        memory_limit=None,
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,
-    )
-    with local as cluster, Client(cluster) as client:
-        client.run(_ignore_interrupts)
-        yield from _mapped(client, job, shards)
+    worker = get_worker()
+    result = work(part, shard, _counting(lambda done: worker.log_event(topic, (shard, done))))
+    if result.passing:
+        raise PassingError(result.error)
+    return worker.address, result
 
 
-def _joined(scheduler: str) -> Client:
-    try:
-        return Client(scheduler)
-    except (OSError, ValueError) as error:
-        raise UserError(f"No Dask scheduler answers at {scheduler} ({error}); check --scheduler.") from error
+class _Ended(NamedTuple):
+    key: str
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C, which reaches every process of a terminal, to the one that started the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class _Told(NamedTuple):
+    shard: int
+    images: int
 
 
-def _mapped(client: Client, job: Job, shards: Sequence[int]) -> Iterator[ShardResult]:
-    # The job holds the list of all images: it is sent once a worker, not once a task.
-    sent = client.scatter(job, broadcast=True)
-    keys = [f"shard-{digest_json(job.identity)[:12]}-{shard:06d}" for shard in shards]
-    futures = [
-        client.submit(generate_shard, sent, shard, key=key, retries=0) for shard, key in zip(shards, keys, strict=True)
-    ]
-    for future in as_completed(futures):
-        yield _result(future, shards[keys.index(future.key)])
+@dataclass(frozen=True)
+class Distributed:
+    """Makes shards on the workers of a Dask scheduler, several at a time.
+
+    Only a few tasks for each worker are with the scheduler at any time, each with what one shard needs, so that
+    neither client nor scheduler holds the whole run. A shard whose worker dies is tried again by Dask; if that happens
+    too often, it is put last, and is then the only one in work: so one that kills workers is told from those that
+    happened to be beside it.
+    """
+
+    client: Client
+    resources: Mapping[str, float] = field(default_factory=dict)
+    """What a worker must offer to be given a shard, such as {"GPU": 1}."""
+    work: Work = generate_shard
+    """What is done for each shard."""
+
+    def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
+        """See `Runner`. If the scheduler is lost, the last result says so."""
+        run = _Run(self, job, deque(shards))
+        self.client.subscribe_topic(run.topic, lambda event: run.events.put(_Told(*event[1])))
+        try:
+            yield from run.results(reached)
+        finally:
+            with suppress(OSError, RuntimeError):
+                self.client.unsubscribe_topic(run.topic)
+                self.client.cancel([future for _, future in run.running.values()])
 
 
-def _result(future: "Future[ShardResult]", shard: int) -> ShardResult:
-    try:
-        result: ShardResult = future.result()
-    except Exception as error:
-        # Dask's own: a worker was killed too often, or the scheduler went away.
-        return ShardResult(shard=shard, error=f"shard {shard}: its worker was lost ({type(error).__name__}: {error}).")
-    return result
+class _Run:
+    """One call of `Distributed.results`."""
+
+    def __init__(self, runner: Distributed, job: Job, waiting: "deque[int]") -> None:
+        self.client, self.runner, self.job = runner.client, runner, job
+        self.waiting, self.suspects = waiting, deque[int]()
+        self.running: dict[str, tuple[int, Future[tuple[str, ShardResult]]]] = {}
+        self.refused: set[str] = set()
+        self.events: SimpleQueue[_Ended | _Told] = SimpleQueue()
+        # A second client that asks for the same, in the same place, is given this one's tasks.
+        self.name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
+        self.topic = f"advbn-{self.name}"
+        self.places, self.submitted = 0, 0
+
+    def results(self, reached: Reached) -> Iterator[ShardResult]:
+        self._look_around()
+        while self.waiting or self.suspects or self.running:
+            if not self._submit_what_fits():
+                yield ShardResult(shard=self.waiting[0], error="no worker is left that may be used.", hopeless=True)
+                return
+            event = self._next_event()
+            if isinstance(event, _Told):
+                reached(*event)
+            elif event is not None:
+                yield from self._ended(event)
+            elif not self._look_around():
+                shard = next(shard for shard, _ in self.running.values())
+                yield ShardResult(shard=shard, error="the Dask scheduler was lost.", hopeless=True)
+                return
+
+    def _look_around(self) -> bool:
+        """Count the places to compute in; return whether the scheduler is still there."""
+        if self.client.status != "running":
+            return False
+        try:
+            threads = self.client.nthreads()
+        except (OSError, RuntimeError):
+            return False
+        usable = {address: number for address, number in threads.items() if address not in self.refused}
+        if not usable and self.places:
+            say("No worker is left; waiting for one.")
+        self.places = sum(usable.values())
+        return True
+
+    def _next_event(self) -> _Ended | _Told | None:
+        try:
+            return self.events.get(timeout=_PATIENCE)
+        except Empty:
+            return None
+
+    def _submit_what_fits(self) -> bool:
+        """Send shards to the scheduler as far as there is room; return False if no worker may have any."""
+        allowed = (
+            [address for address in self.client.nthreads() if address not in self.refused] if self.refused else None
+        )
+        if allowed == []:
+            return False
+        while self.waiting and len(self.running) < max(1, _AHEAD * self.places):
+            self._submit(self.waiting.popleft(), allowed)
+        if self.suspects and not self.running:
+            self._submit(self.suspects.popleft(), allowed, _LAST)
+        return True
+
+    def _submit(self, shard: int, allowed: list[str] | None, suffix: str = "") -> None:
+        self.submitted += 1
+        again = f"-{self.submitted}" if suffix or allowed is not None else ""
+        key = f"advbn-shard-{self.name}-{shard:06d}{again}{suffix}"
+        future = self.client.submit(
+            work_on,
+            self.job.part(shard),
+            shard,
+            self.topic,
+            self.runner.work,
+            key=key,
+            retries=TRIES - 1,
+            resources=dict(self.runner.resources) or None,
+            workers=allowed,
+        )
+        self.running[key] = (shard, future)
+        future.add_done_callback(lambda _: self.events.put(_Ended(key)))
+
+    def _ended(self, event: _Ended) -> Iterator[ShardResult]:
+        shard, future = self.running.pop(event.key)
+        try:
+            address, result = future.result()
+        except KilledWorker:
+            if not event.key.endswith(_LAST):
+                self.suspects.append(shard)
+                return
+            fault = "every worker that made it died, also when nothing else was in work; see their logs"
+            result = ShardResult(shard=shard, error=f"shard {shard}: {fault} (too little memory?).")
+        except Exception as error:
+            # A task's own faults come back as results; this is Dask's, or a fault of the program.
+            told = str(error) if isinstance(error, PassingError) else f"shard {shard}: {type(error).__name__}: {error}"
+            result = ShardResult(shard=shard, error=told, hopeless=self.client.status != "running")
+        else:
+            if result.unlike:
+                self._refuse(address, result)
+                return
+        yield result
+
+    def _refuse(self, address: str, result: ShardResult) -> None:
+        """Give a worker that is not like the others no more shards, and this one to another."""
+        if address not in self.refused:
+            say(f"The worker {address} is refused: it differs from this run ({result.unlike}).")
+        self.refused.add(address)
+        self.waiting.appendleft(result.shard)

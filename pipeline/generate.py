@@ -12,20 +12,22 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import BinaryIO, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from attacks.statistics import AdvBNConfig
+from basics.differences import differences
 from basics.errors import UserError, WorkError
-from basics.files import atomic_path, digest_file
+from basics.files import commit, digest_file, working_folder
 from pipeline.config import use_threads
-from pipeline.job import Job, Product, load_networks
-from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name
+from pipeline.job import Job, Product, load_networks, own_facts
+from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path
 from pipeline.ledger import Columns, LedgerRows, write_ledger
 from pipeline.perturb import PerturbedBatch, Perturber
-from pipeline.shardfile import SampleFacts, ShardWriter, encode_png
+from pipeline.shardfile import SampleFacts, ShardWriter, encode_png, open_shard
 from sources.decode import load_image
 
 _MOST_CODING_THREADS = 16
@@ -66,6 +68,10 @@ class ShardResult:
     """Why it failed, in one sentence; empty if it did not."""
     hopeless: bool = False
     """Whether the other shards would fail in the same way (disk full, out of memory)."""
+    passing: bool = False
+    """Whether the fault may pass, so that the shard is worth another try (a store that does not answer)."""
+    unlike: str = ""
+    """How this process differs from the one that the job was made for; no work was done then."""
 
 
 def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None = None) -> ShardResult:
@@ -81,14 +87,16 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
     """
     try:
         use_threads(job.threads)
+        unlike = differences(job.facts, own_facts(job.config, job.source.classes.count))
+        if unlike:
+            return ShardResult(shard=shard, unlike="; ".join(unlike))
         networks = load_networks(job.config, job.source.classes.count)
-        _require_same_networks(job, networks.facts())
         _make_shard(job, shard, networks.perturber, on_batch)
     except (WorkError, UserError) as error:
         return ShardResult(shard=shard, error=f"shard {shard}: {error}")
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        return ShardResult(shard=shard, error=f"shard {shard}: {error}.", hopeless=full)
+        return ShardResult(shard=shard, error=f"shard {shard}: {error}.", hopeless=full, passing=not full)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
@@ -100,12 +108,6 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
     return ShardResult(shard=shard)
 
 
-def _require_same_networks(job: Job, facts: dict[str, object]) -> None:
-    """In a worker process: the files may have changed since the job was made."""
-    if any(job.identity[name] != fact for name, fact in facts.items()):
-        raise WorkError("The weights of this worker are not those of the run; give every worker the same files.")
-
-
 def _make_shard(job: Job, shard: int, perturber: Perturber, on_batch: Callable[[int], None] | None) -> None:
     # A shard that is there in one product but not in the other is made for the other only.
     products = [product for product in job.products if not is_done(product.folder, shard, job.fingerprint_of(product))]
@@ -115,36 +117,26 @@ def _make_shard(job: Job, shard: int, perturber: Perturber, on_batch: Callable[[
         pool = stack.enter_context(ThreadPoolExecutor(coders, thread_name_prefix="coder"))
         # Left by an error, the pool would otherwise first work off everything that is queued.
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        files = {product: stack.enter_context(_open_tar(product, job.config.split, shard)) for product in products}
-        writers = {product: stack.enter_context(ShardWriter(file)) for product, file in files.items()}
+        # Folders of this attempt's own: the same shard may be in work elsewhere, by a process taken for dead.
+        works = {product: stack.enter_context(working_folder(product.folder)) for product in products}
         attack = job.config.attack if any(product.perturbed for product in products) else _NO_ATTACK
         perturbed = _perturbed(job, perturber, attack, _decoded(job, pool, shard))
-        for batch in _encoded(job, pool, {product.perturbed for product in products}, perturbed):
-            _write_batch(writers, batch)
-            rows.add(batch.perturbed, batch.facts)
-            if on_batch:
-                on_batch(len(batch.facts))
-    for product in products:
-        _finish(job, product, shard, rows.columns())
+        with ExitStack() as tars:
+            writers = {
+                product: tars.enter_context(open_shard(work / _tar_name(job, product, shard)))
+                for product, work in works.items()
+            }
+            for batch in _encoded(job, pool, {product.perturbed for product in products}, perturbed):
+                _write_batch(writers, batch)
+                rows.add(batch.perturbed, batch.facts)
+                if on_batch:
+                    on_batch(len(batch.facts))
+        for product, work in works.items():
+            _finish(job, product, shard, rows.columns(), work)
 
 
-def _open_tar(product: Product, split: str, shard: int) -> "_AtomicFile":
-    return _AtomicFile(product, shard_name(product.name, split, shard))
-
-
-class _AtomicFile:
-    """An open temporary file that takes its name when the block ends well."""
-
-    def __init__(self, product: Product, name: str) -> None:
-        self._stack = ExitStack()
-        self._path = product.folder / name
-
-    def __enter__(self) -> BinaryIO:
-        temporary = self._stack.enter_context(atomic_path(self._path))
-        return self._stack.enter_context(temporary.open("wb"))
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
+def _tar_name(job: Job, product: Product, shard: int) -> str:
+    return shard_name(product.name, job.config.split, shard)
 
 
 def _decoded(job: Job, pool: ThreadPoolExecutor, shard: int) -> Iterator[DecodedBatch]:
@@ -233,15 +225,15 @@ def _unperturbed(facts: SampleFacts) -> SampleFacts:
     )
 
 
-def _finish(job: Job, product: Product, shard: int, columns: Columns) -> None:
-    """Write a product's ledger rows and, last, the mark that the shard is done."""
-    part = ledger_part_path(product.folder, shard)
+def _finish(job: Job, product: Product, shard: int, columns: Columns, work: Path) -> None:
+    """Bring a product's tar, its ledger rows and, last, the mark that the shard is done from `work` to their places."""
+    tar = work / _tar_name(job, product, shard)
+    part = work / ledger_part_path(product.folder, shard).name
     if product.perturbed:
         write_ledger(part, columns, {"shard": shard, "fingerprint": job.fingerprint_of(product)})
-    tar = product.folder / shard_name(product.name, job.config.split, shard)
     label = columns["samples/label"]
     seen = "adversarial" if product.perturbed else "reconstructed"
-    ShardStats(
+    stats = ShardStats(
         shard=shard,
         fingerprint=job.fingerprint_of(product),
         file=tar.name,
@@ -254,4 +246,10 @@ def _finish(job: Job, product: Product, shard: int, columns: Columns) -> None:
         clean_right=int((columns["samples/clean_prediction"] == label).sum()),
         reconstructed_right=int((columns["samples/reconstructed_prediction"] == label).sum()),
         adversarial_right=int((columns[f"samples/{seen}_prediction"] == label).sum()),
-    ).write(product.folder)
+    )
+    commit(tar, product.folder / tar.name)
+    if product.perturbed:
+        commit(part, ledger_part_path(product.folder, shard))
+    mark = work / stats_path(product.folder, shard).name
+    stats.write(mark)
+    commit(mark, stats_path(product.folder, shard))

@@ -1,12 +1,12 @@
 """A run made ready: networks loaded, source listed, outputs named, everything checked. No pixel was read yet."""
 
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -14,6 +14,7 @@ from attacks.statistics import AdvBNConfig
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
 from basics.files import digest_json
+from basics.places import AnyPath
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from networks.classifiers import Classifier, load_classifier
 from pipeline.config import GenerationConfig
@@ -28,12 +29,24 @@ FORMAT_VERSION = 1
 
 _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow", "webdataset")
 
+Facts = dict[str, Any]
+"""The part of a run's identity that the process which computes decides: networks, arithmetic, software."""
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+class Indexed(Protocol[Item_co]):
+    """Items by their position: a sequence, or a dict of some of its places."""
+
+    def __getitem__(self, index: int, /) -> Item_co:
+        """Return the item of a position."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
     """One data set that a run writes."""
 
-    folder: Path
+    folder: AnyPath
     name: str
     perturbed: bool
     """AdvBN, or the reconstructions."""
@@ -82,9 +95,9 @@ class Job:
 
     config: GenerationConfig
     source: Source
-    records: Sequence[ImageRecord]
-    """The images of the run, in order."""
-    keys: Sequence[str]
+    records: Indexed[ImageRecord]
+    """The images of the run by their position."""
+    keys: Indexed[str]
     """Sample key of each."""
     plan: Plan
     products: tuple[Product, ...]
@@ -102,23 +115,46 @@ class Job:
         """Return the SHA-256 over a product's identity."""
         return digest_json(self.identity_of(product))
 
+    @property
+    def facts(self) -> Facts:
+        """What every process that works on the job has to have in common."""
+        return {name: self.identity[name] for name in _FACTS}
 
-def products_of(config: GenerationConfig, folder: Path, name: str) -> tuple[Product, ...]:
+    def part(self, shard: int) -> "Job":
+        """Return the job with the images of one shard only: small, so that it can be sent with every task."""
+        indices = [index for _, batch in self.plan.batches_of(shard) for index in batch]
+        records = {index: self.records[index] for index in indices}
+        keys = {index: self.keys[index] for index in indices}
+        return replace(self, source=self.source.part(list(records.values())), records=records, keys=keys)
+
+
+def products_of(config: GenerationConfig, folder: AnyPath, name: str) -> tuple[Product, ...]:
     """Return what a run writes: the perturbed images in `folder` and, if asked for, the reconstructions beside it."""
     perturbed = Product(folder=folder.absolute(), name=name, perturbed=True)
     return (perturbed, _beside(perturbed)) if config.reconstructed else (perturbed,)
 
 
-def prepare(config: GenerationConfig, products: tuple[Product, ...]) -> Job:
+def prepare(
+    config: GenerationConfig,
+    products: tuple[Product, ...],
+    ask: Callable[[GenerationConfig, int], Facts] | None = None,
+) -> Job:
     """Check everything that can be checked before work starts, and return the job.
+
+    Args:
+        config: the run.
+        products: what it writes.
+        ask: returns the facts of the processes that will do the work for a config and a number of classes; None: it is
+            done here. Otherwise this process needs no device of theirs.
 
     Raises:
         UserError: anything that a user has to mend.
     """
     source = open_images(config)
     plan = config.plan(len(source.records))
-    networks = load_networks(config, source.classes.count)
-    _try_once(config, networks)
+    here = config if ask is None else replace(config, device="cpu", precision="auto")
+    _try_once(here, load_networks(here, source.classes.count))
+    facts = (ask or own_facts)(config, source.classes.count)
     return Job(
         config=config,
         source=source,
@@ -127,7 +163,7 @@ def prepare(config: GenerationConfig, products: tuple[Product, ...]) -> Job:
         plan=plan,
         products=products,
         threads=config.threads_each(),
-        identity=_identity(config, source, plan, networks),
+        identity=_identity(config, source, plan, facts),
     )
 
 
@@ -161,8 +197,36 @@ def _beside(perturbed: Product) -> Product:
     return Product(folder=folder, name=renamed(perturbed.name), perturbed=False)
 
 
-def _identity(config: GenerationConfig, source: Source, plan: Plan, networks: Networks) -> dict[str, Any]:
+def own_facts(config: GenerationConfig, classes: int) -> Facts:
+    """Return the facts of this process for a run: what its bytes depend on beside images and settings.
+
+    Raises:
+        UserError: the networks cannot be loaded here.
+    """
+    networks = load_networks(config, classes)
     on_cpu = networks.compute.device.type == "cpu"
+    return {
+        **networks.facts(),
+        "arithmetic": {
+            "precision": networks.compute.precision,
+            "hardware": networks.compute.kind,
+            "machine": platform.machine(),
+            # On a GPU the CPU's threads only decode and encode, which never changes a byte.
+            "threads": config.threads_each() if on_cpu else None,
+        },
+        "software": _software(),
+    }
+
+
+_FACTS = ("autoencoder", "classifier", "arithmetic", "software")
+
+
+@lru_cache(maxsize=1)
+def _software() -> dict[str, str]:
+    return {name: version(name) for name in _SOFTWARE}
+
+
+def _identity(config: GenerationConfig, source: Source, plan: Plan, facts: Facts) -> dict[str, Any]:
     return {
         "format_version": FORMAT_VERSION,
         "images": {
@@ -175,13 +239,5 @@ def _identity(config: GenerationConfig, source: Source, plan: Plan, networks: Ne
         },
         "batches": {"batch_size": plan.batch_size, "batches_per_shard": plan.batches_per_shard},
         "attack": config.to_json()["attack"],
-        **networks.facts(),
-        "arithmetic": {
-            "precision": networks.compute.precision,
-            "hardware": networks.compute.kind,
-            "machine": platform.machine(),
-            # On a GPU the CPU's threads only decode and encode, which never changes a byte.
-            "threads": config.threads_each() if on_cpu else None,
-        },
-        "software": {name: version(name) for name in _SOFTWARE},
+        **facts,
     }

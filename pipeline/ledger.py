@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from basics.errors import UserError
 from basics.files import write_bytes
+from basics.places import AnyPath, os_errors
 from pipeline.perturb import PerturbedBatch
 from pipeline.shardfile import SampleFacts
 
@@ -80,7 +80,7 @@ class LedgerRows:
         return rows | {f"{SAMPLES}/{name}": column for name, column in samples.items()}
 
 
-def write_ledger(path: Path, columns: Columns, attributes: Mapping[str, Any]) -> None:
+def write_ledger(path: AnyPath, columns: Columns, attributes: Mapping[str, Any]) -> None:
     """Write a ledger atomically; equal content gives equal bytes."""
     # In memory first: HDF5 does not get over a disk that fills up while it writes.
     buffer = io.BytesIO()
@@ -97,14 +97,16 @@ def write_ledger(path: Path, columns: Columns, attributes: Mapping[str, Any]) ->
     write_bytes(path, buffer.getvalue())
 
 
-def read_ledger(path: Path) -> Ledger:
+def read_ledger(path: AnyPath) -> Ledger:
     """Read a ledger, or one shard's part of it.
 
     Raises:
         UserError: it is missing, truncated or damaged, no ledger, or of a newer version.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with os_errors():
+            content = path.read_bytes()
+        with h5py.File(io.BytesIO(content), "r") as file:
             told = dict(file.attrs)
             columns: Columns = {}
             file.visititems(lambda name, item: _collect(columns, name, item))

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from basics.errors import UserError
-from basics.files import digest_file, unsealed, write_json, write_sealed, write_text
+from basics.files import digest_file, json_text, sealed, unsealed, upload_new, write_json, write_sealed, write_text
+from basics.places import AnyPath, is_remote, os_errors
 from pipeline.config import GenerationConfig
 from pipeline.job import FORMAT_VERSION, Job, Product
 from pipeline.layout import CARD, MANIFEST, TIMM_INFO, WIDS_INDEX, ShardStats
@@ -94,7 +94,7 @@ class Recorded:
     """Manifest entries that say where source and weights were: `config` and `source`."""
 
 
-def is_data_set(folder: Path) -> bool:
+def is_data_set(folder: AnyPath) -> bool:
     """Whether a folder holds a data set of this program, whole or damaged: whether its manifest says so."""
     try:
         values = json.loads((folder / MANIFEST).read_text())
@@ -103,7 +103,7 @@ def is_data_set(folder: Path) -> bool:
     return isinstance(values, dict) and values.get("format") == FORMAT
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: AnyPath) -> Manifest:
     """Read the manifest of a data-set folder.
 
     Raises:
@@ -111,7 +111,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        values = json.loads(path.read_text())
+        with os_errors():
+            text = path.read_text()
+        values = json.loads(text)
     except FileNotFoundError as error:
         raise UserError(f"The folder {folder} is not a data set of this program: it has no {MANIFEST}.") from error
     except (OSError, ValueError) as error:
@@ -127,7 +129,11 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def write_manifest(
-    job: Job, product: Product, stats: Sequence[ShardStats], ledger_sha256: str, recorded: Recorded
+    job: Job,
+    product: Product,
+    stats: Sequence[ShardStats],
+    ledger_sha256: str,
+    recorded: Recorded | None,
 ) -> None:
     """Write `manifest.json`: complete if every shard is in `stats`; the files for readers must then be there.
 
@@ -137,9 +143,13 @@ def write_manifest(
         stats: its finished shards.
         ledger_sha256: checksum of the whole ledger, empty if there is none yet.
         recorded: what was there before: shards that are lost now must come back the same, and addresses that are given
-            stand for the job's own.
+            stand for the job's own. None: this is the first, and claims the folder on an object store.
+
+    Raises:
+        FileExistsError: there is one, although this should be the first.
     """
-    lost = {str(shard): sha for shard, sha in recorded.checksums.items() if shard not in {mark.shard for mark in stats}}
+    known = recorded or Recorded()
+    lost = {str(shard): sha for shard, sha in known.checksums.items() if shard not in {mark.shard for mark in stats}}
     classes, whole = job.source.classes, len(stats) == job.plan.shards
     values = {
         "format": FORMAT,
@@ -161,9 +171,13 @@ def write_manifest(
         "ledger_sha256": ledger_sha256,
         "files": {name: digest_file(product.folder / name) for name in READER_FILES if whole},
         "top1": accuracies(stats),
-        **recorded.addresses,
+        **known.addresses,
     }
-    write_sealed(product.folder / MANIFEST, values)
+    path = product.folder / MANIFEST
+    if recorded is None and is_remote(path):
+        upload_new(path, json_text(sealed(values)).encode())
+        return
+    write_sealed(path, values)
 
 
 def accuracies(stats: Sequence[ShardStats]) -> dict[str, float]:

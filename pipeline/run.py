@@ -2,20 +2,20 @@
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from basics.errors import WorkError
-from basics.files import digest_file
+from basics.files import digest_file, remove_files
+from basics.places import AnyPath, is_remote
 from basics.progress import Advance, counted, progress
-from pipeline.claim import all_stats, check_outputs, claim, held, recorded
-from pipeline.distribute import run_here, run_on_workers
+from pipeline.claim import all_stats, check_outputs, claim, held, recorded, require_ours
+from pipeline.distribute import Here, Runner
 from pipeline.generate import ShardResult
 from pipeline.job import Job, Product
-from pipeline.layout import LEDGER, LOG, is_done, ledger_part_path, stats_path
+from pipeline.layout import LEDGER, LOG, is_done, ledger_part_path, of_each, stats_path
 from pipeline.ledger import join_columns, read_ledger, write_ledger
 from pipeline.manifest import Recorded, accuracies, write_manifest, write_reader_files
 
@@ -24,7 +24,7 @@ from pipeline.manifest import Recorded, accuracies, write_manifest, write_reader
 class RunReport:
     """What a run did."""
 
-    folders: dict[str, Path]
+    folders: dict[str, AnyPath]
     """Data-set folder by data-set name."""
     images: int
     """Images of the data set."""
@@ -42,13 +42,13 @@ class RunReport:
         return {**vars(self), "folders": {name: str(folder) for name, folder in self.folders.items()}}
 
 
-def run(job: Job, *, overwrite: bool = False, scheduler: str | None = None, remake: Collection[int] = ()) -> RunReport:
+def run(job: Job, runner: Runner | None = None, *, overwrite: bool = False, remake: Collection[int] = ()) -> RunReport:
     """Make every shard that is not there yet, then the files around them.
 
     Args:
         job: the run.
+        runner: what makes the shards; None: this process.
         overwrite: remove what an earlier run left in the folders.
-        scheduler: address of a running Dask scheduler to work on.
         remake: shards to make again although they are marked as finished.
 
     Raises:
@@ -57,12 +57,12 @@ def run(job: Job, *, overwrite: bool = False, scheduler: str | None = None, rema
     """
     check_outputs(job, overwrite=overwrite)
     try:
-        return _run(job, overwrite=overwrite, scheduler=scheduler, remake=remake)
+        return _run(job, runner or Here(), overwrite=overwrite, remake=remake)
     except OSError as error:
         raise WorkError(f"{error}. What was finished is kept; the same command goes on from there.") from error
 
 
-def _run(job: Job, *, overwrite: bool, scheduler: str | None, remake: Collection[int]) -> RunReport:
+def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) -> RunReport:
     with ExitStack() as stack:
         for product in job.products:
             stack.enter_context(held(product.folder))
@@ -70,14 +70,14 @@ def _run(job: Job, *, overwrite: bool, scheduler: str | None, remake: Collection
         check_outputs(job, overwrite=overwrite)
         for product in job.products:
             claim(job, product, overwrite=overwrite)
-            for shard in remake:
-                stats_path(product.folder, shard).unlink(missing_ok=True)
+            remove_files([stats_path(product.folder, shard) for shard in remake])
         missing = missing_shards(job)
         before = {product.name: recorded(product.folder) for product in job.products}
         start = time.monotonic()
-        failures = _make(job, missing, scheduler)
+        failures = _make(job, missing, runner)
         seconds = time.monotonic() - start
         for product in job.products:
+            require_ours(job, product)
             wrong = _refuse_other_bytes(job, product, before[product.name].checksums)
             # Addresses that made no shard, or none of the right bytes, are not the data set's.
             proved = missing and not wrong
@@ -105,7 +105,7 @@ def _refuse_other_bytes(job: Job, product: Product, recorded: Mapping[int, str])
     wrong = []
     for stats in all_stats(job, product):
         if recorded.get(stats.shard, stats.sha256) != stats.sha256:
-            stats_path(product.folder, stats.shard).unlink()
+            remove_files([stats_path(product.folder, stats.shard)])
             wrong.append(
                 f"shard {stats.shard}: {stats.file} was made again but is not the bytes recorded before, so an "
                 "original or the machine has changed; with --overwrite all shards are made anew"
@@ -128,19 +128,25 @@ def _in_all(job: Job) -> set[int]:
 
 def missing_shards(job: Job) -> list[int]:
     """Return the shards that are not finished in every product, checksums compared."""
-    return [
-        shard
-        for shard in range(job.plan.shards)
-        if not all(is_done(product.folder, shard, job.fingerprint_of(product)) for product in job.products)
-    ]
+    missing = set[int]()
+    for product in job.products:
+        fingerprint, folder = job.fingerprint_of(product), product.folder
+        shards = range(job.plan.shards)
+        done = of_each(folder, lambda shard: is_done(folder, shard, fingerprint), shards)  # noqa: B023
+        missing.update(shard for shard in shards if not done[shard])
+    return sorted(missing)
 
 
-def _make(job: Job, missing: Sequence[int], scheduler: str | None) -> list[str]:
+def _make(job: Job, missing: Sequence[int], runner: Runner) -> list[str]:
     """Make the missing shards; return what failed."""
+    if not missing:
+        return []
     done = job.plan.images - sum(job.plan.samples_in(shard) for shard in missing)
     failures = []
     with progress(job.products[0].name, job.plan.images, "images", done) as advance:
-        for result in _results(job, missing, scheduler, advance):
+        tally = _Tally(job, len(missing), advance)
+        for result in runner.results(job, missing, tally.reached):
+            tally.ended(result)
             _log(job, result)
             if result.error:
                 failures.append(result.error)
@@ -149,19 +155,32 @@ def _make(job: Job, missing: Sequence[int], scheduler: str | None) -> list[str]:
     return failures
 
 
-def _results(job: Job, missing: Sequence[int], scheduler: str | None, advance: Advance) -> Iterator[ShardResult]:
-    if not missing:
-        return
-    if scheduler is None and job.config.workers == 0:
-        yield from run_here(job, missing, advance)
-        return
-    for finished, result in enumerate(run_on_workers(job, missing, scheduler), start=1):
-        advance(job.plan.samples_in(result.shard), f"{finished}/{len(missing)} shards")
-        yield result
+class _Tally:
+    """Turns how far each shard is into how far the run is: one bar for all that work on it."""
+
+    def __init__(self, job: Job, shards: int, advance: Advance) -> None:
+        self._job, self._shards, self._advance = job, shards, advance
+        self._images: dict[int, int] = {}
+        self._whole = set[int]()
+
+    def reached(self, shard: int, images: int) -> None:
+        """Count the images of a shard that are done; fewer than before if it was begun again."""
+        more = images - self._images.get(shard, 0)
+        self._images[shard] = images
+        change = self._whole.add if images == self._job.plan.samples_in(shard) else self._whole.discard
+        change(shard)
+        if more:
+            self._advance(more, f"{len(self._whole)}/{self._shards} shards")
+
+    def ended(self, result: ShardResult) -> None:
+        """Count a shard as done, or as not done if it failed."""
+        self.reached(result.shard, 0 if result.error else self._job.plan.samples_in(result.shard))
 
 
 def _log(job: Job, result: ShardResult) -> None:
-    """Keep when each shard ended, apart from the files whose bytes are promised."""
+    """Keep when each shard ended, apart from the files whose bytes are promised; nothing can be appended remotely."""
+    if is_remote(job.products[0].folder):
+        return
     line = {"time": time.time(), "shard": result.shard, "error": result.error}
     with (job.products[0].folder / LOG).open("a") as file:
         file.write(json.dumps(line) + "\n")
@@ -178,8 +197,9 @@ def _finish(job: Job, product: Product, before: Recorded) -> None:
 
 def write_whole_ledger(job: Job, product: Product) -> str:
     """Join the shards' parts into `perturbations.h5`; return its SHA-256."""
-    parts = [read_ledger(ledger_part_path(product.folder, shard)).columns for shard in range(job.plan.shards)]
-    path = product.folder / LEDGER
+    folder = product.folder
+    parts = of_each(folder, lambda shard: read_ledger(ledger_part_path(folder, shard)).columns, range(job.plan.shards))
+    path = folder / LEDGER
     classes = job.source.classes
     attributes = {
         "name": product.name,

@@ -4,7 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -61,6 +61,13 @@ def encode_png(image_3HW: Tensor) -> bytes:
     pixels = np.ascontiguousarray(image_3HW.permute(1, 2, 0).numpy())
     Image.fromarray(pixels).save(buffer, format="png", compress_level=PNG_COMPRESSION)
     return buffer.getvalue()
+
+
+@contextmanager
+def open_shard(path: Path) -> Iterator["ShardWriter"]:
+    """Open a new local file for the samples of a shard."""
+    with path.open("wb") as file, ShardWriter(file) as writer:
+        yield writer
 
 
 class ShardWriter:

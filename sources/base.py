@@ -1,5 +1,6 @@
 """What a source of labelled images is, whatever it is stored in."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ class Source(ABC):
         Raises:
             OSError: it cannot be read.
         """
+
+    def part(self, records: Sequence[ImageRecord]) -> "Source":
+        """Return the same source with some of its records only."""
+        part = copy.copy(self)
+        part.records = records
+        return part
 
     def digest(self) -> str:
         """Return a checksum (hex) over the names and labels in order: what a resumed run compares.

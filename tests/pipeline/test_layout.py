@@ -38,7 +38,7 @@ def test_the_mark_tells_the_files_own_facts(copied: Path, stats: ShardStats) -> 
 def test_a_mark_comes_back_as_written(tmp_path: Path, stats: ShardStats) -> None:
     (tmp_path / "stats").mkdir()
     changed = replace(stats, shard=5, clean_right=2)
-    changed.write(tmp_path)
+    changed.write(stats_path(tmp_path, 5))
     assert read_stats(tmp_path, 5) == changed
     assert "time" not in json.loads(stats_path(tmp_path, 5).read_text())
 

@@ -45,8 +45,10 @@ def test_only_what_is_missing_is_made(world: World, copied: Path, finished: Path
 
 
 def test_left_overs_of_a_killed_run_are_cleared(world: World, copied: Path, finished: Path) -> None:
-    (copied / (tar_of(copied, 1).name + ".tmp")).write_bytes(b"half")
-    (copied / "stats/000001.h5.tmp").write_bytes(b"half")
+    left = copied / "working-x1.tmp"
+    left.mkdir()
+    (left / tar_of(copied, 1).name).write_bytes(b"half")
+    (copied / "manifest.json.tmp").write_bytes(b"half")
     assert world.make(copied).code == 0
     assert folder_bytes(copied) == folder_bytes(finished)
 

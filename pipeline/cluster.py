@@ -1,0 +1,194 @@
+"""Dask schedulers and workers: starting them here or joining them, and asking whether they can do the work."""
+
+import logging
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import dask
+import torch
+from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
+
+from basics.differences import differences
+from basics.errors import UserError
+from basics.progress import say
+from pipeline.config import GenerationConfig, available_cores
+from pipeline.distribute import Distributed, Here, Reached, Runner
+from pipeline.generate import ShardResult
+from pipeline.job import Facts, Job, own_facts
+
+GPU = "GPU"
+"""Dask's usual name for the resource that a worker with a GPU offers."""
+_TTL = "distributed.scheduler.worker-ttl"
+_DEFAULT_TTL, _LOCAL_TTL = "5 minutes", "1 minute"
+_ARRIVAL = 60.0
+"""Seconds to wait for the first worker."""
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What will do the work of a run."""
+
+    runner: Runner
+    config: GenerationConfig
+    """The run's settings, with everything that the workers decide."""
+    client: Client | None = None
+    """Connection to workers that are not of this machine; they have to be asked what they are."""
+    resources: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether they are not of this machine."""
+        return self.client is not None
+
+    def facts(self, config: GenerationConfig, classes: int) -> Facts:
+        """Return what the workers have in common, software and networks of this process included.
+
+        Raises:
+            UserError: they differ from each other or from this process, or one cannot load the networks.
+        """
+        if self.client is None:
+            return own_facts(config, classes)
+        own = own_facts(replace(config, device="cpu", precision="auto"), classes)
+        addresses = list(self.client.nthreads())
+        asked = [
+            self.client.submit(
+                own_facts, config, classes, workers=[address], pure=False, resources=self.resources or None
+            )
+            for address in addresses
+        ]
+        told = dict(zip(addresses, self.client.gather(asked), strict=True))
+        first = next(iter(told.values()))
+        expected = {**own, "arithmetic": first["arithmetic"]}
+        for address, facts in told.items():
+            changed = differences(expected, facts)
+            if changed:
+                raise UserError(
+                    f"The worker {address} differs from this process or from the other workers ({'; '.join(changed)}); "
+                    "give all of them the same software, files and kind of machine."
+                )
+        return dict(first)
+
+
+@contextmanager
+def workers_for(config: GenerationConfig, scheduler: str | None) -> Iterator[Workers]:
+    """Lend what works on a run: this process, processes of this machine, or those of a running scheduler.
+
+    Args:
+        config: the run; `workers` 0 means this process.
+        scheduler: address of a running Dask scheduler, in the place of `workers`.
+
+    Raises:
+        UserError: no scheduler answers there, it has no worker, or none with a GPU although the run asks for one.
+    """
+    if scheduler is not None:
+        with _joined(scheduler) as client:
+            resources = _resources(client, config)
+            settled = replace(config, threads=config.threads or _threads_each(client))
+            yield Workers(Distributed(client, resources), settled, client, resources)
+    elif config.workers:
+        yield Workers(LocalProcesses(config), replace(config, threads=config.threads_each()))
+    else:
+        yield Workers(Here(), config)
+
+
+@dataclass(frozen=True)
+class LocalProcesses:
+    """Makes shards in `config.workers` processes of this machine, which live as long as there is work."""
+
+    config: GenerationConfig
+
+    def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
+        """See `Runner`."""
+        with _started(self.config) as client:
+            yield from Distributed(client).results(job, shards, reached)
+
+
+class _IgnoreInterrupts(WorkerPlugin):
+    """Leaves Ctrl-C, which reaches every process of a terminal, to the one that started the workers."""
+
+    def setup(self, worker: object) -> None:  # noqa: ARG002
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _started(config: GenerationConfig) -> Iterator[Client]:
+    # No memory limit: Dask would pause or kill a worker whose networks are large, not leaking.
+    options = {
+        "nthreads": 1,
+        "memory_limit": None,
+        "dashboard": False,
+        "host": _LOOPBACK,
+        "silence_logs": logging.CRITICAL,
+    }
+    gpus = _gpus(config)
+    workers = {
+        number: {"cls": Nanny, "options": {**options, "env": _only(gpus, number)}} for number in range(config.workers)
+    }
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": _LOOPBACK, "port": 0, "dashboard": True, "dashboard_address": f"{_LOOPBACK}:0"},
+    }
+    # A worker that hangs is given up sooner than Dask does by itself, unless its configuration says otherwise.
+    ttl = _LOCAL_TTL if dask.config.get(_TTL) == _DEFAULT_TTL else dask.config.get(_TTL)
+    with (
+        dask.config.set({_TTL: ttl}),
+        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster) as client,
+    ):
+        say(f"{config.workers} workers; Dask's dashboard: {cluster.dashboard_link}")
+        client.register_plugin(_IgnoreInterrupts())
+        yield client
+
+
+def _gpus(config: GenerationConfig) -> list[str]:
+    """Return the GPUs that the run may use, as CUDA_VISIBLE_DEVICES names them."""
+    if config.device not in {"auto", "cuda"} or not torch.cuda.is_available():
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _only(gpus: Sequence[str], number: int) -> dict[str, str]:
+    """Return the environment in which a process sees only its own GPU, in turn where there are more processes."""
+    return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {}
+
+
+@contextmanager
+def _joined(scheduler: str) -> Iterator[Client]:
+    try:
+        client = Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise UserError(f"No Dask scheduler answers at {scheduler} ({error}); check --scheduler.") from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_ARRIVAL)
+        except TimeoutError as error:
+            raise UserError(
+                f"The scheduler at {scheduler} has no worker, also after {_ARRIVAL:.0f} s; start some with "
+                f"`dask worker {scheduler}`."
+            ) from error
+        say(f"{len(client.nthreads())} workers at {scheduler}; Dask's dashboard: {client.dashboard_link}")
+        yield client
+
+
+def _resources(client: Client, config: GenerationConfig) -> dict[str, float]:
+    """Return what a worker must offer: a GPU if the run needs one, or may use one and some worker offers it."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if any(GPU in worker["resources"] for worker in workers) and config.device in {"auto", "cuda"}:
+        return {GPU: 1}
+    if config.device.startswith("cuda"):
+        raise UserError(
+            f"No worker offers a GPU; start those that have one with `--resources {GPU}=1`, or leave out --device."
+        )
+    return {}
+
+
+def _threads_each(client: Client) -> int:
+    """Return the computing threads that every worker has for each of its places."""
+    cores = client.run(available_cores)
+    places: dict[str, int] = client.nthreads()
+    return min(max(1, int(cores[address]) // number) for address, number in places.items())
