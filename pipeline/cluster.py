@@ -159,6 +159,8 @@ def _only(gpus: Sequence[str], number: int) -> dict[str, str]:
 
 @contextmanager
 def _joined(scheduler: str) -> Iterator[Client]:
+    # What becomes of the connection is said in our own words.
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         client = Client(scheduler)
     except (OSError, ValueError) as error:

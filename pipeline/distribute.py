@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -150,8 +151,7 @@ class _Run:
             elif event is not None:
                 yield from self._ended(event)
             elif not self._look_around():
-                shard = next(shard for shard, _ in self.running.values())
-                yield ShardResult(shard=shard, error="the Dask scheduler was lost.", hopeless=True)
+                yield _lost(next(shard for shard, _ in self.running.values()))
                 return
 
     def _look_around(self) -> bool:
@@ -215,10 +215,13 @@ class _Run:
                 return
             fault = "every worker that made it died, also when nothing else was in work; see their logs"
             result = ShardResult(shard=shard, error=f"shard {shard}: {fault} (too little memory?).")
+        except CancelledError:
+            result = _lost(shard)
+        except PassingError as error:
+            result = ShardResult(shard=shard, error=str(error))
         except Exception as error:
             # A task's own faults come back as results; this is Dask's, or a fault of the program.
-            told = str(error) if isinstance(error, PassingError) else f"shard {shard}: {type(error).__name__}: {error}"
-            result = ShardResult(shard=shard, error=told, hopeless=self.client.status != "running")
+            result = ShardResult(shard=shard, error=f"shard {shard}: {type(error).__name__}: {error}")
         else:
             if result.unlike:
                 self._refuse(address, result)
@@ -231,3 +234,7 @@ class _Run:
             say(f"The worker {address} is refused: it differs from this run ({result.unlike}).")
         self.refused.add(address)
         self.waiting.appendleft(result.shard)
+
+
+def _lost(shard: int) -> ShardResult:
+    return ShardResult(shard=shard, error="the Dask scheduler was lost, with what was in work.", hopeless=True)

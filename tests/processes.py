@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 90.0
@@ -51,7 +52,7 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def wait_until(happened: Callable[[], bool], process: "subprocess.Popen[str]") -> bool:
+def wait_until(happened: Callable[[], bool], process: "subprocess.Popen[Any]") -> bool:
     """Poll until something happened (True) or the process ended (False)."""
     end = time.monotonic() + LONGEST
     while time.monotonic() < end:

@@ -4,17 +4,24 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import pytest
 
+from basics.errors import UserError
+from pipeline import cluster as cluster_module
+from pipeline.cluster import workers_for
+from pipeline.config import GenerationConfig
+from pipeline.distribute import Distributed
+from pipeline.generate import ShardResult
+from pipeline.job import Job
+from tests.cluster import cluster
 from tests.pipeline.world import PER_CLASS, SHARDS, World, broken_image, wherever
-from tests.processes import environment, finish, start, wait_until
+from tests.processes import finish, start, wait_until
 from tests.support import folder_bytes, image_folder
 
 
@@ -29,36 +36,6 @@ def test_three_workers_give_the_bytes_of_one(world: World, tmp_path: Path, finis
     assert sorted(shards) == list(range(SHARDS))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@contextmanager
-def cluster(folder: Path, workers: int) -> Iterator[str]:
-    """A real scheduler and workers on the loopback; yields the scheduler's address."""
-    address = f"tcp://127.0.0.1:{free_port()}"
-    dask = [sys.executable, "-m", "dask"]
-    commands = [[*dask, "scheduler", "--host", address, "--no-dashboard"]]
-    commands += [[*dask, "worker", address, "--nthreads", "1", "--no-dashboard", "--no-nanny"]] * workers
-    started = []
-    try:
-        for number, command in enumerate(commands):
-            with (folder / f"dask-{number}.log").open("wb") as log:
-                started.append(
-                    subprocess.Popen(
-                        command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
-                    )
-                )
-        yield address
-    finally:
-        for process in reversed(started):
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
 @pytest.mark.slow
 def test_a_running_scheduler_gives_the_same_bytes_also_after_a_failure(
     world: World, tmp_path: Path, finished: Path
@@ -67,16 +44,16 @@ def test_a_running_scheduler_gives_the_same_bytes_also_after_a_failure(
     whole = broken_image(source / "n01440764/n01440764_0.JPEG")
     own = World(source=source, autoencoder=world.autoencoder, classifier=world.classifier)
     out = tmp_path / "out"
-    with cluster(tmp_path, 2) as address:
-        code, _, stderr = finish(start(*own.words(out, scheduler=address)))
-        logs = "".join((tmp_path / f"dask-{number}.log").read_text() for number in range(3))
+    with cluster(tmp_path, 2) as started:
+        code, _, stderr = finish(start(*own.words(out, scheduler=started.address)))
+        logs = started.logs()
         assert code == 1, stderr + logs
         assert "n01440764_0.JPEG" in stderr
         assert "Traceback" not in stderr
         assert len(list(out.glob("*.tar"))) == SHARDS - 1
         assert len(set(re.findall(r"Register worker addr: (tcp://[\d.:]+)", logs))) == 2
         (source / "n01440764/n01440764_0.JPEG").write_bytes(whole)
-        code, stdout, stderr = finish(start(*own.words(out, "--json", scheduler=address)))
+        code, stdout, stderr = finish(start(*own.words(out, "--json", scheduler=started.address)))
     assert code == 0, stderr
     assert json.loads(stdout)["made"] == 1
     assert wherever(folder_bytes(out)) == wherever(folder_bytes(finished))
@@ -93,3 +70,182 @@ def test_ctrl_c_reaches_workers_and_the_next_run_completes(world: World, tmp_pat
     assert "Traceback" not in stderr
     assert world.make(out).code == 0
     assert folder_bytes(out) == folder_bytes(finished)
+
+
+LONG = {"image_size": 48, "steps": 6}
+"""Makes a shard last long enough to be hit."""
+
+
+def marks(out: Path) -> int:
+    return len(list(out.glob("stats/*.json")))
+
+
+def attempts(out: Path) -> set[str]:
+    """Folders of shards that are in work, or were when their process ended."""
+    return {path.name for path in out.glob("working-*")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "out"
+    done = world.make(out, **LONG)
+    assert done.code == 0, done.err
+    return out
+
+
+@pytest.mark.slow
+def test_a_killed_worker_and_a_hung_one_change_no_byte(world: World, tmp_path: Path, uninterrupted: Path) -> None:
+    """One of three is killed in mid-shard, one is stopped, taken for dead, and goes on beside its replacement."""
+    out = tmp_path / "out"
+    with cluster(tmp_path, 3, DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="15s") as started:
+        assert wait_until(lambda: started.logs().count("Register worker") == 3, started.scheduler)
+        process = start(*world.words(out, scheduler=started.address, **LONG))
+        assert wait_until(lambda: len(attempts(out)) == 3, process), finish(process)
+        started.workers[0].kill()
+        os.kill(started.workers[1].pid, signal.SIGSTOP)
+        assert marks(out) < SHARDS - 3
+        code, _, stderr = finish(process)
+        assert code == 0, stderr + started.logs()
+        assert "Traceback" not in stderr
+        held = attempts(out)
+        assert len(held) == 2, "both have left a shard half made"
+        os.kill(started.workers[1].pid, signal.SIGCONT)
+        # It finishes what it was at, and only then finds out that nobody waits for it.
+        assert wait_until(lambda: len(attempts(out)) == 1, started.scheduler)
+    assert len(attempts(out)) == 1
+    again = world.make(out, "--json", **LONG)
+    assert again.result["made"] == 0
+    assert folder_bytes(out) == folder_bytes(uninterrupted)
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_costs_only_what_was_in_work(world: World, tmp_path: Path, uninterrupted: Path) -> None:
+    out = tmp_path / "out"
+    with cluster(tmp_path, 2) as started:
+        process = start(*world.words(out, scheduler=started.address, **LONG))
+        assert wait_until(lambda: marks(out) >= 2, process)
+        started.scheduler.kill()
+        code, _, stderr = finish(process)
+        assert code == 1, stderr
+        assert "scheduler was lost" in stderr
+        assert "Traceback" not in stderr
+        kept = marks(out)
+        assert 2 <= kept < SHARDS
+        started.start_scheduler()
+        started.add_worker()
+        code, stdout, stderr = finish(start(*world.words(out, "--json", scheduler=started.address, **LONG)))
+    assert code == 0, stderr
+    assert json.loads(stdout)["made"] <= SHARDS - kept
+    assert folder_bytes(out) == folder_bytes(uninterrupted)
+
+
+@pytest.mark.slow
+def test_an_unlike_worker_and_a_missing_gpu_are_refused_before_work(world: World, tmp_path: Path) -> None:
+    other = tmp_path / "other/pillow-0.0.1.dist-info"
+    other.mkdir(parents=True)
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: pillow\nVersion: 0.0.1\n")
+    out = tmp_path / "out"
+    with cluster(tmp_path, 1) as started:
+        started.add_worker(PYTHONPATH=str(other.parent))
+        assert wait_until(lambda: started.logs().count("Register worker") == 2, started.scheduler)
+        code, _, stderr = finish(start(*world.words(out, scheduler=started.address)))
+        assert code == 2, stderr
+        assert re.search(r"worker tcp://\S+ differs .*software\.pillow: \S+ -> 0\.0\.1", stderr)
+        code, _, stderr = finish(start(*world.words(out, scheduler=started.address, device="cuda")))
+        assert code == 2, stderr
+        assert "No worker offers a GPU" in stderr
+    assert not out.exists()
+
+
+def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "_ARRIVAL", 0.5)
+    config = GenerationConfig(encoder="vgg", source=None, autoencoder=None)
+    with (
+        cluster(tmp_path, 0) as started,
+        pytest.raises(UserError, match="has no worker, also after"),
+        workers_for(config, started.address),
+    ):
+        pass
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """Stands for the work on a shard; what is made leaves a file."""
+
+    folder: Path
+    deadly: Sequence[int] = ()
+    first_is_unlike: bool = False
+
+    def __call__(self, _: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
+        if self.first_is_unlike and self._is_first():
+            return ShardResult(shard=shard, unlike="software.torch: 2.9 -> 2.10")
+        if shard in self.deadly:
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        reached(1)
+        (self.folder / f"{shard}").write_text(str(os.getpid()))
+        return ShardResult(shard=shard)
+
+    def _is_first(self) -> bool:
+        mine = self.folder / "unlike"
+        try:
+            with mine.open("x") as file:
+                file.write(str(os.getpid()))
+        except FileExistsError:
+            return mine.read_text() == str(os.getpid())
+        return True
+
+
+def scripted(job: Job, work: Scripted, shards: int, workers: int) -> tuple[list[ShardResult], list[tuple[int, int]]]:
+    """Carry work out in real processes; return what is left of each shard, and what was told of progress."""
+    told: list[tuple[int, int]] = []
+    config = GenerationConfig(encoder="vgg", source=None, autoencoder=None, workers=workers)
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), cluster_module._started(config) as client:
+        runner = Distributed(client, work=work)
+        return list(runner.results(job, range(shards), lambda *words: told.append(words))), told
+
+
+@pytest.fixture
+def job(world: World, tmp_path: Path) -> Job:
+    from pipeline.job import prepare, products_of
+
+    config = GenerationConfig(
+        encoder="vgg", source=str(world.source), autoencoder=str(world.autoencoder), limit=48, image_size=16,
+        classifier_weights=str(world.classifier), batch_size=4, batches_per_shard=1, threads=1, device="cpu",
+    )  # fmt: skip
+    return prepare(config, products_of(config, tmp_path / "out", "x"))
+
+
+@pytest.mark.slow
+def test_a_shard_that_kills_workers_is_told_from_those_beside_it(job: Job, tmp_path: Path) -> None:
+    results, told = scripted(job, Scripted(tmp_path, deadly=[5]), SHARDS, workers=2)
+    failed = {result.shard: result.error for result in results if result.error}
+    assert failed.keys() == {5}
+    assert "every worker that made it died" in failed[5]
+    assert sorted(result.shard for result in results) == list(range(SHARDS))
+    assert {path.name for path in tmp_path.glob("[0-9]*")} == {str(shard) for shard in range(SHARDS) if shard != 5}
+    assert {shard for shard, _ in told} == set(range(SHARDS)) - {5}
+
+
+@pytest.mark.slow
+def test_a_worker_that_turns_out_unlike_is_given_nothing_more(
+    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True), SHARDS, workers=2)
+    assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
+    refused = (tmp_path / "unlike").read_text()
+    assert all((tmp_path / str(shard)).read_text() != refused for shard in range(SHARDS))
+    assert re.search(r"worker tcp://\S+ is refused: .*software\.torch: 2\.9 -> 2\.10", capsys.readouterr().err)
+
+
+def test_a_task_is_small(job: Job) -> None:
+    import pickle
+
+    # Of which the names of 1,000 classes take ten thousand.
+    assert max(len(pickle.dumps(job.part(shard))) for shard in range(SHARDS)) < 16_000
+    part = pickle.loads(pickle.dumps(job.part(7)))
+    for index in range(28, 32):
+        assert part.source.read(part.records[index]) == job.source.read(job.records[index])
+        assert part.keys[index] == job.keys[index]
+    with pytest.raises(KeyError):
+        part.records[27]
