@@ -1,29 +1,39 @@
 """`advbn-gen verify`, `info` and `export`: what can be done with a finished data set."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from basics.errors import UserError, WorkError
 from basics.progress import counted, say
-from commands.options import FILE, FOLDER, absolute, absolute_address, indented, json_option, print_result
+from commands.options import FILE, FOLDER, PLACE, absolute, absolute_address, indented, json_option, print_result
+
+if TYPE_CHECKING:
+    from basics.places import AnyPath
 
 
 @click.command(short_help="Check every shard; --repair mends.")
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=PLACE)
 @click.option("--repair", "mend", is_flag=True, help="Make damaged parts again from source and weights.")
+@click.option("--quick", is_flag=True, help="Compare sizes, and checksums that an object store keeps; read no shard.")
 @click.option("--source", help="With --repair: where the images are now, if they have moved.")
 @click.option("--labels", type=FILE, help="With --repair: where the label list or devkit is now.")
 @click.option("--order", type=FILE, help="With --repair: where the order file is now.")
 @click.option("--autoencoder", type=FILE, help="With --repair: where the autoencoder is now.")
 @click.option("--classifier-weights", type=FILE, help="With --repair: where the attacked classifier's file is now.")
 @json_option
-def verify(folder: Path, mend: bool, as_json: bool, source: str | None, **moved_files: Path | None) -> None:
+def verify(
+    folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, source: str | None, **moved_files: Path | None
+) -> None:
     """Reopen every shard of a data set: counts, checksums, members, labels, ledger.
+
+    DIR may be an address, such as s3://bucket/imagenet-advbn-vgg; with --quick no shard is downloaded.
 
     \b
     Examples:
       advbn-gen verify imagenet-advbn-vgg --repair
+      advbn-gen verify s3://bucket/imagenet-advbn-vgg --quick
       advbn-gen verify imagenet-advbn-vgg --repair --source /new/place/ILSVRC2012_val
     """
     from pipeline.verify import repair
@@ -35,12 +45,12 @@ def verify(folder: Path, mend: bool, as_json: bool, source: str | None, **moved_
     moved = {name: address for name, address in addresses.items() if address is not None}
     if moved and not mend:
         raise UserError(f"--{next(iter(moved)).replace('_', '-')} is for mending; give --repair as well.")
-    problems = found = find_problems(folder)
+    problems = found = find_problems(folder, quick=quick)
     if problems and mend:
         for problem in problems:
             say(f"repairing: {problem.text}")
         repair(folder, problems, moved)
-        problems = find_problems(folder)
+        problems = find_problems(folder, quick=quick)
     texts = [problem.text for problem in problems]
     repaired = [problem.text for problem in found] if mend and not problems else []
     lines = texts or [
@@ -54,9 +64,9 @@ def verify(folder: Path, mend: bool, as_json: bool, source: str | None, **moved_
 
 
 @click.command(short_help="What a data set, checkpoint or ledger is.")
-@click.argument("path", metavar="PATH", type=FILE)
+@click.argument("path", metavar="PATH", type=PLACE)
 @json_option
-def info(path: Path, as_json: bool) -> None:
+def info(path: "AnyPath", as_json: bool) -> None:
     """Tell what a data set, an autoencoder, a classifier or a ledger is and how it was made.
 
     \b
@@ -70,10 +80,10 @@ def info(path: Path, as_json: bool) -> None:
 
 
 @click.command(short_help="Shards -> a folder of class folders.")
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=PLACE)
 @click.argument("out", metavar="OUT", type=FOLDER)
 @json_option
-def export(folder: Path, out: Path, as_json: bool) -> None:
+def export(folder: "AnyPath", out: Path, as_json: bool) -> None:
     """Unpack a data set into class folders (torchvision's ImageFolder); goes on if it was interrupted.
 
     \b

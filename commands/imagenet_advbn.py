@@ -9,7 +9,7 @@ import click
 from basics.progress import counted, say
 from commands.options import (
     FILE,
-    FOLDER,
+    PLACE,
     absolute,
     absolute_address,
     compute_options,
@@ -32,7 +32,7 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
     "--source",
     envvar=_SOURCE_VARIABLE,
     show_envvar=True,
-    help="Folder, tar or shards of labelled images. [default: the embedded drawn world]",
+    help="Folder, tar or shards of labelled images, or address (s3://...). [default: the embedded drawn world]",
 )
 @click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
 @click.option("--order", type=FILE, help="Text file that names the images in another order, one a line.")
@@ -49,8 +49,9 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 )
 @click.option(
     "--out",
-    type=FOLDER,
-    help="Data-set folder. [default: ./imagenet-advbn-ENCODER; the drawn world: ./sample-advbn-ENCODER]",
+    type=PLACE,
+    metavar="P",
+    help="Data-set folder, or address (s3://...). [default: ./imagenet-advbn-ENCODER; drawn world: ./sample-...]",
 )
 @click.option(
     "--eps",

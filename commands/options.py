@@ -11,6 +11,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _LIST_SHOWN = 12
 
+
+class _Place(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """A path, or an address such as s3://bucket/folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        """Return it as `basics.places.AnyPath`."""
+        from basics.places import place
+
+        return place(value)
+
+
+PLACE = _Place()
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
 

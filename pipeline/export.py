@@ -6,12 +6,13 @@ from pathlib import Path
 
 from basics.errors import UserError, WorkError
 from basics.files import digest_file, require_writable_folder, write_bytes
+from basics.places import AnyPath
 from basics.progress import progress
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.shardfile import read_shard
 
 
-def export(folder: Path, out: Path) -> int:
+def export(folder: AnyPath, out: Path) -> int:
     """Write every image of a data set to `out/<class>/<key>.png`; return how many there are.
 
     Files that are there with the same content are left, so an interrupted export goes on.
@@ -38,7 +39,7 @@ def export(folder: Path, out: Path) -> int:
     return int(manifest.values["samples"])
 
 
-def _require_whole(folder: Path, manifest: Manifest) -> None:
+def _require_whole(folder: AnyPath, manifest: Manifest) -> None:
     for entry in manifest.shards:
         if digest_file(folder / entry["file"]) != entry["sha256"]:
             raise WorkError(
@@ -46,7 +47,7 @@ def _require_whole(folder: Path, manifest: Manifest) -> None:
             )
 
 
-def _images(shard: Path) -> Iterator[tuple[str, bytes]]:
+def _images(shard: AnyPath) -> Iterator[tuple[str, bytes]]:
     try:
         for sample in read_shard(shard):
             yield f"{_plain(sample.facts['wnid'])}/{_plain(sample.key)}.png", sample.members["png"]

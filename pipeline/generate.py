@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from basics.errors import UserError, WorkError
 from basics.files import commit, digest_file, working_folder
 from pipeline.config import use_threads
 from pipeline.job import Job, Product, load_networks, own_facts
-from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path
+from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path, stored_checksum
 from pipeline.ledger import Columns, LedgerRows, write_ledger
 from pipeline.perturb import PerturbedBatch, Perturber
 from pipeline.shardfile import SampleFacts, ShardWriter, encode_png, open_shard
@@ -247,9 +247,10 @@ def _finish(job: Job, product: Product, shard: int, columns: Columns, work: Path
         reconstructed_right=int((columns["samples/reconstructed_prediction"] == label).sum()),
         adversarial_right=int((columns[f"samples/{seen}_prediction"] == label).sum()),
     )
-    commit(tar, product.folder / tar.name)
+    placed = product.folder / tar.name
+    commit(tar, placed)
     if product.perturbed:
         commit(part, ledger_part_path(product.folder, shard))
     mark = work / stats_path(product.folder, shard).name
-    stats.write(mark)
+    replace(stats, stored=stored_checksum(placed)).write(mark)
     commit(mark, stats_path(product.folder, shard))

@@ -7,17 +7,21 @@ from typing import Any
 import numpy as np
 
 from basics.errors import UserError
+from basics.places import AnyPath, is_remote
 from networks.checkpoints import read_safetensors
 from pipeline.ledger import SAMPLES, read_ledger
 from pipeline.manifest import read_manifest
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: AnyPath) -> dict[str, Any]:
     """Return what a data-set folder, a safetensors file of ours or a ledger is and how it was made.
 
     Raises:
         UserError: it is none of these.
     """
+    if is_remote(path):
+        # What training leaves is not looked for there.
+        return _ledger(path) if path.suffix == ".h5" else _dataset(path)
     if path.is_dir():
         weights = [path / name for name in _LEFT_BY_TRAINING if (path / name).is_file()]
         return _weights(weights[0]) if weights else _dataset(path)
@@ -34,7 +38,7 @@ _LEFT_BY_TRAINING = ("main.safetensors", "classifier.safetensors", "autoencoder.
 """Files by which a training's run folder is known; a data set has none of them."""
 
 
-def _dataset(path: Path) -> dict[str, Any]:
+def _dataset(path: AnyPath) -> dict[str, Any]:
     values = read_manifest(path).values
     kept = (
         "name",
@@ -70,7 +74,7 @@ def _weights(path: Path) -> dict[str, Any]:
     }
 
 
-def _ledger(path: Path) -> dict[str, Any]:
+def _ledger(path: AnyPath) -> dict[str, Any]:
     ledger = read_ledger(path)
     columns = ledger.columns
     right = {

@@ -15,6 +15,7 @@ from torch import Tensor
 from webdataset.writer import TarWriter
 
 from basics.files import canonical_json
+from basics.places import AnyPath
 
 PNG_COMPRESSION = 1
 """zlib level of the images: noise-like pictures gain little from more, and a GPU would wait for it."""
@@ -117,14 +118,14 @@ class StoredSample:
         return int(self.members["cls"])
 
 
-def read_shard(path: Path) -> Iterator[StoredSample]:
+def read_shard(path: AnyPath) -> Iterator[StoredSample]:
     """Yield the samples of a shard in order; consecutive members with the same key are one sample.
 
     Raises:
         tarfile.TarError, OSError, EOFError: it is no whole tar.
     """
     key, members = "", dict[str, bytes]()
-    with tarfile.open(path, mode="r:") as tar:
+    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
         for member in tar:
             stem, _, extension = member.name.partition(".")
             if stem != key and members:

@@ -4,16 +4,24 @@ import io
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from basics.errors import UserError
 from basics.files import digest_file
+from basics.places import AnyPath
 from basics.progress import progress
 from pipeline.job import Job, Product, prepare
-from pipeline.layout import LEDGER, ledger_part_path, read_stats, shard_name, stats_path
+from pipeline.layout import (
+    LEDGER,
+    ShardStats,
+    ledger_part_path,
+    looks_like,
+    read_stats,
+    shard_name,
+    stats_path,
+)
 from pipeline.ledger import Columns, read_ledger
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.run import RunReport, run
@@ -30,8 +38,12 @@ class Problem:
     """What and where, in one sentence."""
 
 
-def verify(folder: Path) -> list[Problem]:
+def verify(folder: AnyPath, *, quick: bool = False) -> list[Problem]:
     """Compare every file of a data set with its marks, and marks, samples and ledger with each other.
+
+    Args:
+        folder: the data set.
+        quick: look at marks, sizes and checksums that an object store keeps, and read no shard.
 
     Raises:
         UserError: the folder is no data set.
@@ -46,13 +58,12 @@ def verify(folder: Path) -> list[Problem]:
     problems += _stray_problems(folder, manifest)
     with progress("verify", plan.shards, "shards") as advance:
         for shard in range(plan.shards):
-            expected = plan.samples_in(shard)
-            problems += [Problem(shard, text) for text in _shard_problems(folder, manifest, shard, expected)]
+            problems += [Problem(shard, text) for text in _shard_problems(folder, manifest, shard, quick=quick)]
             advance()
     return problems
 
 
-def checksum_problems(folder: Path, manifest: Manifest) -> list[Problem]:
+def checksum_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     """Compare the shards of a finished data set and its ledger with the checksums in its manifest; open nothing."""
     problems = _ledger_problems(folder, manifest)
     with progress("checksums", len(manifest.shards), "shards") as advance:
@@ -66,7 +77,7 @@ def checksum_problems(folder: Path, manifest: Manifest) -> list[Problem]:
     return problems
 
 
-def _ledger_problems(folder: Path, manifest: Manifest) -> list[Problem]:
+def _ledger_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     path = folder / LEDGER
     if not manifest.values["perturbed"] or not manifest.complete:
         return []
@@ -79,7 +90,7 @@ def _ledger_problems(folder: Path, manifest: Manifest) -> list[Problem]:
     return [] if found == samples else [Problem(None, f"The ledger has {found} samples instead of {samples}.")]
 
 
-def _file_problems(folder: Path, manifest: Manifest) -> list[Problem]:
+def _file_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     return [
         Problem(None, f"The file {name} is missing or damaged: its checksum is not the manifest's.")
         for name, sha256 in manifest.values["files"].items()
@@ -87,7 +98,7 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[Problem]:
     ]
 
 
-def _stray_problems(folder: Path, manifest: Manifest) -> list[Problem]:
+def _stray_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     """Readers take every tar that fits the pattern."""
     name, split = manifest.values["name"], manifest.config.split
     shards = manifest.config.plan(manifest.values["samples"]).shards
@@ -99,7 +110,7 @@ def _stray_problems(folder: Path, manifest: Manifest) -> list[Problem]:
     ]
 
 
-def _shard_problems(folder: Path, manifest: Manifest, shard: int, expected: int) -> Iterator[str]:
+def _shard_problems(folder: AnyPath, manifest: Manifest, shard: int, *, quick: bool) -> Iterator[str]:
     stats = read_stats(folder, shard)
     recorded = manifest.recorded.get(shard)
     name = shard_name(manifest.values["name"], manifest.config.split, shard)
@@ -110,10 +121,19 @@ def _shard_problems(folder: Path, manifest: Manifest, shard: int, expected: int)
     tar = folder / name
     if not tar.is_file():
         yield f"{name}: the shard is missing."
-        return
-    sha256 = recorded or (stats.sha256 if stats else "")
-    if digest_file(tar) != sha256:
-        yield f"{name}: the checksum is not the one recorded."
+    elif quick:
+        if stats and not looks_like(tar, stats):
+            yield f"{name}: its size, or the checksum that the store keeps, is not the one recorded."
+    else:
+        yield from _read_problems(folder, manifest, stats, tar, shard)
+
+
+def _read_problems(
+    folder: AnyPath, manifest: Manifest, stats: ShardStats | None, tar: AnyPath, shard: int
+) -> Iterator[str]:
+    """What is wrong with a shard that is there, found by reading all of it."""
+    if digest_file(tar) != (manifest.recorded.get(shard) or (stats.sha256 if stats else "")):
+        yield f"{tar.name}: the checksum is not the one recorded."
     columns = None
     if manifest.values["perturbed"]:
         part = ledger_part_path(folder, shard)
@@ -123,10 +143,11 @@ def _shard_problems(folder: Path, manifest: Manifest, shard: int, expected: int)
                 yield f"{part.name}: the shard's part of the ledger has another checksum than its mark."
         except UserError as error:
             yield str(error)
+    expected = manifest.config.plan(manifest.values["samples"]).samples_in(shard)
     yield from _content_problems(tar, columns, expected)
 
 
-def _content_problems(tar: Path, columns: Columns | None, expected: int) -> Iterator[str]:
+def _content_problems(tar: AnyPath, columns: Columns | None, expected: int) -> Iterator[str]:
     """What is wrong inside a tar, sample by sample."""
     count = 0
     try:
@@ -162,7 +183,7 @@ def _sample_problems(sample: StoredSample, columns: Columns | None, row: int) ->
         yield f"sample {sample.key} has the label {label}, but the ledger has {columns['samples/label'][row]}."
 
 
-def repair(folder: Path, problems: list[Problem], moved: Mapping[str, Any] | None = None) -> RunReport:
+def repair(folder: AnyPath, problems: list[Problem], moved: Mapping[str, Any] | None = None) -> RunReport:
     """Make again what is damaged, and prove that the bytes are the ones that the manifest recorded.
 
     Source, autoencoder and classifier must be unchanged, and where the manifest says or `moved` to: names of
@@ -176,7 +197,7 @@ def repair(folder: Path, problems: list[Problem], moved: Mapping[str, Any] | Non
     return run(job, remake={problem.shard for problem in problems if problem.shard is not None})
 
 
-def job_of(folder: Path, manifest: Manifest, moved: Mapping[str, Any]) -> Job:
+def job_of(folder: AnyPath, manifest: Manifest, moved: Mapping[str, Any]) -> Job:
     """Rebuild the job that made a data set, what was `moved` since at its new address.
 
     Raises:
