@@ -145,12 +145,11 @@ class _Run:
             if not self._submit_what_fits():
                 yield ShardResult(shard=self.waiting[0], error="no worker is left that may be used.", hopeless=True)
                 return
-            event = self._next_event()
-            if isinstance(event, _Told):
-                reached(*event)
-            elif event is not None:
-                yield from self._ended(event)
-            elif not self._look_around():
+            events = self._next_events()
+            for told in (event for event in events if isinstance(event, _Told)):
+                reached(*told)
+            yield from self._ended([event.key for event in events if isinstance(event, _Ended)])
+            if not events and not self._look_around():
                 yield _lost(next(shard for shard, _ in self.running.values()))
                 return
 
@@ -168,11 +167,14 @@ class _Run:
         self.places = sum(usable.values())
         return True
 
-    def _next_event(self) -> _Ended | _Told | None:
-        try:
-            return self.events.get(timeout=_PATIENCE)
-        except Empty:
-            return None
+    def _next_events(self) -> list[_Ended | _Told]:
+        """Wait for an event, and return all that there are then; none if it was too long to wait."""
+        events: list[_Ended | _Told] = []
+        with suppress(Empty):
+            events.append(self.events.get(timeout=_PATIENCE))
+            while True:
+                events.append(self.events.get_nowait())
+        return events
 
     def _submit_what_fits(self) -> bool:
         """Send shards to the scheduler as far as there is room; return False if no worker may have any."""
@@ -205,12 +207,32 @@ class _Run:
         self.running[key] = (shard, future)
         future.add_done_callback(lambda _: self.events.put(_Ended(key)))
 
-    def _ended(self, event: _Ended) -> Iterator[ShardResult]:
-        shard, future = self.running.pop(event.key)
+    def _ended(self, keys: Sequence[str]) -> Iterator[ShardResult]:
+        ended = {key: self.running.pop(key) for key in keys}
+        fetched = self._fetched([future for _, future in ended.values() if future.status == "finished"])
+        for key, (shard, future) in ended.items():
+            yield from self._result(key, shard, future, fetched.get(key))
+
+    def _fetched(self, futures: "Sequence[Future[tuple[str, ShardResult]]]") -> dict[str, tuple[str, ShardResult]]:
+        """Return the results of finished tasks by their keys, all in one request; none if a worker has just died."""
         try:
-            address, result = future.result()
+            results = self.client.gather(futures)
+        except Exception:
+            # Asked for one by one, each tells what became of it.
+            return {}
+        return {str(future.key): result for future, result in zip(futures, results, strict=True)}
+
+    def _result(
+        self,
+        key: str,
+        shard: int,
+        future: "Future[tuple[str, ShardResult]]",
+        fetched: tuple[str, ShardResult] | None,
+    ) -> Iterator[ShardResult]:
+        try:
+            address, result = fetched or future.result()
         except KilledWorker:
-            if not event.key.endswith(_LAST):
+            if not key.endswith(_LAST):
                 self.suspects.append(shard)
                 return
             fault = "every worker that made it died, also when nothing else was in work; see their logs"

@@ -1,0 +1,165 @@
+"""How the client and the scheduler keep up with many workers, the computation replaced by a wait.
+
+    python benchmarks/scaling.py --plot docs/figures/scaling.png
+
+A plan of ImageNet's whole training set is made, and its shards are sent to simulated Dask workers in this process:
+their messages are real, their work is a sleep of as long as a shard takes. What is left of the ideal speed is what
+sending and collecting cost. The memory is that of all of them together.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import matplotlib as mpl
+import psutil
+from distributed import Client, LocalCluster
+from matplotlib.figure import Figure
+
+from pipeline.config import GenerationConfig
+from pipeline.distribute import Distributed
+from pipeline.generate import ShardResult
+from pipeline.job import Job, Product
+from sources.base import ClassMap, ImageRecord, Source
+from sources.keys import sample_keys
+from sources.order import IMAGE_FOLDER, image_folder_order
+
+CLASSES = 1000
+
+
+class Listed(Source):
+    """Names and labels as of ImageNet's training set, and no image."""
+
+    def __init__(self, images: int) -> None:
+        names = tuple(f"n{number:08d}" for number in range(CLASSES))
+        labels = (number * CLASSES // images for number in range(images))
+        self.records = image_folder_order(
+            ImageRecord(f"{names[label]}/{names[label]}_{number}.JPEG", label) for number, label in enumerate(labels)
+        )
+        self.classes, self.order, self.address = ClassMap(names=names, imagenet=True), IMAGE_FOLDER, "simulated"
+
+    def read(self, record: ImageRecord) -> bytes:
+        """There is none."""
+        raise OSError(f"{record.name} is simulated")
+
+
+@dataclass(frozen=True)
+class Wait:
+    """In the place of the work on a shard."""
+
+    seconds: float
+
+    def __call__(self, job: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
+        """Sleep, and tell of the images in the end."""
+        time.sleep(self.seconds)
+        reached(job.plan.samples_in(shard))
+        return ShardResult(shard=shard)
+
+
+@dataclass
+class Course:
+    """How a run went."""
+
+    seconds: list[float] = field(default_factory=list)
+    shards: list[int] = field(default_factory=list)
+    mebibytes: list[float] = field(default_factory=list)
+
+
+def planned(images: int, batches_per_shard: int) -> Job:
+    """Make the plan of a run, all that is made before its first shard but the listing of a disk."""
+    config = GenerationConfig(encoder="vgg", source=None, autoencoder=None, batches_per_shard=batches_per_shard)
+    source = Listed(images)
+    facts: dict[str, dict[str, str]] = {name: {} for name in ("autoencoder", "classifier", "arithmetic", "software")}
+    return Job(
+        config=config,
+        source=source,
+        records=source.records,
+        keys=sample_keys(source.records),
+        plan=config.plan(images),
+        products=(Product(folder=Path("nowhere"), name="simulated", perturbed=True),),
+        threads=1,
+        identity={"records_sha256": source.digest(), **facts},
+    )
+
+
+@click.command()
+@click.option("--images", default=1_281_167, show_default=True)
+@click.option("--batches-per-shard", default=4, show_default=True, help="4 make 10,010 shards of the training set.")
+@click.option("--workers", default=64, show_default=True)
+@click.option("--seconds", default=2.0, show_default=True, help="How long a shard takes: 128 images at 64 images/s.")
+@click.option("--plot", type=click.Path(path_type=Path), help="PNG of shards and memory over time.")
+def main(images: int, batches_per_shard: int, workers: int, seconds: float, plot: Path | None) -> None:
+    """Print what planning cost, and the share of the ideal speed."""
+    begin, before = time.monotonic(), _memory()
+    job = planned(images, batches_per_shard)
+    took, held = time.monotonic() - begin, _memory() - before
+    click.echo(f"plan of {images} images in {job.plan.shards} shards: {took:.1f} s, {held:.0f} MiB")
+    cluster = LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=False, memory_limit=None, dashboard_address=None
+    )
+    with cluster, Client(cluster) as client:
+        course = _run(job, Distributed(client, work=Wait(seconds)))
+    ideal = job.plan.shards * seconds / workers
+    tenth = len(course.mebibytes) // 10
+    click.echo(f"{workers} workers: {course.seconds[-1]:.1f} s, ideal {ideal:.1f} s, {ideal / course.seconds[-1]:.1%}")
+    click.echo(f"memory after a tenth {course.mebibytes[tenth]:.0f} MiB, at the end {course.mebibytes[-1]:.0f} MiB")
+    if plot:
+        _draw(course, job.plan.shards, ideal, plot)
+
+
+def _memory() -> float:
+    """Return the MiB that this process holds."""
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def _run(job: Job, runner: Distributed) -> Course:
+    course, done = Course(), 0
+    with _every_second(lambda: done, course):
+        for result in runner.results(job, range(job.plan.shards), lambda *_: None):
+            if result.error:
+                raise click.ClickException(result.error)
+            done += 1
+    return course
+
+
+@contextmanager
+def _every_second(done: Callable[[], int], course: Course) -> Iterator[None]:
+    """Note shards and memory once a second, and at the end."""
+    begin, over = time.monotonic(), threading.Event()
+
+    def note() -> None:
+        course.seconds.append(time.monotonic() - begin)
+        course.shards.append(done())
+        course.mebibytes.append(_memory())
+
+    def watch() -> None:
+        while not over.wait(1):
+            note()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield
+    over.set()
+    watcher.join()
+    note()
+
+
+def _draw(course: Course, shards: int, ideal: float, plot: Path) -> None:
+    with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}):
+        figure = Figure(figsize=(7.5, 3), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot([0, ideal], [0, shards], color="0.6", linestyle="--", label="ideal")
+        left.plot(course.seconds, course.shards, color="#0072B2", label="measured")
+        left.set(xlabel="seconds", ylabel="shards")
+        left.legend(frameon=False)
+        right.plot(course.seconds, course.mebibytes, color="#D55E00")
+        right.set(xlabel="seconds", ylabel="memory (MiB)", ylim=(0, None))
+        figure.savefig(plot, dpi=130, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
