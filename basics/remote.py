@@ -48,6 +48,7 @@ _KINDS = {
     "TimeoutError": (errno.ETIMEDOUT, "its server does not answer"),
     "EndpointConnectionError": (errno.ECONNREFUSED, "its server cannot be reached"),
     "ClientConnectorError": (errno.ECONNREFUSED, "its server cannot be reached"),
+    "ConnectionRefusedError": (errno.ECONNREFUSED, "its server cannot be reached"),
     "ConnectionError": (errno.ECONNRESET, "the connection to its server broke"),
     "ConnectionClosedError": (errno.ECONNRESET, "the connection to its server broke"),
     "IncompleteRead": (errno.ECONNRESET, "the connection to its server broke"),
@@ -65,7 +66,7 @@ _USER = re.compile(r"://[^/\s@]*@")
 
 @functools.lru_cache(maxsize=16)
 def _connected(_process: int, protocol: str, options: tuple[tuple[str, Any], ...]) -> Any:
-    return fsspec.filesystem(protocol, **dict(options))
+    return fsspec.filesystem(protocol, skip_instance_cache=True, **dict(options))
 
 
 def file_system(path: UPath) -> Any:
@@ -79,7 +80,8 @@ def file_system(path: UPath) -> Any:
 def forget_connections() -> None:
     """Make the next use of any file system connect anew, with the credentials that are there then."""
     _connected.cache_clear()
-    fsspec.AbstractFileSystem.clear_instance_cache()
+    for kind in dict(fsspec.registry).values():
+        kind.clear_instance_cache()
 
 
 @contextmanager
@@ -124,7 +126,10 @@ def remote_info(path: UPath) -> dict[str, Any]:
             raise
         except OSError:
             # S3 says why only in answers that have a body, which those to `info` have not.
-            _in_time(system, "cat_file", path.path, start=0, end=1)
+            if "/" in path.path.strip("/"):
+                _in_time(system, "cat_file", path.path, start=0, end=1)
+            else:
+                _in_time(system, "ls", path.path)
             raise
     return found
 

@@ -32,8 +32,10 @@ _REMOTE_WINDOW = 1 << 22
 class RandomFile(Protocol):
     """A file that can be read at any offset by several threads at once."""
 
-    size: int
-    """Bytes in the file."""
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+
     held: int
     """Bytes of memory that it takes."""
     window: int
