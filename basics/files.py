@@ -15,7 +15,8 @@ from typing import Any, cast
 from upath import UPath
 
 from basics.errors import UserError
-from basics.places import AnyPath, is_remote, os_errors, place
+from basics.places import AnyPath, is_remote, place
+from basics.remote import faults_of, file_system, plain_faults
 
 TEMPORARY_SUFFIX = ".tmp"
 WORKING_PREFIX = "working-"
@@ -57,8 +58,8 @@ def working_folder(folder: AnyPath) -> Iterator[Path]:
 def commit(temporary: Path, path: AnyPath) -> None:
     """Give a finished local file its place: flushed to the disk and renamed, or uploaded."""
     if is_remote(path):
-        with os_errors():
-            path.fs.put_file(str(temporary), path.path)
+        with plain_faults(path):
+            file_system(path).put_file(str(temporary), path.path)
         return
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
@@ -72,14 +73,14 @@ def upload_new(path: UPath, content: bytes) -> None:
         FileExistsError: something is there.
         OSError: it cannot be written.
     """
-    with os_errors():
-        path.fs.pipe_file(path.path, content, mode="create")
+    with plain_faults(path):
+        file_system(path).pipe_file(path.path, content, mode="create")
 
 
 def remove_files(paths: Sequence[AnyPath]) -> None:
     """Remove those of several files that are there."""
     for path in paths:
-        with os_errors():
+        with faults_of(path):
             path.unlink(missing_ok=True)
 
 
@@ -138,7 +139,7 @@ def read_sealed(path: AnyPath) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it is no JSON, or not as it was written.
     """
-    with os_errors():
+    with faults_of(path):
         content = path.read_text()
     return unsealed(json.loads(content))
 
@@ -157,7 +158,7 @@ def unsealed(values: Any) -> dict[str, Any]:
 
 def digest_file(path: AnyPath, algorithm: str = "sha256") -> str:
     """Return the checksum (hex) of a file, read in blocks."""
-    with os_errors(), path.open("rb") as file:
+    with faults_of(path), path.open("rb") as file:
         return hashlib.file_digest(cast("io.BufferedIOBase", file), algorithm).hexdigest()
 
 
@@ -203,7 +204,7 @@ def require_writable_folder(path: AnyPath, mend: str = "give another with --out"
         UserError: it is a file, or it cannot be created or written; the sentence ends in `mend`.
     """
     try:
-        with os_errors():
+        with faults_of(path):
             if path.is_file():
                 raise UserError(f"The output {path} is a file, not a folder; {mend}.")
             _try_to_write(path)

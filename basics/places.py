@@ -2,8 +2,6 @@
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -66,14 +64,3 @@ def _require_package(scheme: str) -> None:
         extra = _EXTRAS.get(scheme)
         mend = f"pip install 'advbn-gen[{extra}]'" if extra else str(error)
         raise UserError(f"Addresses of {scheme}:// need a package that is not installed; {mend}.") from error
-
-
-@contextmanager
-def os_errors() -> Iterator[None]:
-    """Turn whatever a file system's package raises into an OSError: they do not agree on their own exceptions."""
-    try:
-        yield
-    except (OSError, MemoryError, UserError):
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}") from error

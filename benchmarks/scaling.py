@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
+import dask
 import matplotlib as mpl
 import psutil
 from distributed import Client, LocalCluster
 from matplotlib.figure import Figure
 
+from pipeline.cluster import SHORT_LOGS
 from pipeline.config import GenerationConfig
 from pipeline.distribute import Distributed
 from pipeline.generate import ShardResult
@@ -36,9 +38,9 @@ class Listed(Source):
 
     def __init__(self, images: int) -> None:
         names = tuple(f"n{number:08d}" for number in range(CLASSES))
-        labels = (number * CLASSES // images for number in range(images))
+        labels = [number * CLASSES // images for number in range(images)]
         self.records = image_folder_order(
-            ImageRecord(f"{names[label]}/{names[label]}_{number}.JPEG", label) for number, label in enumerate(labels)
+            {f"{names[label]}/{names[label]}_{number}.JPEG": label for number, label in enumerate(labels)}
         )
         self.classes, self.order, self.address = ClassMap(names=names, imagenet=True), IMAGE_FOLDER, "simulated"
 
@@ -98,6 +100,7 @@ def main(images: int, batches_per_shard: int, workers: int, seconds: float, plot
     job = planned(images, batches_per_shard)
     took, held = time.monotonic() - begin, _memory() - before
     click.echo(f"plan of {images} images in {job.plan.shards} shards: {took:.1f} s, {held:.0f} MiB")
+    dask.config.set(SHORT_LOGS)
     cluster = LocalCluster(
         n_workers=workers, threads_per_worker=1, processes=False, memory_limit=None, dashboard_address=None
     )

@@ -16,7 +16,8 @@ from basics.files import (
     require_apart,
     require_writable_folder,
 )
-from basics.places import AnyPath, is_remote, os_errors
+from basics.places import AnyPath, is_remote
+from basics.remote import faults_of
 from pipeline.job import Job, Product
 from pipeline.layout import (
     CARD,
@@ -45,7 +46,7 @@ def check_outputs(job: Job, *, overwrite: bool) -> None:
     for product in job.products:
         require_apart(job.config.source, product.folder)
         try:
-            with os_errors():
+            with faults_of(product.folder):
                 there = product.folder.exists()
         except OSError as error:
             raise UserError(f"The output {product.folder} cannot be reached ({error}); check it.") from error

@@ -21,6 +21,8 @@ from pipeline.job import Facts, Job, own_facts
 
 GPU = "GPU"
 """Dask's usual name for the resource that a worker with a GPU offers."""
+SHORT_LOGS = {"distributed.admin.low-level-log-length": 10}
+"""Dask's configuration: otherwise each connection keeps its last thousand messages, with the images' names in them."""
 _TTL = "distributed.scheduler.worker-ttl"
 _DEFAULT_TTL, _LOCAL_TTL = "5 minutes", "1 minute"
 _ARRIVAL = 60.0
@@ -135,7 +137,7 @@ def _started(config: GenerationConfig) -> Iterator[Client]:
     # A worker that hangs is given up sooner than Dask does by itself, unless its configuration says otherwise.
     ttl = _LOCAL_TTL if dask.config.get(_TTL) == _DEFAULT_TTL else dask.config.get(_TTL)
     with (
-        dask.config.set({_TTL: ttl}),
+        dask.config.set({_TTL: ttl, **SHORT_LOGS}),
         SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
@@ -162,7 +164,8 @@ def _joined(scheduler: str) -> Iterator[Client]:
     # What becomes of the connection is said in our own words.
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
-        client = Client(scheduler)
+        with dask.config.set(SHORT_LOGS):
+            client = Client(scheduler)
     except (OSError, ValueError) as error:
         raise UserError(f"No Dask scheduler answers at {scheduler} ({error}); check --scheduler.") from error
     with client:

@@ -8,7 +8,8 @@ from typing import TypeVar, cast
 from upath import UPath
 
 from basics.files import digest_file, read_sealed, write_sealed
-from basics.places import AnyPath, is_remote, os_errors
+from basics.places import AnyPath, is_remote
+from basics.remote import file_system, plain_faults
 
 MANIFEST = "manifest.json"
 LEDGER = "perturbations.h5"
@@ -80,8 +81,8 @@ def stored_checksum(path: AnyPath) -> str:
 
 
 def _stored(path: UPath) -> tuple[int, str]:
-    with os_errors():
-        told = path.fs.info(path.path)
+    with plain_faults(path):
+        told = file_system(path).info(path.path)
     return int(told["size"]), str(told.get("ETag") or told.get("md5Hash") or told.get("crc32c") or "").strip('"')
 
 

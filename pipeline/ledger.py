@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from basics.errors import UserError
 from basics.files import write_bytes
-from basics.places import AnyPath, os_errors
+from basics.places import AnyPath
+from basics.remote import faults_of
 from pipeline.perturb import PerturbedBatch
 from pipeline.shardfile import SampleFacts
 
@@ -104,7 +105,7 @@ def read_ledger(path: AnyPath) -> Ledger:
         UserError: it is missing, truncated or damaged, no ledger, or of a newer version.
     """
     try:
-        with os_errors():
+        with faults_of(path):
             content = path.read_bytes()
         with h5py.File(io.BytesIO(content), "r") as file:
             told = dict(file.attrs)

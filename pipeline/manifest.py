@@ -7,7 +7,8 @@ from typing import Any
 
 from basics.errors import UserError
 from basics.files import digest_file, json_text, sealed, unsealed, upload_new, write_json, write_sealed, write_text
-from basics.places import AnyPath, is_remote, os_errors
+from basics.places import AnyPath, is_remote
+from basics.remote import faults_of
 from pipeline.config import GenerationConfig
 from pipeline.job import FORMAT_VERSION, Job, Product
 from pipeline.layout import CARD, MANIFEST, TIMM_INFO, WIDS_INDEX, ShardStats
@@ -111,7 +112,7 @@ def read_manifest(folder: AnyPath) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        with os_errors():
+        with faults_of(path):
             text = path.read_text()
         values = json.loads(text)
     except FileNotFoundError as error:

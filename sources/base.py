@@ -1,12 +1,16 @@
 """What a source of labelled images is, whatever it is stored in."""
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from basics.files import digest_json
+from basics.files import canonical_json
+
+_PIECE = 4096
+"""Records that are digested at once."""
 
 
 class ImageRecord(NamedTuple):
@@ -55,10 +59,14 @@ class Source(ABC):
             OSError: it cannot be read.
         """
 
-    def part(self, records: Sequence[ImageRecord]) -> "Source":
-        """Return the same source with some of its records only."""
+    def part(self, records: Sequence[ImageRecord]) -> Self:
+        """Return the same source reduced to some of its records: small when pickled, read as the whole is.
+
+        Args:
+            records: Some of `self.records`, in any order.
+        """
         part = copy.copy(self)
-        part.records = records
+        part.records = list(records)
         return part
 
     def digest(self) -> str:
@@ -66,4 +74,10 @@ class Source(ABC):
 
         Pixels are left out on purpose: a broken file may be mended between two runs.
         """
-        return digest_json([list(record) for record in self.records])
+        digest = hashlib.sha256()
+        # The canonical JSON of one list, made piece by piece: whole, a million records take hundreds of megabytes.
+        for start in range(0, max(len(self.records), 1), _PIECE):
+            piece = canonical_json([list(record) for record in self.records[start : start + _PIECE]])
+            digest.update((b"," if start else b"[") + piece[1:-1])
+        digest.update(b"]")
+        return digest.hexdigest()

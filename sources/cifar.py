@@ -1,10 +1,9 @@
 """CIFAR-10 and CIFAR-100 from their published files: the binary and the Python version, unpacked or not."""
 
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +11,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from basics.errors import UserError
+from basics.places import AnyPath
 from sources.base import ClassMap, ImageRecord
+from sources.listing import Folder
 from sources.names import of_split
 from sources.pickled import PickledArray, PickleFormatError, read_table
+from sources.scanning import Places, Tar, scan_tars
 from sources.storage import RandomFile, open_random
-from sources.tarball import Location, TarSource, scan_tars
+from sources.tarball import TarSource
 
 SIDE = 32
 _PLANES = 3 * SIDE * SIDE
@@ -84,7 +86,7 @@ _FORMS = (
 class _Place(NamedTuple):
     """Where one of the published files lies."""
 
-    path: Path
+    path: AnyPath
     file: RandomFile
     offset: int
     size: int
@@ -124,25 +126,26 @@ class Published:
         return UserError(f"The file {name} of {self.where} {fault}; {_MEND}.")
 
 
-def find_in_folder(folder: Path) -> Published | None:
+def find_in_folder(folder: Folder) -> Published | None:
     """Return the published files in a folder, or in a folder of it that is called as it is published.
 
     Raises:
         UserError: it holds both CIFAR-10 and CIFAR-100.
         OSError: it cannot be read.
     """
+    folders = folder.folders()
     found = [
-        Published(where=os.fspath(place), form=form, places={name: _whole(place / name) for name in names})
+        Published(where=str(place.path), form=form, places={name: _whole(place.path / name) for name in names})
         for form in _FORMS
-        for place in (folder, folder / form.folder)
-        if place.is_dir() and (names := form.told_by(path.name for path in place.iterdir() if path.is_file()))
+        for place in (folder, *(folder.into(name) for name in folders if name == form.folder))
+        if (names := form.told_by(place.files()))
     ]
     if len({published.form.classes for published in found}) > 1:
-        raise UserError(f"{folder} holds both CIFAR-10 and CIFAR-100; give the folder of one.")
+        raise UserError(f"{folder.path} holds both CIFAR-10 and CIFAR-100; give the folder of one.")
     return found[0] if found else None
 
 
-def find_in_archive(tar: Path, members: Iterable[str]) -> Published | None:
+def find_in_archive(tar: AnyPath, members: Iterable[str]) -> Published | None:
     """Return the published files in a tar.
 
     Args:
@@ -159,10 +162,10 @@ def find_in_archive(tar: Path, members: Iterable[str]) -> Published | None:
     places = {
         PurePosixPath(name).name: _Place(tar, file, offset, size) for _, file, (name, offset, size) in scan_tars([tar])
     }
-    return Published(where=os.fspath(tar), form=form, places=places)
+    return Published(where=str(tar), form=form, places=places)
 
 
-def open_cifar(address: str, published: Published, split: str, labels: Path | None) -> CifarSource:
+def open_cifar(address: str, published: Published, split: str, labels: AnyPath | None) -> CifarSource:
     """Make a source of published files.
 
     Args:
@@ -184,14 +187,14 @@ def open_cifar(address: str, published: Published, split: str, labels: Path | No
     files = form.parts[chosen[0]]
     classes = _class_names(published)
     table: dict[str, int] = {}
-    locations: dict[str, Location] = {}
+    places = Places()
     for number, file in enumerate(files):
         for index, (label, offset) in enumerate(_pictures(published, file)):
             name = f"{classes[label]}/{PurePosixPath(file).stem}-{index:05}.png"
             table[name] = label
-            locations[name] = Location(number, offset, _PLANES)
-    paths = [published.place(file).path for file in files]
-    return CifarSource(address, paths, table, locations, ClassMap(names=classes, imagenet=False))
+            places.add(name, number, offset, _PLANES)
+    tars = [Tar(published.place(file).path) for file in files]
+    return CifarSource(address, tars, table, places, ClassMap(names=classes, imagenet=False))
 
 
 def _png(planes: npt.NDArray[np.uint8]) -> bytes:
@@ -201,7 +204,7 @@ def _png(planes: npt.NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def _whole(path: Path) -> _Place:
+def _whole(path: AnyPath) -> _Place:
     file = open_random(path)
     return _Place(path, file, 0, file.size)
 

@@ -7,27 +7,28 @@ use (that one follows the sorted wnids); `meta.mat` says the wnid of each ID.
 import io
 import tarfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from basics.errors import UserError
+from basics.places import AnyPath
 from sources.classes import imagenet_index
+from sources.storage import exists, is_folder, read_bytes
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _META = "meta.mat"
 _NAMES = ("ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12.tar.gz", "ILSVRC2012_devkit_t12.tar")
 
 
-def find_devkit(folders: Sequence[Path]) -> Path | None:
+def find_devkit(folders: Sequence[AnyPath]) -> AnyPath | None:
     """Return the first devkit, unpacked or not, that lies in one of the folders."""
-    return next((folder / name for folder in folders for name in _NAMES if (folder / name).exists()), None)
+    return next((folder / name for folder in folders for name in _NAMES if exists(folder / name)), None)
 
 
-def is_devkit(path: Path) -> bool:
+def is_devkit(path: AnyPath) -> bool:
     """Tell whether a path given for labels is a devkit: a folder or a tar."""
-    return path.is_dir() or path.name.endswith((".tar", ".tar.gz", ".tgz"))
+    return is_folder(path) or path.name.endswith((".tar", ".tar.gz", ".tgz"))
 
 
-def read_devkit(path: Path) -> list[str]:
+def read_devkit(path: AnyPath) -> list[str]:
     """Return the wnid of each validation image, in the order of their numbers.
 
     Args:
@@ -37,7 +38,7 @@ def read_devkit(path: Path) -> list[str]:
         UserError: it is incomplete or damaged, or SciPy, which reads `meta.mat`, is not installed.
     """
     try:
-        truth, meta = (_folder_files if path.is_dir() else _archive_files)(path)
+        truth, meta = (_folder_files if is_folder(path) else _archive_files)(path)
     except (OSError, EOFError, tarfile.TarError) as error:
         raise UserError(f"The devkit {path} cannot be read ({error}); download it again.") from error
     wnids = _parse_meta(meta, path)
@@ -51,16 +52,16 @@ def read_devkit(path: Path) -> list[str]:
     return [wnids[line] for line in lines]
 
 
-def _folder_files(folder: Path) -> tuple[bytes, bytes]:
+def _folder_files(folder: AnyPath) -> tuple[bytes, bytes]:
     for data in (folder, folder / "data", folder / _NAMES[0] / "data"):
-        if (data / GROUND_TRUTH).is_file():
-            return (data / GROUND_TRUTH).read_bytes(), (data / _META).read_bytes()
+        if exists(data / GROUND_TRUTH):
+            return read_bytes(data / GROUND_TRUTH), read_bytes(data / _META)
     raise UserError(f"The folder {folder} is no ILSVRC2012 devkit: it has no data/{GROUND_TRUTH}; give another.")
 
 
-def _archive_files(archive: Path) -> tuple[bytes, bytes]:
+def _archive_files(archive: AnyPath) -> tuple[bytes, bytes]:
     found: dict[str, bytes] = {}
-    with tarfile.open(archive) as tar:
+    with tarfile.open(fileobj=io.BytesIO(read_bytes(archive))) as tar:
         for member in tar:
             name = member.name.rpartition("/")[2]
             file = tar.extractfile(member) if name in {GROUND_TRUTH, _META} else None
@@ -71,7 +72,7 @@ def _archive_files(archive: Path) -> tuple[bytes, bytes]:
     return found[GROUND_TRUTH], found[_META]
 
 
-def _parse_meta(content: bytes, path: Path) -> dict[str, str]:
+def _parse_meta(content: bytes, path: AnyPath) -> dict[str, str]:
     """Return the wnid of each ILSVRC2012_ID, written as in the ground truth, for the ImageNet-1k classes."""
     try:
         from scipy.io import loadmat

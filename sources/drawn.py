@@ -6,6 +6,8 @@ class, index), so that any image can be drawn alone, in any order and by any pro
 """
 
 import io
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from PIL import Image
@@ -47,6 +49,12 @@ class DrawnSource(Source):
             for index in range(1, PER_CLASS[split] + 1)
         ]
         self._places = {record: (number % PER_CLASS[split]) + 1 for number, record in enumerate(self.records)}
+
+    def part(self, records: Sequence[ImageRecord]) -> Self:
+        """Return the same source reduced to some of its records."""
+        part = super().part(records)
+        part._places = {record: self._places[record] for record in records}
+        return part
 
     def read(self, record: ImageRecord) -> bytes:
         """Draw one image and return it as PNG.

@@ -1,16 +1,17 @@
-"""Images in a folder on disk: in class folders, or flat with a label list beside."""
+"""Images in a folder: in class folders, or flat with a label list beside."""
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
 
 from basics.errors import UserError
+from basics.places import AnyPath
 from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map
 from sources.ilsvrc import label_flat
 from sources.layout import label_folders
+from sources.listing import Folder
 from sources.names import canonical_split, check_printable, is_image, of_split
 from sources.order import IMAGE_FOLDER, image_folder_order
+from sources.storage import read_bytes
 
 
 class FolderSource(Source):
@@ -25,10 +26,10 @@ class FolderSource(Source):
     """
 
     def __init__(
-        self, address: str, root: Path, labels: dict[str, int], classes: ClassMap, *, flat: bool = False
+        self, address: str, root: AnyPath, labels: Mapping[str, int], classes: ClassMap, *, flat: bool = False
     ) -> None:
         self.address = address
-        self.records = image_folder_order(ImageRecord(name, label) for name, label in labels.items())
+        self.records = image_folder_order(labels)
         self.classes = classes
         self.order = IMAGE_FOLDER
         self._root = root
@@ -41,30 +42,11 @@ class FolderSource(Source):
             OSError: it cannot be read.
         """
         name = record.name.partition("/")[2] if self._flat else record.name
-        return (self._root / name).read_bytes()
-
-
-def list_images(folder: str, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of all images below a folder, relative to it, in no particular order.
-
-    Hidden files and folders are left out; links are followed, as torchvision does. No file is opened and none
-    is asked for its size, so that a million files take seconds.
-
-    Raises:
-        OSError: a folder cannot be listed.
-    """
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from list_images(entry.path, f"{prefix}{entry.name}/")
-            elif is_image(entry.name):
-                yield prefix + entry.name
+        return read_bytes(self._root / name)
 
 
 def open_images(
-    address: str, folder: Path, names: list[str], labels: Path | None, beside: tuple[Path, ...]
+    address: str, folder: AnyPath, names: list[str], labels: AnyPath | None, beside: tuple[AnyPath, ...]
 ) -> FolderSource:
     """Make a source of the images in a folder.
 
@@ -89,25 +71,24 @@ def open_images(
     return FolderSource(address, folder, label_flat(names, labels, str(folder), beside), imagenet_map(), flat=True)
 
 
-def find_split(folder: Path, split: str) -> Path:
+def find_split(folder: Folder, split: str) -> Folder:
     """Return the sub-folder of a split if the folder holds splits and no classes, else the folder itself.
 
     Raises:
         UserError: it holds splits, but not this one.
         OSError: a folder cannot be listed.
     """
-    with os.scandir(folder) as entries:
-        folders = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    folders = folder.folders()
     splits = [name for name in folders if canonical_split(name) or name == split]
-    if not splits or any(_holds_images(folder / name) for name in folders if name not in splits):
+    if not splits or any(_holds_images(folder.into(name)) for name in folders if name not in splits):
         return folder
     chosen = of_split(splits, split)
     if not chosen:
-        raise UserError(f"{folder} has no folder named {split}, but {', '.join(sorted(splits))}; give another --split.")
+        found = ", ".join(sorted(splits))
+        raise UserError(f"{folder.path} has no folder named {split}, but {found}; give another --split.")
     # `val` itself goes before a synonym beside it.
-    return folder / (split if split in chosen else min(chosen))
+    return folder.into(split if split in chosen else min(chosen))
 
 
-def _holds_images(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(is_image(entry.name) and not entry.name.startswith(".") for entry in entries)
+def _holds_images(folder: Folder) -> bool:
+    return any(map(is_image, folder.files()))

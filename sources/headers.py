@@ -5,6 +5,7 @@ for the millions of members of a large set of shards. A test holds the two again
 """
 
 import posixpath
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,10 +14,15 @@ from sources.names import is_image
 from sources.storage import RandomFile
 
 _BLOCK = 512
+_TAIL = 1 << 16
+"""Bytes read at once where members are so large that most of a window would be their content."""
 _ZEROS = bytes(_BLOCK)
 _FIELDS = struct.Struct("100s24x12s20xc100x6s82x155s12x")
-_NO_TAR = "is not a tar; give one, uncompressed or gzipped"
+_PLAIN = struct.Struct("100s24x11sc20xc100x5s83x?")
 _MEND = "download or copy it again"
+_UNCLEAN = re.compile(r"^[./]|//|/\.")
+_CUT_OFF = f"is cut off in the middle of a file; {_MEND}"
+_NO_TAR = "is not a tar; give one, uncompressed or gzipped"
 _LINK_KINDS = frozenset((b"1", b"2"))
 _EMPTY_KINDS = _LINK_KINDS | {b"3", b"4", b"5", b"6"}
 """Links, devices and folders: no content follows, whatever size their header claims."""
@@ -50,33 +56,113 @@ class TarFormatError(Exception):
     """The bytes are no whole tar. The message, to be put after its name, says what is wrong and the mend."""
 
 
-def list_members(file: RandomFile) -> Iterator[Member]:
-    """Yield the regular files of a tar in their order.
+class TarScan:
+    """The members of one tar, found by reading windows of it: one read may serve many headers.
 
-    Reads the v7, ustar, GNU and pax formats. Folders and devices are left out, and links that are no images.
-
-    Raises:
-        TarFormatError: a header is damaged, the file ends within a member, or an image is stored as a link.
-        OSError: it cannot be read.
+    Args:
+        file: The tar.
     """
-    position = 0
-    special = _NOTHING
-    while (header := file.read(position, _BLOCK)) != _ZEROS and (header or not position):
-        raw_name, raw_size, kind, magic, prefix = _fields(header, position)
-        extends = kind in _EXTENSION_KINDS
-        size = _size(raw_size, kind, _NOTHING if extends else special)
-        start, position = position + _BLOCK, position + _BLOCK + -(-size // _BLOCK) * _BLOCK
-        if start + size > file.size:
-            raise TarFormatError(f"is cut off in the middle of a file; {_MEND}")
-        if extends:
-            special = _extend(special, kind, file.read(start, size))
-            continue
-        name = special.path or _name(raw_name, prefix if magic == b"ustar\0" else b"")
+
+    def __init__(self, file: RandomFile) -> None:
+        self._file = file
+        self._window = b""
+        self._start = 0
+
+    def content(self, offset: int, size: int) -> bytes:
+        """Return bytes of the tar, without another read if they lie where the scan is.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        at = offset - self._start
+        if at >= 0 and at + size <= len(self._window):
+            return self._window[at : at + size]
+        return self._file.read(offset, size)
+
+    def __iter__(self) -> Iterator[Member]:
+        """Yield the regular files of a tar in their order.
+
+        Reads the v7, ustar, GNU and pax formats. Folders and devices are left out, and links that are no images.
+
+        Raises:
+            TarFormatError: a header is damaged, the file ends within a member, or an image is stored as a link.
+            OSError: it cannot be read.
+        """
+        position, end = 0, self._file.size
+        while True:
+            at = position - self._start
+            if at + _BLOCK > len(self._window):
+                at = self._move(position)
+            # The first header is always looked at closely: it tells whether this is a tar.
+            plain = _plain_file(self._window, at) if position else None
+            if plain is None:
+                member, position = self._any_kind(self._window[at : at + _BLOCK], position)
+            else:
+                member = Member(plain[0], position + _BLOCK, plain[1])
+                position += _BLOCK + (plain[1] + _BLOCK - 1) // _BLOCK * _BLOCK
+            if member is not None:
+                if member.offset + member.size > end:
+                    raise TarFormatError(_CUT_OFF)
+                yield member
+            elif position < 0:
+                return
+
+    def _move(self, position: int) -> int:
+        """Read the window that starts at a position; returns 0, where the position is in it."""
+        jumped = position - self._start - len(self._window)
+        ahead = self._file.window
+        # Beyond content that no window spans, the next header is likely to be as lonely.
+        self._window = self._file.read(position, min(ahead, _TAIL) if jumped > ahead else ahead)
+        self._start = position
+        return 0
+
+    def _any_kind(self, header: bytes, position: int) -> tuple[Member | None, int]:
+        """Read a header of any kind, with the one that it extends.
+
+        Returns:
+            The file, None if it is no regular one; where the next header is, -1 at the end of the tar.
+        """
         special = _NOTHING
-        if kind in _LINK_KINDS and is_image(name):
-            raise TarFormatError(f"holds {name} as a link; pack it with `tar --dereference --hard-dereference`")
-        if kind in _FILE_KINDS and not name.endswith("/"):
-            yield Member(_normal(name), start, size)
+        while header != _ZEROS and (header or not position):
+            raw_name, raw_size, kind, magic, prefix = _fields(header, position)
+            extends = kind in _EXTENSION_KINDS
+            size = _size(raw_size, kind, _NOTHING if extends else special)
+            start, position = position + _BLOCK, position + _BLOCK + -(-size // _BLOCK) * _BLOCK
+            if not extends:
+                name = special.path or _name(raw_name, prefix if magic == b"ustar\0" else b"")
+                return _member(name, kind, start, size), position
+            if start + size > self._file.size:
+                raise TarFormatError(_CUT_OFF)
+            special = _extend(special, kind, self.content(start, size))
+            header = self.content(position, _BLOCK)
+        return None, -1
+
+
+def list_members(file: RandomFile) -> Iterator[Member]:
+    """Yield the regular files of a tar in their order, as `TarScan` does."""
+    return iter(TarScan(file))
+
+
+def _member(name: str, kind: bytes, start: int, size: int) -> Member | None:
+    if kind in _LINK_KINDS and is_image(name):
+        raise TarFormatError(f"holds {name} as a link; pack it with `tar --dereference --hard-dereference`")
+    return Member(_normal(name), start, size) if kind in _FILE_KINDS and not name.endswith("/") else None
+
+
+def _plain_file(window: bytes, at: int) -> tuple[str, int] | None:
+    """Return name and size of a regular file if its header is as most are; None to look closer.
+
+    That is a ustar or GNU header whose name needs no prefix and no cleaning, with the size in octal digits.
+    """
+    try:
+        raw_name, digits, closed, kind, magic, prefix = _PLAIN.unpack_from(window, at)
+        length = raw_name.find(b"\0")
+        if kind != b"0" or magic != b"ustar" or prefix or closed not in b"\0 " or length < 1:
+            return None
+        name, size = raw_name[:length].decode(), int(digits, 8)
+    except (struct.error, ValueError):
+        return None
+    return None if name.endswith("/") or _UNCLEAN.search(name) or size < 0 else (name, size)
 
 
 def _fields(header: bytes, position: int) -> tuple[bytes, bytes, bytes, bytes, bytes]:

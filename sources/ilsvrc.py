@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from basics.errors import UserError
+from basics.places import AnyPath
 from sources.classes import imagenet_index, imagenet_map
 from sources.devkit import GROUND_TRUTH, find_devkit, is_devkit, read_devkit
 from sources.names import VALIDATION_FILE, is_image
@@ -24,7 +25,9 @@ class _LabelList:
     """ImageNet index of each file in file-name order."""
 
 
-def label_flat(files: Sequence[str], labels: Path | None, where: str, beside: Sequence[Path] = ()) -> dict[str, int]:
+def label_flat(
+    files: Sequence[str], labels: AnyPath | None, where: str, beside: Sequence[AnyPath] = ()
+) -> dict[str, int]:
     """Label the images of a flat folder.
 
     A list without names belongs to the files by the number in `ILSVRC2012_val_00000001.JPEG`, so that it also
@@ -66,7 +69,7 @@ def _match_names(files: Sequence[str], by_name: dict[str, int]) -> dict[str, int
     return found
 
 
-def _match_lines(files: Sequence[str], by_line: list[int], labels: Path) -> dict[str, int]:
+def _match_lines(files: Sequence[str], by_line: list[int], labels: AnyPath) -> dict[str, int]:
     numbers = {file: int(match[1]) for file in files if (match := VALIDATION_FILE.fullmatch(file))}
     if len(numbers) == len(files):
         return {file: by_line[number - 1] for file, number in numbers.items() if 0 < number <= len(by_line)}
@@ -78,7 +81,7 @@ def _match_lines(files: Sequence[str], by_line: list[int], labels: Path) -> dict
     return dict(zip(sorted(files), by_line, strict=True))
 
 
-def _read_labels(path: Path) -> _LabelList:
+def _read_labels(path: AnyPath) -> _LabelList:
     if path.name == GROUND_TRUTH:
         # Its numbers are ILSVRC2012_IDs, which look like indices but are others: only meta.mat tells.
         path = path.parent
@@ -88,7 +91,7 @@ def _read_labels(path: Path) -> _LabelList:
     return _parse_labels(read_text(path, "label list"), path)
 
 
-def _parse_labels(text: str, path: Path) -> _LabelList:
+def _parse_labels(text: str, path: AnyPath) -> _LabelList:
     table = _LabelList()
     rows = [(number, _split(line)) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if rows and _is_header(rows[0][1]):

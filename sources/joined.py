@@ -1,5 +1,8 @@
 """Two sources as one, to train on both: the images of the second stand behind those of the first."""
 
+from collections.abc import Sequence
+from typing import Self
+
 from basics.errors import UserError
 from sources.base import ImageRecord, Source
 
@@ -26,8 +29,21 @@ class JoinedSource(Source):
         """The second source's images under the names that they have here."""
         return [ImageRecord(_SECOND + record.name, record.label) for record in self.second.records]
 
+    def part(self, records: Sequence[ImageRecord]) -> Self:
+        """Return the same source reduced to some of its records, of which each lies in a part of its own source."""
+        part = super().part(records)
+        own = [record for record in records if not record.name.startswith(_SECOND)]
+        part.first = self.first.part(own)
+        part.second = self.second.part([_in_second(record) for record in records if record.name.startswith(_SECOND)])
+        return part
+
     def read(self, record: ImageRecord) -> bytes:
         """Return the encoded bytes of one image, from the source that it is in."""
         if record.name.startswith(_SECOND):
-            return self.second.read(ImageRecord(record.name.removeprefix(_SECOND), record.label))
+            return self.second.read(_in_second(record))
         return self.first.read(record)
+
+
+def _in_second(record: ImageRecord) -> ImageRecord:
+    """Return a record as the second source knows it."""
+    return ImageRecord(record.name.removeprefix(_SECOND), record.label)

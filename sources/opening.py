@@ -3,18 +3,23 @@
 import itertools
 import os
 import re
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 from basics.errors import UserError
+from basics.places import AnyPath, is_remote, place
 from sources.base import Source
 from sources.cifar import find_in_archive, find_in_folder, open_cifar
-from sources.folder import find_split, list_images, open_images
+from sources.folder import find_split, open_images
+from sources.listing import Folder, list_folder
 from sources.names import choose_split
 from sources.order import file_order
+from sources.scanning import first_members
 from sources.shards import MANIFEST, are_shards, open_shards
-from sources.storage import local_path
-from sources.tarball import first_members, open_tars
+from sources.storage import exists, is_folder
+from sources.tarball import open_tars
 
+_AT_ONCE = 16
+"""Files whose presence is asked for at the same time."""
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _TARS = (".tar", ".tar.gz", ".tgz")
 
@@ -29,7 +34,8 @@ def open_source(
     """Open a source of labelled images, whatever it is stored in.
 
     Args:
-        address: A folder of class folders, a flat ILSVRC2012 folder, a tar of either, WebDataset shards (one,
+        address: A path, or an address of any file system of fsspec (`s3://`, `gs://`, `hf://`...), of a folder of
+            class folders, a flat ILSVRC2012 folder, a tar of either, WebDataset shards (one,
             a folder of them, or a brace pattern such as `x-{000000..000031}.tar`), the published files of
             CIFAR-10 or CIFAR-100 (their folder or archive, binary or Python version), or a folder that holds one
             of these in a sub-folder named as `split`.
@@ -45,17 +51,22 @@ def open_source(
         UserError: there is nothing of that kind, or it is damaged, unlabelled or inconsistent.
     """
     text = os.fspath(address)
-    path = local_path(text)
-    label_path = None if labels is None else local_path(labels)
+    path = place(text)
+    label_path = None if labels is None else place(labels)
     try:
         source = _open_path(text, path, label_path, split)
     except OSError as error:
-        raise UserError(
-            f"{error.filename or path} cannot be read ({error.strerror}); check its permissions."
-        ) from error
+        raise UserError(_unreadable(error, path)) from error
     if order is not None:
-        source.records, source.order = file_order(source.records, local_path(order))
+        source.records, source.order = file_order(source.records, place(order))
     return source
+
+
+def _unreadable(error: OSError, path: AnyPath) -> str:
+    where, reason = error.filename or path, error.strerror or error
+    if is_remote(path):
+        return f"{where} cannot be read: {reason}."
+    return f"{where} cannot be read ({reason}); check its permissions."
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -74,40 +85,42 @@ def expand_braces(pattern: str) -> list[str]:
     return [pattern[: found.start()] + choice + rest for choice, rest in itertools.product(choices, rests)]
 
 
-def _open_path(address: str, path: Path, labels: Path | None, split: str) -> Source:
-    if path.is_dir():
-        return _open_folder(address, path, labels, split)
-    if path.exists():
+def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str) -> Source:
+    if is_folder(path):
+        return _open_folder(address, list_folder(path), labels, split)
+    if exists(path):
         return _open_archives(address, [path], labels, split)
-    tars = [Path(name) for name in expand_braces(os.fspath(path))]
-    missing = [tar for tar in tars if not tar.exists()]
+    tars = [place(name) for name in expand_braces(str(path))]
     if tars == [path]:
-        raise UserError(f"{path} does not exist; check the path.")
+        raise UserError(f"{path} does not exist; check the {'address' if is_remote(path) else 'path'}.")
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        there = list(pool.map(exists, tars))
+    missing = [tar for tar, known in zip(tars, there, strict=True) if not known]
     if missing:
         raise UserError(f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]}).")
     return _open_archives(address, tars, labels, split)
 
 
-def _open_folder(address: str, given: Path, labels: Path | None, split: str) -> Source:
+def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str) -> Source:
     tars = _list_tars(given)
-    if tars and (given / MANIFEST).exists():
+    if tars and MANIFEST in given.files():
         # A data set of ours: pictures in folders beside its shards are not its images.
         return _open_archives(address, _of_split(tars, split, given), labels, split)
     folder = find_split(given, split)
-    names = list(list_images(os.fspath(folder)))
+    names = list(folder.images())
     if names:
-        beside = dict.fromkeys([folder, given, folder.absolute().parent])
-        return open_images(address, folder, names, labels, tuple(beside))
+        beside = dict.fromkeys([folder.path, given.path, folder.path.absolute().parent])
+        return open_images(address, folder.path, names, labels, tuple(beside))
     published = find_in_folder(given)
     if published is not None:
         return open_cifar(address, published, split, labels)
     tars = _list_tars(folder) or tars
     if not tars:
-        raise UserError(f"{folder} holds no images; give a folder of class folders, a tar or WebDataset shards.")
+        raise UserError(f"{folder.path} holds no images; give a folder of class folders, a tar or WebDataset shards.")
     return _open_archives(address, _of_split(tars, split, folder), labels, split)
 
 
-def _open_archives(address: str, tars: list[Path], labels: Path | None, split: str) -> Source:
+def _open_archives(address: str, tars: list[AnyPath], labels: AnyPath | None, split: str) -> Source:
     members = first_members(tars)
     published = find_in_archive(tars[0], members) if len(tars) == 1 else None
     if published is not None:
@@ -119,11 +132,11 @@ def _open_archives(address: str, tars: list[Path], labels: Path | None, split: s
     return open_shards(address, tars)
 
 
-def _list_tars(folder: Path) -> list[Path]:
-    tars = (path for path in folder.iterdir() if path.name.endswith(_TARS) and not path.name.startswith("."))
-    return sorted(tar for tar in tars if "devkit" not in tar.name)
+def _list_tars(folder: Folder) -> list[AnyPath]:
+    names = sorted(name for name in folder.files() if name.endswith(_TARS) and "devkit" not in name)
+    return [folder.path / name for name in names]
 
 
-def _of_split(tars: list[Path], split: str, folder: Path) -> list[Path]:
+def _of_split(tars: list[AnyPath], split: str, folder: Folder) -> list[AnyPath]:
     by_name = {tar.name: tar for tar in tars}
-    return [by_name[name] for name in choose_split(by_name, split, os.fspath(folder))]
+    return [by_name[name] for name in choose_split(by_name, split, str(folder.path))]

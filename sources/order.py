@@ -1,35 +1,37 @@
 """The order of a source's records: torchvision's ImageFolder order, or that of a file."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from basics.errors import UserError
+from basics.places import AnyPath
 from sources.base import ImageRecord
-from sources.storage import read_text
+from sources.storage import read_bytes, read_text
 
 IMAGE_FOLDER = "ImageFolder"
 
 
-def image_folder_order(records: Iterable[ImageRecord]) -> list[ImageRecord]:
-    """Sort records as torchvision's ImageFolder does: by class, then folder, then file name.
+def image_folder_order(labels: Mapping[str, int]) -> list[ImageRecord]:
+    """Return records, of each name with its label, sorted as torchvision's ImageFolder does: class, folder, file name.
 
     Folder and file are compared as strings, one after the other; sorting whole paths would put `a-b/x.png`
     before `a/x.png`.
     """
-    by_label: dict[int, list[ImageRecord]] = {}
-    for record in records:
-        by_label.setdefault(record.label, []).append(record)
+    by_label: dict[int, list[str]] = {}
+    for name, label in labels.items():
+        by_label.setdefault(label, []).append(name)
     # Sorted class by class, so that only one class's sort keys are in memory at a time.
-    return [record for label in sorted(by_label) for record in sorted(by_label[label], key=_folder_and_file)]
+    return [
+        ImageRecord(name, label) for label in sorted(by_label) for name in sorted(by_label[label], key=_folder_and_file)
+    ]
 
 
-def _folder_and_file(record: ImageRecord) -> tuple[str, str]:
-    folder, _, file = record.name.rpartition("/")
+def _folder_and_file(name: str) -> tuple[str, str]:
+    folder, _, file = name.rpartition("/")
     return folder, file
 
 
-def file_order(records: Sequence[ImageRecord], path: Path) -> tuple[list[ImageRecord], str]:
+def file_order(records: Sequence[ImageRecord], path: AnyPath) -> tuple[list[ImageRecord], str]:
     """Put records into the order of a text file that holds one record name a line.
 
     Every record must be named once: a file that names fewer would make a smaller data set without a word.
@@ -58,4 +60,4 @@ def file_order(records: Sequence[ImageRecord], path: Path) -> tuple[list[ImageRe
             f"The order file {path} lacks {len(waiting)} of the {len(records)} images (such as "
             f"{next(iter(waiting))}); name each image once."
         )
-    return ordered, f"file:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    return ordered, f"file:{hashlib.sha256(read_bytes(path)).hexdigest()}"

@@ -4,32 +4,36 @@ import json
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 from basics.errors import UserError
+from basics.places import AnyPath
 from sources.base import ClassMap
 from sources.classes import imagenet_index, imagenet_map
 from sources.headers import Member
 from sources.names import IMG_EXTENSIONS, check_printable
-from sources.storage import RandomFile, read_text
-from sources.tarball import Location, TarSource, scan_tars
+from sources.scanning import Places, Scanned, Tar, scan_each
+from sources.storage import exists, read_text
+from sources.tarball import TarSource
 
 MANIFEST = "manifest.json"
 _IMAGES = frozenset(extension[1:] for extension in IMG_EXTENSIONS)
 _WNID_FIELD = re.compile(rb'"wnid"\s*:\s*"(n\d{8})"')
 
 
-class _Sample(NamedTuple):
-    file: str
-    """`<key>.<extension>` of the image."""
-    label: int
-    location: Location
-    wnid: str | None
-    """Wnid that its JSON gives, if that was read."""
+@dataclass
+class _Samples:
+    """The samples of one shard, in columns."""
+
+    agree: bool
+    """Whether the JSON of every sample has the wnid of its label as an ImageNet-1k index."""
+    files: list[str] = field(default_factory=list)
+    """`<key>.<extension>` of each image."""
+    labels: "array[int]" = field(default_factory=lambda: array("l"))
+    offsets: "array[int]" = field(default_factory=lambda: array("q"))
+    sizes: "array[int]" = field(default_factory=lambda: array("q"))
 
 
 def are_shards(members: Iterable[str]) -> bool:
@@ -37,7 +41,7 @@ def are_shards(members: Iterable[str]) -> bool:
     return any(name.endswith(".cls") for name in members)
 
 
-def open_shards(address: str, shards: Sequence[Path]) -> TarSource:
+def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
     """Make a source of shards whose samples have one image and `cls`, the label in ASCII digits.
 
     The labels are taken as they are. What they mean is read from `classes` in a `manifest.json` beside the
@@ -57,34 +61,31 @@ def open_shards(address: str, shards: Sequence[Path]) -> TarSource:
     agree = classes is None
     files: list[str] = []
     labels = array("l")
-    locations: list[Location] = []
-    for sample in _samples(shards, want_wnid=agree):
-        agree = agree and imagenet_index().get(sample.wnid or "") == sample.label
-        files.append(sample.file)
-        labels.append(sample.label)
-        locations.append(sample.location)
+    places, tars = Places(), []
+    for number, (tar, found) in enumerate(scan_each(shards, partial(_list_samples, want_wnid=agree))):
+        tars.append(tar)
+        agree = agree and found.agree
+        files += found.files
+        labels += found.labels
+        places.extend(number, found.offsets, found.sizes)
     if not files:
         raise UserError(f"{address} holds no sample with an image and a label; give other shards.")
+    highest = max(labels)
     if classes is None:
-        classes = imagenet_map() if agree else ClassMap(names=tuple(map(str, range(max(labels) + 1))), imagenet=False)
-    if max(labels) >= classes.count:
-        raise UserError(f"{address} has the label {max(labels)}, but {manifest} names {classes.count} classes.")
-    names = _record_names(files, [classes.names[label] for label in labels], locations, shards)
+        classes = imagenet_map() if agree else ClassMap(names=tuple(map(str, range(highest + 1))), imagenet=False)
+    if highest >= classes.count:
+        raise UserError(f"{address} has the label {highest}, but {manifest} names {classes.count} classes.")
+    names = _record_names(files, [classes.names[label] for label in labels], places.tars, tars)
     check_printable(names, address)
-    return TarSource(
-        address,
-        shards,
-        dict(zip(names, labels, strict=True)),
-        dict(zip(names, locations, strict=True)),
-        classes,
-    )
+    places.rows = dict(zip(names, range(len(names)), strict=True))
+    return TarSource(address, tars, dict(zip(names, labels, strict=True)), places, classes)
 
 
-def _declared_classes(manifest: Path) -> ClassMap | None:
+def _declared_classes(manifest: AnyPath) -> ClassMap | None:
     """Return the class map that a manifest declares, None if there is no manifest or it declares none."""
-    if not manifest.is_file():
-        return None
     try:
+        if not exists(manifest):
+            return None
         content = json.loads(read_text(manifest, "manifest"))
         declared = content.get("classes")
         if declared is None:
@@ -94,23 +95,42 @@ def _declared_classes(manifest: Path) -> ClassMap | None:
         raise UserError(f"The manifest {manifest} is damaged or no manifest; restore or remove it.") from error
 
 
-def _samples(shards: Sequence[Path], *, want_wnid: bool) -> Iterator[_Sample]:
-    entries = ((number, *_split(member.name), file, member) for number, file, member in scan_tars(shards))
-    for (number, key), group in groupby(entries, key=itemgetter(0, 1)):
-        files = {extension: (file, member) for _, _, extension, file, member in group}
-        images = files.keys() & _IMAGES
-        if not images and "cls" not in files:
-            continue  # a README, a `__meta__` entry: no sample
-        if len(images) != 1 or "cls" not in files:
-            found = ", ".join(sorted(files))
-            raise UserError(
-                f"The sample {key} in {shards[number]} needs one image and a cls, and has {found}; mend it."
-            )
-        extension = images.pop()
-        member = files[extension][1]
-        label = _label(_content(files["cls"]), key, shards[number])
-        wnid = _wnid(_content(files["json"])) if want_wnid and "json" in files else None
-        yield _Sample(f"{key}.{extension}", label, Location(number, member.offset, member.size), wnid)
+def _list_samples(shard: Scanned, *, want_wnid: bool) -> _Samples:
+    """Return the samples of one shard: files that follow each other with the same key."""
+    samples = _Samples(want_wnid)
+    files: dict[str, tuple[Member, bytes]] = {}
+    last = ""
+    for member in shard:
+        key, extension = _split(member[0])
+        if key != last and files:
+            _add_sample(samples, last, files, shard)
+            files = {}
+        last = key
+        # Read while the scan is there: later, it would cost another read.
+        wanted = extension == "cls" or (extension == "json" and samples.agree)
+        files[extension] = member, shard.content(member[1], member[2]) if wanted else b""
+    if files:
+        _add_sample(samples, last, files, shard)
+    return samples
+
+
+def _add_sample(samples: _Samples, key: str, files: dict[str, tuple[Member, bytes]], shard: Scanned) -> None:
+    images = files.keys() & _IMAGES
+    if not images and "cls" not in files:
+        return  # a README, a `__meta__` entry: no sample
+    if len(images) != 1 or "cls" not in files:
+        found = ", ".join(sorted(files))
+        raise UserError(f"The sample {key} in {shard.path} needs one image and a cls, and has {found}; mend it.")
+    extension = images.pop()
+    label = _label(files["cls"][1], key, shard.path)
+    if samples.agree:
+        wnid = _wnid(files["json"][1]) if "json" in files else None
+        samples.agree = imagenet_index().get(wnid or "") == label
+    _, offset, size = files[extension][0]
+    samples.files.append(f"{key}.{extension}")
+    samples.labels.append(label)
+    samples.offsets.append(offset)
+    samples.sizes.append(size)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -120,12 +140,7 @@ def _split(name: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def _content(entry: tuple[RandomFile, Member]) -> bytes:
-    file, member = entry
-    return file.read(member.offset, member.size)
-
-
-def _label(content: bytes, key: str, shard: Path) -> int:
+def _label(content: bytes, key: str, shard: AnyPath) -> int:
     text = content.strip()
     if not text.isdigit():
         raise UserError(f"The cls of the sample {key} in {shard} is not a class index ({text[:20]!r}); mend it.")
@@ -137,14 +152,14 @@ def _wnid(content: bytes) -> str | None:
     return found[1].decode() if found else None
 
 
-def _record_names(files: list[str], classes: list[str], locations: list[Location], shards: Sequence[Path]) -> list[str]:
+def _record_names(files: list[str], classes: list[str], tars: Sequence[int], shards: Sequence[Tar]) -> list[str]:
     names = [f"{folder}/{file}" for folder, file in zip(classes, files, strict=True)]
     if len(set(names)) == len(names):
         return names
     counts = Counter(names)
     names = [
-        name if counts[name] == 1 else f"{folder}/{shards[location.tar].stem}/{file}"
-        for name, folder, file, location in zip(names, classes, files, locations, strict=True)
+        name if counts[name] == 1 else f"{folder}/{shards[tar].path.stem}/{file}"
+        for name, folder, file, tar in zip(names, classes, files, tars, strict=True)
     ]
     ((name, count),) = Counter(names).most_common(1)
     if count > 1:

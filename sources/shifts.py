@@ -13,9 +13,9 @@ corruption, severity, class, number), so that any image can be drawn alone, in a
 same bytes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -164,6 +164,12 @@ class ShiftSource(Source):
         self.records = list(self._spots)
         self._test_set = test_set
         self._folders = folders
+
+    def part(self, records: Sequence[ImageRecord]) -> Self:
+        """Return the same source reduced to some of its records."""
+        part = super().part(records)
+        part._spots = {record: self._spots[record] for record in records}
+        return part
 
     def read(self, record: ImageRecord) -> bytes:
         """Draw one image and return it as PNG.

@@ -1,31 +1,45 @@
-"""The one place where files are opened: addresses, text files, reading at an offset.
+"""The one place where files are opened: whole, as text, at an offset; local or on any file system of fsspec.
 
-Only local files so far. Other file systems come in here: an address is turned into something with
-`RandomFile`'s `size` and `read`, and nothing else in this package touches a file by itself but the listing
-of folders.
+Nothing else in this package touches a file by itself but the listing of folders.
 """
 
+import errno
 import gzip
+import io
 import os
 import weakref
 import zlib
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from upath import UPath
+
 from basics.errors import UserError
+from basics.places import AnyPath, is_remote
+from basics.remote import file_system, plain_faults, remote_info
 
 UNPACKED_LIMIT = 2**30
 """Bytes that gzipped tars may take in memory: they cannot be read at an offset otherwise."""
+
+_LOCAL_WINDOW = 1 << 12
+"""A page: from a disk, reading more costs more than reading again further on."""
+_REMOTE_WINDOW = 1 << 22
+"""From a server, an answer takes as long as some megabytes do."""
 
 
 class RandomFile(Protocol):
     """A file that can be read at any offset by several threads at once."""
 
-    size: int
-    """Bytes in the file."""
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+
     held: int
     """Bytes of memory that it takes."""
+    window: int
+    """Bytes that are best read at once by who reads on from there."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only where the file ends."""
@@ -33,6 +47,7 @@ class RandomFile(Protocol):
 
 class _LocalFile:
     held = 0
+    window = _LOCAL_WINDOW
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -48,24 +63,101 @@ class _LocalFile:
 class _UnpackedFile:
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self.size = self.held = len(content)
+        self.size = self.held = self.window = len(content)
 
     def read(self, offset: int, size: int) -> bytes:
         return self._content[offset : offset + size]
 
 
-def open_random(path: Path) -> RandomFile:
+class _RemoteFile:
+    held = 0
+    window = _REMOTE_WINDOW
+
+    def __init__(self, path: UPath) -> None:
+        self._path = path
+
+    @cached_property
+    def size(self) -> int:
+        # Asked for only by who scans a tar: whoever reads its members knows where they lie.
+        return int(remote_info(self._path)["size"])
+
+    def read(self, offset: int, size: int) -> bytes:
+        if "size" in self.__dict__:
+            # Servers refuse what starts beyond the end.
+            size = min(size, self.size - offset)
+        return _read_range(self._path, offset, offset + size) if size > 0 else b""
+
+
+def _read_range(path: UPath, start: int, end: int | None) -> bytes:
+    with plain_faults(path):
+        content: bytes = file_system(path).cat_file(path.path, start=start, end=end)
+    return content
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """Return a whole file, with one request where it is remote.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not is_remote(path):
+        return path.read_bytes()
+    try:
+        # With a start, s3fs asks for the content at once and not first for the size.
+        return _read_range(path, 0, None)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    # S3 knows no range of an empty file.
+    with plain_faults(path):
+        content: bytes = file_system(path).cat_file(path.path)
+    return content
+
+
+def exists(path: AnyPath) -> bool:
+    """Tell whether there is a file or folder.
+
+    Raises:
+        OSError: its file system cannot be asked.
+    """
+    return _kind(path) is not None if is_remote(path) else path.exists()
+
+
+def is_folder(path: AnyPath) -> bool:
+    """Tell whether there is a folder; on an object store that is a name with files below it.
+
+    Raises:
+        OSError: its file system cannot be asked.
+    """
+    return _kind(path) == "directory" if is_remote(path) else path.is_dir()
+
+
+def _kind(path: UPath) -> str | None:
+    try:
+        return str(remote_info(path)["type"])
+    except FileNotFoundError:
+        return None
+
+
+def open_random(path: AnyPath, *, gzipped: bool | None = None) -> RandomFile:
     """Open a file for reading at any offset; a gzipped one is unpacked into memory.
+
+    Args:
+        path: The file.
+        gzipped: Whether it is gzipped, if that is known; its first bytes are looked at otherwise.
 
     Raises:
         OSError: it cannot be read, or its gzip stream is damaged.
         UserError: it is gzipped and too large to be held in memory.
     """
-    file = _LocalFile(path)
-    if file.read(0, 2) != b"\x1f\x8b":
+    file: RandomFile = _LocalFile(path) if isinstance(path, Path) else _RemoteFile(path)
+    if gzipped is None:
+        gzipped = is_gzipped(file)
+    if not gzipped:
         return file
     try:
-        with gzip.open(path) as stream:
+        packed = path if isinstance(path, Path) else io.BytesIO(read_bytes(path))
+        with gzip.open(packed) as stream:
             content = stream.read(UNPACKED_LIMIT + 1)
     except (EOFError, zlib.error) as error:
         raise OSError(f"damaged gzip stream: {error}") from error
@@ -74,7 +166,16 @@ def open_random(path: Path) -> RandomFile:
     return _UnpackedFile(content)
 
 
-def too_large_to_unpack(path: Path) -> str:
+def is_gzipped(file: RandomFile) -> bool:
+    """Tell whether a file is gzipped, by its first bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return file.size > 1 and file.read(0, 2) == b"\x1f\x8b"
+
+
+def too_large_to_unpack(path: AnyPath) -> str:
     """Return the sentence that says why a gzipped file is refused."""
     return (
         f"{path} is gzipped and unpacks to over {UNPACKED_LIMIT >> 20} MiB, too much to be held in memory; "
@@ -84,6 +185,8 @@ def too_large_to_unpack(path: Path) -> str:
 
 def local_path(address: str | os.PathLike[str]) -> Path:
     """Return the local path that an address names: a path, with `~` for the home folder, or a file:// URL.
+
+    For callers that write, lock or memory-map there; sources take any address (`basics.places.place`).
 
     Raises:
         UserError: it is empty or lies on another file system.
@@ -98,7 +201,7 @@ def local_path(address: str | os.PathLike[str]) -> Path:
     return Path(text).expanduser()
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: AnyPath, what: str) -> str:
     """Return the text of a small UTF-8 file, without a byte-order mark.
 
     Args:
@@ -109,7 +212,7 @@ def read_text(path: Path, what: str) -> str:
         UserError: it is missing, unreadable or not text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"The {what} {path} does not exist; check the path.") from error
     except OSError as error:

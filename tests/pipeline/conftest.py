@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.world import World
+from tests.s3 import s3, s3_server
+
+__all__ = ["s3", "s3_server"]
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ class World:
             classifier=tiny_classifier(folder / "classifier.safetensors", CLASSES),
         )
 
-    def words(self, out: Path, *more: object, **changed: object) -> list[object]:
+    def words(self, out: Path | str, *more: object, **changed: object) -> list[object]:
         """The command that makes the data set in `out`; `changed` are other values of its options."""
         options: dict[str, object] = {
             "encoder": "vgg", "source": self.source, "autoencoder": self.autoencoder,
@@ -48,7 +48,7 @@ class World:
         flat = [word for name, value in options.items() for word in (f"--{name}", value)]
         return ["imagenet-advbn", *flat, *more]
 
-    def make(self, out: Path, *more: object, **changed: object) -> Outcome:
+    def make(self, out: Path | str, *more: object, **changed: object) -> Outcome:
         """Run the command in this process."""
         return advbn_gen(*self.words(out, *more, **changed))
 

@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from sources.classes import imagenet_map
+from tests.s3 import s3, s3_server  # noqa: F401 (fixtures)
 
 WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
 

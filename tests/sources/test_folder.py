@@ -9,7 +9,8 @@ from torchvision.datasets import ImageFolder
 
 from basics.errors import UserError
 from sources.base import ImageRecord
-from sources.folder import find_split, list_images
+from sources.folder import find_split
+from sources.listing import list_folder, list_images
 from sources.opening import open_source
 
 WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
@@ -127,7 +128,7 @@ def test_the_folder_of_a_split_is_entered_unless_it_is_a_class(
     tmp_path: Path, write_folder: WriteFiles, files: list[str], split: str, expected: str
 ) -> None:
     write_folder(tmp_path, dict.fromkeys(files, b""))
-    assert find_split(tmp_path, split) == tmp_path / expected
+    assert find_split(list_folder(tmp_path), split).path == tmp_path / expected
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path: Path, write_folder: WriteFiles) -> None:

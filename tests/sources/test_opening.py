@@ -158,11 +158,6 @@ def test_a_folder_that_may_not_be_listed_is_refused(tmp_path: Path) -> None:
         closed.chmod(0o755)
 
 
-def test_another_file_system_is_refused() -> None:
-    with pytest.raises(UserError, match=r"s3://bucket/x-\{0\.\.1\}\.tar is not a local path"):
-        open_source("s3://bucket/x-{0..1}.tar")
-
-
 def test_listing_a_large_folder_is_cheap(tmp_path: Path) -> None:
     """A hundredth of ImageNet's training set in bytes: the whole must fit into 1 GiB."""
     import tracemalloc

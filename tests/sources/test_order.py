@@ -19,7 +19,7 @@ def test_the_class_goes_before_the_folder_and_the_folder_before_the_file() -> No
         ImageRecord("x/a.png", 10),
     ]
     # "a/s" sorts before "a/s-2", but "a/s/" after "a/s-2/".
-    assert image_folder_order(reversed(expected)) == expected
+    assert image_folder_order(dict(reversed(expected))) == expected
 
 
 def test_a_file_gives_another_order_and_its_checksum(tmp_path: Path) -> None:

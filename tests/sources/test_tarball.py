@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from basics.errors import UserError
-from sources import tarball
+from sources import scanning, tarball
 from sources.base import ImageRecord
 from sources.opening import open_source
 
@@ -120,7 +120,7 @@ def test_gzipped_tars_that_together_are_too_large_are_refused(
     for number in (0, 1):
         write_tar(tmp_path / f"x-{number}.tar.gz", {f"a/{number}.png": b""})
     assert len(open_source(str(tmp_path / "x-{0,1}.tar.gz")).records) == 2
-    monkeypatch.setattr(tarball, "UNPACKED_LIMIT", 15_000)  # a tar is padded to 10,240 bytes
+    monkeypatch.setattr(scanning, "UNPACKED_LIMIT", 15_000)  # a tar is padded to 10,240 bytes
     with pytest.raises(UserError, match=r"x-1\.tar\.gz is gzipped and unpacks to over"):
         open_source(str(tmp_path / "x-{0,1}.tar.gz"))
 

@@ -1,0 +1,188 @@
+"""Other machines' file systems: one connection a process, and every fault an OSError in plain words."""
+
+import asyncio
+import errno
+import functools
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem, sync
+from upath import UPath
+
+from basics.errors import UserError
+from basics.places import AnyPath, is_remote
+
+PATIENCE = 30.0
+"""Seconds in which a server must have answered once. Each package retries by itself, some for many minutes."""
+
+_RENEW = "renew them where the file system's own tools look for them"
+_MISSING = (
+    "there are no credentials for it; put them where the file system's own tools look for them, "
+    "or for a public bucket of S3 set FSSPEC_S3_ANON=true"
+)
+_CODES = {
+    "ExpiredToken": (errno.EACCES, f"its credentials have expired; {_RENEW}"),
+    "ExpiredTokenException": (errno.EACCES, f"its credentials have expired; {_RENEW}"),
+    "RequestExpired": (errno.EACCES, f"its credentials have expired; {_RENEW}"),
+    "InvalidAccessKeyId": (errno.EACCES, f"its server does not know the credentials; {_RENEW}"),
+    "InvalidToken": (errno.EACCES, f"its server does not accept the credentials; {_RENEW}"),
+    "InvalidClientTokenId": (errno.EACCES, f"its server does not accept the credentials; {_RENEW}"),
+    "SignatureDoesNotMatch": (errno.EACCES, f"its server does not accept the credentials; {_RENEW}"),
+    "AccessDenied": (errno.EACCES, "access is denied to these credentials"),
+    "PreconditionFailed": (errno.EEXIST, "it exists already"),
+    "NoSuchBucket": (errno.ENOENT, "there is no such bucket"),
+    "SlowDown": (errno.EBUSY, "its server is overloaded"),
+}
+"""What servers say, by the code in their answer."""
+_KINDS = {
+    "NoCredentialsError": (errno.EACCES, _MISSING),
+    "PartialCredentialsError": (errno.EACCES, _MISSING),
+    "CredentialRetrievalError": (errno.EACCES, _MISSING),
+    "DefaultCredentialsError": (errno.EACCES, _MISSING),
+    "TokenRetrievalError": (errno.EACCES, f"its credentials have expired; {_RENEW}"),
+    "ClientConnectorDNSError": (errno.EHOSTUNREACH, "its server's name is unknown"),
+    "gaierror": (errno.EHOSTUNREACH, "its server's name is unknown"),
+    "ConnectTimeoutError": (errno.ETIMEDOUT, "its server does not answer"),
+    "ReadTimeoutError": (errno.ETIMEDOUT, "its server does not answer"),
+    "FSTimeoutError": (errno.ETIMEDOUT, "its server does not answer"),
+    "TimeoutError": (errno.ETIMEDOUT, "its server does not answer"),
+    "EndpointConnectionError": (errno.ECONNREFUSED, "its server cannot be reached"),
+    "ClientConnectorError": (errno.ECONNREFUSED, "its server cannot be reached"),
+    "ConnectionRefusedError": (errno.ECONNREFUSED, "its server cannot be reached"),
+    "ConnectionError": (errno.ECONNRESET, "the connection to its server broke"),
+    "ConnectionClosedError": (errno.ECONNRESET, "the connection to its server broke"),
+    "IncompleteRead": (errno.ECONNRESET, "the connection to its server broke"),
+    "ClientPayloadError": (errno.ECONNRESET, "the connection to its server broke"),
+    "FileNotFoundError": (errno.ENOENT, "it does not exist"),
+    "FileExistsError": (errno.EEXIST, "it exists already"),
+    "IsADirectoryError": (errno.EISDIR, "it is a folder"),
+    "NotADirectoryError": (errno.ENOTDIR, "it is no folder"),
+    "PermissionError": (errno.EACCES, "access is denied to these credentials"),
+}
+"""What packages raise, by the names of the classes: none of the packages has to be installed."""
+_SECRET = re.compile(r"(?i)key|secret|token|password|credential")
+_QUERY = re.compile(r"\?[^\s\"']*=[^\s\"']*")
+_USER = re.compile(r"://[^/\s@]*@")
+
+
+@functools.lru_cache(maxsize=16)
+def _connected(_process: int, protocol: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    return fsspec.filesystem(protocol, skip_instance_cache=True, **dict(options))
+
+
+def file_system(path: UPath) -> Any:
+    """Return fsspec's file system of a path: the same for all threads of a process, and safe to be used by them.
+
+    fsspec itself would connect anew in each thread.
+    """
+    return _connected(os.getpid(), path.protocol, tuple(sorted(path.storage_options.items())))
+
+
+def forget_connections() -> None:
+    """Make the next use of any file system connect anew, with the credentials that are there then."""
+    _connected.cache_clear()
+    for kind in dict(fsspec.registry).values():
+        kind.clear_instance_cache()
+
+
+@contextmanager
+def plain_faults(path: UPath) -> Iterator[None]:
+    """Turn whatever a file system's package raises in the block into an OSError of the fitting kind.
+
+    Its `strerror` is a plain reason, its `filename` the address. The packages have retried by then. The error that
+    was raised is not chained, since it may quote addresses and requests with keys in them.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # botocore's, aiohttp's and others' errors have no base class in common
+        raise as_os_error(error, str(path)) from None
+
+
+@contextmanager
+def faults_of(path: AnyPath) -> Iterator[None]:
+    """Do as `plain_faults` if a path is on another machine; a disk's faults are OSErrors already."""
+    if is_remote(path):
+        with plain_faults(path):
+            yield
+    else:
+        yield
+
+
+def as_os_error(error: BaseException, address: str) -> OSError:
+    """Return the OSError, of the class that its number has, which says why something at an address failed."""
+    for cause in reversed(list(_chain(error))):
+        known = _CODES.get(_code(cause))
+        if known:
+            return OSError(*known, address)
+    # The innermost reason is the most telling one: an unknown name, not a failed connection.
+    for cause in reversed(list(_chain(error))):
+        known = next((_KINDS[kind.__name__] for kind in type(cause).__mro__ if kind.__name__ in _KINDS), None)
+        if known:
+            return OSError(*known, address)
+    number = error.errno if isinstance(error, OSError) and error.errno else errno.EIO
+    return OSError(number, _without_secrets(f"{type(error).__name__}: {error}"), address)
+
+
+def remote_info(path: UPath) -> dict[str, Any]:
+    """Return what fsspec's `info` tells of a file or folder (`type`, `size`), within `PATIENCE` seconds.
+
+    Raises:
+        OSError: it is not there (FileNotFoundError), or cannot be asked for.
+    """
+    system = file_system(path)
+    with plain_faults(path):
+        try:
+            found: dict[str, Any] = _in_time(system, "info", path.path)
+        except (FileNotFoundError, TimeoutError):
+            raise
+        except OSError:
+            # S3 says why only in answers that have a body, which those to `info` have not.
+            if "/" in path.path.strip("/"):
+                _in_time(system, "cat_file", path.path, start=0, end=1)
+            else:
+                _in_time(system, "ls", path.path)
+            raise
+    return found
+
+
+def _in_time(system: Any, method: str, *given: Any, **options: Any) -> Any:
+    if not isinstance(system, AsyncFileSystem):
+        return getattr(system, method)(*given, **options)
+
+    async def ask() -> Any:
+        return await asyncio.wait_for(getattr(system, f"_{method}")(*given, **options), PATIENCE)
+
+    return sync(system.loop, ask)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what it came from, as Python or botocore (`kwargs["error"]`) keeps it."""
+    seen: list[BaseException] = []
+    following: object = error
+    while isinstance(following, BaseException) and following not in seen:
+        seen.append(following)
+        yield following
+        kept = getattr(following, "kwargs", None)
+        kept = kept.get("error") if isinstance(kept, dict) else None
+        following = kept or following.__cause__ or following.__context__ or getattr(following, "os_error", None)
+
+
+def _code(error: BaseException) -> str:
+    answer = getattr(error, "response", None)
+    told = answer.get("Error") if isinstance(answer, dict) else None
+    return str(told.get("Code", "")) if isinstance(told, dict) else ""
+
+
+def _without_secrets(text: str) -> str:
+    """Return one short line without the queries and users of addresses, and without what the environment keeps."""
+    text = _USER.sub("://", _QUERY.sub("", " ".join(text.split())))
+    for name, value in os.environ.items():
+        if len(value) >= 6 and _SECRET.search(name):
+            text = text.replace(value, "***")
+    return text[:300]
