@@ -4,12 +4,11 @@ Python's `tarfile` knows more kinds of member but takes some 25 microseconds and
 for the millions of members of a large set of shards. A test holds the two against each other.
 """
 
-import posixpath
-import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from sources.members import Chunk, Columns, Member
 from sources.names import is_image
 from sources.storage import RandomFile
 
@@ -18,9 +17,12 @@ _TAIL = 1 << 16
 """Bytes read at once where members are so large that most of a window would be their content."""
 _ZEROS = bytes(_BLOCK)
 _FIELDS = struct.Struct("100s24x12s20xc100x6s82x155s12x")
+_IS_PLAIN = (b"0", b"ustar", False)
+"""Kind, magic, and whether there is a prefix."""
+_FEW, _MANY = 64, 4096
+"""Headers read at once: for who may stop soon, and for who wants all."""
 _PLAIN = struct.Struct("100s24x11sc20xc100x5s83x?")
 _MEND = "download or copy it again"
-_UNCLEAN = re.compile(r"^[./]|//|/\.")
 _CUT_OFF = f"is cut off in the middle of a file; {_MEND}"
 _NO_TAR = "is not a tar; give one, uncompressed or gzipped"
 _LINK_KINDS = frozenset((b"1", b"2"))
@@ -29,17 +31,6 @@ _EMPTY_KINDS = _LINK_KINDS | {b"3", b"4", b"5", b"6"}
 _FILE_KINDS = frozenset((b"0", b"\0", b"7"))
 _EXTENSION_KINDS = frozenset((b"x", b"L", b"g", b"K"))
 """Headers that say something about the next file; `g` and `K` nothing that matters here."""
-
-
-class Member(NamedTuple):
-    """One file in a tar."""
-
-    name: str
-    """Path without a leading `./`."""
-    offset: int
-    """Where its content starts, in bytes."""
-    size: int
-    """How long its content is, in bytes."""
 
 
 class _Special(NamedTuple):
@@ -80,32 +71,74 @@ class TarScan:
         return self._file.read(offset, size)
 
     def __iter__(self) -> Iterator[Member]:
-        """Yield the regular files of a tar in their order.
+        """Yield the files of the tar one by one, as `chunks` does."""
+        for chunk in self.chunks(count=_FEW):
+            yield from map(Member, chunk.names, chunk.offsets, chunk.sizes)
+
+    def chunks(self, keep: tuple[bytes, ...] = (), count: int = _MANY) -> Iterator[Columns]:
+        """Yield the regular files of the tar in their order, so many at once, without hidden ones.
 
         Reads the v7, ustar, GNU and pax formats. Folders and devices are left out, and links that are no images.
+
+        Args:
+            keep: Endings of names of which the content is read along.
+            count: How many headers are read for each chunk.
 
         Raises:
             TarFormatError: a header is damaged, the file ends within a member, or an image is stored as a link.
             OSError: it cannot be read.
         """
-        position, end = 0, self._file.size
-        while True:
+        position = 0
+        while position >= 0:
+            chunk = Chunk()
+            while position >= 0 and len(chunk.raw_names) < count:
+                # The first header is always looked at closely: it tells whether this is a tar.
+                position = self._plain_files(chunk, position, keep, count) if position else position
+                position = self._other_file(chunk, position, keep)
+            yield chunk.columns()
+
+    def _plain_files(self, chunk: Chunk, position: int, keep: tuple[bytes, ...], count: int) -> int:
+        """Add the files whose headers are as nearly all are; returns the position of the first that is not.
+
+        Those are ustar or GNU headers of regular files that need no prefix. There are millions, so this is one loop
+        without a call that is not needed.
+        """
+        add_name, add_offset, add_size, add_content = chunk.adders()
+        unpack, end = _PLAIN.unpack_from, self._file.size
+        while len(chunk.raw_names) < count:
             at = position - self._start
             if at + _BLOCK > len(self._window):
                 at = self._move(position)
-            # The first header is always looked at closely: it tells whether this is a tar.
-            plain = _plain_file(self._window, at) if position else None
-            if plain is None:
-                member, position = self._any_kind(self._window[at : at + _BLOCK], position)
-            else:
-                member = Member(plain[0], position + _BLOCK, plain[1])
-                position += _BLOCK + (plain[1] + _BLOCK - 1) // _BLOCK * _BLOCK
-            if member is not None:
-                if member.offset + member.size > end:
-                    raise TarFormatError(_CUT_OFF)
-                yield member
-            elif position < 0:
-                return
+            try:
+                raw_name, digits, closed, kind, magic, prefix = unpack(self._window, at)
+                size = int(digits, 8)
+            except (struct.error, ValueError):
+                break
+            offset = position + _BLOCK
+            if (kind, magic, prefix) != _IS_PLAIN or closed not in b"\0 " or size < 0 or offset + size > end:
+                break
+            add_name(raw_name)
+            add_offset(offset)
+            add_size(size)
+            add_content(self.content(offset, size) if keep and raw_name.rstrip(b"\0").endswith(keep) else b"")
+            position = offset + (size + _BLOCK - 1) // _BLOCK * _BLOCK
+        return position
+
+    def _other_file(self, chunk: Chunk, position: int, keep: tuple[bytes, ...]) -> int:
+        """Add the file of one header of any kind, if it is one; returns the next position, -1 at the end."""
+        at = position - self._start
+        if at + _BLOCK > len(self._window):
+            at = self._move(position)
+        member, position = self._any_kind(self._window[at : at + _BLOCK], position)
+        if member is not None:
+            if member.offset + member.size > self._file.size:
+                raise TarFormatError(_CUT_OFF)
+            kept = keep and member.name.encode(errors="surrogateescape").endswith(keep)
+            content = self.content(member.offset, member.size) if kept else b""
+            chunk.special_names[len(chunk.raw_names)] = member.name
+            for add, value in zip(chunk.adders(), (b"", member.offset, member.size, content), strict=True):
+                add(value)
+        return position
 
     def _move(self, position: int) -> int:
         """Read the window that starts at a position; returns 0, where the position is in it."""
@@ -139,30 +172,14 @@ class TarScan:
 
 
 def list_members(file: RandomFile) -> Iterator[Member]:
-    """Yield the regular files of a tar in their order, as `TarScan` does."""
+    """Yield the regular files of a tar in their order, without hidden ones, as `TarScan` does."""
     return iter(TarScan(file))
 
 
 def _member(name: str, kind: bytes, start: int, size: int) -> Member | None:
     if kind in _LINK_KINDS and is_image(name):
         raise TarFormatError(f"holds {name} as a link; pack it with `tar --dereference --hard-dereference`")
-    return Member(_normal(name), start, size) if kind in _FILE_KINDS and not name.endswith("/") else None
-
-
-def _plain_file(window: bytes, at: int) -> tuple[str, int] | None:
-    """Return name and size of a regular file if its header is as most are; None to look closer.
-
-    That is a ustar or GNU header whose name needs no prefix and no cleaning, with the size in octal digits.
-    """
-    try:
-        raw_name, digits, closed, kind, magic, prefix = _PLAIN.unpack_from(window, at)
-        length = raw_name.find(b"\0")
-        if kind != b"0" or magic != b"ustar" or prefix or closed not in b"\0 " or length < 1:
-            return None
-        name, size = raw_name[:length].decode(), int(digits, 8)
-    except (struct.error, ValueError):
-        return None
-    return None if name.endswith("/") or _UNCLEAN.search(name) or size < 0 else (name, size)
+    return Member(name, start, size) if kind in _FILE_KINDS and not name.endswith("/") else None
 
 
 def _fields(header: bytes, position: int) -> tuple[bytes, bytes, bytes, bytes, bytes]:
@@ -212,12 +229,6 @@ def _text(field: bytes) -> str:
 def _name(raw_name: bytes, raw_prefix: bytes) -> str:
     # GNU tar keeps other things in the place of ustar's prefix; there the caller gives none.
     return f"{_text(raw_prefix)}/{_text(raw_name)}" if raw_prefix[:1].strip(b"\0") else _text(raw_name)
-
-
-def _normal(name: str) -> str:
-    if name.startswith(("./", "/")) or "//" in name or "/./" in name:
-        return posixpath.normpath(name).lstrip("/")
-    return name
 
 
 def _extend(special: _Special, kind: bytes, content: bytes) -> _Special:

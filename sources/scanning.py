@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeVar
 
 from basics.errors import UserError
 from basics.places import AnyPath, is_remote
-from sources.headers import Member, TarFormatError, TarScan
-from sources.names import is_hidden
+from sources.headers import TarFormatError, TarScan
+from sources.members import Member
 from sources.storage import UNPACKED_LIMIT, RandomFile, is_gzipped, open_random, too_large_to_unpack
 
 _AT_ONCE = 16
@@ -79,23 +79,13 @@ class Places:
         return part, tars
 
 
-class Scanned:
-    """One open tar, ready to be scanned.
+class Scanned(NamedTuple):
+    """One open tar, ready to be scanned."""
 
-    Args:
-        number: Which of the tars, from 0.
-        path: Where it is.
-        file: The open tar.
-    """
-
-    def __init__(self, number: int, path: AnyPath, file: RandomFile) -> None:
-        self.number, self.path, self.file = number, path, file
-        self._scan = TarScan(file)
-        self.content = self._scan.content
-
-    def __iter__(self) -> Iterator[Member]:
-        """Yield its members without hidden ones."""
-        return (member for member in self._scan if not is_hidden(member[0]))
+    number: int
+    """Which of the tars, from 0."""
+    path: AnyPath
+    scan: TarScan
 
 
 def scan_each(tars: Sequence[AnyPath], job: Callable[[Scanned], Found]) -> Iterator[tuple[Tar, Found]]:
@@ -132,10 +122,10 @@ def _scan(tar: tuple[int, AnyPath], job: Callable[[Scanned], Found]) -> tuple[in
     with _plain_words(path):
         file = open_random(path, gzipped=False)
         if not is_gzipped(file):
-            return file.held, job(Scanned(number, path, file))
+            return file.held, job(Scanned(number, path, TarScan(file)))
         with _UNPACKING:
             file = open_random(path, gzipped=True)
-            return file.held, job(Scanned(number, path, file))
+            return file.held, job(Scanned(number, path, TarScan(file)))
 
 
 @contextmanager
@@ -161,7 +151,7 @@ def scan_tars(tars: Sequence[AnyPath]) -> Iterator[tuple[int, RandomFile, Member
             held += file.held
             if held > UNPACKED_LIMIT:
                 raise UserError(too_large_to_unpack(path))
-            for member in Scanned(number, path, file):
+            for member in TarScan(file):
                 yield number, file, member
 
 

@@ -12,7 +12,6 @@ from basics.errors import UserError
 from basics.places import AnyPath
 from sources.base import ClassMap
 from sources.classes import imagenet_index, imagenet_map
-from sources.headers import Member
 from sources.names import IMG_EXTENSIONS, check_printable
 from sources.scanning import Places, Scanned, Tar, scan_each
 from sources.storage import exists, read_text
@@ -21,6 +20,10 @@ from sources.tarball import TarSource
 MANIFEST = "manifest.json"
 _IMAGES = frozenset(extension[1:] for extension in IMG_EXTENSIONS)
 _WNID_FIELD = re.compile(rb'"wnid"\s*:\s*"(n\d{8})"')
+
+
+_File = tuple[int, int, bytes]
+"""Offset, size and content of a file of a sample; the content is there if it was read along."""
 
 
 @dataclass
@@ -98,23 +101,25 @@ def _declared_classes(manifest: AnyPath) -> ClassMap | None:
 def _list_samples(shard: Scanned, *, want_wnid: bool) -> _Samples:
     """Return the samples of one shard: files that follow each other with the same key."""
     samples = _Samples(want_wnid)
-    files: dict[str, tuple[Member, bytes]] = {}
+    files: dict[str, _File] = {}
     last = ""
-    for member in shard:
-        key, extension = _split(member[0])
-        if key != last and files:
-            _add_sample(samples, last, files, shard)
-            files = {}
-        last = key
-        # Read while the scan is there: later, it would cost another read.
-        wanted = extension == "cls" or (extension == "json" and samples.agree)
-        files[extension] = member, shard.content(member[1], member[2]) if wanted else b""
+    # Their content is read along: later, it would cost a read of its own.
+    for chunk in shard.scan.chunks((b".cls", b".json") if want_wnid else (b".cls",)):
+        for name, offset, size, content in zip(*chunk, strict=True):
+            key, _, extension = name.partition(".")
+            if "/" in extension:
+                key, extension = _split(name)
+            if key != last and files:
+                _add_sample(samples, last, files, shard)
+                files = {}
+            last = key
+            files[extension.lower()] = offset, size, content
     if files:
         _add_sample(samples, last, files, shard)
     return samples
 
 
-def _add_sample(samples: _Samples, key: str, files: dict[str, tuple[Member, bytes]], shard: Scanned) -> None:
+def _add_sample(samples: _Samples, key: str, files: dict[str, _File], shard: Scanned) -> None:
     images = files.keys() & _IMAGES
     if not images and "cls" not in files:
         return  # a README, a `__meta__` entry: no sample
@@ -122,11 +127,11 @@ def _add_sample(samples: _Samples, key: str, files: dict[str, tuple[Member, byte
         found = ", ".join(sorted(files))
         raise UserError(f"The sample {key} in {shard.path} needs one image and a cls, and has {found}; mend it.")
     extension = images.pop()
-    label = _label(files["cls"][1], key, shard.path)
+    label = _label(_content(files["cls"], shard), key, shard.path)
     if samples.agree:
-        wnid = _wnid(files["json"][1]) if "json" in files else None
+        wnid = _wnid(_content(files["json"], shard)) if "json" in files else None
         samples.agree = imagenet_index().get(wnid or "") == label
-    _, offset, size = files[extension][0]
+    offset, size, _ = files[extension]
     samples.files.append(f"{key}.{extension}")
     samples.labels.append(label)
     samples.offsets.append(offset)
@@ -134,10 +139,16 @@ def _add_sample(samples: _Samples, key: str, files: dict[str, tuple[Member, byte
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return key and lower-case extension of a name, split at its first dot as WebDataset does."""
+    """Return key and extension of a name, split at its first dot as WebDataset does: that of the file, not a folder."""
     folder, slash, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
-    return folder + slash + stem, extension.lower()
+    return folder + slash + stem, extension
+
+
+def _content(file: _File, shard: Scanned) -> bytes:
+    offset, size, content = file
+    # Another spelling of the ending, such as `.CLS`, was not read along.
+    return content or shard.scan.content(offset, size)
 
 
 def _label(content: bytes, key: str, shard: AnyPath) -> int:

@@ -81,11 +81,11 @@ def _list_images(tar: Scanned) -> tuple[list[str], "array[int]", "array[int]"]:
     """Return name, offset and size of each image of a tar."""
     names: list[str] = []
     offsets, sizes = array("q"), array("q")
-    for name, offset, size in tar:
-        if is_image(name):
-            names.append(name)
-            offsets.append(offset)
-            sizes.append(size)
+    for chunk in tar.scan.chunks():
+        rows = [row for row, name in enumerate(chunk.names) if is_image(name)]
+        names += [chunk.names[row] for row in rows]
+        offsets.extend(chunk.offsets[row] for row in rows)
+        sizes.extend(chunk.sizes[row] for row in rows)
     return names, offsets, sizes
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sources.headers import Member, TarFormatError, list_members
+from sources.headers import TarFormatError, TarScan, list_members
+from sources.members import Member
 from sources.storage import open_random
 
 LONG = "/".join(["folder" * 10] * 4) + "/é" + "x" * 120 + ".png"
@@ -134,3 +135,36 @@ def test_a_damaged_pax_header_is_told(tmp_path: Path, start: bytes) -> None:
     path.write_bytes(content[:512] + start + content[512 + len(start) :])
     with pytest.raises(TarFormatError, match="has a damaged pax header"):
         list(list_members(open_random(path)))
+
+
+def test_hidden_files_are_left_out_and_names_cleaned_among_many(tmp_path: Path) -> None:
+    """More than are read at once, with strange ones here and there."""
+
+    def fill(tar: tarfile.TarFile) -> None:
+        for number in range(10_000):
+            add(tar, f"a/{number}.png", b"x" * (number % 700))
+        for name in ("._1.png", "a/.hidden/1.png", ".DS_Store", "b//1.png", LONG):
+            add(tar, name)
+
+    path = build(tmp_path / "x.tar", fill)
+    with tarfile.open(path) as tar:
+        expected = [Member(m.name, m.offset_data, m.size) for m in tar]
+    shown = [member for member in expected if "/." not in member.name and not member.name.startswith(".")]
+    assert len(shown) == 10_002
+    expected_names = [member.name.replace("//", "/") for member in shown]
+    found = list(list_members(open_random(path)))
+    assert [member.name for member in found] == expected_names
+    assert [member[1:] for member in found] == [member[1:] for member in shown]
+
+
+def test_content_is_read_along_where_it_is_wanted(tmp_path: Path) -> None:
+    def fill(tar: tarfile.TarFile) -> None:
+        for number in range(50):
+            add(tar, f"{number}.cls", str(number).encode())
+            add(tar, f"{number}.png", bytes(9000))
+        add(tar, LONG + ".cls", b"long")
+
+    path = build(tmp_path / "x.tar", fill)
+    (chunk,) = TarScan(open_random(path)).chunks((b".cls",))
+    kept = {name: content for name, content in zip(chunk.names, chunk.contents, strict=True) if content}
+    assert kept == {f"{number}.cls": str(number).encode() for number in range(50)} | {LONG + ".cls": b"long"}
