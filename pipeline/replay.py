@@ -134,10 +134,10 @@ def load_renderer(config: GenerationConfig) -> Renderer:
     """Load and check the autoencoder of a run; the last one asked for is kept.
 
     Raises:
-        UserError: the file is missing or foreign, or has another encoder.
+        UserError: the file is missing or foreign.
     """
     if config.autoencoder is None:
         raise UserError("No autoencoder was given; name the one that the ledger was made with, with --autoencoder.")
     compute = choose_compute(config.device, config.precision)
-    autoencoder = load_autoencoder(Path(config.autoencoder), config.encoder)
+    autoencoder = load_autoencoder(Path(config.autoencoder))
     return Renderer(autoencoder=autoencoder, compute=compute, shifter=Shifter(autoencoder.module, compute))
