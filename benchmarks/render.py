@@ -63,8 +63,8 @@ def main(source: str, encoder: str, image_size: int, batch_size: int, batches: i
             click.echo(f"generated in {made:.2f} s, rendered in {again:.2f} s, ratio {ratios[-1]:.3f}")
         images = batches * batch_size
         click.echo(
-            f"median ratio {statistics.median(ratios):.3f}, equal bytes ({encoder}, {image_size} px, {images} images in "
-            f"batches of {batch_size}, {job.identity['arithmetic']['hardware']}, {torch.get_num_threads()} threads)"
+            f"median ratio {statistics.median(ratios):.3f}, equal bytes ({encoder}, {image_size} px, {images} images "
+            f"in batches of {batch_size}, {job.identity['arithmetic']['hardware']}, {torch.get_num_threads()} threads)"
         )
 
 

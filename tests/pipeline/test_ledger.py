@@ -125,7 +125,7 @@ def realistic(images: int, channels: int, size: int = 32, seed: int = 0) -> Colu
         for name, right in (("clean", 0.72), ("reconstructed", 0.5), ("adversarial", 0.02))
     }
     losses = np.rint(dice.gamma(2, 2.5, (images, 7)) * 1e6).astype(np.int64)
-    return {
+    columns: Columns = {
         "delta_mean": walk(dice, batches, channels),
         "delta_std": walk(dice, batches, channels),
         "loss": dice.gamma(2, 2.5, (batches, 7)),
@@ -138,7 +138,8 @@ def realistic(images: int, channels: int, size: int = 32, seed: int = 0) -> Colu
         "samples/label": label,
         "samples/losses": losses,
         "samples/pixel_mean": dice.normal(118, 40, images).astype(np.float32),
-    } | {name: answer.astype(np.int32) for name, answer in answers.items()}
+    }
+    return columns | {name: answer.astype(np.int32) for name, answer in answers.items()}
 
 
 def walk(dice: np.random.Generator, batches: int, channels: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -17,6 +17,7 @@ from basics.files import digest_json
 from decoders.autoencoder import load_autoencoder
 from pipeline.ledger import read_ledger, write_ledger
 from pipeline.render import RenderRequest, read_renderable, render_job
+from pipeline.shardfile import encode_png
 from sources.decode import load_image
 from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World, broken_image, facts, members, tar_of, wherever
 from tests.support import Outcome, advbn_gen, folder_bytes, refused, tiny_autoencoder
@@ -244,19 +245,17 @@ def test_a_changed_image_is_refused_by_name_and_the_mended_run_completes(
 def test_an_interrupted_rendering_goes_on(
     ledger: Path, finished: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipeline.generate as module
-
-    encode, count = module.encode_png, 0
+    count = 0
 
     def stopping(image: torch.Tensor) -> bytes:
         nonlocal count
         count += 1
         if count > 5 * BATCH:
             raise KeyboardInterrupt
-        return encode(image)
+        return encode_png(image)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "encode_png", stopping)
+        patch.setattr("pipeline.generate.encode_png", stopping)
         assert render(ledger, world, tmp_path / "out").code == 130
     there = len(list((tmp_path / "out/stats").glob("*.json")))
     assert 0 < there < SHARDS
