@@ -15,6 +15,7 @@ COMMANDS = {
     "train-autoencoder": "commands.autoencoder:train_autoencoder",
     "import-autoencoder": "commands.autoencoder:import_autoencoder",
     "imagenet-advbn": "commands.imagenet_advbn:imagenet_advbn",
+    "render": "commands.render:render",
     "verify": "commands.dataset:verify",
     "info": "commands.dataset:info",
     "export": "commands.dataset:export",

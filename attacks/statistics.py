@@ -47,6 +47,11 @@ def channel_means(feat_NCHW: Tensor) -> Tensor:
     return feat_NCHW.mean(dim=(0, 2, 3), keepdim=True, dtype=dtype)
 
 
+def multiplier_dtype(mean_C: Tensor) -> torch.dtype:
+    """Return the type that multipliers of these means are kept in: float64 where the device has it."""
+    return mean_C.dtype if mean_C.device.type == "mps" else torch.float64
+
+
 def shift_statistics(
     feat_NCHW: Tensor, mean_C: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor, *, rectified: bool
 ) -> Tensor:
@@ -88,7 +93,7 @@ class StatisticsThreat:
         Five steps of 0.2 down from 1 end within rounding of 0, where the sign of the rest decides whether the ReLU
         passes any gradient. In float64 that rest is the same in every precision that the networks run in.
         """
-        dtype = self.mean_C.dtype if self.mean_C.device.type == "mps" else torch.float64
+        dtype = multiplier_dtype(self.mean_C)
         return torch.ones_like(self.mean_C, dtype=dtype), torch.ones_like(self.mean_C, dtype=dtype)
 
     def step(self, parameters: Parameters, gradients: Parameters) -> Parameters:

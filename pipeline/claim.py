@@ -157,7 +157,7 @@ def recorded(folder: AnyPath) -> Recorded:
     manifest = _manifest(folder)
     if manifest is None:
         return Recorded()
-    addresses = {name: manifest.values[name] for name in ("config", "source")}
+    addresses = {name: manifest.values.get(name) for name in ("config", "source", "rendered")}
     return Recorded(checksums=manifest.recorded, addresses=addresses)
 
 

@@ -23,10 +23,11 @@ from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.files import commit, digest_file, working_folder
 from pipeline.config import use_threads
-from pipeline.job import Job, Product, load_networks, own_facts
+from pipeline.job import Job, Product, facts_here, load_networks
 from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path, stored_checksum
 from pipeline.ledger import Columns, LedgerRows, write_ledger
-from pipeline.perturb import PerturbedBatch, Perturber
+from pipeline.perturb import PerturbedBatch
+from pipeline.replay import NOT_ASKED, Replay, load_renderer
 from pipeline.shardfile import SampleFacts, ShardWriter, encode_png, open_shard
 from sources.decode import load_image
 
@@ -48,6 +49,15 @@ class DecodedBatch(NamedTuple):
     number: int
     indices: range
     originals: list[Original]
+
+    @property
+    def image_N3HW(self) -> Tensor:
+        """The 8-bit originals."""
+        return torch.stack([original.image_3HW for original in self.originals])
+
+
+Perturb = Callable[[DecodedBatch], PerturbedBatch]
+"""The step in which an ascent and the replay of one differ."""
 
 
 class EncodedBatch(NamedTuple):
@@ -87,11 +97,10 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
     """
     try:
         use_threads(job.threads)
-        unlike = differences(job.facts, own_facts(job.config, job.source.classes.count))
+        unlike = differences(job.facts, facts_here(job))
         if unlike:
             return ShardResult(shard=shard, unlike="; ".join(unlike))
-        networks = load_networks(job.config, job.source.classes.count)
-        _make_shard(job, shard, networks.perturber, on_batch)
+        _make_shard(job, shard, on_batch)
     except (WorkError, UserError) as error:
         return ShardResult(shard=shard, error=f"shard {shard}: {error}")
     except OSError as error:
@@ -108,7 +117,7 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
     return ShardResult(shard=shard)
 
 
-def _make_shard(job: Job, shard: int, perturber: Perturber, on_batch: Callable[[int], None] | None) -> None:
+def _make_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None) -> None:
     # A shard that is there in one product but not in the other is made for the other only.
     products = [product for product in job.products if not is_done(product.folder, shard, job.fingerprint_of(product))]
     coders = min(_MOST_CODING_THREADS, os.cpu_count() or 1)
@@ -120,7 +129,8 @@ def _make_shard(job: Job, shard: int, perturber: Perturber, on_batch: Callable[[
         # Folders of this attempt's own: the same shard may be in work elsewhere, by a process taken for dead.
         works = {product: stack.enter_context(working_folder(product.folder)) for product in products}
         attack = job.config.attack if any(product.perturbed for product in products) else _NO_ATTACK
-        perturbed = _perturbed(job, perturber, attack, _decoded(job, pool, shard))
+        perturb = _ascent(job, attack) if job.replay is None else _replay(job, job.replay)
+        perturbed = ((batch, perturb(batch)) for batch in _decoded(job, pool, shard))
         with ExitStack() as tars:
             writers = {
                 product: tars.enter_context(open_shard(work / _tar_name(job, product, shard)))
@@ -156,17 +166,34 @@ def _collected(number: int, indices: range, futures: list["Future[Original]"]) -
 
 def _decode(job: Job, index: int) -> Original:
     record = job.records[index]
+    if job.replay:
+        job.replay.require_there(record.name)
     content = job.source.read(record)
-    return Original(load_image(content, record.name, job.config.image_size), hashlib.sha256(content).hexdigest())
+    sha256 = hashlib.sha256(content).hexdigest()
+    if job.replay:
+        job.replay.require_same(index, record.name, sha256)
+    return Original(load_image(content, record.name, job.config.image_size), sha256)
 
 
-def _perturbed(
-    job: Job, perturber: Perturber, attack: AdvBNConfig, batches: Iterator[DecodedBatch]
-) -> Iterator[tuple[DecodedBatch, PerturbedBatch]]:
-    for batch in batches:
-        image_N3HW = torch.stack([original.image_3HW for original in batch.originals])
+def _ascent(job: Job, attack: AdvBNConfig) -> Perturb:
+    """Return the step that finds out how to perturb a batch."""
+    perturber = load_networks(job.config, job.source.classes.count).perturber
+
+    def perturb(batch: DecodedBatch) -> PerturbedBatch:
         label_N = torch.tensor([job.records[index].label for index in batch.indices])
-        yield batch, perturber(image_N3HW, label_N, attack)
+        return perturber(batch.image_N3HW, label_N, attack)
+
+    return perturb
+
+
+def _replay(job: Job, replay: Replay) -> Perturb:
+    """Return the step that perturbs a batch as a ledger tells."""
+    shifter = load_renderer(job.config).shifter
+
+    def perturb(batch: DecodedBatch) -> PerturbedBatch:
+        return replay.perturbed(shifter, batch.number, batch.indices, batch.image_N3HW)
+
+    return perturb
 
 
 def _encoded(
@@ -202,7 +229,8 @@ def _sample_facts(job: Job, decoded: DecodedBatch, perturbed: PerturbedBatch) ->
             clean_prediction=int(perturbed.clean_N[position]),
             reconstructed_prediction=int(perturbed.reconstructed_N[position]),
             adversarial_prediction=int(perturbed.adversarial_N[position]),
-            losses=[round(float(loss), _LOSS_DIGITS) for loss in perturbed.losses_SN[:, position]],
+            # The cross-entropy of a sure answer is -0.0; adding 0 makes that 0.0.
+            losses=[round(float(loss), _LOSS_DIGITS) + 0.0 for loss in perturbed.losses_SN[:, position]],
         )
         for position, (index, original) in enumerate(zip(decoded.indices, decoded.originals, strict=True))
     ]
@@ -232,7 +260,7 @@ def _finish(job: Job, product: Product, shard: int, columns: Columns, work: Path
     if product.perturbed:
         write_ledger(part, columns, {"shard": shard, "fingerprint": job.fingerprint_of(product)})
     label = columns["samples/label"]
-    seen = "adversarial" if product.perturbed else "reconstructed"
+    seen = columns[f"samples/{'adversarial' if product.perturbed else 'reconstructed'}_prediction"]
     stats = ShardStats(
         shard=shard,
         fingerprint=job.fingerprint_of(product),
@@ -245,7 +273,7 @@ def _finish(job: Job, product: Product, shard: int, columns: Columns, work: Path
         ledger_sha256=digest_file(part) if product.perturbed else "",
         clean_right=int((columns["samples/clean_prediction"] == label).sum()),
         reconstructed_right=int((columns["samples/reconstructed_prediction"] == label).sum()),
-        adversarial_right=int((columns[f"samples/{seen}_prediction"] == label).sum()),
+        adversarial_right=int((seen == label).sum()) if job.scale == 1 else NOT_ASKED,
     )
     placed = product.folder / tar.name
     commit(tar, placed)

@@ -11,6 +11,7 @@ from basics.places import AnyPath, is_remote
 from networks.checkpoints import read_safetensors
 from pipeline.ledger import SAMPLES, read_ledger
 from pipeline.manifest import read_manifest
+from pipeline.replay import NOT_ASKED
 
 
 def describe(path: AnyPath) -> dict[str, Any]:
@@ -77,15 +78,21 @@ def _weights(path: Path) -> dict[str, Any]:
 def _ledger(path: AnyPath) -> dict[str, Any]:
     ledger = read_ledger(path)
     columns = ledger.columns
+    answers = {name: columns[f"{SAMPLES}/{name}_prediction"] for name in ("clean", "reconstructed", "adversarial")}
     right = {
-        name: float(np.mean(columns[f"{SAMPLES}/{name}_prediction"] == columns[f"{SAMPLES}/label"]))
-        for name in ("clean", "reconstructed", "adversarial")
+        name: float(np.mean(answer == columns[f"{SAMPLES}/label"]))
+        for name, answer in answers.items()
+        if NOT_ASKED not in answer
     }
     return {
         "kind": "perturbation ledger",
         "samples": len(ledger.keys),
         "batches": ledger.batches,
         "channels": columns["delta_mean"].shape[1],
+        "format_version": ledger.version,
+        "scale": ledger.attributes.get("identity", {}).get("scale", 1.0),
+        "losses_per_sample": columns["loss"].shape[1],
+        "mean_shift": {name: round(float(np.abs(columns[name] - 1).mean()), 4) for name in ("delta_mean", "delta_std")},
         "mean_loss_by_step": [round(float(loss), 4) for loss in columns["loss"].mean(0)],
         "top1": right,
         **ledger.attributes,

@@ -20,12 +20,14 @@ from networks.classifiers import Classifier, load_classifier
 from pipeline.config import GenerationConfig
 from pipeline.perturb import Perturber
 from pipeline.plan import Plan
+from pipeline.replay import Replay, load_renderer
 from sources.base import ImageRecord, Source
 from sources.drawn import DrawnSource
 from sources.keys import sample_keys
 from sources.opening import open_source
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of data sets; 2: their ledger has each sample's losses and pixel mean."""
 
 _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow", "webdataset")
 
@@ -105,6 +107,8 @@ class Job:
     """Computing threads of each process, counted where the job was made: every worker uses the same."""
     identity: dict[str, Any]
     """Everything that the bytes of the perturbed images depend on."""
+    replay: Replay | None = None
+    """What takes the place of the ascent; None: there is one."""
 
     def identity_of(self, product: Product) -> dict[str, Any]:
         """Return everything that the bytes of one product depend on."""
@@ -118,14 +122,23 @@ class Job:
     @property
     def facts(self) -> Facts:
         """What every process that works on the job has to have in common."""
-        return {name: self.identity[name] for name in _FACTS}
+        # What a rendering says of the classifier is the ledger's word: no process of it loads one.
+        return {name: self.identity[name] for name in _FACTS if not (self.replay and name == "classifier")}
+
+    @property
+    def scale(self) -> float:
+        """Scale of the perturbations: 1 unless a ledger is rendered with another."""
+        return self.replay.scale if self.replay else 1.0
 
     def part(self, shard: int) -> "Job":
         """Return the job with the images of one shard only: small, so that it can be sent with every task."""
-        indices = [index for _, batch in self.plan.batches_of(shard) for index in batch]
+        batches = list(self.plan.batches_of(shard))
+        indices = range(batches[0][1].start, batches[-1][1].stop)
         records = {index: self.records[index] for index in indices}
         keys = {index: self.keys[index] for index in indices}
-        return replace(self, source=self.source.part(list(records.values())), records=records, keys=keys)
+        replay = self.replay and self.replay.part(range(batches[0][0], batches[-1][0] + 1), indices)
+        source = self.source.part(list(records.values()))
+        return replace(self, source=source, records=records, keys=keys, replay=replay)
 
 
 def products_of(config: GenerationConfig, folder: AnyPath, name: str) -> tuple[Product, ...]:
@@ -204,15 +217,36 @@ def own_facts(config: GenerationConfig, classes: int) -> Facts:
         UserError: the networks cannot be loaded here.
     """
     networks = load_networks(config, classes)
-    on_cpu = networks.compute.device.type == "cpu"
+    return {**networks.facts(), **_surroundings(config, networks.compute)}
+
+
+def rendering_facts(config: GenerationConfig) -> Facts:
+    """Return the facts of this process for a rendering, which needs no classifier.
+
+    Raises:
+        UserError: the autoencoder cannot be loaded here.
+    """
+    renderer = load_renderer(config)
+    return {**renderer.facts(), **_surroundings(config, renderer.compute)}
+
+
+def facts_here(job: Job) -> Facts:
+    """Return what this process has of a job's facts, to be compared with them.
+
+    Raises:
+        UserError: the networks cannot be loaded here.
+    """
+    return rendering_facts(job.config) if job.replay else own_facts(job.config, job.source.classes.count)
+
+
+def _surroundings(config: GenerationConfig, compute: Compute) -> Facts:
     return {
-        **networks.facts(),
         "arithmetic": {
-            "precision": networks.compute.precision,
-            "hardware": networks.compute.kind,
+            "precision": compute.precision,
+            "hardware": compute.kind,
             "machine": platform.machine(),
             # On a GPU the CPU's threads only decode and encode, which never changes a byte.
-            "threads": config.threads_each() if on_cpu else None,
+            "threads": config.threads_each() if compute.device.type == "cpu" else None,
         },
         "software": _software(),
     }

@@ -62,7 +62,7 @@ class ShardStats:
     reconstructed_right: int
     """... reconstructions."""
     adversarial_right: int
-    """... perturbed images."""
+    """... perturbed images; -1 if it was not asked (a ledger rendered at another scale than 1)."""
     stored: str = ""
     """What the object store says of the tar's content (such as an ETag); empty on a disk, or if it says nothing."""
 

@@ -1,8 +1,7 @@
 """The ledger: what was done to every batch, without any image. HDF5, readable by plain h5py.
 
-Datasets: `delta_mean`, `delta_std` (batches, channels); `loss` (batches, steps + 1), the batch's mean cross-entropy
-before the first and after each step; `batch_size` (batches); and under `samples/`, one row an image: `key`, `source`,
-`label`, `source_sha256` (32 bytes), `clean_prediction`, `reconstructed_prediction`, `adversarial_prediction`.
+It holds all that is needed to make the data set again from the originals and the autoencoder, and says in the
+attributes of each column what it is (`_COLUMNS`). docs/ledger.md has the format and what it is for.
 """
 
 import io
@@ -13,9 +12,10 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from basics.errors import UserError
+from basics.errors import UserError, WorkError
 from basics.files import write_bytes
 from basics.places import AnyPath
 from basics.remote import faults_of
@@ -23,8 +23,43 @@ from pipeline.perturb import PerturbedBatch
 from pipeline.shardfile import SampleFacts
 
 FORMAT = "advbn-gen perturbation ledger"
-VERSION = 1
+VERSION = 2
+"""2: each sample's losses and the mean of its pixels; 1 had the losses of the batches only."""
+RENDERABLE = 2
+"""The first version that tells enough to make the data set again."""
 SAMPLES = "samples"
+
+_PER_NAT = 10**6
+"""Losses of samples are kept as whole millionths: exactly what their `.json` tells, in half the bytes of floats."""
+_MOST_NATS = 2**53 // _PER_NAT
+
+_COLUMNS = {
+    "delta_mean": ("multiplier of each feature channel's mean: (batches, channels)", "1"),
+    "delta_std": ("multiplier of each feature channel's standard deviation: (batches, channels)", "1"),
+    "loss": (
+        "cross-entropy of the true label, mean over the batch, before the first ascent step and after each one: "
+        "(batches, steps + 1)",
+        "nat",
+    ),
+    "batch_size": ("images whose feature statistics were perturbed together: (batches)", "images"),
+    "samples/key": ("name of the sample in the shards: (samples)", ""),
+    "samples/source": ("name of the original in its source, class folder first: (samples)", ""),
+    "samples/source_sha256": ("SHA-256 of the original file, as 32 raw bytes: (samples, 32)", ""),
+    "samples/label": ("true class index: (samples)", ""),
+    "samples/clean_prediction": ("the attacked classifier's answer to the original: (samples)", ""),
+    "samples/reconstructed_prediction": ("... to the reconstruction without perturbation: (samples)", ""),
+    "samples/adversarial_prediction": (
+        "... to the perturbed image before it was rounded to 8 bit; -1 if it was not asked: (samples)",
+        "",
+    ),
+    "samples/losses": (
+        "cross-entropy of the true label before the first ascent step and after each one: (samples, steps + 1)",
+        "millionths of a nat",
+    ),
+    "samples/pixel_mean": ("mean of all values of the perturbed 8-bit image: (samples)", "grey levels, 0 to 255"),
+}
+"""What each column holds, with its axes, and its unit."""
+COLUMN_NAMES = tuple(_COLUMNS)
 
 Columns = dict[str, NDArray[Any]]
 
@@ -35,6 +70,7 @@ class Ledger:
 
     columns: Columns
     attributes: dict[str, Any]
+    version: int = VERSION
 
     @property
     def batches(self) -> int:
@@ -53,18 +89,28 @@ class LedgerRows:
     def __init__(self) -> None:
         self._batches: dict[str, list[NDArray[Any]]] = {}
         self._samples: list[SampleFacts] = []
+        self._pixel_means: list[NDArray[np.float32]] = []
 
     def add(self, batch: PerturbedBatch, samples: Sequence[SampleFacts]) -> None:
-        """Append one batch with its samples; its images are let go."""
+        """Append one batch with its samples; its images are let go.
+
+        Raises:
+            WorkError: a loss is too large for the ledger.
+        """
+        losses = np.array([sample.losses for sample in samples])
+        if losses.max() > _MOST_NATS:
+            raise WorkError(f"a loss is {losses.max():.3g}, which no ledger can hold; check the classifier's weights.")
         row = {
             "delta_mean": batch.delta_mean_C.numpy(),
             "delta_std": batch.delta_std_C.numpy(),
-            "loss": batch.losses_SN.mean(1).numpy(),
+            # Of what the samples tell, so that whoever has the samples has the same mean.
+            "loss": losses.mean(0),
             "batch_size": np.int32(len(samples)),
         }
         for name, value in row.items():
             self._batches.setdefault(name, []).append(np.asarray(value))
         self._samples += samples
+        self._pixel_means.append(_pixel_means(batch.perturbed_N3HW))
 
     def columns(self) -> Columns:
         """Return the rows as arrays."""
@@ -75,10 +121,25 @@ class LedgerRows:
             "source_sha256": np.array(
                 [list(bytes.fromhex(sample.source_sha256)) for sample in self._samples], np.uint8
             ),
+            "losses": np.rint(np.array([sample.losses for sample in self._samples]) * _PER_NAT).astype(np.int64),
+            "pixel_mean": np.concatenate(self._pixel_means),
         }
         for name in ("label", "clean_prediction", "reconstructed_prediction", "adversarial_prediction"):
             samples[name] = np.array([getattr(sample, name) for sample in self._samples], np.int32)
         return rows | {f"{SAMPLES}/{name}": column for name, column in samples.items()}
+
+
+def _pixel_means(image_N3HW: torch.Tensor) -> NDArray[np.float32]:
+    # Whole numbers are summed, so that no order of summation and no machine gives another mean.
+    sums = image_N3HW.sum(dim=(1, 2, 3), dtype=torch.int64).double()
+    means: NDArray[np.float32] = (sums / image_N3HW[0].numel()).float().numpy()
+    return means
+
+
+def losses_in_nats(columns: Columns) -> NDArray[np.float64]:
+    """Return each sample's losses (samples, steps + 1) as its `.json` tells them."""
+    nats: NDArray[np.float64] = columns[f"{SAMPLES}/losses"] / _PER_NAT
+    return nats
 
 
 def write_ledger(path: AnyPath, columns: Columns, attributes: Mapping[str, Any]) -> None:
@@ -92,7 +153,8 @@ def write_ledger(path: AnyPath, columns: Columns, attributes: Mapping[str, Any])
         for name in sorted(columns):
             column = columns[name]
             chunk = (min(len(column), 1024), *column.shape[1:])
-            file.create_dataset(name, data=column, chunks=chunk, compression="gzip", shuffle=True)
+            dataset = file.create_dataset(name, data=column, chunks=chunk, compression="gzip", shuffle=True)
+            dataset.attrs["description"], dataset.attrs["unit"] = _COLUMNS[name]
             # Or HDF5 places the chunks in the order in which its cache happens to give them up.
             file.flush()
     write_bytes(path, buffer.getvalue())
@@ -115,9 +177,13 @@ def read_ledger(path: AnyPath) -> Ledger:
         raise UserError(f"The ledger {path} is missing or damaged ({error}).") from error
     if told.pop("format", None) != FORMAT:
         raise UserError(f"The file {path} is not a perturbation ledger of this program.")
-    if told.pop("version") > VERSION:
-        raise UserError(f"The ledger {path} was written by a newer advbn-gen; update this one.")
-    return Ledger(columns, {name: json.loads(value) for name, value in told.items()})
+    version = int(told.pop("version"))
+    if version > VERSION:
+        raise UserError(
+            f"The ledger {path} has the format version {version} of a newer advbn-gen, and this one knows up to "
+            f"{VERSION}; update it."
+        )
+    return Ledger(columns, {name: json.loads(value) for name, value in told.items()}, version)
 
 
 def _collect(columns: Columns, name: str, item: Any) -> None:

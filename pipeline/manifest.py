@@ -12,6 +12,7 @@ from basics.remote import faults_of
 from pipeline.config import GenerationConfig
 from pipeline.job import FORMAT_VERSION, Job, Product
 from pipeline.layout import CARD, MANIFEST, TIMM_INFO, WIDS_INDEX, ShardStats
+from pipeline.replay import NOT_ASKED
 
 FORMAT = "advbn-gen data set"
 READER_FILES = (TIMM_INFO, WIDS_INDEX, CARD)
@@ -45,9 +46,10 @@ data = wds.WebDataset("{name}-{short}-{{{first}..{last}}}.tar", shardshuffle=Fal
 
 | attacked classifier | originals | reconstructed | these images |
 |---|---|---|---|
-| {classifier}, top-1 | {clean:.2%} | {reconstructed:.2%} | {adversarial:.2%} |
+| {classifier}, top-1 | {clean:.2%} | {reconstructed:.2%} | {adversarial} |
 
-eps {eps}, {steps} steps of {step_size}, batches of {batch_size}, {image_size} px. `manifest.json` tells the rest.
+eps {eps}, {steps} steps of {step_size}{scaled}, batches of {batch_size}, {image_size} px.
+`manifest.json` tells the rest.
 """
 
 
@@ -92,7 +94,7 @@ class Recorded:
     checksums: Mapping[int, str] = field(default_factory=dict)
     """SHA-256 of every shard that was ever finished, also of those that are lost now."""
     addresses: Mapping[str, Any] = field(default_factory=dict)
-    """Manifest entries that say where source and weights were: `config` and `source`."""
+    """Manifest entries that say how and from what it was made: `config`, `source` and `rendered`."""
 
 
 def is_data_set(folder: AnyPath) -> bool:
@@ -111,18 +113,31 @@ def read_manifest(folder: AnyPath) -> Manifest:
         UserError: there is none, or it is damaged, foreign or newer.
     """
     path = folder / MANIFEST
+    return read_manifest_file(path, f"The folder {folder} is not a data set of this program: it has no {MANIFEST}.")
+
+
+def read_manifest_file(path: AnyPath, absent: str) -> Manifest:
+    """Read a manifest wherever it lies.
+
+    Args:
+        path: the file.
+        absent: what to say if there is none.
+
+    Raises:
+        UserError: there is none, or it is damaged, foreign or newer.
+    """
     try:
         with faults_of(path):
             text = path.read_text()
         values = json.loads(text)
     except FileNotFoundError as error:
-        raise UserError(f"The folder {folder} is not a data set of this program: it has no {MANIFEST}.") from error
+        raise UserError(absent) from error
     except (OSError, ValueError) as error:
         raise UserError(f"The manifest {path} cannot be read ({error}); run the command that made it again.") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"The file {path} is not a manifest of this program.")
     if values.get("format_version", 0) > FORMAT_VERSION:
-        raise UserError(f"The data set {folder} was written by a newer advbn-gen; update this one.")
+        raise UserError(f"The data set of {path} was written by a newer advbn-gen; update this one.")
     try:
         return Manifest(unsealed(values))
     except ValueError as error:
@@ -164,6 +179,7 @@ def write_manifest(
         "identity": job.identity_of(product),
         "config": job.config.to_json(),
         "source": job.source.address,
+        "rendered": job.replay and {name: getattr(job.replay, name) for name in ("ledger", "ledger_sha256", "scale")},
         "classes": {"imagenet": classes.imagenet, "names": list(classes.names)},
         "shards": [
             {name: getattr(shard, name) for name in ("shard", "file", "samples", "bytes", "sha256")} for shard in stats
@@ -182,11 +198,16 @@ def write_manifest(
 
 
 def accuracies(stats: Sequence[ShardStats]) -> dict[str, float]:
-    """Return the attacked classifier's top-1 (0..1) on originals, reconstructions and the data set's images."""
+    """Return the attacked classifier's top-1 (0..1) on originals, reconstructions and the data set's images.
+
+    What it was not asked is left out.
+    """
     samples = sum(shard.samples for shard in stats)
+    right = {
+        name: [getattr(shard, f"{name}_right") for shard in stats] for name in ("clean", "reconstructed", "adversarial")
+    }
     return {
-        name: sum(getattr(shard, f"{name}_right") for shard in stats) / samples if samples else 0.0
-        for name in ("clean", "reconstructed", "adversarial")
+        name: sum(counts) / samples if samples else 0.0 for name, counts in right.items() if NOT_ASKED not in counts
     }
 
 
@@ -214,7 +235,7 @@ def write_reader_files(job: Job, product: Product, stats: Sequence[ShardStats]) 
 
 
 def _card(job: Job, product: Product, stats: Sequence[ShardStats], split: str) -> str:
-    config = job.config
+    config, top1 = job.config, accuracies(stats)
     return _CARD.format(
         name=product.name,
         split=split,
@@ -227,7 +248,10 @@ def _card(job: Job, product: Product, stats: Sequence[ShardStats], split: str) -
         first=f"{0:06d}",
         last=f"{job.plan.shards - 1:06d}",
         classifier=job.identity["classifier"]["name"],
-        **accuracies(stats),
+        clean=top1["clean"],
+        reconstructed=top1["reconstructed"],
+        adversarial=f"{top1['adversarial']:.2%}" if "adversarial" in top1 else "not asked",
+        scaled="" if job.scale == 1 else f", the shifts scaled by {job.scale:g} afterwards",
         eps=config.attack.eps,
         steps=config.attack.steps if product.perturbed else 0,
         step_size=config.attack.step_size,

@@ -3,6 +3,8 @@
 Legend: N images of the batch, C feature channels, S steps.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.ascent import Evaluation, Parameters, ascend
-from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, shift_statistics
+from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, multiplier_dtype, shift_statistics
 from basics.compute import Compute
 from basics.errors import WorkError
 from decoders.autoencoder import Autoencoder
@@ -48,16 +50,57 @@ class PerturbedBatch:
     """... on the perturbed images, as attacked: before rounding to 8 bit."""
 
 
+class Shifter:
+    """An autoencoder, ready on a device: images to features, and features with other statistics to images."""
+
+    def __init__(self, autoencoder: Autoencoder, compute: Compute) -> None:
+        self.autoencoder, self.compute = autoencoder, compute
+        _make_ready(autoencoder, compute)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Compute as this run computes everything: its kernels, its precision, gradients only where asked for."""
+        with self.compute.kernels(), self.compute.autocast(), torch.no_grad():
+            yield
+
+    def on_device(self, image_N3HW: Tensor) -> Tensor:
+        """Return 8-bit images as the networks take them: in [0, 1], on the device."""
+        moved = image_N3HW.to(self.compute.device).contiguous(memory_format=torch.channels_last)
+        return moved.to(self.compute.dtype) / PIXEL_MAXIMUM
+
+    def features(self, original_N3HW: Tensor) -> Tensor:
+        """Return the features of images that are on the device."""
+        # Statistics and deltas stay in full precision, also when autocast made the features bf16.
+        feat: Tensor = self.autoencoder.encoder(original_N3HW).to(self.compute.dtype)
+        return feat
+
+    def decode(self, feat_NCHW: Tensor, mean_C: Tensor, deltas: Parameters) -> Tensor:
+        """Return the images of features whose statistics were multiplied by `deltas` (means, standard deviations)."""
+        shifted = shift_statistics(feat_NCHW, mean_C, *deltas, rectified=self.autoencoder.kind.rectified)
+        decoded: Tensor = self.autoencoder.decoder(shifted).to(self.compute.dtype)
+        return decoded
+
+    def shifted(self, image_N3HW: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor) -> Tensor:
+        """Return 8-bit originals as 8-bit images whose features have been shifted by known multipliers (C).
+
+        Bit for bit what an ascent that ended at these multipliers makes of the same batch.
+        """
+        with self.working():
+            feat = self.features(self.on_device(image_N3HW))
+            mean_C = channel_means(feat)
+            deltas = tuple(
+                delta_C.to(mean_C.device, multiplier_dtype(mean_C)).view_as(mean_C)
+                for delta_C in (delta_mean_C, delta_std_C)
+            )
+            return to_pixels(self.decode(feat, mean_C, deltas))
+
+
 class Perturber:
     """An autoencoder and the classifier that it is turned against, ready on a device."""
 
     def __init__(self, autoencoder: Autoencoder, classifier: nn.Module, compute: Compute) -> None:
-        self.compute = compute
-        # channels_last is the layout that convolutions are fastest in, on CPUs and on GPUs.
-        for network in (autoencoder, classifier):
-            network.to(compute.device, compute.dtype).to(memory_format=torch.channels_last)
-            network.eval().requires_grad_(False)
-        self.autoencoder, self.classifier = autoencoder, classifier
+        self._shifter, self.classifier = Shifter(autoencoder, compute), classifier
+        _make_ready(classifier, compute)
 
     def __call__(self, image_N3HW: Tensor, label_N: Tensor, attack: AdvBNConfig) -> PerturbedBatch:
         """Perturb one batch.
@@ -72,20 +115,17 @@ class Perturber:
         Raises:
             WorkError: a loss is not a number.
         """
-        with self.compute.kernels(), self.compute.autocast(), torch.no_grad():
-            original = self._on_device(image_N3HW)
-            label_N = label_N.to(self.compute.device)
+        shifter = self._shifter
+        with shifter.working():
+            original = shifter.on_device(image_N3HW)
+            label_N = label_N.to(original.device)
             clean_N = self.classifier(original).argmax(1)
-            feat = self.autoencoder.encoder(original)
-            # Statistics and deltas stay in full precision, also when autocast made the features bf16.
-            feat = feat.to(self.compute.dtype)
+            feat = shifter.features(original)
             threat = StatisticsThreat(attack, channel_means(feat))
 
             def objective(deltas: Parameters) -> Evaluation[Decoded]:
-                rectified = self.autoencoder.kind.rectified
-                shifted = shift_statistics(feat, threat.mean_C, *deltas, rectified=rectified)
-                decoded = self.autoencoder.decoder(shifted).to(self.compute.dtype)
-                logits = self.classifier(decoded).to(self.compute.dtype)
+                decoded = shifter.decode(feat, threat.mean_C, deltas)
+                logits = self.classifier(decoded).to(decoded.dtype)
                 loss_N = F.cross_entropy(logits, label_N, reduction="none")
                 return Evaluation(loss_N, Decoded(decoded.detach(), logits.detach()))
 
@@ -105,9 +145,11 @@ class Perturber:
             adversarial_N=last.logits_NK.argmax(1).cpu(),
         )
 
-    def _on_device(self, image_N3HW: Tensor) -> Tensor:
-        moved = image_N3HW.to(self.compute.device).contiguous(memory_format=torch.channels_last)
-        return moved.to(self.compute.dtype) / PIXEL_MAXIMUM
+
+def _make_ready(network: nn.Module, compute: Compute) -> None:
+    # channels_last is the layout that convolutions are fastest in, on CPUs and on GPUs.
+    network.to(compute.device, compute.dtype).to(memory_format=torch.channels_last)
+    network.eval().requires_grad_(False)
 
 
 def to_pixels(image_N3HW: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -24,6 +25,7 @@ from pipeline.layout import (
 )
 from pipeline.ledger import Columns, read_ledger
 from pipeline.manifest import Manifest, read_manifest
+from pipeline.render import RenderRequest, read_renderable, render_job
 from pipeline.run import RunReport, run
 from pipeline.shardfile import MEMBERS, StoredSample, read_shard
 
@@ -205,4 +207,10 @@ def job_of(folder: AnyPath, manifest: Manifest, moved: Mapping[str, Any]) -> Job
     """
     name, perturbed = manifest.product
     config = replace(manifest.config, **moved)
+    rendered = manifest.values.get("rendered")
+    if rendered:
+        kept = ("source", "autoencoder", "labels", "order", "device", "precision", "threads")
+        how = {field: getattr(config, field) for field in kept}
+        request = RenderRequest(ledger=Path(rendered["ledger"]), scale=rendered["scale"], **how)
+        return render_job(request, read_renderable(request.ledger), folder)
     return prepare(config, (Product(folder=folder.absolute(), name=name, perturbed=perturbed),))

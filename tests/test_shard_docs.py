@@ -1,4 +1,4 @@
-"""The reading snippets of docs/shards.md run as they stand and read every sample."""
+"""The snippets of docs/shards.md and docs/ledger.md run as they stand and read every sample."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import advbn_gen, tiny_autoencoder, tiny_classifier
 
-PAGE = Path(__file__).parents[1] / "docs/shards.md"
+PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("shards.md", "ledger.md")]
 CLASSES = 12
 SAMPLES = 504
 LIBRARIES = ("timm", "datasets", "wids")
@@ -21,9 +21,12 @@ _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 
 def snippets(kind: str) -> list[object]:
     """The snippets that need only the project's dependencies (`base`) or other libraries (`readers`), by heading."""
-    text = PAGE.read_text()
-    found = [match for match in _SNIPPET.finditer(text) if match[1] == kind]
-    return [pytest.param(match[2], id=_HEADING.findall(text, 0, match.start())[-1]) for match in found]
+    return [
+        pytest.param(match[2], id=_HEADING.findall(text, 0, match.start())[-1])
+        for text in (page.read_text() for page in PAGES)
+        for match in _SNIPPET.finditer(text)
+        if match[1] == kind
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +88,7 @@ def test_reading_does_not_change_the_data_set(sample_dataset_parent: Path) -> No
 
 
 def test_every_snippet_is_run() -> None:
-    text = PAGE.read_text()
-    assert text.count("```python") == len(_SNIPPET.findall(text))
+    for text in (page.read_text() for page in PAGES):
+        assert text.count("```python") == len(_SNIPPET.findall(text)) >= 1
     assert len(snippets("base")) >= 4
     assert len(snippets("readers")) >= len(LIBRARIES)

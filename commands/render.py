@@ -1,0 +1,106 @@
+"""`advbn-gen render`: a data set again from its perturbation ledger."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from basics.errors import WorkError
+from basics.progress import counted
+from commands.options import FILE, FOLDER, absolute, absolute_address, json_option, overwrite_option, print_result
+
+if TYPE_CHECKING:
+    from pipeline.render import RenderReport
+
+
+@click.command(short_help="Shards again from a ledger, without the ascent.")
+@click.argument("ledger", metavar="LEDGER", type=FILE)
+@click.option(
+    "--source",
+    envvar="ADVBN_SOURCE",
+    show_envvar=True,
+    help="The originals: folder, tar or shards of labelled images. [default: the embedded drawn world]",
+)
+@click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
+@click.option("--order", type=FILE, help="The ledger's order file, if it had one.")
+@click.option("--autoencoder", type=FILE, help="The ledger's autoencoder.safetensors. [the drawn world has its own]")
+@click.option("--out", type=FOLDER, required=True, help="Data-set folder.")
+@click.option(
+    "--scale",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="S in S * (delta - 1) + 1: 0 reconstructs, 0.5 shifts half as far.",
+)
+@click.option(
+    "--manifest", type=FILE, help="The original's manifest, to compare with. [default: the one beside the ledger]"
+)
+@click.option("--device", help="auto, cpu, cuda, cuda:N or mps. [default: cpu for a ledger made on a CPU, else auto]")
+@click.option("--precision", help="auto, fp32, tf32, bf16 or fp64. [default: the ledger's, where the device has it]")
+@click.option("--threads", type=int, help="Computing threads. [default: the ledger's]")
+@overwrite_option
+@json_option
+def render(**options: Any) -> None:
+    """Make a data set again from its perturbation ledger, the originals and the autoencoder; no classifier is needed.
+
+    Each original is compared with the ledger before it is used, and the result with the manifest. On the same kind of
+    machine with the same software the shards are the same bytes. Given again, the same command goes on where it
+    stopped.
+
+    \b
+    Examples:
+      advbn-gen render imagenet-advbn-vgg.h5 --source ILSVRC2012_val --labels devkit.tar.gz \\
+        --autoencoder autoencoder.safetensors --out imagenet-advbn-vgg
+      advbn-gen render imagenet-advbn-vgg.h5 --source ILSVRC2012_val --labels devkit.tar.gz \\
+        --autoencoder autoencoder.safetensors --scale 0.5 --out imagenet-advbn-vgg-half
+    """
+    from pipeline.render import RenderRequest
+    from pipeline.render import render as make
+
+    request = RenderRequest(
+        ledger=options["ledger"].expanduser(),
+        source=absolute_address(options["source"] or None),
+        autoencoder=absolute(options["autoencoder"]),
+        labels=absolute(options["labels"]),
+        order=absolute(options["order"]),
+        **{name: options[name] for name in ("scale", "device", "precision", "threads")},
+    )
+    report = make(request, options["out"], manifest=options["manifest"], overwrite=options["overwrite"])
+    print_result(report.to_json(), _lines(report), as_json=options["as_json"])
+    if not report.comparison.ok:
+        raise WorkError(_fault(report))
+
+
+def _lines(report: "RenderReport") -> list[str]:
+    run, comparison = report.run, report.comparison
+    equal = {
+        None: "not compared (no manifest)" if report.scale == 1 else f"not compared (scale {report.scale:g})",
+        True: "equal to the manifest's",
+        False: "not those of the manifest" + ("" if comparison.bytes_promised else ", and not promised to be here"),
+    }[comparison.bytes_equal]
+    away = comparison.pixel_mean_difference
+    return [
+        f"{run.images} images in {counted(run.shards, 'shard')} ({run.made} made now, {run.seconds:.1f} s)",
+        f"bytes: {equal}",
+        *(
+            []
+            if away is None
+            else [
+                f"largest difference of an image's mean: {away:.3g} of 255 grey levels "
+                f"(tolerance {comparison.tolerance:g})"
+            ]
+        ),
+        *(str(folder) for folder in run.folders.values()),
+    ]
+
+
+def _fault(report: "RenderReport") -> str:
+    comparison = report.comparison
+    if comparison.bytes_promised and comparison.differing:
+        return (
+            "software and kind of machine are those of the ledger, but these shards are not the manifest's bytes: "
+            f"{', '.join(comparison.differing)}. Make them anew with --overwrite, or check the machine."
+        )
+    return (
+        f"an image's mean is {comparison.pixel_mean_difference:.3g} grey levels away from the original run's, more "
+        f"than the tolerance of {comparison.tolerance:g}."
+    )

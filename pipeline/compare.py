@@ -1,0 +1,99 @@
+"""How a rendered data set compares with the run that its ledger tells of: bytes where promised, else pixel means."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from basics.errors import UserError
+from basics.files import digest_file
+from basics.progress import say
+from pipeline.job import Job
+from pipeline.layout import LEDGER, MANIFEST
+from pipeline.ledger import SAMPLES, Ledger, read_ledger
+from pipeline.manifest import Manifest, read_manifest_file
+
+PIXEL_TOLERANCE = 0.5
+"""Grey levels (of 255) by which an image's mean may differ on other hardware or software; docs/ledger.md says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What was compared, and how it came out."""
+
+    bytes_promised: bool
+    """Whether arithmetic and software are those of the ledger's run, and the scale is 1."""
+    bytes_equal: bool | None = None
+    """Whether every shard has the checksum of the original's manifest; None: there was nothing to compare with."""
+    differing: tuple[str, ...] = ()
+    """Shards that have not."""
+    pixel_mean_difference: float | None = None
+    """Largest difference of an image's mean from the original run's, in grey levels; None at other scales than 1."""
+    tolerance: float = PIXEL_TOLERANCE
+
+    @property
+    def within_tolerance(self) -> bool:
+        """Whether no image's mean is further off than the tolerance."""
+        return self.pixel_mean_difference is None or self.pixel_mean_difference <= self.tolerance
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything that is promised was kept."""
+        return self.within_tolerance and not (self.bytes_promised and self.differing)
+
+
+def expected(path: Path, ledger: Ledger, given: Path | None) -> Manifest | None:
+    """Return the manifest of the run that a ledger tells of: the one given, else one beside the ledger if it fits.
+
+    Raises:
+        UserError: the one given is missing, damaged or of another run, or the ledger is not the one that it tells of.
+    """
+    if given is None and not path.with_name(MANIFEST).is_file():
+        return None
+    try:
+        manifest = read_manifest_file(given or path.with_name(MANIFEST), f"There is no manifest {given}.")
+        _require_of(ledger, manifest, given or path.with_name(MANIFEST))
+    except UserError as error:
+        if given is not None:
+            raise
+        say(f"The manifest beside the ledger is left out of account. {error}")
+        return None
+    if manifest.values["ledger_sha256"] != digest_file(path):
+        raise UserError(f"The ledger {path} is not the one that its manifest tells of; fetch both again.")
+    return manifest
+
+
+def _require_of(ledger: Ledger, manifest: Manifest, path: Path) -> None:
+    if not manifest.complete:
+        raise UserError(f"The manifest {path} is that of an unfinished run.")
+    if manifest.values["fingerprint"] != ledger.attributes["fingerprint"]:
+        raise UserError(f"The manifest {path} is that of another run than the ledger's.")
+
+
+def compare(job: Job, ledger: Ledger, original: Manifest | None) -> Comparison:
+    """Compare a finished rendering with the run that its ledger tells of.
+
+    At another scale than 1 there is nothing to compare with.
+
+    Args:
+        job: the rendering.
+        ledger: the original's.
+        original: the original's manifest, if there is one.
+    """
+    if job.scale != 1:
+        return Comparison(bytes_promised=False)
+    folder = job.products[0].folder
+    own = read_ledger(folder / LEDGER)
+    name = f"{SAMPLES}/pixel_mean"
+    away = np.abs(own.columns[name].astype(np.float64) - ledger.columns[name])
+    differing = tuple(
+        entry["file"]
+        for entry in (original.shards if original else ())
+        if digest_file(folder / entry["file"]) != entry["sha256"]
+    )
+    return Comparison(
+        bytes_promised=job.fingerprint_of(job.products[0]) == ledger.attributes["fingerprint"],
+        bytes_equal=None if original is None else not differing,
+        differing=differing,
+        pixel_mean_difference=float(away.max()),
+    )

@@ -1,0 +1,240 @@
+"""From a ledger to its data set again: source and autoencoder opened and held against the ledger, then the main job.
+
+Only the step that perturbs a batch is another one (`replay`): no classifier is loaded and nothing is climbed. Order,
+batches, names, labels, keys and answers come from the ledger; the source only gives the files.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from attacks.statistics import AdvBNConfig
+from basics.compute import choose_compute
+from basics.differences import differences
+from basics.errors import UserError
+from basics.files import digest_file, digest_json
+from basics.places import AnyPath
+from pipeline.compare import Comparison, compare, expected
+from pipeline.config import GenerationConfig
+from pipeline.job import Job, Product, open_images, rendering_facts
+from pipeline.ledger import COLUMN_NAMES, RENDERABLE, SAMPLES, Ledger, read_ledger
+from pipeline.plan import Plan
+from pipeline.replay import Replay
+from pipeline.run import RunReport, run
+from pipeline.sample import sample_networks
+from sources.base import ImageRecord, Source
+
+_NO_CLASSIFIER = "none: rendered from a ledger"
+_ATTRIBUTES = ("name", "fingerprint", "identity", "classes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderRequest:
+    """What a rendering is told beside its ledger, and how it computes."""
+
+    ledger: Path
+    source: str | None
+    """Address of the images; None for the embedded drawn world."""
+    autoencoder: str | None
+    """Path of the autoencoder; None for the drawn world's own."""
+    labels: str | None = None
+    order: str | None = None
+    scale: float = 1.0
+    """S in S * (delta - 1) + 1."""
+    device: str | None = None
+    """None: the CPU if the ledger was made on one, else as `auto`."""
+    precision: str | None = None
+    """None: the ledger's, if the device has it."""
+    threads: int | None = None
+    """Computing threads; None: the ledger's, or all cores if it was made on a GPU."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise UserError(f"The scale is {self.scale}; give a number of 0 or more, e.g. 0.5 (1: the ledger's run).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderReport:
+    """What a rendering made, and how it compares with the ledger's run."""
+
+    run: RunReport
+    scale: float
+    comparison: Comparison
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {**self.run.to_json(), "scale": self.scale, **asdict(self.comparison), "ok": self.comparison.ok}
+
+
+def render(request: RenderRequest, out: Path, *, manifest: Path | None = None, overwrite: bool = False) -> RenderReport:
+    """Make the data set of a ledger again, or one with weaker or stronger shifts; goes on where it was stopped.
+
+    Args:
+        request: ledger, source and autoencoder.
+        out: data-set folder.
+        manifest: of the original run, to compare with; None: the one beside the ledger, if there is one.
+        overwrite: remove what an earlier run left in `out`.
+
+    Raises:
+        UserError: ledger, source, autoencoder or manifest do not belong together; nothing was written.
+        WorkError: some shards failed, for example because originals are missing or have changed.
+    """
+    ledger = read_renderable(request.ledger)
+    if overwrite and request.ledger.absolute().is_relative_to(out.absolute()):
+        raise UserError(f"The ledger {request.ledger} lies in {out}, which --overwrite would empty; copy it elsewhere.")
+    if manifest is not None and request.scale != 1:
+        raise UserError("A manifest tells of the run at scale 1; leave out --manifest, or --scale.")
+    original = expected(request.ledger, ledger, manifest)
+    job = render_job(request, ledger, out)
+    report = run(job, overwrite=overwrite)
+    return RenderReport(run=report, scale=request.scale, comparison=compare(job, ledger, original))
+
+
+def read_renderable(path: Path) -> Ledger:
+    """Read a ledger that tells all that is needed to make its data set again.
+
+    Raises:
+        UserError: it is missing, damaged, no ledger, of another version, one shard's part, or of a scaled data set.
+    """
+    ledger = read_ledger(path)
+    if ledger.version < RENDERABLE:
+        raise UserError(
+            f"The ledger {path} has the format version {ledger.version}, which cannot be rendered because it lacks the "
+            "losses of the single samples; make the data set again with `advbn-gen imagenet-advbn`."
+        )
+    if any(name not in ledger.attributes for name in _ATTRIBUTES):
+        raise UserError(f"The ledger {path} is that of one shard only; give the perturbations.h5 of the data set.")
+    identity = ledger.attributes["identity"]
+    if digest_json(identity) != ledger.attributes["fingerprint"] or not _fits(ledger):
+        raise UserError(f"The ledger {path} is damaged: its parts do not fit together; fetch it again.")
+    if "scale" in identity:
+        raise UserError(
+            f"The ledger {path} was itself rendered at the scale {identity['scale']}; give the original run's ledger."
+        )
+    return ledger
+
+
+def _fits(ledger: Ledger) -> bool:
+    """Whether a ledger has all columns, each with a row for every batch or sample of its identity's plan."""
+    columns, plan = ledger.columns, _plan(ledger.attributes["identity"])
+    rows = {
+        name: len(columns[name]) == (plan.images if name.startswith(SAMPLES) else plan.batches)
+        for name in COLUMN_NAMES
+        if name in columns
+    }
+    return len(rows) == len(COLUMN_NAMES) and all(rows.values())
+
+
+def _plan(identity: Mapping[str, Any]) -> Plan:
+    return Plan(images=identity["images"]["count"], **identity["batches"])
+
+
+def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath) -> Job:
+    """Check everything that can be checked before work starts, and return the job that makes a ledger's data set.
+
+    Raises:
+        UserError: the autoencoder, or the names, labels or order of the source's images are not the ledger's.
+    """
+    told = ledger.attributes["identity"]
+    config = _config(request, told)
+    facts = rendering_facts(config)
+    changed = differences({"autoencoder": told["autoencoder"]}, {"autoencoder": facts["autoencoder"]})
+    if changed:
+        raise UserError(
+            f"The autoencoder {config.autoencoder} is not the one of the ledger ({'; '.join(changed)}); give that one."
+        )
+    source = open_images(config)
+    records = _records(ledger)
+    absent = _absent(source, records, ledger.attributes["classes"])
+    scaled = {} if request.scale == 1 else {"scale": request.scale}
+    return Job(
+        config=config,
+        source=source,
+        records=records,
+        keys=ledger.keys,
+        plan=_plan(told),
+        products=(Product(folder=out.absolute(), name=rendered_name(ledger, request.scale), perturbed=True),),
+        threads=config.threads_each(),
+        identity={**told, **facts, **scaled},
+        replay=Replay(
+            columns=ledger.columns,
+            scale=request.scale,
+            ledger=str(request.ledger.absolute()),
+            ledger_sha256=digest_file(request.ledger),
+            absent=absent,
+        ),
+    )
+
+
+def rendered_name(ledger: Ledger, scale: float) -> str:
+    """Return the name of a ledger's data set at a scale."""
+    name = str(ledger.attributes["name"])
+    return name if scale == 1 else f"{name}-scale-{scale:g}"
+
+
+def _config(request: RenderRequest, told: Mapping[str, Any]) -> GenerationConfig:
+    encoder, arithmetic = told["autoencoder"]["encoder"], told["arithmetic"]
+    autoencoder = request.autoencoder
+    if autoencoder is None and request.source is None:
+        autoencoder = str(sample_networks(encoder).autoencoder)
+    device = request.device or ("cpu" if arithmetic["hardware"] == "cpu" else "auto")
+    return GenerationConfig(
+        encoder=encoder,
+        source=request.source,
+        autoencoder=autoencoder,
+        labels=request.labels,
+        order=request.order,
+        classifier=told["classifier"]["name"],
+        classifier_weights=_NO_CLASSIFIER,
+        attack=AdvBNConfig(**told["attack"]),
+        image_size=told["images"]["image_size"],
+        limit=told["images"]["count"],
+        split=told["images"]["split"],
+        **told["batches"],
+        device=device,
+        precision=request.precision or _precision(device, arithmetic["precision"]),
+        threads=request.threads or arithmetic["threads"],
+    )
+
+
+def _precision(device: str, told: str) -> str:
+    """Return the ledger's precision where the device has it, else what is usual for the device."""
+    try:
+        choose_compute(device, told)
+    except UserError:
+        return "auto"
+    return told
+
+
+def _records(ledger: Ledger) -> list[ImageRecord]:
+    names, labels = (ledger.columns[f"{SAMPLES}/{name}"] for name in ("source", "label"))
+    return [ImageRecord(name.decode(), int(label)) for name, label in zip(names, labels, strict=True)]
+
+
+def _absent(source: Source, records: Sequence[ImageRecord], classes: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of images that the ledger has and the source has not.
+
+    Raises:
+        UserError: it has none of them, or they have other labels or another order there.
+    """
+    if (source.classes.imagenet, list(source.classes.names)) != (classes["imagenet"], classes["names"]):
+        raise UserError(f"The classes of {source.address} are not those of the ledger; give its --source and --labels.")
+    wanted = {record.name: (place, record.label) for place, record in enumerate(records)}
+    found = [record for record in source.records if record.name in wanted]
+    if not found:
+        raise UserError(f"The source {source.address} has none of the ledger's images, such as {records[0].name}.")
+    for record in found:
+        if record.label != wanted[record.name][1]:
+            raise UserError(
+                f"The image {record.name} of {source.address} has the label {record.label}, but the ledger has "
+                f"{wanted[record.name][1]}; give the labels of the ledger's run with --labels."
+            )
+    places = [wanted[record.name][0] for record in found]
+    if places != sorted(places):
+        raise UserError(
+            f"The source {source.address} has its images in another order than the ledger; give the --order file of "
+            "the ledger's run, or leave --order out if it had none."
+        )
+    return frozenset(wanted.keys() - {record.name for record in found})
