@@ -32,6 +32,9 @@ def report() -> None:
 @click.option("--original", required=True, help="The images as they are: any source.")
 @click.option("--reconstructed", required=True, metavar="DIR", help="Reconstructions (`--reconstructed`).")
 @click.option("--advbn", required=True, metavar="DIR", help="ImageNet-AdvBN.")
+@click.option(
+    "--scaled", metavar="DIR...", multiple=True, help="The same at other scales (`render --scale`): adds a curve."
+)
 @model_option
 @click.option("--out", type=FOLDER, required=True, help="Folder of the report.")
 @click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
@@ -79,7 +82,8 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
 
 
 _PASSED_ON = (
-    "original", "reconstructed", "advbn", "labels", "common", "lpips", "gallery", "device", "precision", "again",
+    "original", "reconstructed", "advbn", "scaled", "labels", "common", "lpips", "gallery",
+    "device", "precision", "again",
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ Legend: N samples.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class GapInputs:
     """Role -> manifest, of the data sets that have one."""
     published: Mapping[str, str]
     """Model -> its row of Table 8, where a user named it."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """Role -> scale of the perturbation, of data sets that were rendered at other scales."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,8 @@ class GapRequest:
     """Folder of the reconstructions."""
     advbn: str
     """Folder of the AdvBN data set."""
+    scaled: Sequence[str] = ()
+    """Folders of the same data set, rendered at other scales."""
     models: Mapping[str, str]
     """Name in tables -> SPEC."""
     out: Path
@@ -111,12 +115,14 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
     store = PredictionFile(request.out / PREDICTIONS)
     models = list(request.models)
     advbn = sets["advbn"]
+    scales = {role: _scale(data) for role, data in sets.items() if role not in ROLES}
     inputs = GapInputs(
         models=models,
         keys=keys,
         label_N=np.array(advbn.labels, np.int32),
         class_names=imagenet_names() if advbn.source.classes.imagenet else advbn.source.classes.names,
-        scored={(role, model): store.scored(role, model) for role in ROLES for model in models},
+        scored={(role, model): store.scored(role, model) for role in sets for model in models},
+        scales=scales,
         quality=_quality(store, sets, compute, request),
         ledger=read_ledger(advbn.folder / LEDGER).columns,
         manifests={role: data.manifest.values for role, data in sets.items() if data.manifest},
@@ -143,7 +149,36 @@ def _opened(request: GapRequest) -> dict[str, TestSet]:
                 f"The reconstructions and the AdvBN data set have two {what}, so their difference would not be "
                 "the perturbation's; give the two folders of one run."
             )
-    return {"original": original, "reconstructed": reconstructed, "advbn": advbn}
+    return {"original": original, "reconstructed": reconstructed, "advbn": advbn, **_scaled(request, advbn)}
+
+
+def _scaled(request: GapRequest, advbn: TestSet) -> dict[str, TestSet]:
+    """Open the data sets of other scales, and refuse those that are none of this one."""
+    found: dict[str, TestSet] = {}
+    for address in request.scaled:
+        data = open_test_set("scaled", address)
+        if data.manifest is None or _scale(data) == 1:
+            raise UserError(f"--scaled {address} is not rendered at another scale; make it with `advbn-gen render`.")
+        if _but_scale(data) != _but_scale(advbn):
+            raise UserError(
+                f"--scaled {address} was rendered from the ledger of another run than {advbn.source.address}; "
+                "give data sets of one ledger."
+            )
+        name = f"scale-{_scale(data):g}"
+        if name in found:
+            raise UserError(f"Two data sets of --scaled have the scale {_scale(data):g}; give each scale once.")
+        found[name] = replace(data, name=name)
+    return found
+
+
+def _scale(data: TestSet) -> float:
+    return float(data.made.values["identity"].get("scale", 1))
+
+
+def _but_scale(data: TestSet) -> dict[str, Any]:
+    """Return what a data set depends on but its scale, and the machine, which moves pixels by less than is seen."""
+    unlike = {"scale", "arithmetic", "software"}
+    return {name: value for name, value in data.made.values["identity"].items() if name not in unlike}
 
 
 def _autoencoder(data: TestSet) -> Any:

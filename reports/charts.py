@@ -112,6 +112,24 @@ def delta_chart(ascent: Mapping[str, Any]) -> str:
     return svg("deltas", draw, alt, 2.8)
 
 
+def curve_chart(curve: Sequence[Mapping[str, Any]]) -> str:
+    """Draw each model's top-1 over the scale of the perturbation, with 95% intervals."""
+    models = list(dict.fromkeys(row["model"] for row in curve))
+
+    def draw(axes: Axes) -> None:
+        for model, colour, marker in zip(models, cycle(_COLOURS), cycle(_MARKERS), strict=False):
+            rows = [row for row in curve if row["model"] == model]
+            scales = [row["scale"] for row in rows]
+            low, high = ([100 * row[f"top1_{end}"] for row in rows] for end in ("low", "high"))
+            axes.fill_between(scales, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(scales, [100 * row["top1"] for row in rows], color=colour, marker=marker, label=short(model))
+        axes.set(xlabel="scale of the perturbation (0: reconstructions, 1: AdvBN)", ylabel="top-1 (%)")
+        axes.set_ylim(bottom=0)
+        legend_above(axes, _LEGEND_COLUMNS)
+
+    return svg("curve", draw, f"Top-1 of {len(models)} models over the scale of the perturbation.", 3.2)
+
+
 def class_chart(classes: Sequence[Mapping[str, Any]], model: str) -> str:
     """Draw each class's top-1 before and after the perturbation, one point a class."""
     before, after = (

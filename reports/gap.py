@@ -23,12 +23,17 @@ TOP_KS = (1, 5)
 
 
 def gap_report(inputs: GapInputs) -> dict[str, Any]:
-    """Return the whole report as JSON values: `rows`, `gaps`, `classes`, `quality`, `ascent`, `provenance`."""
+    """Return the whole report as JSON values.
+
+    They are `rows`, `curve`, `gaps`, `classes`, `quality`, `ascent` and `provenance`. The curve is empty without data
+    sets of other scales.
+    """
     return {
         "report": "reconstruction gap",
         "n": len(inputs.keys),
         "encoder": inputs.manifests["advbn"]["config"]["encoder"],
         "rows": [_row(inputs, model, role) for model in inputs.models for role in ROLES],
+        "curve": _curve(inputs),
         "gaps": [_gaps(inputs, model) for model in inputs.models],
         "classes": _classes(inputs),
         "quality": {name: _summary(values) for name, values in inputs.quality.items()},
@@ -49,6 +54,25 @@ def _row(inputs: GapInputs, model: str, role: str) -> dict[str, Any]:
         "published": _published_values(inputs, model, role),
         **{name: scored.facts[name] for name in _TOLD},
     }
+
+
+def _curve(inputs: GapInputs) -> list[dict[str, Any]]:
+    """Return accuracies by the scale of the perturbation: 0 are the reconstructions, 1 is the data set itself."""
+    if not inputs.scales:
+        return []
+    # One that was rendered at the scale 0 is the reconstructions again.
+    scales = {"reconstructed": 0.0, "advbn": 1.0, **{role: scale for role, scale in inputs.scales.items() if scale}}
+    return [
+        {
+            "model": model,
+            "scale": scales[role],
+            "data": role,
+            "n": len(inputs.keys),
+            **_accuracies(inputs, inputs.scored[role, model], ALL),
+        }
+        for model in inputs.models
+        for role in sorted(scales, key=lambda role: scales[role])
+    ]
 
 
 _TOLD = (

@@ -8,11 +8,19 @@ from typing import Any
 from basics.files import write_texts
 from downstream.gallery import GallerySample
 from downstream.gap import ROLES, GapInputs
-from reports.charts import ROLE_NAME, accuracy_chart, ascent_chart, class_chart, delta_chart, quality_chart
+from reports.charts import (
+    ROLE_NAME,
+    accuracy_chart,
+    ascent_chart,
+    class_chart,
+    curve_chart,
+    delta_chart,
+    quality_chart,
+)
 from reports.gallery import gallery_cards
 from reports.gap import gap_report
 from reports.page import CSV, HTML, JSON, MARKDOWN, csv_text, render, software
-from reports.tables import accuracy_head, accuracy_lines, gap_head, gap_lines, markdown_table
+from reports.tables import accuracy_head, accuracy_lines, curve_table, gap_head, gap_lines, markdown_table
 
 _CLASSES_SHOWN = 24
 _SMALL = 96
@@ -99,11 +107,13 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
         published_note=published_note(report),
         gap_head=gap_head(),
         gap_rows=gap_lines(report),
+        curve_table=curve_table(report["curve"]),
         class_model=model,
         class_rows=_class_rows(report["classes"], model),
         quality_text=quality_text(report["quality"]),
         charts={
             "accuracy": accuracy_chart(report),
+            "curve": curve_chart(report["curve"]) if report["curve"] else "",
             "ascent": ascent_chart(report["ascent"]),
             "deltas": delta_chart(report["ascent"]),
             "classes": class_chart(report["classes"], model),
@@ -157,6 +167,8 @@ def _markdown(report: Mapping[str, Any]) -> str:
         published_note(report),
         "## Cost in percentage points",
         table(gap_head(), gap_lines(report)),
+        "## Top-1 by the scale of the perturbation (%)" if report["curve"] else "",
+        markdown_table(*curve_table(report["curve"])) if report["curve"] else "",
         "## Accuracy among the classes that are here (%)" if present else "",
         table(accuracy_head(), present) if present else "",
         quality_text(report["quality"]) if report["quality"] else "",

@@ -85,6 +85,16 @@ def gap_lines(report: Mapping[str, Any]) -> list[Line]:
     ]
 
 
+def curve_table(curve: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table of top-1 in per cent: a line for each model, a column for each scale."""
+    scales = sorted({row["scale"] for row in curve})
+    by_model: dict[str, dict[float, str]] = {}
+    for row in curve:
+        by_model.setdefault(row["model"], {})[row["scale"]] = f"{100 * row['top1']:.1f}"
+    lines = [[model, *(told[scale] for scale in scales)] for model, told in by_model.items()]
+    return ["model", *(f"scale {scale:g}" for scale in scales)], lines
+
+
 def shown_name(row: Mapping[str, Any]) -> str:
     """Return a model's name, with a word on whether the perturbation was made against it."""
     return f"{row['model']} ({'attacked' if row['attacked'] else 'not seen by the attack'})"

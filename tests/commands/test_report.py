@@ -72,6 +72,59 @@ def test_score_prints_a_table(trio: Trio, tmp_path: Path) -> None:
     assert all("of 2 classes)" in line for line in lines)
 
 
+@pytest.fixture(scope="module")
+def scaled(trio: Trio, tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
+    """The AdvBN data set at other scales, from its ledger."""
+    root = tmp_path_factory.mktemp("scaled")
+    for scale in (0.5, 2.0):
+        done = advbn_gen(
+            "render", trio.advbn / "perturbations.h5", "--source", trio.world.source, "--autoencoder",
+            trio.world.autoencoder, "--scale", scale, "--out", root / f"{scale:g}",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    return {scale: root / f"{scale:g}" for scale in (0.5, 2.0)}
+
+
+def test_other_scales_add_a_curve(trio: Trio, reported: Path, scaled: dict[float, Path], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(reported, tmp_path / "gap"))
+    done = advbn_gen(*trio.words(out, "--scaled", scaled[2.0], scaled[0.5], "--json"))
+    assert done.code == 0, done.err
+    assert "6 of 10 pairs were scored before" in done.err
+    report = json.loads((out / "report.json").read_text())
+    before = json.loads((reported / "report.json").read_text())
+    assert report["rows"] == before["rows"]
+    assert before["curve"] == []
+    results = map(json.loads, (out / "results.jsonl").read_text().splitlines())
+    scored = {(row["model"], row["data"]): row for row in results}
+    for model in {row["model"] for row in report["rows"]}:
+        curve = [row for row in report["curve"] if row["model"] == model]
+        assert [(row["scale"], row["data"]) for row in curve] == [
+            (0.0, "reconstructed"), (0.5, "scale-0.5"), (1.0, "advbn"), (2.0, "scale-2"),
+        ]  # fmt: skip
+        for row in curve:
+            assert row["top1"] == pytest.approx(scored[model, row["data"]]["top1"])
+            assert row["top1_low"] <= row["top1"] <= row["top1_high"]
+    assert "Weaker and stronger" in (out / "report.html").read_text()
+    heads = [line.replace(" ", "") for line in (out / "report.md").read_text().splitlines() if "scale 0.5" in line]
+    assert heads == ["|model|scale0|scale0.5|scale1|scale2|"]
+
+
+def test_what_is_no_other_scale_of_the_same_run_is_refused(
+    trio: Trio, scaled: dict[float, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert "not rendered at another scale" in refused(*trio.words(out, "--scaled", trio.advbn))
+    assert "each scale once" in refused(*trio.words(out, "--scaled", scaled[0.5], scaled[0.5]))
+    other = trio.world.make(tmp_path / "other", eps=0.5)
+    assert other.code == 0, other.err
+    rendered = advbn_gen(
+        "render", tmp_path / "other/perturbations.h5", "--source", trio.world.source, "--autoencoder",
+        trio.world.autoencoder, "--scale", 0.5, "--out", tmp_path / "strange",
+    )  # fmt: skip
+    assert rendered.code == 0, rendered.err
+    assert "ledger of another run" in refused(*trio.words(out, "--scaled", tmp_path / "strange"))
+
+
 class TestRefusals:
     @pytest.fixture
     def out(self, tmp_path: Path, reported: Path) -> Path:
