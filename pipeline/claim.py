@@ -34,6 +34,7 @@ from pipeline.layout import (
 from pipeline.manifest import Manifest, Recorded, read_manifest, write_manifest
 
 _MARK = re.compile(r"\d{6}\.(json|h5)")
+_PROBE = re.compile(f"{WORKING_PREFIX}[0-9a-z_]+{re.escape(TEMPORARY_SUFFIX)}")
 _AROUND = (LEDGER, TIMM_INFO, WIDS_INDEX, CARD, MANIFEST)
 
 
@@ -56,9 +57,9 @@ def check_outputs(job: Job, *, overwrite: bool) -> None:
 
 def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
     folder = product.folder
-    if not folder.is_dir():
+    if folder.is_file():
         raise UserError(f"The output {folder} is a file; give a folder.")
-    if all(_left_by_an_early_kill(path) for path in folder.iterdir()):
+    if all(_left_by_an_early_kill(path) for path in _entries(folder)):
         return
     manifest = _manifest(folder)
     if manifest is None:
@@ -75,11 +76,19 @@ def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
         )
 
 
+def _entries(folder: AnyPath) -> list[AnyPath]:
+    """Return what a folder holds. A store's folder is gone as soon as another run has removed its probe from it."""
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _left_by_an_early_kill(path: AnyPath) -> bool:
-    """Whether a path is what a run leaves that was killed before its manifest was whole."""
+    """Whether a path is what a run leaves that has only begun, or was killed before its manifest was whole."""
     if path.name == STATS and path.is_dir():
         return not any(path.iterdir())
-    return path.name == MANIFEST + TEMPORARY_SUFFIX
+    return path.name == MANIFEST + TEMPORARY_SUFFIX or _PROBE.fullmatch(path.name) is not None
 
 
 def _manifest(folder: AnyPath) -> Manifest | None:

@@ -5,6 +5,7 @@ import json
 import re
 import threading
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -212,6 +213,24 @@ def test_of_two_clients_with_other_settings_one_is_refused(world: World, out: st
     assert any("Another run is writing" in text for text in outcomes)
     assert advbn_gen("verify", out).code == 0
     assert advbn_gen("info", out, "--json").result["identity"]["attack"]["eps"] == float(made_by[0].split()[1])
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_the_probe_of_another_client_is_no_obstacle(world: World, out: str, gone: bool) -> None:
+    """A client tries whether it may write; another may see that file, or see it go."""
+    from basics.places import place
+    from pipeline import claim
+
+    looked, probe = claim._check_owner, place(out) / "working-0760ca90ba37de19.tmp"
+    probe.write_bytes(b"")
+
+    def look(*words: Any, **options: Any) -> None:
+        if gone:
+            probe.unlink()
+        looked(*words, **options)
+
+    with mock.patch("pipeline.claim._check_owner", look):
+        assert made(world.make(out, "--json")) == SHARDS
 
 
 @pytest.mark.slow

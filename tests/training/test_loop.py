@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ class Counting:
         nn.init.zeros_(self.module.weight)
         nn.init.zeros_(self.module.bias)
         self.nan_at, self.stop_at, self.calls = nan_at, stop_at, 0
-        self.leaves = [Path(os.devnull)]
+        self.leaves: list[Path] = []
         self.ended: list[int] = []
         self.optim: torch.optim.Optimizer | None = None
 
