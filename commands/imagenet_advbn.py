@@ -17,6 +17,7 @@ from commands.options import (
     json_option,
     overwrite_option,
     print_result,
+    workers_options,
 )
 
 if TYPE_CHECKING:
@@ -71,14 +72,7 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 @click.option(
     "--threads", type=int, help="Computing threads a process. [default: all cores, divided among the workers]"
 )
-@click.option(
-    "--workers",
-    type=int,
-    default=0,
-    show_default=True,
-    help="Processes that make shards at the same time; 0: this one.",
-)
-@click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler to work on.")
+@workers_options
 @click.option("--reconstructed", is_flag=True, help="Also write the unperturbed reconstructions, as a second data set.")
 @overwrite_option
 @click.option("--dry-run", is_flag=True, help="Check everything and tell the plan; write nothing.")

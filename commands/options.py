@@ -52,6 +52,16 @@ compute_options = together(
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
     click.option("--precision", default="auto", show_default=True, help="auto, fp32, tf32, bf16 or fp64."),
 )
+workers_options = together(
+    click.option(
+        "--workers",
+        type=int,
+        default=0,
+        show_default=True,
+        help="Processes that make shards at the same time; 0: this one.",
+    ),
+    click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler to work on."),
+)
 training_options = together(
     click.option("--epochs", type=int, help="Passes over the images."),
     click.option("--batch-size", type=int, help="Images a step."),

@@ -6,14 +6,23 @@ import click
 
 from basics.errors import WorkError
 from basics.progress import counted
-from commands.options import FILE, FOLDER, absolute, absolute_address, json_option, overwrite_option, print_result
+from commands.options import (
+    FILE,
+    PLACE,
+    absolute,
+    absolute_address,
+    json_option,
+    overwrite_option,
+    print_result,
+    workers_options,
+)
 
 if TYPE_CHECKING:
     from pipeline.render import RenderReport
 
 
 @click.command(short_help="Shards again from a ledger, without the ascent.")
-@click.argument("ledger", metavar="LEDGER", type=FILE)
+@click.argument("ledger", metavar="LEDGER", type=PLACE)
 @click.option(
     "--source",
     envvar="ADVBN_SOURCE",
@@ -23,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
 @click.option("--order", type=FILE, help="The ledger's order file, if it had one.")
 @click.option("--autoencoder", type=FILE, help="The ledger's autoencoder.safetensors. [the drawn world has its own]")
-@click.option("--out", type=FOLDER, required=True, help="Data-set folder.")
+@click.option("--out", type=PLACE, metavar="P", required=True, help="Data-set folder, or address (s3://...).")
 @click.option(
     "--scale",
     type=float,
@@ -32,11 +41,15 @@ if TYPE_CHECKING:
     help="S in S * (delta - 1) + 1: 0 reconstructs, 0.5 shifts half as far.",
 )
 @click.option(
-    "--manifest", type=FILE, help="The original's manifest, to compare with. [default: the one beside the ledger]"
+    "--manifest",
+    type=PLACE,
+    metavar="P",
+    help="The original's manifest, to compare with. [default: the one beside the ledger]",
 )
 @click.option("--device", help="auto, cpu, cuda, cuda:N or mps. [default: cpu for a ledger made on a CPU, else auto]")
 @click.option("--precision", help="auto, fp32, tf32, bf16 or fp64. [default: the ledger's, where the device has it]")
 @click.option("--threads", type=int, help="Computing threads. [default: the ledger's]")
+@workers_options
 @overwrite_option
 @json_option
 def render(**options: Any) -> None:
@@ -57,17 +70,20 @@ def render(**options: Any) -> None:
     from pipeline.render import render as make
 
     request = RenderRequest(
-        ledger=options["ledger"].expanduser(),
+        ledger=options["ledger"],
         source=absolute_address(options["source"] or None),
         autoencoder=absolute(options["autoencoder"]),
         labels=absolute(options["labels"]),
         order=absolute(options["order"]),
-        **{name: options[name] for name in ("scale", "device", "precision", "threads")},
+        **{name: options[name] for name in _PASSED_ON},
     )
     report = make(request, options["out"], manifest=options["manifest"], overwrite=options["overwrite"])
     print_result(report.to_json(), _lines(report), as_json=options["as_json"])
     if not report.comparison.ok:
         raise WorkError(_fault(report))
+
+
+_PASSED_ON = ("scale", "device", "precision", "threads", "workers", "scheduler")
 
 
 def _lines(report: "RenderReport") -> list[str]:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from basics.errors import UserError
+from basics.places import AnyPath, place
+from basics.remote import faults_of
 from downstream.auxiliary import AUXILIARY, MAIN
 from downstream.mce import CATEGORIES, CORRUPTIONS, SEVERITIES
 from downstream.testset import TestSet, open_named
 from pipeline.manifest import is_data_set, read_manifest
 from sources.decode import BrokenImageError, decode_rgb
 from sources.names import is_image
-from sources.storage import local_path
 
 IMAGENET, IMAGENET_C = "imagenet", "imagenet-c"
 INSTAGRAM, SKETCH, STYLE = "imagenet-instagram", "imagenet-sketch", "imagenet-style"
@@ -113,7 +114,7 @@ def find_subsets(places: Places) -> tuple[list[Subset], list[str]]:
 
 
 def _ours(address: str) -> Subset:
-    folder = local_path(address)
+    folder = place(address)
     if not is_data_set(folder):
         raise UserError(
             f"--advbn {address} is no data set of this program; give a folder that `advbn-gen imagenet-advbn` made."
@@ -125,23 +126,30 @@ def _ours(address: str) -> Subset:
     return Subset(name=name, suite=suite, address=address)
 
 
-def _root(suite: str, address: str) -> Path:
-    root = local_path(address)
-    if not root.is_dir():
+def _root(suite: str, address: str) -> AnyPath:
+    root = place(address)
+    try:
+        with faults_of(root):
+            there = root.is_dir()
+    except OSError as error:
+        raise UserError(f"--{suite} {address} cannot be reached ({error.strerror or error}); check it.") from error
+    if not there:
         raise UserError(f"--{suite} {address} is not a folder that is there; check the path.")
     return root
 
 
-def _folders(folder: Path) -> list[Path]:
+def _folders(folder: AnyPath) -> list[AnyPath]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        with faults_of(folder):
+            found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+            return sorted(found, key=lambda path: path.name)
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
 
 
-def _corrupted(root: Path, ignored: list[str]) -> list[Subset]:
+def _corrupted(root: AnyPath, ignored: list[str]) -> list[Subset]:
     """Find the subsets of ImageNet-C, in the order of the paper's Table 4, with or without categories."""
-    places: dict[str, Path] = {}
+    places: dict[str, AnyPath] = {}
     for path in _corruption_folders(root):
         if path.name not in CORRUPTIONS:
             ignored.append(str(path))
@@ -157,7 +165,7 @@ def _corrupted(root: Path, ignored: list[str]) -> list[Subset]:
     return [subset for name in CORRUPTIONS if name in places for subset in _severities(places[name], ignored)]
 
 
-def _corruption_folders(root: Path) -> Iterator[Path]:
+def _corruption_folders(root: AnyPath) -> Iterator[AnyPath]:
     for path in _folders(root):
         if path.name in CATEGORIES:
             yield from _folders(path)
@@ -165,7 +173,7 @@ def _corruption_folders(root: Path) -> Iterator[Path]:
             yield path
 
 
-def _severities(corruption: Path, ignored: list[str]) -> list[Subset]:
+def _severities(corruption: AnyPath, ignored: list[str]) -> list[Subset]:
     levels = {str(level) for level in SEVERITIES}
     folders = _folders(corruption)
     ignored += [str(path) for path in folders if path.name not in levels]
@@ -181,7 +189,7 @@ def _severities(corruption: Path, ignored: list[str]) -> list[Subset]:
     ]
 
 
-def _filtered(root: Path) -> list[Subset]:
+def _filtered(root: AnyPath) -> list[Subset]:
     folders = _folders(root)
     classes = next((path for path in folders if _holds_images(path)), None)
     if classes or not folders:
@@ -195,11 +203,11 @@ def _filtered(root: Path) -> list[Subset]:
     return [Subset(name=f"{INSTAGRAM}/{path.name}", suite=INSTAGRAM, address=str(path)) for path in folders]
 
 
-def _holds_images(folder: Path) -> bool:
+def _holds_images(folder: AnyPath) -> bool:
     return any(is_image(path.name) and not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _some(folders: Sequence[Path]) -> str:
+def _some(folders: Sequence[AnyPath]) -> str:
     names = [path.name for path in folders]
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "") if names else "no folder at all"
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from basics.errors import UserError
 from basics.files import digest_json
+from basics.places import AnyPath, place
+from basics.remote import faults_of
 from pipeline.manifest import Manifest, is_data_set, read_manifest
 from pipeline.verify import checksum_problems
 from sources.base import ImageRecord, Source
 from sources.decode import View
 from sources.keys import sample_keys
 from sources.opening import open_source
-from sources.storage import local_path
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
@@ -54,7 +55,7 @@ class TestSet:
         return self.manifest
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> AnyPath:
         """Where the shards and their manifest are, of a data set of ours."""
         return _folder_of(self.source.address)
 
@@ -154,7 +155,7 @@ def open_named(
     )
 
 
-def _checked_manifest(folder: Path) -> Manifest | None:
+def _checked_manifest(folder: AnyPath) -> Manifest | None:
     """Return the manifest of a data set of ours, every shard compared with it; None for other sources.
 
     Raises:
@@ -174,6 +175,15 @@ def _checked_manifest(folder: Path) -> Manifest | None:
     return manifest
 
 
-def _folder_of(address: str) -> Path:
-    path = local_path(address)
-    return path if path.is_dir() else path.parent
+def _folder_of(address: str) -> AnyPath:
+    """Return the folder that an address names, or that of the shards that it names.
+
+    Raises:
+        UserError: it lies on another machine that does not answer.
+    """
+    path = place(address)
+    try:
+        with faults_of(path):
+            return path if path.is_dir() else path.parent
+    except OSError as error:
+        raise UserError(f"{address} cannot be reached ({error.strerror or error}); check it.") from error

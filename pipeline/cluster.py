@@ -17,7 +17,7 @@ from basics.progress import say
 from pipeline.config import GenerationConfig, available_cores
 from pipeline.distribute import Distributed, Here, Reached, Runner
 from pipeline.generate import ShardResult
-from pipeline.job import Facts, Job, own_facts
+from pipeline.job import Facts, FactsOf, Job
 
 GPU = "GPU"
 """Dask's usual name for the resource that a worker with a GPU offers."""
@@ -46,20 +46,22 @@ class Workers:
         """Whether they are not of this machine."""
         return self.client is not None
 
-    def facts(self, config: GenerationConfig, classes: int) -> Facts:
+    def facts(self, facts_of: FactsOf, config: GenerationConfig) -> Facts:
         """Return what the workers have in common, software and networks of this process included.
+
+        Args:
+            facts_of: tells the facts of the process that it is called in.
+            config: the run.
 
         Raises:
             UserError: they differ from each other or from this process, or one cannot load the networks.
         """
         if self.client is None:
-            return own_facts(config, classes)
-        own = own_facts(replace(config, device="cpu", precision="auto"), classes)
+            return facts_of(config)
+        own = facts_of(replace(config, device="cpu", precision="auto"))
         addresses = list(self.client.nthreads())
         asked = [
-            self.client.submit(
-                own_facts, config, classes, workers=[address], pure=False, resources=self.resources or None
-            )
+            self.client.submit(facts_of, config, workers=[address], pure=False, resources=self.resources or None)
             for address in addresses
         ]
         told = dict(zip(addresses, self.client.gather(asked), strict=True))

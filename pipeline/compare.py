@@ -1,12 +1,12 @@
 """How a rendered data set compares with the run that its ledger tells of: bytes where promised, else pixel means."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from basics.errors import UserError
 from basics.files import digest_file
+from basics.places import AnyPath
 from basics.progress import say
 from pipeline.job import Job
 from pipeline.layout import LEDGER, MANIFEST
@@ -42,7 +42,7 @@ class Comparison:
         return self.within_tolerance and not (self.bytes_promised and self.differing)
 
 
-def expected(path: Path, ledger: Ledger, given: Path | None) -> Manifest | None:
+def expected(path: AnyPath, ledger: Ledger, given: AnyPath | None) -> Manifest | None:
     """Return the manifest of the run that a ledger tells of: the one given, else one beside the ledger if it fits.
 
     Raises:
@@ -63,7 +63,7 @@ def expected(path: Path, ledger: Ledger, given: Path | None) -> Manifest | None:
     return manifest
 
 
-def _require_of(ledger: Ledger, manifest: Manifest, path: Path) -> None:
+def _require_of(ledger: Ledger, manifest: Manifest, path: AnyPath) -> None:
     if not manifest.complete:
         raise UserError(f"The manifest {path} is that of an unfinished run.")
     if manifest.values["fingerprint"] != ledger.attributes["fingerprint"]:

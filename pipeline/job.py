@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -33,6 +33,10 @@ _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow", "webdataset")
 
 Facts = dict[str, Any]
 """The part of a run's identity that the process which computes decides: networks, arithmetic, software."""
+FactsOf = Callable[[GenerationConfig], Facts]
+"""Tells the facts of the process that it is called in; picklable."""
+Ask = Callable[[FactsOf, GenerationConfig], Facts]
+"""Asks other processes for their facts, and returns what they have in common."""
 Item_co = TypeVar("Item_co", covariant=True)
 
 
@@ -150,15 +154,15 @@ def products_of(config: GenerationConfig, folder: AnyPath, name: str) -> tuple[P
 def prepare(
     config: GenerationConfig,
     products: tuple[Product, ...],
-    ask: Callable[[GenerationConfig, int], Facts] | None = None,
+    ask: Ask | None = None,
 ) -> Job:
     """Check everything that can be checked before work starts, and return the job.
 
     Args:
         config: the run.
         products: what it writes.
-        ask: returns the facts of the processes that will do the work for a config and a number of classes; None: it is
-            done here. Otherwise this process needs no device of theirs.
+        ask: asks the processes that will do the work for their facts; None: it is done here. Otherwise this process
+            needs no device of theirs.
 
     Raises:
         UserError: anything that a user has to mend.
@@ -167,7 +171,8 @@ def prepare(
     plan = config.plan(len(source.records))
     here = config if ask is None else replace(config, device="cpu", precision="auto")
     _try_once(here, load_networks(here, source.classes.count))
-    facts = (ask or own_facts)(config, source.classes.count)
+    facts_of = partial(own_facts, classes=source.classes.count)
+    facts = ask(facts_of, config) if ask else facts_of(config)
     return Job(
         config=config,
         source=source,

@@ -97,11 +97,22 @@ class Recorded:
     """Manifest entries that say how and from what it was made: `config`, `source` and `rendered`."""
 
 
+_NO_SUCH_FILE = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""How file systems say that there is no such file; some stores do so only to those who may list the folder."""
+
+
 def is_data_set(folder: AnyPath) -> bool:
-    """Whether a folder holds a data set of this program, whole or damaged: whether its manifest says so."""
+    """Whether a folder holds a data set of this program, whole or damaged: whether its manifest says so.
+
+    Raises:
+        UserError: the folder is on another machine that does not answer.
+    """
     try:
-        values = json.loads((folder / MANIFEST).read_text())
-    except (OSError, ValueError):
+        with faults_of(folder):
+            values = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        if is_remote(folder) and isinstance(error, OSError) and not isinstance(error, _NO_SUCH_FILE):
+            raise UserError(f"{folder} cannot be reached ({error}); check it.") from error
         return False
     return isinstance(values, dict) and values.get("format") == FORMAT
 

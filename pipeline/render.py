@@ -7,7 +7,6 @@ batches, names, labels, keys and answers come from the ledger; the source only g
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from attacks.statistics import AdvBNConfig
@@ -16,6 +15,7 @@ from basics.differences import differences
 from basics.errors import UserError
 from basics.files import digest_file, digest_json
 from basics.places import AnyPath
+from pipeline.cluster import Workers, workers_for
 from pipeline.compare import Comparison, compare, expected
 from pipeline.config import GenerationConfig
 from pipeline.job import Job, Product, open_images, rendering_facts
@@ -34,7 +34,7 @@ _ATTRIBUTES = ("name", "fingerprint", "identity", "classes")
 class RenderRequest:
     """What a rendering is told beside its ledger, and how it computes."""
 
-    ledger: Path
+    ledger: AnyPath
     source: str | None
     """Address of the images; None for the embedded drawn world."""
     autoencoder: str | None
@@ -49,6 +49,10 @@ class RenderRequest:
     """None: the ledger's, if the device has it."""
     threads: int | None = None
     """Computing threads; None: the ledger's, or all cores if it was made on a GPU."""
+    workers: int = 0
+    """Processes that make shards at the same time; 0: this one."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler to work on."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.scale) and self.scale >= 0):
@@ -68,7 +72,9 @@ class RenderReport:
         return {**self.run.to_json(), "scale": self.scale, **asdict(self.comparison), "ok": self.comparison.ok}
 
 
-def render(request: RenderRequest, out: Path, *, manifest: Path | None = None, overwrite: bool = False) -> RenderReport:
+def render(
+    request: RenderRequest, out: AnyPath, *, manifest: AnyPath | None = None, overwrite: bool = False
+) -> RenderReport:
     """Make the data set of a ledger again, or one with weaker or stronger shifts; goes on where it was stopped.
 
     Args:
@@ -82,17 +88,22 @@ def render(request: RenderRequest, out: Path, *, manifest: Path | None = None, o
         WorkError: some shards failed, for example because originals are missing or have changed.
     """
     ledger = read_renderable(request.ledger)
-    if overwrite and request.ledger.absolute().is_relative_to(out.absolute()):
+    if overwrite and _lies_in(request.ledger, out):
         raise UserError(f"The ledger {request.ledger} lies in {out}, which --overwrite would empty; copy it elsewhere.")
     if manifest is not None and request.scale != 1:
         raise UserError("A manifest tells of the run at scale 1; leave out --manifest, or --scale.")
     original = expected(request.ledger, ledger, manifest)
-    job = render_job(request, ledger, out)
-    report = run(job, overwrite=overwrite)
+    with workers_for(render_config(request, ledger), request.scheduler) as workers:
+        job = render_job(request, ledger, out, workers)
+        report = run(job, workers.runner, overwrite=overwrite)
     return RenderReport(run=report, scale=request.scale, comparison=compare(job, ledger, original))
 
 
-def read_renderable(path: Path) -> Ledger:
+def _lies_in(path: AnyPath, folder: AnyPath) -> bool:
+    return str(folder.absolute()) in {str(above) for above in path.absolute().parents}
+
+
+def read_renderable(path: AnyPath) -> Ledger:
     """Read a ledger that tells all that is needed to make its data set again.
 
     Raises:
@@ -131,15 +142,21 @@ def _plan(identity: Mapping[str, Any]) -> Plan:
     return Plan(images=identity["images"]["count"], **identity["batches"])
 
 
-def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath) -> Job:
+def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Workers | None = None) -> Job:
     """Check everything that can be checked before work starts, and return the job that makes a ledger's data set.
+
+    Args:
+        request: what is rendered.
+        ledger: its content.
+        out: data-set folder.
+        workers: what will do the work; None: this process.
 
     Raises:
         UserError: the autoencoder, or the names, labels or order of the source's images are not the ledger's.
     """
     told = ledger.attributes["identity"]
-    config = _config(request, told)
-    facts = rendering_facts(config)
+    config = workers.config if workers else render_config(request, ledger)
+    facts = workers.facts(rendering_facts, config) if workers else rendering_facts(config)
     changed = differences({"autoencoder": told["autoencoder"]}, {"autoencoder": facts["autoencoder"]})
     if changed:
         raise UserError(
@@ -174,12 +191,16 @@ def rendered_name(ledger: Ledger, scale: float) -> str:
     return name if scale == 1 else f"{name}-scale-{scale:g}"
 
 
-def _config(request: RenderRequest, told: Mapping[str, Any]) -> GenerationConfig:
+def render_config(request: RenderRequest, ledger: Ledger) -> GenerationConfig:
+    """Return the settings of the run that makes a ledger's data set: those of its own run, and how it computes."""
+    told = ledger.attributes["identity"]
     encoder, arithmetic = told["autoencoder"]["encoder"], told["arithmetic"]
     autoencoder = request.autoencoder
     if autoencoder is None and request.source is None:
         autoencoder = str(sample_networks(encoder).autoencoder)
     device = request.device or ("cpu" if arithmetic["hardware"] == "cpu" else "auto")
+    # What other machines have is for them to say.
+    usual = arithmetic["precision"] if request.scheduler else _precision(device, arithmetic["precision"])
     return GenerationConfig(
         encoder=encoder,
         source=request.source,
@@ -194,8 +215,9 @@ def _config(request: RenderRequest, told: Mapping[str, Any]) -> GenerationConfig
         split=told["images"]["split"],
         **told["batches"],
         device=device,
-        precision=request.precision or _precision(device, arithmetic["precision"]),
+        precision=request.precision or usual,
         threads=request.threads or arithmetic["threads"],
+        workers=request.workers,
     )
 
 

@@ -12,7 +12,6 @@ import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
 from upath import UPath
 
@@ -181,24 +180,6 @@ def too_large_to_unpack(path: AnyPath) -> str:
         f"{path} is gzipped and unpacks to over {UNPACKED_LIMIT >> 20} MiB, too much to be held in memory; "
         f"unpack it first, e.g. with `gunzip -k`."
     )
-
-
-def local_path(address: str | os.PathLike[str]) -> Path:
-    """Return the local path that an address names: a path, with `~` for the home folder, or a file:// URL.
-
-    For callers that write, lock or memory-map there; sources take any address (`basics.places.place`).
-
-    Raises:
-        UserError: it is empty or lies on another file system.
-    """
-    text = os.fspath(address)
-    if not text:
-        raise UserError("The address is empty; give a path.")
-    if text.startswith("file://"):
-        return Path(unquote(urlsplit(text).path))
-    if "://" in text:
-        raise UserError(f"{text} is not a local path, and only those can be read so far; copy it here first.")
-    return Path(text).expanduser()
 
 
 def read_text(path: AnyPath, what: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 
 from basics.errors import UserError
 from sources import storage
-from sources.storage import local_path, open_random, read_text
+from sources.storage import open_random, read_text
 
 
 def test_a_file_is_read_at_any_offset(tmp_path: Path) -> None:
@@ -34,24 +34,6 @@ def test_a_damaged_gzip_stream_cannot_be_read(tmp_path: Path, cut: int) -> None:
     (tmp_path / "f").write_bytes(content[:cut] + bytes(len(content) - cut) if cut == 20 else content[:cut])
     with pytest.raises(OSError, match=r"damaged gzip stream|CRC"):
         open_random(tmp_path / "f")
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [("a/b", Path("a/b")), ("file:///a/b%20c", Path("/a/b c")), (Path("/x"), Path("/x")), ("~", Path.home())],
-)
-def test_addresses_of_local_files(address: str | Path, expected: Path) -> None:
-    assert local_path(address) == expected
-
-
-def test_an_empty_address_is_not_the_current_folder() -> None:
-    with pytest.raises(UserError, match="The address is empty; give a path"):
-        local_path("")
-
-
-def test_other_file_systems_are_refused() -> None:
-    with pytest.raises(UserError, match=r"s3://bucket/val is not a local path"):
-        local_path("s3://bucket/val")
 
 
 def test_text_loses_its_byte_order_mark(tmp_path: Path) -> None:
