@@ -2,15 +2,17 @@
 
     python benchmarks/scaling.py --plot docs/figures/scaling.png
 
-A plan of ImageNet's whole training set is made, and its shards are sent to simulated Dask workers in this process:
-their messages are real, their work is a sleep of as long as a shard takes. What is left of the ideal speed is what
-sending and collecting cost. The memory is that of all of them together.
+A plan of ImageNet's whole training set is made, and its shards are sent to simulated Dask workers: all of them in one
+process beside this one, over TCP. Their messages are real, their work is a sleep of as long as a shard takes. What is
+missing from the ideal speed is what sending and collecting cost. The memory is that of client and scheduler together.
 """
 
+import asyncio
+import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import click
 import dask
 import matplotlib as mpl
 import psutil
-from distributed import Client, LocalCluster
+from distributed import Client, Scheduler, SpecCluster, Worker
 from matplotlib.figure import Figure
 
 from pipeline.cluster import SHORT_LOGS
@@ -101,10 +103,7 @@ def main(images: int, batches_per_shard: int, workers: int, seconds: float, plot
     took, held = time.monotonic() - begin, _memory() - before
     click.echo(f"plan of {images} images in {job.plan.shards} shards: {took:.1f} s, {held:.0f} MiB")
     dask.config.set(SHORT_LOGS)
-    cluster = LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=False, memory_limit=None, dashboard_address=None
-    )
-    with cluster, Client(cluster) as client:
+    with _simulated(workers) as client:
         course = _run(job, Distributed(client, work=Wait(seconds)))
     ideal = job.plan.shards * seconds / workers
     tenth = len(course.mebibytes) // 10
@@ -112,6 +111,36 @@ def main(images: int, batches_per_shard: int, workers: int, seconds: float, plot
     click.echo(f"memory after a tenth {course.mebibytes[tenth]:.0f} MiB, at the end {course.mebibytes[-1]:.0f} MiB")
     if plot:
         _draw(course, job.plan.shards, ideal, plot)
+
+
+@contextmanager
+def _simulated(workers: int) -> Iterator[Client]:
+    """Lend a scheduler in this process with so many workers in another."""
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    with SpecCluster(scheduler=scheduler) as cluster, Client(cluster) as client:
+        process = multiprocessing.get_context("spawn").Process(
+            target=_be_workers, args=(cluster.scheduler_address, workers), daemon=True
+        )
+        process.start()
+        client.wait_for_workers(workers)
+        yield client
+        process.kill()
+        process.join()
+
+
+def _be_workers(address: str, workers: int) -> None:
+    """Be so many workers at once: they only sleep."""
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            started = [
+                await stack.enter_async_context(Worker(address, nthreads=1, memory_limit=0, dashboard=False))
+                for _ in range(workers)
+            ]
+            await asyncio.gather(*(worker.finished() for worker in started))
+
+    dask.config.set(SHORT_LOGS)
+    asyncio.run(work())
 
 
 def _memory() -> float:

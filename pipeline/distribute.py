@@ -1,5 +1,6 @@
 """Runners: they map the work on a shard over shard numbers, here or on Dask workers, and know nothing of images."""
 
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -70,10 +71,24 @@ class PassingError(Exception):
     """A fault that may pass: raised so that Dask tries again, on another worker if there is one."""
 
 
-def work_on(part: Job, shard: int, topic: str, work: Work = generate_shard) -> tuple[str, ShardResult]:
-    """Make one shard on a Dask worker: the task.
+@dataclass(frozen=True)
+class Task:
+    """What one shard needs; it travels pickled, as Dask would otherwise look through all of it more than once."""
+
+    part: Job
+    shard: int
+    topic: str
+    """Of the events that tell how far the shard is."""
+    work: Work
+
+
+def work_on(pickled: bytes) -> tuple[str, ShardResult]:
+    """Make one shard on a Dask worker.
 
     How far it is reaches the client through the scheduler's events.
+
+    Args:
+        pickled: a `Task`.
 
     Returns:
         The worker's address, and what is left of the work.
@@ -81,8 +96,9 @@ def work_on(part: Job, shard: int, topic: str, work: Work = generate_shard) -> t
     Raises:
         PassingError: see there.
     """
+    task: Task = pickle.loads(pickled)  # noqa: S301 (sent by our client, and Dask itself unpickles all that comes)
     worker = get_worker()
-    result = work(part, shard, _counting(lambda done: worker.log_event(topic, (shard, done))))
+    result = task.work(task.part, task.shard, _counting(lambda done: worker.log_event(task.topic, (task.shard, done))))
     if result.passing:
         raise PassingError(result.error)
     return worker.address, result
@@ -183,29 +199,33 @@ class _Run:
         )
         if allowed == []:
             return False
-        while self.waiting and len(self.running) < max(1, _AHEAD * self.places):
-            self._submit(self.waiting.popleft(), allowed)
+        room = max(1, _AHEAD * self.places) - len(self.running)
+        self._submit([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))], allowed)
         if self.suspects and not self.running:
-            self._submit(self.suspects.popleft(), allowed, _LAST)
+            self._submit([self.suspects.popleft()], allowed, _LAST)
         return True
 
-    def _submit(self, shard: int, allowed: list[str] | None, suffix: str = "") -> None:
+    def _submit(self, shards: Sequence[int], allowed: list[str] | None, suffix: str = "") -> None:
+        """Send shards to the scheduler, all in one message: each costs it more than a few tasks do."""
+        if not shards:
+            return
         self.submitted += 1
         again = f"-{self.submitted}" if suffix or allowed is not None else ""
-        key = f"advbn-shard-{self.name}-{shard:06d}{again}{suffix}"
-        future = self.client.submit(
+        keys = [f"advbn-shard-{self.name}-{shard:06d}{again}{suffix}" for shard in shards]
+        futures = self.client.map(
             work_on,
-            self.job.part(shard),
-            shard,
-            self.topic,
-            self.runner.work,
-            key=key,
+            [pickle.dumps(Task(self.job.part(shard), shard, self.topic, self.runner.work)) for shard in shards],
+            key=keys,
             retries=TRIES - 1,
             resources=dict(self.runner.resources) or None,
             workers=allowed,
         )
-        self.running[key] = (shard, future)
-        future.add_done_callback(lambda _: self.events.put(_Ended(key)))
+        for key, shard, future in zip(keys, shards, futures, strict=True):
+            self.running[key] = (shard, future)
+            future.add_done_callback(self._tell_end)
+
+    def _tell_end(self, future: "Future[tuple[str, ShardResult]]") -> None:
+        self.events.put(_Ended(str(future.key)))
 
     def _ended(self, keys: Sequence[str]) -> Iterator[ShardResult]:
         ended = {key: self.running.pop(key) for key in keys}

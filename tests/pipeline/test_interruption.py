@@ -40,12 +40,18 @@ def works(out: Path) -> set[tuple[str, int]]:
 
 
 def test_ctrl_c_exits_130_and_the_next_run_completes(world: World, tmp_path: Path, uninterrupted: Path) -> None:
-    out = tmp_path / "out"
-    process = start(*world.words(out, **EACH))
-    assert wait_until(lambda: marks(out) >= 2, process)
-    os.kill(process.pid, signal.SIGINT)
-    code, stdout, stderr = finish(process)
-    assert code == 130
+    for attempt in range(5):
+        out = tmp_path / f"out-{attempt}"
+        process = start(*world.words(out, **EACH))
+        assert wait_until(lambda: marks(out) >= 2, process)  # noqa: B023
+        os.kill(process.pid, signal.SIGINT)
+        in_time = marks(out) < SHARDS - 2
+        code, stdout, stderr = finish(process)
+        # On a machine that lets this test wait, a run may have ended by then.
+        if in_time:
+            break
+    assert in_time
+    assert code == 130, stderr
     assert stdout == ""
     assert "Traceback" not in stderr
     assert "the same command goes on" in stderr
