@@ -139,7 +139,9 @@ def _be_workers(address: str, workers: int) -> None:
             ]
             await asyncio.gather(*(worker.finished() for worker in started))
 
-    dask.config.set(SHORT_LOGS)
+    # Every worker samples its threads a hundred times a second: nothing where it is alone, but 64 of them fill the core
+    # that all share here.
+    dask.config.set({**SHORT_LOGS, "distributed.worker.profile.enabled": False})
     asyncio.run(work())
 
 
