@@ -30,6 +30,7 @@ from pipeline.generate import ShardResult
 from pipeline.job import Job, Product
 from sources.base import ClassMap, ImageRecord, Source
 from sources.keys import sample_keys
+from sources.opening import open_source
 from sources.order import IMAGE_FOLDER, image_folder_order
 
 CLASSES = 1000
@@ -73,17 +74,16 @@ class Course:
     mebibytes: list[float] = field(default_factory=list)
 
 
-def planned(images: int, batches_per_shard: int) -> Job:
-    """Make the plan of a run, all that is made before its first shard but the listing of a disk."""
+def planned(source: Source, batches_per_shard: int) -> Job:
+    """Make the plan of a run."""
     config = GenerationConfig(encoder="vgg", source=None, autoencoder=None, batches_per_shard=batches_per_shard)
-    source = Listed(images)
     facts: dict[str, dict[str, str]] = {name: {} for name in ("autoencoder", "classifier", "arithmetic", "software")}
     return Job(
         config=config,
         source=source,
         records=source.records,
         keys=sample_keys(source.records),
-        plan=config.plan(images),
+        plan=config.plan(len(source.records)),
         products=(Product(folder=Path("nowhere"), name="simulated", perturbed=True),),
         threads=1,
         identity={"records_sha256": source.digest(), **facts},
@@ -92,16 +92,22 @@ def planned(images: int, batches_per_shard: int) -> Job:
 
 @click.command()
 @click.option("--images", default=1_281_167, show_default=True)
+@click.option("--source", metavar="PATH", help="What to list, in the place of so many invented names.")
 @click.option("--batches-per-shard", default=4, show_default=True, help="4 make 10,010 shards of the training set.")
-@click.option("--workers", default=64, show_default=True)
+@click.option("--workers", default=64, show_default=True, help="0 stops after the plan.")
 @click.option("--seconds", default=2.0, show_default=True, help="How long a shard takes: 128 images at 64 images/s.")
 @click.option("--plot", type=click.Path(path_type=Path), help="PNG of shards and memory over time.")
-def main(images: int, batches_per_shard: int, workers: int, seconds: float, plot: Path | None) -> None:
+def main(
+    images: int, source: str | None, batches_per_shard: int, workers: int, seconds: float, plot: Path | None
+) -> None:
     """Print what planning cost, and the share of the ideal speed."""
     begin, before = time.monotonic(), _memory()
-    job = planned(images, batches_per_shard)
+    listed = open_source(source) if source else Listed(images)
+    job = planned(listed, batches_per_shard)
     took, held = time.monotonic() - begin, _memory() - before
-    click.echo(f"plan of {images} images in {job.plan.shards} shards: {took:.1f} s, {held:.0f} MiB")
+    click.echo(f"plan of {len(listed.records)} images in {job.plan.shards} shards: {took:.1f} s, {held:.0f} MiB")
+    if not workers:
+        return
     dask.config.set(SHORT_LOGS)
     with _simulated(workers) as client:
         course = _run(job, Distributed(client, work=Wait(seconds)))

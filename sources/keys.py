@@ -53,11 +53,15 @@ def _key(name: str, level: int) -> str:
     stem, dot, extension = file.rpartition(".")
     if not dot:
         stem, extension = file, ""
-    parts = [
-        [stem],
-        [folder.partition("/")[0], stem],
-        [folder, stem],
-        [folder, stem, extension],
-        [stem, hashlib.sha256(name.encode()).hexdigest()[:12] if level == _LONGEST else ""],
-    ][level]
+    match level:
+        case 0:
+            parts = [stem]
+        case 1:
+            parts = [folder.partition("/")[0], stem]
+        case 2:
+            parts = [folder, stem]
+        case 3:
+            parts = [folder, stem, extension]
+        case _:
+            parts = [stem, hashlib.sha256(name.encode()).hexdigest()[:12]]
     return _UNSAFE.sub("_", "_".join(part for part in parts if part))

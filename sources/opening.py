@@ -5,6 +5,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
+from basics.allocation import without_collector
 from basics.errors import UserError
 from basics.places import AnyPath, is_remote, place
 from sources.base import Source
@@ -54,7 +55,8 @@ def open_source(
     path = place(text)
     label_path = None if labels is None else place(labels)
     try:
-        source = _open_path(text, path, label_path, split)
+        with without_collector():
+            source = _open_path(text, path, label_path, split)
     except OSError as error:
         raise UserError(_unreadable(error, path)) from error
     if order is not None:

@@ -1,9 +1,12 @@
-"""Freed memory stays with the process: a second use of it faults no pages in."""
+"""Freed memory stays with the process: a second use of it faults no pages in; the collector can be paused."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from basics.allocation import without_collector
 
 PROGRAM = """
 import resource, sys
@@ -37,3 +40,22 @@ def test_freed_memory_is_used_again() -> None:
         for way in ("keep", "default")
     }
     assert found["keep"] * 2 < found["default"], found
+
+
+def test_collector_is_paused_and_goes_on() -> None:
+    """It goes on after an error, too, and stays off for whoever had switched it off."""
+    seen = []
+    try:
+        with without_collector():
+            seen.append(gc.isenabled())
+            raise KeyError
+    except KeyError:
+        seen.append(gc.isenabled())
+    assert seen == [False, True]
+    gc.disable()
+    try:
+        with without_collector():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
