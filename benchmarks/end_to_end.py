@@ -1,10 +1,9 @@
 """What the main job costs beyond its arithmetic: end to end against the bare ascent on the same batches.
 
-    python benchmarks/end_to_end.py --source IMAGES --image-size 256 --batches 2
+    python -m benchmarks.end_to_end --source IMAGES --image-size 256 --batches 2
 
 Both are timed in turn in one process, so that the ratio holds on a machine whose speed drifts. Decoding, encoding,
-hashing and writing overlap the arithmetic; the ratio shows what of them is left. Weights come from a seed: their values
-do not change the cost.
+hashing and writing overlap the arithmetic; the ratio shows what of them is left.
 """
 
 import statistics
@@ -12,13 +11,12 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
 
-from decoders.autoencoder import Autoencoder, save_autoencoder
-from encoders import encoder_kind
-from pipeline.config import GenerationConfig
+from benchmarks.workload import described, workload, workload_options
 from pipeline.generate import generate_shard
 from pipeline.job import Job, Product, load_networks, prepare
 from pipeline.layout import STATS
@@ -26,29 +24,12 @@ from sources.decode import load_image
 
 
 @click.command()
-@click.option("--source", required=True, help="Labelled images.")
-@click.option("--encoder", default="vgg", show_default=True)
-@click.option("--image-size", default=256, show_default=True)
-@click.option("--batch-size", default=32, show_default=True)
-@click.option("--batches", default=2, show_default=True, help="Batches of the shard that is made.")
+@workload_options
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--device", default="auto", show_default=True)
-def main(source: str, encoder: str, image_size: int, batch_size: int, batches: int, rounds: int, device: str) -> None:
+def main(rounds: int, **settings: Any) -> None:
     """Print the ratio of each round, and the median."""
     with tempfile.TemporaryDirectory() as folder:
-        autoencoder = Path(folder) / "autoencoder.safetensors"
-        save_autoencoder(autoencoder, Autoencoder(encoder_kind(encoder)), "seed", {})
-        config = GenerationConfig(
-            encoder=encoder,
-            source=source,
-            autoencoder=str(autoencoder),
-            classifier_weights="seed:0",
-            image_size=image_size,
-            batch_size=batch_size,
-            batches_per_shard=batches,
-            limit=batches * batch_size,
-            device=device,
-        )
+        config = workload(Path(folder), **settings)
         job = prepare(config, (Product(folder=Path(folder) / "out", name="benchmark", perturbed=True),))
         loaded = _loaded(job)
         _bare(job, loaded)
@@ -58,10 +39,8 @@ def main(source: str, encoder: str, image_size: int, batch_size: int, batches: i
             ratios.append(whole / bare)
             clean.append(_clean(job, loaded) / bare)
             click.echo(f"end to end {whole:.2f} s, bare {bare:.2f} s, ratio {ratios[-1]:.3f}")
-    images = batches * batch_size
     click.echo(
-        f"median ratio {statistics.median(ratios):.3f} ({encoder}, {image_size} px, {images} images in batches of "
-        f"{batch_size}, {job.identity['arithmetic']['hardware']}, {torch.get_num_threads()} threads); of the bare part "
+        f"median ratio {statistics.median(ratios):.3f} ({described(job)}); of the bare part "
         f"{statistics.median(clean):.1%} is the prediction on the originals"
     )
 

@@ -1,6 +1,6 @@
 """How far the images of each precision are from double precision, on the drawn world with its own networks.
 
-    python benchmarks/precision.py
+    python -m benchmarks.precision
 
 A sign decides each step of the ascent, so rounding can turn a channel: this counts how many, and how many pixels.
 """

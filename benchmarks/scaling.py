@@ -1,6 +1,6 @@
 """How the client and the scheduler keep up with many workers, the computation replaced by a wait.
 
-    python benchmarks/scaling.py --plot docs/figures/scaling.png
+    python -m benchmarks.scaling --plot docs/figures/scaling.png
 
 A plan of ImageNet's whole training set is made, and its shards are sent to simulated Dask workers: all of them in one
 process beside this one, over TCP. Their messages are real, their work is a sleep of as long as a shard takes. What is

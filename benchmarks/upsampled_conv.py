@@ -1,6 +1,6 @@
 """The decoder's upsampled convolutions: the low-resolution rewrite against upsample + pad + convolve.
 
-    python benchmarks/upsampled_conv.py
+    python -m benchmarks.upsampled_conv
 
 Forward and backward (input gradient only, as in the ascent), both in turn in one run; prints time ratios.
 """
