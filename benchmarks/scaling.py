@@ -8,6 +8,7 @@ missing from the ideal speed is what sending and collecting cost. The memory is 
 """
 
 import asyncio
+import logging
 import multiprocessing
 import threading
 import time
@@ -123,7 +124,7 @@ def main(
 def _simulated(workers: int) -> Iterator[Client]:
     """Lend a scheduler in this process with so many workers in another."""
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
-    with SpecCluster(scheduler=scheduler) as cluster, Client(cluster) as client:
+    with SpecCluster(scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
         process = multiprocessing.get_context("spawn").Process(
             target=_be_workers, args=(cluster.scheduler_address, workers), daemon=True
         )
@@ -137,12 +138,11 @@ def _simulated(workers: int) -> Iterator[Client]:
 def _be_workers(address: str, workers: int) -> None:
     """Be so many workers at once: they only sleep."""
 
+    options = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL}
+
     async def work() -> None:
         async with AsyncExitStack() as stack:
-            started = [
-                await stack.enter_async_context(Worker(address, nthreads=1, memory_limit=0, dashboard=False))
-                for _ in range(workers)
-            ]
+            started = [await stack.enter_async_context(Worker(address, **options)) for _ in range(workers)]
             await asyncio.gather(*(worker.finished() for worker in started))
 
     # Every worker samples its threads a hundred times a second: nothing where it is alone, but 64 of them fill the core
