@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 import dask
@@ -137,8 +138,7 @@ def _simulated(workers: int) -> Iterator[Client]:
 
 def _be_workers(address: str, workers: int) -> None:
     """Be so many workers at once: they only sleep."""
-
-    options = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL}
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL}
 
     async def work() -> None:
         async with AsyncExitStack() as stack:
