@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ WORKING_PREFIX = "working-"
 """How the temporary folders begin in which files are made before they are whole."""
 SEAL = "sha256_of_the_rest"
 """Field of a sealed JSON file: the checksum over all others."""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 
 
 @contextmanager
@@ -160,6 +162,11 @@ def digest_file(path: AnyPath, algorithm: str = "sha256") -> str:
     """Return the checksum (hex) of a file, read in blocks."""
     with faults_of(path), path.open("rb") as file:
         return hashlib.file_digest(cast("io.BufferedIOBase", file), algorithm).hexdigest()
+
+
+def is_plain_name(text: object) -> bool:
+    """Whether something is a file name that is safe wherever it comes from: no folder, no pattern, nothing hidden."""
+    return isinstance(text, str) and _PLAIN_NAME.fullmatch(text) is not None
 
 
 @contextmanager

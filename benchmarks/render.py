@@ -17,7 +17,8 @@ from benchmarks.workload import described, workload, workload_options
 from pipeline.config import GenerationConfig
 from pipeline.job import Job, prepare, products_of
 from pipeline.layout import LEDGER
-from pipeline.render import RenderRequest, read_renderable, render_job
+from pipeline.render import RenderRequest, render_job
+from pipeline.renderable import read_renderable
 from pipeline.run import run
 
 

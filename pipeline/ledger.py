@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -33,33 +33,49 @@ _PER_NAT = 10**6
 """Losses of samples are kept as whole millionths: exactly what their `.json` tells, in half the bytes of floats."""
 _MOST_NATS = 2**53 // _PER_NAT
 
+
+class _Column(NamedTuple):
+    """What a column is; axes of the same name are of the same length everywhere."""
+
+    what: str
+    axes: tuple[str, ...]
+    unit: str = ""
+    kind: str = "i"
+    """As numpy abbreviates it: i, u, f or S."""
+    since: int = 1
+    """The first version of the format that has it."""
+
+
+_BATCHES, _SAMPLES = ("batches",), ("samples",)
 _COLUMNS = {
-    "delta_mean": ("multiplier of each feature channel's mean: (batches, channels)", "1"),
-    "delta_std": ("multiplier of each feature channel's standard deviation: (batches, channels)", "1"),
-    "loss": (
-        "cross-entropy of the true label, mean over the batch, before the first ascent step and after each one: "
-        "(batches, steps + 1)",
+    "delta_mean": _Column("multiplier of each feature channel's mean", ("batches", "channels"), "1", "f"),
+    "delta_std": _Column("multiplier of each feature channel's standard deviation", ("batches", "channels"), "1", "f"),
+    "loss": _Column(
+        "cross-entropy of the true label, mean over the batch, before the first ascent step and after each one",
+        ("batches", "steps + 1"),
         "nat",
+        "f",
     ),
-    "batch_size": ("images whose feature statistics were perturbed together: (batches)", "images"),
-    "samples/key": ("name of the sample in the shards: (samples)", ""),
-    "samples/source": ("name of the original in its source, class folder first: (samples)", ""),
-    "samples/source_sha256": ("SHA-256 of the original file, as 32 raw bytes: (samples, 32)", ""),
-    "samples/label": ("true class index: (samples)", ""),
-    "samples/clean_prediction": ("the attacked classifier's answer to the original: (samples)", ""),
-    "samples/reconstructed_prediction": ("... to the reconstruction without perturbation: (samples)", ""),
-    "samples/adversarial_prediction": (
-        "... to the perturbed image before it was rounded to 8 bit; -1 if it was not asked: (samples)",
-        "",
+    "batch_size": _Column("images whose feature statistics were perturbed together", _BATCHES, "images"),
+    "samples/key": _Column("name of the sample in the shards", _SAMPLES, kind="S"),
+    "samples/source": _Column("name of the original in its source, class folder first", _SAMPLES, kind="S"),
+    "samples/source_sha256": _Column("SHA-256 of the original file, as 32 raw bytes", ("samples", "32"), kind="u"),
+    "samples/label": _Column("true class index", _SAMPLES),
+    "samples/clean_prediction": _Column("the attacked classifier's answer to the original", _SAMPLES),
+    "samples/reconstructed_prediction": _Column("... to the reconstruction without perturbation", _SAMPLES),
+    "samples/adversarial_prediction": _Column(
+        "... to the perturbed image before it was rounded to 8 bit; -1 if it was not asked", _SAMPLES
     ),
-    "samples/losses": (
-        "cross-entropy of the true label before the first ascent step and after each one: (samples, steps + 1)",
+    "samples/losses": _Column(
+        "cross-entropy of the true label before the first ascent step and after each one",
+        ("samples", "steps + 1"),
         "millionths of a nat",
+        since=2,
     ),
-    "samples/pixel_mean": ("mean of all values of the perturbed 8-bit image: (samples)", "grey levels, 0 to 255"),
+    "samples/pixel_mean": _Column(
+        "mean of all values of the perturbed 8-bit image", _SAMPLES, "grey levels, 0 to 255", "f", since=2
+    ),
 }
-"""What each column holds, with its axes, and its unit."""
-COLUMN_NAMES = tuple(_COLUMNS)
 
 Columns = dict[str, NDArray[Any]]
 
@@ -154,7 +170,8 @@ def write_ledger(path: AnyPath, columns: Columns, attributes: Mapping[str, Any])
             column = columns[name]
             chunk = (min(len(column), 1024), *column.shape[1:])
             dataset = file.create_dataset(name, data=column, chunks=chunk, compression="gzip", shuffle=True)
-            dataset.attrs["description"], dataset.attrs["unit"] = _COLUMNS[name]
+            dataset.attrs["description"] = f"{_COLUMNS[name].what}: ({', '.join(_COLUMNS[name].axes)})"
+            dataset.attrs["unit"] = _COLUMNS[name].unit
             # Or HDF5 places the chunks in the order in which its cache happens to give them up.
             file.flush()
     write_bytes(path, buffer.getvalue())
@@ -164,7 +181,8 @@ def read_ledger(path: AnyPath) -> Ledger:
     """Read a ledger, or one shard's part of it.
 
     Raises:
-        UserError: it is missing, truncated or damaged, no ledger, or of a newer version.
+        UserError: it is missing, truncated or damaged, no ledger, or of a newer version, or its columns do not fit
+            together.
     """
     try:
         with faults_of(path):
@@ -177,13 +195,57 @@ def read_ledger(path: AnyPath) -> Ledger:
         raise UserError(f"The ledger {path} is missing or damaged ({error}).") from error
     if told.pop("format", None) != FORMAT:
         raise UserError(f"The file {path} is not a perturbation ledger of this program.")
-    version = int(told.pop("version"))
+    try:
+        version = int(told.pop("version"))
+        attributes = {name: json.loads(value) for name, value in told.items()} if version <= VERSION else {}
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, f"an attribute cannot be read, {error}") from error
     if version > VERSION:
         raise UserError(
             f"The ledger {path} has the format version {version} of a newer advbn-gen, and this one knows up to "
             f"{VERSION}; update it."
         )
-    return Ledger(columns, {name: json.loads(value) for name, value in told.items()}, version)
+    fault = _fault(columns, version)
+    if fault or not isinstance(attributes.get("identity", {}), dict):
+        raise damaged(path, fault or "its identity is none")
+    return Ledger(columns, attributes, version)
+
+
+def damaged(path: AnyPath, fault: str) -> UserError:
+    """Return what is said of a ledger whose parts do not fit together."""
+    return UserError(f"The ledger {path} is damaged ({fault}); fetch it again.")
+
+
+def _fault(columns: Columns, version: int) -> str:
+    """Return what is wrong with the columns of a ledger; empty if nothing is."""
+    lengths = {"32": 32}
+    for name, told in _COLUMNS.items():
+        if told.since > version:
+            continue
+        if name not in columns:
+            return f"it has no {name}"
+        column = columns[name]
+        if column.ndim != len(told.axes) or any(
+            lengths.setdefault(axis, length) != length for axis, length in zip(told.axes, column.shape, strict=True)
+        ):
+            return f"{name} is not ({', '.join(told.axes)})"
+        if not _holds(column, told.kind):
+            return f"{name} holds other values than it should"
+    if columns["batch_size"].sum() != lengths["samples"]:
+        return "its batches are not its samples"
+    return ""
+
+
+def _holds(column: NDArray[Any], kind: str) -> bool:
+    """Whether a column holds what its kind says: finite numbers, or UTF-8."""
+    if column.dtype.kind != kind:
+        return False
+    if kind == "S":
+        try:
+            b" ".join(column).decode()
+        except UnicodeDecodeError:
+            return False
+    return bool(kind == "S" or np.isfinite(column).all())
 
 
 def _collect(columns: Columns, name: str, item: Any) -> None:

@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from basics.errors import UserError
-from basics.files import digest_file, json_text, sealed, unsealed, upload_new, write_json, write_sealed, write_text
+from basics.files import (
+    digest_file,
+    is_plain_name,
+    json_text,
+    sealed,
+    unsealed,
+    upload_new,
+    write_json,
+    write_sealed,
+    write_text,
+)
 from basics.places import AnyPath, is_remote
 from basics.remote import faults_of
 from pipeline.config import GenerationConfig
@@ -150,9 +160,12 @@ def read_manifest_file(path: AnyPath, absent: str) -> Manifest:
     if values.get("format_version", 0) > FORMAT_VERSION:
         raise UserError(f"The data set of {path} was written by a newer advbn-gen; update this one.")
     try:
-        return Manifest(unsealed(values))
+        manifest = Manifest(unsealed(values))
     except ValueError as error:
         raise UserError(f"The manifest {path} is damaged ({error}); run the command that made it again.") from error
+    if not is_plain_name(values.get("name")):
+        raise UserError(f"The manifest {path} gives its data set the name {values.get('name')!r}, which is not safe.")
+    return manifest
 
 
 def write_manifest(

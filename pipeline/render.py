@@ -6,28 +6,24 @@ batches, names, labels, keys and answers come from the ledger; the source only g
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from attacks.statistics import AdvBNConfig
 from basics.compute import choose_compute
 from basics.differences import differences
 from basics.errors import UserError
-from basics.files import digest_file, digest_json
+from basics.files import digest_file
 from basics.places import AnyPath
 from pipeline.cluster import Workers, workers_for
 from pipeline.compare import Comparison, compare, expected
 from pipeline.config import GenerationConfig
 from pipeline.job import Job, Product, open_images, rendering_facts
-from pipeline.ledger import COLUMN_NAMES, RENDERABLE, SAMPLES, Ledger, read_ledger
-from pipeline.plan import Plan
+from pipeline.ledger import Ledger
+from pipeline.renderable import config_of, plan_of, read_renderable, records_of
 from pipeline.replay import Replay
 from pipeline.run import RunReport, run
 from pipeline.sample import sample_networks
 from sources.base import ImageRecord, Source
-
-_NO_CLASSIFIER = "none: rendered from a ledger"
-_ATTRIBUTES = ("name", "fingerprint", "identity", "classes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,45 +99,6 @@ def _lies_in(path: AnyPath, folder: AnyPath) -> bool:
     return str(folder.absolute()) in {str(above) for above in path.absolute().parents}
 
 
-def read_renderable(path: AnyPath) -> Ledger:
-    """Read a ledger that tells all that is needed to make its data set again.
-
-    Raises:
-        UserError: it is missing, damaged, no ledger, of another version, one shard's part, or of a scaled data set.
-    """
-    ledger = read_ledger(path)
-    if ledger.version < RENDERABLE:
-        raise UserError(
-            f"The ledger {path} has the format version {ledger.version}, which cannot be rendered because it lacks the "
-            "losses of the single samples; make the data set again with `advbn-gen imagenet-advbn`."
-        )
-    if any(name not in ledger.attributes for name in _ATTRIBUTES):
-        raise UserError(f"The ledger {path} is that of one shard only; give the perturbations.h5 of the data set.")
-    identity = ledger.attributes["identity"]
-    if digest_json(identity) != ledger.attributes["fingerprint"] or not _fits(ledger):
-        raise UserError(f"The ledger {path} is damaged: its parts do not fit together; fetch it again.")
-    if "scale" in identity:
-        raise UserError(
-            f"The ledger {path} was itself rendered at the scale {identity['scale']}; give the original run's ledger."
-        )
-    return ledger
-
-
-def _fits(ledger: Ledger) -> bool:
-    """Whether a ledger has all columns, each with a row for every batch or sample of its identity's plan."""
-    columns, plan = ledger.columns, _plan(ledger.attributes["identity"])
-    rows = {
-        name: len(columns[name]) == (plan.images if name.startswith(SAMPLES) else plan.batches)
-        for name in COLUMN_NAMES
-        if name in columns
-    }
-    return len(rows) == len(COLUMN_NAMES) and all(rows.values())
-
-
-def _plan(identity: Mapping[str, Any]) -> Plan:
-    return Plan(images=identity["images"]["count"], **identity["batches"])
-
-
 def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Workers | None = None) -> Job:
     """Check everything that can be checked before work starts, and return the job that makes a ledger's data set.
 
@@ -163,7 +120,7 @@ def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Wo
             f"The autoencoder {config.autoencoder} is not the one of the ledger ({'; '.join(changed)}); give that one."
         )
     source = open_images(config)
-    records = _records(ledger)
+    records = records_of(ledger)
     absent = _absent(source, records, ledger.attributes["classes"])
     scaled = {} if request.scale == 1 else {"scale": request.scale}
     return Job(
@@ -171,7 +128,7 @@ def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Wo
         source=source,
         records=records,
         keys=ledger.keys,
-        plan=_plan(told),
+        plan=plan_of(ledger),
         products=(Product(folder=out.absolute(), name=rendered_name(ledger, request.scale), perturbed=True),),
         threads=config.threads_each(),
         identity={**told, **facts, **scaled},
@@ -193,30 +150,22 @@ def rendered_name(ledger: Ledger, scale: float) -> str:
 
 def render_config(request: RenderRequest, ledger: Ledger) -> GenerationConfig:
     """Return the settings of the run that makes a ledger's data set: those of its own run, and how it computes."""
-    told = ledger.attributes["identity"]
-    encoder, arithmetic = told["autoencoder"]["encoder"], told["arithmetic"]
+    told = config_of(ledger)
     autoencoder = request.autoencoder
     if autoencoder is None and request.source is None:
-        autoencoder = str(sample_networks(encoder).autoencoder)
-    device = request.device or ("cpu" if arithmetic["hardware"] == "cpu" else "auto")
+        autoencoder = str(sample_networks(told.encoder).autoencoder)
+    device = request.device or told.device
     # What other machines have is for them to say.
-    usual = arithmetic["precision"] if request.scheduler else _precision(device, arithmetic["precision"])
-    return GenerationConfig(
-        encoder=encoder,
+    usual = told.precision if request.scheduler else _precision(device, told.precision)
+    return replace(
+        told,
         source=request.source,
         autoencoder=autoencoder,
         labels=request.labels,
         order=request.order,
-        classifier=told["classifier"]["name"],
-        classifier_weights=_NO_CLASSIFIER,
-        attack=AdvBNConfig(**told["attack"]),
-        image_size=told["images"]["image_size"],
-        limit=told["images"]["count"],
-        split=told["images"]["split"],
-        **told["batches"],
         device=device,
         precision=request.precision or usual,
-        threads=request.threads or arithmetic["threads"],
+        threads=request.threads or told.threads,
         workers=request.workers,
     )
 
@@ -228,11 +177,6 @@ def _precision(device: str, told: str) -> str:
     except UserError:
         return "auto"
     return told
-
-
-def _records(ledger: Ledger) -> list[ImageRecord]:
-    names, labels = (ledger.columns[f"{SAMPLES}/{name}"] for name in ("source", "label"))
-    return [ImageRecord(name.decode(), int(label)) for name, label in zip(names, labels, strict=True)]
 
 
 def _absent(source: Source, records: Sequence[ImageRecord], classes: Mapping[str, Any]) -> frozenset[str]:

@@ -24,7 +24,8 @@ from pipeline.layout import (
 )
 from pipeline.ledger import Columns, read_ledger
 from pipeline.manifest import Manifest, read_manifest
-from pipeline.render import RenderRequest, read_renderable, render_job
+from pipeline.render import RenderRequest, render_job
+from pipeline.renderable import read_renderable
 from pipeline.run import RunReport, run
 from pipeline.shardfile import MEMBERS, StoredSample, read_shard
 

@@ -1,6 +1,7 @@
 """The ledger by plain h5py."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def realistic(images: int, channels: int, size: int = 32, seed: int = 0) -> Colu
         "delta_mean": walk(dice, batches, channels),
         "delta_std": walk(dice, batches, channels),
         "loss": dice.gamma(2, 2.5, (batches, 7)),
-        "batch_size": np.full(batches, size, np.int32),
+        "batch_size": np.minimum(size, images - size * np.arange(batches)).astype(np.int32),
         "samples/key": np.array([f"ILSVRC2012_val_{n:08d}".encode() for n in number]),
         "samples/source": np.array(
             [f"n{wnids[k]:08d}/ILSVRC2012_val_{n:08d}.JPEG".encode() for k, n in zip(label, number, strict=True)]
@@ -217,7 +218,48 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     write_ledger(tmp_path / "x.h5", rows([1]), {})
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file.attrs["version"] = 3
+        file.attrs["name"] = "written in another way"
+        del file["loss"]
     with pytest.raises(UserError, match="version 3 of a newer advbn-gen, and this one knows up to 2"):
+        read_ledger(tmp_path / "x.h5")
+
+
+def changed(columns: Columns, name: str, value: object) -> Columns:
+    column = columns[name].copy()
+    column[0] = value
+    return columns | {name: column}
+
+
+WRONG: dict[str, Callable[[Columns], Columns]] = {
+    "it has no delta_std": lambda all_: {name: column for name, column in all_.items() if name != "delta_std"},
+    r"delta_std is not \(batches, channels\)": lambda all_: all_ | {"delta_std": all_["delta_std"][:, :1]},
+    r"delta_mean is not \(batches, channels\)": lambda all_: all_ | {"delta_mean": all_["delta_mean"][0]},
+    r"samples/losses is not \(samples, steps \+ 1\)": lambda all_: all_ | {"loss": all_["loss"][:, 1:]},
+    r"samples/label is not \(samples\)": lambda all_: all_ | {"samples/label": all_["samples/label"][:-1]},
+    r"samples/source_sha256 is not \(samples, 32\)": lambda all_: all_ | {
+        "samples/source_sha256": all_["samples/source_sha256"][:, :31]
+    },
+    "delta_mean holds other": lambda all_: changed(all_, "delta_mean", np.nan),
+    "loss holds other": lambda all_: changed(all_, "loss", np.inf),
+    "samples/source holds other": lambda all_: changed(all_, "samples/source", b"\xff"),
+    "samples/label holds other": lambda all_: all_ | {"samples/label": all_["samples/label"].astype("S9")},
+    "its batches are not its samples": lambda all_: changed(all_, "batch_size", 5),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_columns_that_do_not_fit_together_are_refused(tmp_path: Path, fault: str) -> None:
+    write_ledger(tmp_path / "x.h5", WRONG[fault](rows([4, 2])), {})
+    with pytest.raises(UserError, match=f"is damaged \\({fault}.*; fetch it again"):
+        read_ledger(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(("name", "text"), [("version", "two"), ("identity", "{"), ("identity", "[]")])
+def test_attributes_that_cannot_be_read_are_refused(tmp_path: Path, name: str, text: str) -> None:
+    write_ledger(tmp_path / "x.h5", rows([1]), {})
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        file.attrs[name] = text
+    with pytest.raises(UserError, match="is damaged"):
         read_ledger(tmp_path / "x.h5")
 
 

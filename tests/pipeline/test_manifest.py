@@ -12,6 +12,7 @@ import webdataset as wds
 import yaml  # type: ignore[import-untyped]
 
 from basics.errors import UserError
+from basics.files import sealed
 from pipeline.manifest import read_manifest
 from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World, facts, tar_of
 
@@ -144,6 +145,7 @@ def test_an_unfinished_data_set_says_so(world: World, tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "not a manifest of this program"),
         ('{"format": "another"}', "not a manifest of this program"),
+        (json.dumps(sealed({"format": "advbn-gen data set", "name": "../../x"})), "which is not safe"),
         ('{"format": "advbn-gen data set", "format_version": 99}', "newer"),
         ('{"format": "advbn-gen data set", "format_version": 1}', "is damaged"),
     ],

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from PIL import Image
 from basics.files import digest_json
 from decoders.autoencoder import load_autoencoder
 from pipeline.ledger import read_ledger, write_ledger
-from pipeline.render import RenderRequest, read_renderable, render_job
+from pipeline.render import RenderRequest, render_job
+from pipeline.renderable import read_renderable
 from pipeline.shardfile import encode_png
 from sources.decode import load_image
 from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World, broken_image, facts, members, tar_of, wherever
@@ -378,15 +380,47 @@ def test_ledgers_that_cannot_be_rendered_are_refused(
     assert "was itself rendered at the scale 0.5" in refusal(scaled["0.5"] / LEDGER, world, out)
 
 
-def test_a_ledger_whose_parts_do_not_fit_is_refused(ledger: Path, world: World, tmp_path: Path) -> None:
+def other(facts: dict[str, Any], group: str, **changed: object) -> dict[str, Any]:
+    """Attributes of a ledger with something else in its identity, and the fingerprint of that."""
+    identity = facts["identity"] | {group: facts["identity"][group] | changed}
+    return facts | {"identity": identity, "fingerprint": digest_json(identity)}
+
+
+STRANGE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "its fingerprint is not that": lambda facts: facts | {"fingerprint": "0" * 64},
+    "the name '../../x' is not a plain one": lambda facts: facts | {"name": "../../x"},
+    "the name 7 is not a plain one": lambda facts: facts | {"name": 7},
+    "it does not tell 'names'": lambda facts: facts | {"classes": {"imagenet": False}},
+    "its classes are more or fewer": lambda facts: other(facts, "images", classes=7),
+    "The batch size is 0": lambda facts: other(facts, "batches", batch_size=0),
+    "samples/label has the shape": lambda facts: other(facts, "images", count=39),
+    "delta_mean has the shape": lambda facts: other(facts, "autoencoder", width=1.0),
+    "loss has the shape": lambda facts: other(facts, "attack", steps=9),
+    "There is no encoder": lambda facts: other(facts, "autoencoder", encoder="mine"),
+    "unexpected keyword argument 'seed'": lambda facts: other(facts, "attack", seed=1),
+    "not supported between": lambda facts: other(facts, "arithmetic", threads="many"),
+}
+
+
+@pytest.mark.parametrize("fault", STRANGE)
+def test_a_ledger_that_contradicts_itself_is_refused(fault: str, ledger: Path, world: World, tmp_path: Path) -> None:
     old = read_ledger(ledger)
-    short = {name: column[:-1] if name == "samples/losses" else column for name, column in old.columns.items()}
-    write_ledger(ledger, short, old.attributes)
-    assert "do not fit together" in refusal(ledger, world, tmp_path / "out")
-    write_ledger(ledger, {k: v for k, v in old.columns.items() if k != "delta_std"}, old.attributes)
-    assert "do not fit together" in refusal(ledger, world, tmp_path / "out")
-    write_ledger(ledger, old.columns, old.attributes | {"fingerprint": "0" * 64})
-    assert "do not fit together" in refusal(ledger, world, tmp_path / "out")
+    write_ledger(ledger, old.columns, STRANGE[fault](old.attributes))
+    said = refusal(ledger, world, tmp_path / "out")
+    assert "is damaged (" in said
+    assert fault in said
+
+
+def test_a_ledger_whose_rows_cannot_be_shards_is_refused(ledger: Path, world: World, tmp_path: Path) -> None:
+    old = read_ledger(ledger)
+    keys, sizes = old.columns["samples/key"], old.columns["batch_size"]
+    for name, column, fault in (
+        ("samples/key", np.array([b"../up", *keys[1:]]), "the name '../up' is not a plain one"),
+        ("samples/key", np.array([keys[1], *keys[1:]]), "two of its samples have the same key"),
+        ("batch_size", np.array([sizes[0] + 1, sizes[1] - 1, *sizes[2:]]), "batch_size does not tell"),
+    ):
+        write_ledger(ledger, old.columns | {name: column}, old.attributes)
+        assert fault in refusal(ledger, world, tmp_path / "out")
 
 
 @pytest.mark.parametrize("scale", ["-1", "nan", "inf"])

@@ -1,0 +1,110 @@
+"""A ledger that can be rendered: read, and held against itself, as it may come from anywhere."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attacks.statistics import AdvBNConfig
+from basics.errors import UserError
+from basics.files import digest_json, is_plain_name
+from basics.places import AnyPath
+from encoders import encoder_kind
+from pipeline.config import GenerationConfig
+from pipeline.ledger import RENDERABLE, SAMPLES, Ledger, damaged, read_ledger
+from pipeline.plan import Plan
+from sources.base import ImageRecord
+
+_NO_CLASSIFIER = "none: rendered from a ledger"
+_ATTRIBUTES = ("name", "fingerprint", "identity", "classes")
+
+
+def read_renderable(path: AnyPath) -> Ledger:
+    """Read a ledger that tells all that is needed to make its data set again.
+
+    Raises:
+        UserError: it is missing, damaged, no ledger, of another version, one shard's part, or of a scaled data set.
+    """
+    ledger = read_ledger(path)
+    if ledger.version < RENDERABLE:
+        raise UserError(
+            f"The ledger {path} has the format version {ledger.version}, which cannot be rendered because it lacks the "
+            "losses of the single samples; make the data set again with `advbn-gen imagenet-advbn`."
+        )
+    if any(name not in ledger.attributes for name in _ATTRIBUTES):
+        raise UserError(f"The ledger {path} is that of one shard only; give the perturbations.h5 of the data set.")
+    identity = ledger.attributes["identity"]
+    if digest_json(identity) != ledger.attributes["fingerprint"]:
+        raise damaged(path, "its fingerprint is not that of its identity")
+    if "scale" in identity:
+        raise UserError(
+            f"The ledger {path} was itself rendered at the scale {identity['scale']}; give the original run's ledger."
+        )
+    try:
+        _require_names(ledger)
+        _require_shapes(ledger)
+    except KeyError as error:
+        raise damaged(path, f"it does not tell {error}") from error
+    except (UserError, ValueError, TypeError, AttributeError) as error:
+        raise damaged(path, str(error).rstrip(".")) from error
+    return ledger
+
+
+def _require_names(ledger: Ledger) -> None:
+    """Refuse names that would lead out of the folder or the shards, or stand for two files."""
+    keys = ledger.keys
+    for name in (ledger.attributes["name"], *keys):
+        if not is_plain_name(name):
+            raise ValueError(f"the name {name!r} is not a plain one")
+    if len(set(keys)) < len(keys):
+        raise ValueError("two of its samples have the same key")
+    names = ledger.attributes["classes"]["names"]
+    if len(names) != ledger.attributes["identity"]["images"]["classes"]:
+        raise ValueError("its classes are more or fewer than its identity tells")
+
+
+def _require_shapes(ledger: Ledger) -> None:
+    """Refuse columns that are not those of the run that the identity tells of."""
+    config, plan, width = config_of(ledger), plan_of(ledger), ledger.attributes["identity"]["autoencoder"]["width"]
+    told = {
+        "samples/label": (plan.images,),
+        "delta_mean": (plan.batches, encoder_kind(config.encoder).feature_channels(width)),
+        "loss": (plan.batches, config.attack.steps + 1),
+    }
+    for name, shape in told.items():
+        if ledger.columns[name].shape != shape:
+            raise ValueError(f"{name} has the shape {ledger.columns[name].shape}, not {shape}")
+    sizes = [len(images) for shard in range(plan.shards) for _, images in plan.batches_of(shard)]
+    if sizes != ledger.columns["batch_size"].tolist():
+        raise ValueError("batch_size does not tell how the images were cut into batches")
+
+
+def plan_of(ledger: Ledger) -> Plan:
+    """Return which image is in which batch and shard of a ledger's run."""
+    identity = ledger.attributes["identity"]
+    return Plan(images=identity["images"]["count"], **identity["batches"])
+
+
+def records_of(ledger: Ledger) -> list[ImageRecord]:
+    """Return the images of a ledger's run in order."""
+    names, labels = (ledger.columns[f"{SAMPLES}/{name}"] for name in ("source", "label"))
+    return [ImageRecord(name.decode(), int(label)) for name, label in zip(names, labels, strict=True)]
+
+
+def config_of(ledger: Ledger) -> GenerationConfig:
+    """Return the settings of a ledger's run, without where anything lies; it knows the kind of device only."""
+    told: Mapping[str, Any] = ledger.attributes["identity"]
+    arithmetic = told["arithmetic"]
+    return GenerationConfig(
+        encoder=told["autoencoder"]["encoder"],
+        source=None,
+        autoencoder=None,
+        classifier=told["classifier"]["name"],
+        classifier_weights=_NO_CLASSIFIER,
+        attack=AdvBNConfig(**told["attack"]),
+        image_size=told["images"]["image_size"],
+        limit=told["images"]["count"],
+        split=told["images"]["split"],
+        **told["batches"],
+        device="cpu" if arithmetic["hardware"] == "cpu" else "auto",
+        precision=arithmetic["precision"],
+        threads=arithmetic["threads"],
+    )
