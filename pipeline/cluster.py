@@ -86,8 +86,11 @@ def workers_for(config: GenerationConfig, scheduler: str | None) -> Iterator[Wor
         scheduler: address of a running Dask scheduler, in the place of `workers`.
 
     Raises:
-        UserError: no scheduler answers there, it has no worker, or none with a GPU although the run asks for one.
+        UserError: both were asked for, no scheduler answers there, it has no worker, or none with a GPU although the
+            run asks for one.
     """
+    if scheduler is not None and config.workers:
+        raise UserError("Workers of this machine and a scheduler's cannot be used together; give one of the two.")
     if scheduler is not None:
         with _joined(scheduler) as client:
             resources = _resources(client, config)

@@ -85,9 +85,9 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) 
             failures += wrong
         failures += _vanished(job, failures)
     if failures:
-        listed = "\n  ".join(failures)
+        listed, unmade = "\n  ".join(failures), job.plan.shards - len(_in_all(job))
         raise WorkError(
-            f"{len(failures)} of {counted(job.plan.shards, 'shard')} could not be made; the others are kept, "
+            f"{unmade} of {counted(job.plan.shards, 'shard')} could not be made; the others are kept, "
             f"and the same command makes what is missing:\n  {listed}"
         )
     return RunReport(

@@ -22,7 +22,7 @@ from pipeline.job import Job
 from tests.cluster import cluster
 from tests.pipeline.world import PER_CLASS, SHARDS, World, broken_image, wherever
 from tests.processes import finish, start, wait_until
-from tests.support import folder_bytes, image_folder
+from tests.support import folder_bytes, image_folder, refused
 
 
 @pytest.mark.slow
@@ -131,6 +131,7 @@ def test_a_lost_scheduler_costs_only_what_was_in_work(world: World, tmp_path: Pa
         assert "Traceback" not in stderr
         kept = marks(out)
         assert 2 <= kept < SHARDS
+        assert f"{SHARDS - kept} of {SHARDS} shards could not be made" in stderr
         started.start_scheduler()
         started.add_worker()
         code, stdout, stderr = finish(start(*world.words(out, "--json", scheduler=started.address, **LONG)))
@@ -166,6 +167,12 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest
         workers_for(config, started.address),
     ):
         pass
+
+
+def test_workers_here_and_a_scheduler_s_are_not_mixed(world: World, tmp_path: Path) -> None:
+    said = refused(*world.words(tmp_path / "out", workers=2, scheduler="tcp://127.0.0.1:1"))
+    assert "give one of the two" in said
+    assert not (tmp_path / "out").exists()
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import re
 import threading
 from pathlib import Path
@@ -109,6 +110,25 @@ def test_errors_of_the_server_and_cut_uploads_are_got_over(
     assert s3.count("PUT", r"000002\.tar") >= 3
     assert s3.count("PUT", r"000005\.tar") >= 3
     assert checksums(s3.files(out)) == checksums(on_disk(finished))
+
+
+def test_a_shard_of_real_size_goes_up_in_parts_with_faults(s3: S3Server, tmp_path: Path) -> None:
+    """The published size, 1,568 images, is uploaded in several parts, each of which may fail."""
+    from basics.files import commit
+    from basics.places import place
+
+    (tmp_path / "shard.tar").write_bytes(random.Random(0).randbytes(110 * 2**20))
+    out = s3.new_bucket() + "/sets"
+    s3.cut_upload(10_000_000, path="partNumber=2", times=2)
+    s3.fail("InternalError", method="PUT", path="partNumber=3", times=2)
+    commit(tmp_path / "shard.tar", place(f"{out}/shard.tar"))
+    assert s3.count("PUT", "partNumber=[23]") >= 6
+    assert s3.files(out) == {"shard.tar": (tmp_path / "shard.tar").read_bytes()}
+    s3.fail("ExpiredToken", method="PUT", path="partNumber=3", times=10_000)
+    with pytest.raises(PermissionError, match="credentials have expired"):
+        commit(tmp_path / "shard.tar", place(f"{out}/again.tar"))
+    assert s3.files(out).keys() == {"shard.tar"}
+    assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=out.split("/")[2]), "half a file is paid for"
 
 
 def test_expired_credentials_end_the_run_and_new_ones_go_on(
