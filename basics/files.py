@@ -17,6 +17,7 @@ from upath import UPath
 
 from basics.errors import UserError
 from basics.places import AnyPath, is_remote, place
+from basics.reading import is_file, read_bytes
 from basics.remote import faults_of, file_system, plain_faults
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -141,9 +142,7 @@ def read_sealed(path: AnyPath) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it is no JSON, or not as it was written.
     """
-    with faults_of(path):
-        content = path.read_text()
-    return unsealed(json.loads(content))
+    return unsealed(json.loads(read_bytes(path)))
 
 
 def unsealed(values: Any) -> dict[str, Any]:
@@ -211,9 +210,9 @@ def require_writable_folder(path: AnyPath, mend: str = "give another with --out"
         UserError: it is a file, or it cannot be created or written; the sentence ends in `mend`.
     """
     try:
+        if is_file(path):
+            raise UserError(f"The output {path} is a file, not a folder; {mend}.")
         with faults_of(path):
-            if path.is_file():
-                raise UserError(f"The output {path} is a file, not a folder; {mend}.")
             _try_to_write(path)
     except OSError as error:
         reason = error.strerror or error

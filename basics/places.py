@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import fsspec
 from upath import UPath
@@ -18,6 +18,8 @@ AnyPath = Path | UPath
 """A local path, or one on another file system: both have pathlib's methods."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SIGNED = re.compile(r"(?i)[?&;][^=&;]*(sig|token|credential|secret|passw|key|auth|policy|access)[^=&;]*=")
+"""Parameters with which clouds let the holder of an address in (S3's and Google's X-...-Signature, Azure's sig)."""
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 """Which of our extras brings the package for a scheme."""
 
@@ -30,7 +32,7 @@ def place(address: str | os.PathLike[str]) -> AnyPath:
 
     Raises:
         UserError: the address is empty or of an unknown scheme, its scheme needs a package that is not installed, or
-            it holds a user name or password.
+            it holds a user name, a password or a signature, or is a `file://` of another machine.
     """
     text = str(address)
     if not text:
@@ -39,7 +41,12 @@ def place(address: str | os.PathLike[str]) -> AnyPath:
     if scheme is None:
         return Path(text).expanduser()
     if scheme[1] == "file":
-        return Path(unquote(urlsplit(text).path))
+        return _local(text, unquote(text.removeprefix(scheme[0])))
+    if _SIGNED.search(text):
+        raise UserError(
+            f"An address of {scheme[0]} holds a signature, token or key after its '?', which would be written to "
+            "manifests; fetch the file and give its path, or put credentials where the file system's own tools look."
+        )
     if "@" in text.removeprefix(scheme[0]).partition("/")[0]:
         raise UserError(
             f"An address of {scheme[0]} holds a user name or password, which would be written to manifests; leave it "
@@ -48,6 +55,13 @@ def place(address: str | os.PathLike[str]) -> AnyPath:
     _require_package(scheme[1])
     # Listings are not kept: what another process wrote a moment ago has to be seen.
     return UPath(text, use_listings_cache=False)
+
+
+def _local(text: str, path: str) -> Path:
+    host, slash, rest = path.partition("/")
+    if not slash or host not in {"", "localhost"}:
+        raise UserError(f"The address {text} names the machine {host!r}; give a path, or file:// and a path from / on.")
+    return Path("/" + rest)
 
 
 def is_remote(path: AnyPath) -> "TypeIs[UPath]":

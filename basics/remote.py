@@ -64,6 +64,8 @@ _KINDS = {
     "PermissionError": (errno.EACCES, "access is denied to these credentials"),
 }
 """What packages raise, by the names of the classes: none of the packages has to be installed."""
+_VAGUE = {errno.EACCES, errno.EINVAL, errno.EIO}
+"""Errors that may have a reason which is worth another question."""
 _SECRET = re.compile(r"(?i)key|secret|token|password|credential")
 _QUERY = re.compile(r"\?[^\s\"']*=[^\s\"']*")
 _USER = re.compile(r"://[^/\s@]*@")
@@ -101,7 +103,7 @@ def plain_faults(path: UPath) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:  # botocore's, aiohttp's and others' errors have no base class in common
-        raise as_os_error(error, str(path)) from None
+        raise _better_told(path, error) from None
 
 
 @contextmanager
@@ -114,10 +116,35 @@ def faults_of(path: AnyPath) -> Iterator[None]:
         yield
 
 
+def _better_told(path: UPath, error: Exception) -> OSError:
+    """Return the OSError of an error; where the answer had no body to say why, the server is asked once more.
+
+    S3 gives the code of an error in the body alone, and the answers to `info` have none: credentials that have expired
+    would be a "Bad Request".
+    """
+    told = as_os_error(error, str(path))
+    if told.errno not in _VAGUE or any(_coded(cause) for cause in _chain(error)):
+        return told
+    try:
+        _read_a_byte(path)
+    except Exception as reason:  # as above
+        if any(_coded(cause) for cause in _chain(reason)):
+            return as_os_error(reason, str(path))
+    return told
+
+
+def _read_a_byte(path: UPath) -> None:
+    system = file_system(path)
+    if "/" in path.path.strip("/"):
+        _in_time(system, "cat_file", path.path, start=0, end=1)
+    else:
+        _in_time(system, "ls", path.path)
+
+
 def as_os_error(error: BaseException, address: str) -> OSError:
     """Return the OSError, of the class that its number has, which says why something at an address failed."""
     for cause in reversed(list(_chain(error))):
-        known = _CODES.get(_code(cause))
+        known = _coded(cause)
         if known:
             return OSError(*known, address)
     # The innermost reason is the most telling one: an unknown name, not a failed connection.
@@ -135,19 +162,8 @@ def remote_info(path: UPath) -> dict[str, Any]:
     Raises:
         OSError: it is not there (FileNotFoundError), or cannot be asked for.
     """
-    system = file_system(path)
     with plain_faults(path):
-        try:
-            found: dict[str, Any] = _in_time(system, "info", path.path)
-        except (FileNotFoundError, TimeoutError):
-            raise
-        except OSError:
-            # S3 says why only in answers that have a body, which those to `info` have not.
-            if "/" in path.path.strip("/"):
-                _in_time(system, "cat_file", path.path, start=0, end=1)
-            else:
-                _in_time(system, "ls", path.path)
-            raise
+        found: dict[str, Any] = _in_time(file_system(path), "info", path.path)
     return found
 
 
@@ -173,10 +189,11 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         following = kept or following.__cause__ or following.__context__ or getattr(following, "os_error", None)
 
 
-def _code(error: BaseException) -> str:
+def _coded(error: BaseException) -> tuple[int, str] | None:
+    """Return what the code of a server's answer means, if the error has one that is known."""
     answer = getattr(error, "response", None)
     told = answer.get("Error") if isinstance(answer, dict) else None
-    return str(told.get("Code", "")) if isinstance(told, dict) else ""
+    return _CODES.get(str(told.get("Code", ""))) if isinstance(told, dict) else None
 
 
 def _without_secrets(text: str) -> str:

@@ -7,7 +7,7 @@ import click
 
 from basics.errors import UserError, WorkError
 from basics.progress import counted, say
-from commands.options import FILE, FOLDER, PLACE, absolute, absolute_address, indented, json_option, print_result
+from commands.options import FILE, FOLDER, PLACE, absolute_address, indented, json_option, print_result
 
 if TYPE_CHECKING:
     from basics.places import AnyPath
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 @click.option("--order", type=FILE, help="With --repair: where the order file is now.")
 @click.option("--autoencoder", type=FILE, help="With --repair: where the autoencoder is now.")
 @click.option("--classifier-weights", type=FILE, help="With --repair: where the attacked classifier's file is now.")
+@click.option("--ledger", help="With --repair of a rendered data set: where its ledger is now.")
 @json_option
-def verify(
-    folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, source: str | None, **moved_files: Path | None
-) -> None:
+def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **places: str | Path | None) -> None:
     """Reopen every shard of a data set: counts, checksums, members, labels, ledger.
 
     DIR may be an address, such as s3://bucket/imagenet-advbn-vgg; with --quick no shard is downloaded.
@@ -39,10 +38,7 @@ def verify(
     from pipeline.verify import repair
     from pipeline.verify import verify as find_problems
 
-    addresses = {"source": absolute_address(source or None)} | {
-        name: absolute(path) for name, path in moved_files.items()
-    }
-    moved = {name: address for name, address in addresses.items() if address is not None}
+    moved = {name: absolute_address(str(there)) for name, there in places.items() if there}
     if moved and not mend:
         raise UserError(f"--{next(iter(moved)).replace('_', '-')} is for mending; give --repair as well.")
     problems = found = find_problems(folder, quick=quick)

@@ -143,6 +143,11 @@ def _opened(request: GapRequest) -> dict[str, TestSet]:
                 f"--{data.name} {data.source.address} is no {what} data set of this program; "
                 "give a folder that `advbn-gen imagenet-advbn --reconstructed` made."
             )
+    if _scale(advbn) != 1:
+        raise UserError(
+            f"--advbn {advbn.source.address} was rendered at the scale {_scale(advbn):g}; give the data set of the run "
+            "there, and this one to --scaled."
+        )
     for what, told in (("autoencoders", _autoencoder), ("image sizes", _image_size)):
         if told(advbn) != told(reconstructed):
             raise UserError(
@@ -159,7 +164,9 @@ def _scaled(request: GapRequest, advbn: TestSet) -> dict[str, TestSet]:
         data = open_test_set("scaled", address)
         if data.manifest is None or _scale(data) == 1:
             raise UserError(f"--scaled {address} is not rendered at another scale; make it with `advbn-gen render`.")
-        if _but_scale(data) != _but_scale(advbn):
+        if _but_scale(data) != _but_scale(advbn) or data.made.values["rendered"]["ledger_sha256"] not in _ledgers(
+            advbn
+        ):
             raise UserError(
                 f"--scaled {address} was rendered from the ledger of another run than {advbn.source.address}; "
                 "give data sets of one ledger."
@@ -173,6 +180,12 @@ def _scaled(request: GapRequest, advbn: TestSet) -> dict[str, TestSet]:
 
 def _scale(data: TestSet) -> float:
     return float(data.made.values["identity"].get("scale", 1))
+
+
+def _ledgers(data: TestSet) -> set[str]:
+    """Return the checksums of a data set's own ledger and of the one that it was rendered from, if it was."""
+    values = data.made.values
+    return {values["ledger_sha256"], *([values["rendered"]["ledger_sha256"]] if values.get("rendered") else [])}
 
 
 def _but_scale(data: TestSet) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from basics.errors import UserError
 from basics.files import digest_json
 from basics.places import AnyPath, place
-from basics.remote import faults_of
+from basics.reading import is_folder
 from pipeline.manifest import Manifest, is_data_set, read_manifest
 from pipeline.verify import checksum_problems
 from sources.base import ImageRecord, Source
@@ -166,7 +166,10 @@ def _checked_manifest(folder: AnyPath) -> Manifest | None:
     manifest = read_manifest(folder)
     if not manifest.complete:
         raise UserError(f"The data set {folder} is not finished; give the command that makes it again.")
-    problems = checksum_problems(folder, manifest)
+    try:
+        problems = checksum_problems(folder, manifest)
+    except OSError as error:
+        raise UserError(f"The data set {folder} cannot be read ({error}); check it.") from error
     if problems:
         raise UserError(
             f"The data set {folder} is damaged ({problems[0].text} {len(problems)} in all); "
@@ -183,7 +186,6 @@ def _folder_of(address: str) -> AnyPath:
     """
     path = place(address)
     try:
-        with faults_of(path):
-            return path if path.is_dir() else path.parent
+        return path if is_folder(path) else path.parent
     except OSError as error:
         raise UserError(f"{address} cannot be reached ({error.strerror or error}); check it.") from error

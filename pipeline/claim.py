@@ -17,6 +17,7 @@ from basics.files import (
     require_writable_folder,
 )
 from basics.places import AnyPath, is_remote
+from basics.reading import exists, is_file, is_folder
 from basics.remote import faults_of
 from pipeline.job import Job, Product
 from pipeline.layout import (
@@ -30,8 +31,9 @@ from pipeline.layout import (
     ShardStats,
     of_each,
     read_stats,
+    shard_name,
 )
-from pipeline.manifest import Manifest, Recorded, read_manifest, write_manifest
+from pipeline.manifest import Manifest, Recorded, load_manifest, write_manifest
 
 _MARK = re.compile(r"\d{6}\.(json|h5)")
 _PROBE = re.compile(f"{WORKING_PREFIX}[0-9a-z_]+{re.escape(TEMPORARY_SUFFIX)}")
@@ -47,17 +49,16 @@ def check_outputs(job: Job, *, overwrite: bool) -> None:
     for product in job.products:
         require_apart(job.config.source, product.folder)
         try:
-            with faults_of(product.folder):
-                there = product.folder.exists()
+            if exists(product.folder):
+                _check_owner(job, product, overwrite=overwrite)
         except OSError as error:
-            raise UserError(f"The output {product.folder} cannot be reached ({error}); check it.") from error
-        if there:
-            _check_owner(job, product, overwrite=overwrite)
+            reason = error.strerror or error
+            raise UserError(f"The output {product.folder} cannot be reached ({reason}); check it.") from error
 
 
 def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
     folder = product.folder
-    if folder.is_file():
+    if is_file(folder):
         raise UserError(f"The output {folder} is a file; give a folder.")
     if all(_left_by_an_early_kill(path) for path in _entries(folder)):
         return
@@ -79,22 +80,27 @@ def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
 def _entries(folder: AnyPath) -> list[AnyPath]:
     """Return what a folder holds. A store's folder is gone as soon as another run has removed its probe from it."""
     try:
-        return list(folder.iterdir())
+        with faults_of(folder):
+            return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _left_by_an_early_kill(path: AnyPath) -> bool:
     """Whether a path is what a run leaves that has only begun, or was killed before its manifest was whole."""
-    if path.name == STATS and path.is_dir():
-        return not any(path.iterdir())
+    if path.name == STATS and is_folder(path):
+        return not _entries(path)
     return path.name == MANIFEST + TEMPORARY_SUFFIX or _PROBE.fullmatch(path.name) is not None
 
 
 def _manifest(folder: AnyPath) -> Manifest | None:
-    """Return the folder's manifest, or None if there is no readable one."""
+    """Return the folder's manifest, or None if there is none or it is damaged.
+
+    Raises:
+        OSError: it cannot be read, so that nothing is known of it.
+    """
     try:
-        return read_manifest(folder)
+        return load_manifest(folder / MANIFEST, "")
     except UserError:
         return None
 
@@ -127,7 +133,7 @@ def claim(job: Job, product: Product, *, overwrite: bool) -> None:
     folder = product.folder
     manifest = _manifest(folder)
     if overwrite:
-        _remove(folder, manifest.values["name"] if manifest else product.name)
+        _remove(job, product, manifest)
     if not is_remote(folder):
         for left in folder.glob(f"{WORKING_PREFIX}*{TEMPORARY_SUFFIX}"):
             shutil.rmtree(left, ignore_errors=True)
@@ -143,19 +149,27 @@ def require_ours(job: Job, product: Product) -> None:
     """Refuse to go on in a folder that another run has made its own.
 
     Raises:
-        UserError: see above.
+        FolderTakenError: see above.
     """
     manifest = _manifest(product.folder)
     if manifest is not None and manifest.values["fingerprint"] != job.fingerprint_of(product):
-        raise UserError(f"Another run is writing to {product.folder}; wait for it, or give another --out.")
+        raise FolderTakenError(f"Another run is writing to {product.folder}; wait for it, or give another --out.")
 
 
-def _remove(folder: AnyPath, name: str) -> None:
+class FolderTakenError(UserError):
+    """The folder that a run writes to has become another run's."""
+
+
+def _remove(job: Job, product: Product, manifest: Manifest | None) -> None:
     """Remove a data set's own files, and nothing else that somebody may have put there."""
-    marks = (
-        (path for path in (folder / STATS).iterdir() if _MARK.fullmatch(path.name)) if (folder / STATS).is_dir() else ()
-    )
-    remove_files([*folder.glob(f"{name}-*.tar"), *marks])
+    folder, name, config, plan = product.folder, product.name, job.config, job.plan
+    if manifest:
+        name, config = manifest.values["name"], manifest.config
+        plan = config.plan(manifest.values["samples"])
+    shards = {shard_name(name, config.split, shard) for shard in range(plan.shards)}
+    tars = [path for path in _entries(folder) if path.name in shards]
+    marks = [path for path in _entries(folder / STATS) if _MARK.fullmatch(path.name)]
+    remove_files([*tars, *marks])
     # The manifest goes last: as long as it is there, the folder can be told to be ours.
     for around in (LOG, *_AROUND):
         remove_files([folder / around])

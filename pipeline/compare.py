@@ -8,10 +8,13 @@ from basics.errors import UserError
 from basics.files import digest_file
 from basics.places import AnyPath
 from basics.progress import say
+from basics.reading import is_file
+from pipeline.claim import all_stats
 from pipeline.job import Job
-from pipeline.layout import LEDGER, MANIFEST
-from pipeline.ledger import SAMPLES, Ledger, read_ledger
+from pipeline.layout import LEDGER, MANIFEST, ledger_part_path, of_each
+from pipeline.ledger import SAMPLES, Ledger, load_ledger, read_ledger
 from pipeline.manifest import Manifest, read_manifest_file
+from pipeline.replay import scaled
 
 PIXEL_TOLERANCE = 0.5
 """Grey levels (of 255) by which an image's mean may differ on other hardware or software; docs/ledger.md says why."""
@@ -48,11 +51,13 @@ def expected(path: AnyPath, ledger: Ledger, given: AnyPath | None) -> Manifest |
     Raises:
         UserError: the one given is missing, damaged or of another run, or the ledger is not the one that it tells of.
     """
-    if given is None and not path.with_name(MANIFEST).is_file():
-        return None
     try:
+        if given is None and not is_file(path.with_name(MANIFEST)):
+            return None
         manifest = read_manifest_file(given or path.with_name(MANIFEST), f"There is no manifest {given}.")
         _require_of(ledger, manifest, given or path.with_name(MANIFEST))
+    except OSError as error:
+        raise UserError(f"The manifest beside {path} cannot be read ({error.strerror or error}); check it.") from error
     except UserError as error:
         if given is not None:
             raise
@@ -68,6 +73,54 @@ def _require_of(ledger: Ledger, manifest: Manifest, path: AnyPath) -> None:
         raise UserError(f"The manifest {path} is that of an unfinished run.")
     if manifest.values["fingerprint"] != ledger.attributes["fingerprint"]:
         raise UserError(f"The manifest {path} is that of another run than the ledger's.")
+
+
+def require_rows_of(job: Job, ledger: Ledger) -> None:
+    """Refuse to go on in a folder with shards that were made from other rows than a ledger's.
+
+    The identity of two runs may be the same although their ledgers differ: it does not hold the originals' pixels, and
+    on some GPUs two ascents end at different multipliers.
+
+    Args:
+        job: the rendering.
+        ledger: what it renders.
+
+    Raises:
+        UserError: there is such a shard, or the folder cannot be read.
+    """
+    folder = job.products[0].folder
+    try:
+        finished = [stats.shard for stats in all_stats(job, job.products[0])]
+        faults = of_each(folder, lambda shard: _other_rows(job, ledger, folder, shard), finished)
+    except OSError as error:
+        raise UserError(f"The output {folder} cannot be read ({error.strerror or error}); check it.") from error
+    for shard, column in zip(finished, faults, strict=True):
+        if column:
+            raise UserError(
+                f"The folder {folder} holds images of another ledger (shard {shard} differs in {column}); "
+                "give another --out, or --overwrite to start anew."
+            )
+
+
+def _other_rows(job: Job, ledger: Ledger, folder: AnyPath, shard: int) -> str:
+    """Return the first column in which a finished shard's rows are not a ledger's; empty if there is none."""
+    try:
+        own = load_ledger(ledger_part_path(folder, shard)).columns
+    except (FileNotFoundError, UserError):
+        return ""  # Missing or damaged: the shard is not done, and is made again.
+    batches = list(job.plan.batches_of(shard))
+    rows = slice(batches[0][0], batches[-1][0] + 1), slice(batches[0][1].start, batches[-1][1].stop)
+    for name in sorted(own.keys() & ledger.columns.keys()):
+        told = ledger.columns[name][rows[name.startswith(SAMPLES)]]
+        if name in {"delta_mean", "delta_std"}:
+            told = scaled(told, job.scale).numpy()
+        elif name in {"loss", f"{SAMPLES}/losses"}:
+            told = told[:, : own[name].shape[1]]
+        elif name == f"{SAMPLES}/pixel_mean" or (name == f"{SAMPLES}/adversarial_prediction" and job.scale != 1):
+            continue
+        if not np.array_equal(own[name], told):
+            return name
+    return ""
 
 
 def compare(job: Job, ledger: Ledger, original: Manifest | None) -> Comparison:

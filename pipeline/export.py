@@ -8,6 +8,7 @@ from basics.errors import UserError, WorkError
 from basics.files import digest_file, require_writable_folder, write_bytes
 from basics.places import AnyPath
 from basics.progress import progress
+from basics.reading import is_file, local_copy
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.shardfile import read_shard
 
@@ -20,12 +21,13 @@ def export(folder: AnyPath, out: Path) -> int:
     Raises:
         UserError: no finished data set, a shard is missing, or a file with other content is in the way.
         WorkError: a shard is damaged.
+        OSError: a shard cannot be read.
     """
     manifest = read_manifest(folder)
     if not manifest.complete:
         raise UserError(f"The data set {folder} is not finished; give the command that started it again.")
     for entry in manifest.shards:
-        if not (folder / entry["file"]).is_file():
+        if not is_file(folder / entry["file"]):
             raise UserError(
                 f"The shard {entry['file']} of {folder} is missing; mend it with `advbn-gen verify --repair`."
             )
@@ -33,9 +35,10 @@ def export(folder: AnyPath, out: Path) -> int:
     _require_whole(folder, manifest)
     with progress("export", manifest.values["samples"], "images") as advance:
         for entry in manifest.shards:
-            for path, content in _images(folder / entry["file"]):
-                _place(out / path, content)
-                advance()
+            with local_copy(folder / entry["file"]) as shard:
+                for path, content in _images(shard):
+                    _place(out / path, content)
+                    advance()
     return int(manifest.values["samples"])
 
 
@@ -47,7 +50,7 @@ def _require_whole(folder: AnyPath, manifest: Manifest) -> None:
             )
 
 
-def _images(shard: AnyPath) -> Iterator[tuple[str, bytes]]:
+def _images(shard: Path) -> Iterator[tuple[str, bytes]]:
     try:
         for sample in read_shard(shard):
             yield f"{_plain(sample.facts['wnid'])}/{_plain(sample.key)}.png", sample.members["png"]

@@ -22,6 +22,8 @@ from attacks.statistics import AdvBNConfig
 from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.files import commit, digest_file, working_folder
+from basics.places import is_remote
+from pipeline.claim import FolderTakenError, require_ours
 from pipeline.config import use_threads
 from pipeline.job import Job, Product, facts_here, load_networks
 from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path, stored_checksum
@@ -77,7 +79,7 @@ class ShardResult:
     error: str = ""
     """Why it failed, in one sentence; empty if it did not."""
     hopeless: bool = False
-    """Whether the other shards would fail in the same way (disk full, out of memory)."""
+    """Whether the other shards would fail in the same way (disk full, out of memory, another run in the folder)."""
     passing: bool = False
     """Whether the fault may pass, so that the shard is worth another try (a store that does not answer)."""
     unlike: str = ""
@@ -101,6 +103,8 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
         if unlike:
             return ShardResult(shard=shard, unlike="; ".join(unlike))
         _make_shard(job, shard, on_batch)
+    except FolderTakenError as error:
+        return ShardResult(shard=shard, error=f"shard {shard}: {error}", hopeless=True)
     except (WorkError, UserError) as error:
         return ShardResult(shard=shard, error=f"shard {shard}: {error}")
     except OSError as error:
@@ -276,9 +280,17 @@ def _finish(job: Job, product: Product, shard: int, columns: Columns, work: Path
         adversarial_right=int((seen == label).sum()) if job.scale == 1 else NOT_ASKED,
     )
     placed = product.folder / tar.name
+    _require_still_ours(job, product)
     commit(tar, placed)
     if product.perturbed:
         commit(part, ledger_part_path(product.folder, shard))
+    _require_still_ours(job, product)
     mark = work / stats_path(product.folder, shard).name
     replace(stats, stored=stored_checksum(placed)).write(mark)
     commit(mark, stats_path(product.folder, shard))
+
+
+def _require_still_ours(job: Job, product: Product) -> None:
+    """On an object store no lock keeps another run from starting anew there (`--overwrite`) while this one works."""
+    if is_remote(product.folder):
+        require_ours(job, product)

@@ -9,7 +9,8 @@ from upath import UPath
 
 from basics.files import digest_file, read_sealed, write_sealed
 from basics.places import AnyPath, is_remote
-from basics.remote import file_system, plain_faults
+from basics.reading import is_file
+from basics.remote import remote_info
 
 MANIFEST = "manifest.json"
 LEDGER = "perturbations.h5"
@@ -21,6 +22,9 @@ LOG = "log.jsonl"
 
 _REQUESTS = 32
 """Requests to an object store at the same time."""
+_KEPT = ("ETag", "md5Hash", "crc32c", "blob_id")
+"""What S3, Google's store and Hugging Face's hub call the checksum of a file's content."""
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 Answer = TypeVar("Answer")
 Folder = TypeVar("Folder", bound=AnyPath)
 
@@ -81,47 +85,76 @@ def stored_checksum(path: AnyPath) -> str:
 
 
 def _stored(path: UPath) -> tuple[int, str]:
-    with plain_faults(path):
-        told = file_system(path).info(path.path)
-    return int(told["size"]), str(told.get("ETag") or told.get("md5Hash") or told.get("crc32c") or "").strip('"')
+    told = remote_info(path)
+    kept = next((told[name] for name in _KEPT if told.get(name)), "")
+    return int(told["size"]), str(kept).strip('"')
 
 
 def read_stats(folder: AnyPath, shard: int) -> ShardStats | None:
-    """Return the mark of a shard, or None if there is no readable one."""
+    """Return the mark of a shard, or None if there is none or it is damaged.
+
+    Raises:
+        OSError: it cannot be read, so that nothing is known of it.
+    """
     try:
         return ShardStats(**read_sealed(stats_path(folder, shard)))
-    except (OSError, ValueError, TypeError):
+    except (*_ABSENT, ValueError, TypeError):
         return None
 
 
 def is_done(folder: AnyPath, shard: int, fingerprint: str) -> bool:
     """Whether a shard is finished: marked by this run, its tar and ledger rows being those of the mark.
 
-    On a disk their checksums are compared; on an object store size and stored checksum, so that nothing is downloaded.
+    Their checksums are compared; of a tar on an object store its size and the checksum that the store keeps, so that it
+    is not downloaded.
+
+    Raises:
+        OSError: disk or store do not answer.
     """
     stats = read_stats(folder, shard)
     if stats is None or stats.fingerprint != fingerprint:
         return False
-    part = ledger_part_path(folder, shard)
-    if not agrees(folder / stats.file, stats):
-        return False
-    return not stats.ledger_sha256 or (part.is_file() and digest_file(part) == stats.ledger_sha256)
+    return agrees(folder / stats.file, stats) and has_rows(folder, stats)
+
+
+def has_rows(folder: AnyPath, stats: ShardStats) -> bool:
+    """Whether a shard's part of the ledger is the one that its mark tells of, if it tells of one.
+
+    Raises:
+        OSError: disk or store do not answer.
+    """
+    part = ledger_part_path(folder, stats.shard)
+    return not stats.ledger_sha256 or (is_file(part) and digest_file(part) == stats.ledger_sha256)
 
 
 def agrees(tar: AnyPath, stats: ShardStats) -> bool:
-    """Whether a tar is the one that its mark tells of; as far as can be told without a download on an object store."""
-    return looks_like(tar, stats) and (is_remote(tar) or digest_file(tar) == stats.sha256)
+    """Whether a tar is the one that its mark tells of; it is not downloaded from a store that keeps a checksum.
+
+    Raises:
+        OSError: disk or store do not answer.
+    """
+    alike, proved = _compared(tar, stats)
+    return alike and (proved or digest_file(tar) == stats.sha256)
 
 
 def looks_like(tar: AnyPath, stats: ShardStats) -> bool:
-    """Whether a tar has the size in its mark and, on an object store, the checksum that the store kept."""
-    if not is_remote(tar):
-        return tar.is_file() and tar.stat().st_size == stats.bytes
+    """Whether a tar has the size in its mark and, on an object store, the checksum that the store kept, if it does.
+
+    Raises:
+        OSError: disk or store do not answer.
+    """
+    return _compared(tar, stats)[0]
+
+
+def _compared(tar: AnyPath, stats: ShardStats) -> tuple[bool, bool]:
+    """Return whether a tar that is not read looks like the one of its mark, and whether a kept checksum proves it."""
     try:
-        size, stored = _stored(tar)
-    except FileNotFoundError:
-        return False
-    return size == stats.bytes and (stored == stats.stored or not (stored and stats.stored))
+        size, stored = _stored(tar) if is_remote(tar) else (tar.stat().st_size, "")
+    except _ABSENT:
+        return False, False
+    # What was copied to S3 from a disk has no checksum of the store's in its mark, but its ETag mostly is the MD5.
+    proved = bool(stored) and stored in {stats.stored, stats.md5}
+    return size == stats.bytes and (proved or not (stored and stats.stored)), proved
 
 
 def of_each(folder: AnyPath, function: Callable[[int], Answer], shards: Iterable[int]) -> list[Answer]:

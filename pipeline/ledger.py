@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from basics.errors import UserError, WorkError
 from basics.files import write_bytes
 from basics.places import AnyPath
-from basics.remote import faults_of
+from basics.reading import read_bytes
 from pipeline.perturb import PerturbedBatch
 from pipeline.shardfile import SampleFacts
 
@@ -181,18 +181,32 @@ def read_ledger(path: AnyPath) -> Ledger:
     """Read a ledger, or one shard's part of it.
 
     Raises:
-        UserError: it is missing, truncated or damaged, no ledger, or of a newer version, or its columns do not fit
-            together.
+        UserError: it is missing, cannot be read, is truncated or damaged, no ledger, or of a newer version, or its
+            columns do not fit together.
     """
     try:
-        with faults_of(path):
-            content = path.read_bytes()
+        return load_ledger(path)
+    except FileNotFoundError as error:
+        raise UserError(f"The ledger {path} is missing; check the path.") from error
+    except OSError as error:
+        raise UserError(f"The ledger {path} cannot be read ({error.strerror or error}); check it.") from error
+
+
+def load_ledger(path: AnyPath) -> Ledger:
+    """Do as `read_ledger`, but tell a ledger of which nothing is known from a damaged one.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is truncated or damaged, no ledger, or of a newer version, or its columns do not fit together.
+    """
+    content = read_bytes(path)
+    try:
         with h5py.File(io.BytesIO(content), "r") as file:
             told = dict(file.attrs)
             columns: Columns = {}
             file.visititems(lambda name, item: _collect(columns, name, item))
     except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(f"The ledger {path} is missing or damaged ({error}).") from error
+        raise damaged(path, str(error)) from error
     if told.pop("format", None) != FORMAT:
         raise UserError(f"The file {path} is not a perturbation ledger of this program.")
     try:

@@ -18,7 +18,7 @@ from basics.files import (
     write_text,
 )
 from basics.places import AnyPath, is_remote
-from basics.remote import faults_of
+from basics.reading import read_bytes
 from pipeline.config import GenerationConfig
 from pipeline.job import FORMAT_VERSION, Job, Product
 from pipeline.layout import CARD, MANIFEST, TIMM_INFO, WIDS_INDEX, ShardStats
@@ -118,8 +118,7 @@ def is_data_set(folder: AnyPath) -> bool:
         UserError: the folder is on another machine that does not answer.
     """
     try:
-        with faults_of(folder):
-            values = json.loads((folder / MANIFEST).read_text())
+        values = json.loads(read_bytes(folder / MANIFEST))
     except (OSError, ValueError) as error:
         if is_remote(folder) and isinstance(error, OSError) and not isinstance(error, _NO_SUCH_FILE):
             raise UserError(f"{folder} cannot be reached ({error}); check it.") from error
@@ -145,16 +144,27 @@ def read_manifest_file(path: AnyPath, absent: str) -> Manifest:
         absent: what to say if there is none.
 
     Raises:
+        UserError: there is none, it cannot be read, or it is damaged, foreign or newer.
+    """
+    try:
+        return load_manifest(path, absent)
+    except OSError as error:
+        raise UserError(f"The manifest {path} cannot be read ({error.strerror or error}); check it.") from error
+
+
+def load_manifest(path: AnyPath, absent: str) -> Manifest:
+    """Do as `read_manifest_file`, but tell a manifest of which nothing is known from one that is none.
+
+    Raises:
+        OSError: it cannot be read.
         UserError: there is none, or it is damaged, foreign or newer.
     """
     try:
-        with faults_of(path):
-            text = path.read_text()
-        values = json.loads(text)
-    except FileNotFoundError as error:
+        values = json.loads(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(absent) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"The manifest {path} cannot be read ({error}); run the command that made it again.") from error
+    except ValueError as error:
+        raise UserError(f"The manifest {path} is damaged ({error}); run the command that made it again.") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"The file {path} is not a manifest of this program.")
     if values.get("format_version", 0) > FORMAT_VERSION:

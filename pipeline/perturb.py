@@ -84,6 +84,9 @@ class Shifter:
         """Return 8-bit originals as 8-bit images whose features have been shifted by known multipliers (C).
 
         Bit for bit what an ascent that ended at these multipliers makes of the same batch.
+
+        Raises:
+            WorkError: the multipliers are so large that an image has values which are no numbers.
         """
         with self.working():
             feat = self.features(self.on_device(image_N3HW))
@@ -92,7 +95,10 @@ class Shifter:
                 delta_C.to(mean_C.device, multiplier_dtype(mean_C)).view_as(mean_C)
                 for delta_C in (delta_mean_C, delta_std_C)
             )
-            return to_pixels(self.decode(feat, mean_C, deltas))
+            decoded = self.decode(feat, mean_C, deltas)
+            if not bool(decoded.isfinite().all()):
+                raise WorkError("an image has values that are not numbers; give a smaller --scale.")
+            return to_pixels(decoded)
 
 
 class Perturber:

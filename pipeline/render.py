@@ -15,7 +15,7 @@ from basics.errors import UserError
 from basics.files import digest_file
 from basics.places import AnyPath
 from pipeline.cluster import Workers, workers_for
-from pipeline.compare import Comparison, compare, expected
+from pipeline.compare import Comparison, compare, expected, require_rows_of
 from pipeline.config import GenerationConfig
 from pipeline.job import Job, Product, open_images, rendering_facts
 from pipeline.ledger import Ledger
@@ -51,7 +51,7 @@ class RenderRequest:
     """Address of a running Dask scheduler to work on."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale >= 0):
+        if not math.isfinite(self.scale) or math.copysign(1, self.scale) < 0:
             raise UserError(f"The scale is {self.scale}; give a number of 0 or more, e.g. 0.5 (1: the ledger's run).")
 
 
@@ -84,19 +84,25 @@ def render(
         WorkError: some shards failed, for example because originals are missing or have changed.
     """
     ledger = read_renderable(request.ledger)
-    if overwrite and _lies_in(request.ledger, out):
-        raise UserError(f"The ledger {request.ledger} lies in {out}, which --overwrite would empty; copy it elsewhere.")
+    for what, path in (("ledger", request.ledger), ("manifest", manifest)):
+        if overwrite and path is not None and _lies_in(path, out):
+            raise UserError(f"The {what} {path} lies in {out}, which --overwrite would empty; copy it elsewhere.")
     if manifest is not None and request.scale != 1:
         raise UserError("A manifest tells of the run at scale 1; leave out --manifest, or --scale.")
     original = expected(request.ledger, ledger, manifest)
     with workers_for(render_config(request, ledger), request.scheduler) as workers:
         job = render_job(request, ledger, out, workers)
+        if not overwrite:
+            require_rows_of(job, ledger)
         report = run(job, workers.runner, overwrite=overwrite)
     return RenderReport(run=report, scale=request.scale, comparison=compare(job, ledger, original))
 
 
 def _lies_in(path: AnyPath, folder: AnyPath) -> bool:
-    return str(folder.absolute()) in {str(above) for above in path.absolute().parents}
+    # Both as they are called and where links lead: what is removed is what the names in the folder stand for.
+    inside = {str(above) for way in (path.absolute(), path.resolve()) for above in way.parents}
+    real = {str(above.resolve()) for above in path.absolute().parents}
+    return str(folder.resolve()) in inside | real
 
 
 def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Workers | None = None) -> Job:
@@ -145,7 +151,8 @@ def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Wo
 def rendered_name(ledger: Ledger, scale: float) -> str:
     """Return the name of a ledger's data set at a scale."""
     name = str(ledger.attributes["name"])
-    return name if scale == 1 else f"{name}-scale-{scale:g}"
+    short = f"{scale:g}"
+    return name if scale == 1 else f"{name}-scale-{short if float(short) == scale else scale}"
 
 
 def render_config(request: RenderRequest, ledger: Ledger) -> GenerationConfig:

@@ -118,7 +118,10 @@ def _vanished(job: Job, failures: Sequence[str]) -> list[str]:
     if failures:
         return []
     lost = set(range(job.plan.shards)) - _in_all(job)
-    return [f"shard {shard}: it was removed while the run went on" for shard in sorted(lost)]
+    if any(is_remote(product.folder) for product in job.products):
+        # No lock kept others away: what a run that was overtaken uploaded last may lie over a shard of this one.
+        lost |= set(missing_shards(job))
+    return [f"shard {shard}: it was removed or changed while the run went on" for shard in sorted(lost)]
 
 
 def _in_all(job: Job) -> set[int]:

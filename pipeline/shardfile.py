@@ -15,7 +15,6 @@ from torch import Tensor
 from webdataset.writer import TarWriter
 
 from basics.files import canonical_json
-from basics.places import AnyPath
 
 PNG_COMPRESSION = 1
 """zlib level of the images: noise-like pictures gain little from more, and a GPU would wait for it."""
@@ -118,7 +117,7 @@ class StoredSample:
         return int(self.members["cls"])
 
 
-def read_shard(path: AnyPath) -> Iterator[StoredSample]:
+def read_shard(path: Path) -> Iterator[StoredSample]:
     """Yield the samples of a shard in order; consecutive members with the same key are one sample.
 
     Raises:

@@ -3,26 +3,31 @@
 import io
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from basics.errors import UserError
+from basics.errors import UserError, WorkError
 from basics.files import digest_file
 from basics.places import AnyPath, is_remote, place
 from basics.progress import progress
+from basics.reading import is_file, local_copy
+from basics.remote import faults_of
 from pipeline.job import Job, Product, prepare
 from pipeline.layout import (
     LEDGER,
     ShardStats,
+    has_rows,
     ledger_part_path,
     looks_like,
     read_stats,
     shard_name,
     stats_path,
 )
-from pipeline.ledger import Columns, read_ledger
+from pipeline.ledger import Columns, load_ledger
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.render import RenderRequest, render_job
 from pipeline.renderable import read_renderable
@@ -49,8 +54,19 @@ def verify(folder: AnyPath, *, quick: bool = False) -> list[Problem]:
 
     Raises:
         UserError: the folder is no data set.
+        WorkError: disk or store did not answer, which says nothing about the data set.
     """
     manifest = read_manifest(folder)
+    try:
+        return _problems(folder, manifest, quick=quick)
+    except OSError as error:
+        raise WorkError(
+            f"The data set {folder} could not be checked to the end ({error}); nothing was changed. Check again once "
+            "it can be read."
+        ) from error
+
+
+def _problems(folder: AnyPath, manifest: Manifest, *, quick: bool) -> list[Problem]:
     plan = manifest.config.plan(manifest.values["samples"])
     problems = []
     if not manifest.complete:
@@ -69,12 +85,15 @@ def checksum_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     """Compare the shards of a finished data set and its ledger with the checksums in its manifest; open nothing.
 
     Shards in an object store are not read for it: their sizes, and the checksums that the store keeps, have to do.
+
+    Raises:
+        OSError: disk or store do not answer.
     """
     problems = _ledger_problems(folder, manifest)
     with progress("checksums", len(manifest.shards), "shards") as advance:
         for entry in manifest.shards:
             tar = folder / entry["file"]
-            if not tar.is_file():
+            if not is_file(tar):
                 problems.append(Problem(entry["shard"], f"{tar.name}: the shard is missing."))
             elif not _is_recorded(folder, tar, entry):
                 problems.append(Problem(entry["shard"], f"{tar.name}: the checksum is not the one recorded."))
@@ -94,12 +113,12 @@ def _ledger_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     path = folder / LEDGER
     if not manifest.values["perturbed"] or not manifest.complete:
         return []
-    if not path.is_file():
+    if not is_file(path):
         return [Problem(None, f"The ledger {LEDGER} is missing.")]
     if digest_file(path) != manifest.values["ledger_sha256"]:
         return [Problem(None, f"The ledger {LEDGER} is damaged: its checksum is not the manifest's.")]
     samples = manifest.values["samples"]
-    found = len(read_ledger(path).keys)
+    found = len(load_ledger(path).keys)
     return [] if found == samples else [Problem(None, f"The ledger has {found} samples instead of {samples}.")]
 
 
@@ -107,7 +126,7 @@ def _file_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     return [
         Problem(None, f"The file {name} is missing or damaged: its checksum is not the manifest's.")
         for name, sha256 in manifest.values["files"].items()
-        if not (folder / name).is_file() or digest_file(folder / name) != sha256
+        if not is_file(folder / name) or digest_file(folder / name) != sha256
     ]
 
 
@@ -116,7 +135,8 @@ def _stray_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     name, split = manifest.values["name"], manifest.config.split
     shards = manifest.config.plan(manifest.values["samples"]).shards
     expected = {shard_name(name, split, shard) for shard in range(shards)}
-    found = {path.name for path in folder.glob(f"{name}-{split}-*.tar")}
+    with faults_of(folder):
+        found = {path.name for path in folder.glob(f"{name}-{split}-*.tar")}
     return [
         Problem(None, f"{stray} is no shard of this data set, and is left alone; move it away.")
         for stray in sorted(found - expected)
@@ -132,35 +152,34 @@ def _shard_problems(folder: AnyPath, manifest: Manifest, shard: int, *, quick: b
     elif stats.fingerprint != manifest.values["fingerprint"] or (recorded and stats.sha256 != recorded):
         yield f"{stats_path(folder, shard).name}: the mark of shard {shard} does not agree with the manifest."
     tar = folder / name
-    if not tar.is_file():
+    if not is_file(tar):
         yield f"{name}: the shard is missing."
     elif quick:
         if stats and not looks_like(tar, stats):
             yield f"{name}: its size, or the checksum that the store keeps, is not the one recorded."
     else:
         yield from _read_problems(folder, manifest, stats, tar, shard)
+    if stats and manifest.values["perturbed"] and not has_rows(folder, stats):
+        part = ledger_part_path(folder, shard)
+        yield f"{part.name}: the shard's part of the ledger is missing or damaged: it is not the one of its mark."
 
 
 def _read_problems(
     folder: AnyPath, manifest: Manifest, stats: ShardStats | None, tar: AnyPath, shard: int
 ) -> Iterator[str]:
     """What is wrong with a shard that is there, found by reading all of it."""
-    if digest_file(tar) != (manifest.recorded.get(shard) or (stats.sha256 if stats else "")):
-        yield f"{tar.name}: the checksum is not the one recorded."
     columns = None
-    if manifest.values["perturbed"]:
-        part = ledger_part_path(folder, shard)
-        try:
-            columns = read_ledger(part).columns
-            if stats and digest_file(part) != stats.ledger_sha256:
-                yield f"{part.name}: the shard's part of the ledger has another checksum than its mark."
-        except UserError as error:
-            yield str(error)
+    if manifest.values["perturbed"] and is_file(part := ledger_part_path(folder, shard)):
+        with suppress(UserError):  # Its checksum tells of damage, too.
+            columns = load_ledger(part).columns
     expected = manifest.config.plan(manifest.values["samples"]).samples_in(shard)
-    yield from _content_problems(tar, columns, expected)
+    with local_copy(tar) as copy:
+        if digest_file(copy) != (manifest.recorded.get(shard) or (stats.sha256 if stats else "")):
+            yield f"{tar.name}: the checksum is not the one recorded."
+        yield from _content_problems(copy, columns, expected)
 
 
-def _content_problems(tar: AnyPath, columns: Columns | None, expected: int) -> Iterator[str]:
+def _content_problems(tar: Path, columns: Columns | None, expected: int) -> Iterator[str]:
     """What is wrong inside a tar, sample by sample."""
     count = 0
     try:
@@ -199,8 +218,8 @@ def _sample_problems(sample: StoredSample, columns: Columns | None, row: int) ->
 def repair(folder: AnyPath, problems: list[Problem], moved: Mapping[str, Any] | None = None) -> RunReport:
     """Make again what is damaged, and prove that the bytes are the ones that the manifest recorded.
 
-    Source, autoencoder and classifier must be unchanged, and where the manifest says or `moved` to: names of
-    GenerationConfig's fields with their new addresses.
+    Source, autoencoder, classifier and ledger must be unchanged, and where the manifest says or `moved` to: names of
+    GenerationConfig's fields, or `ledger`, with their new addresses.
 
     Raises:
         UserError: they are not.
@@ -217,11 +236,17 @@ def job_of(folder: AnyPath, manifest: Manifest, moved: Mapping[str, Any]) -> Job
         UserError: its source or weights are no longer there.
     """
     name, perturbed = manifest.product
-    config = replace(manifest.config, **moved)
     rendered = manifest.values.get("rendered")
+    ledger = moved.get("ledger")
+    if ledger and not rendered:
+        raise UserError(f"The data set {folder} was not rendered from a ledger; leave out --ledger.")
+    config = replace(manifest.config, **{field: value for field, value in moved.items() if field != "ledger"})
     if rendered:
         kept = ("source", "autoencoder", "labels", "order", "device", "precision", "threads")
         how = {field: getattr(config, field) for field in kept}
-        request = RenderRequest(ledger=place(rendered["ledger"]), scale=rendered["scale"], **how)
-        return render_job(request, read_renderable(request.ledger), folder)
+        request = RenderRequest(ledger=place(ledger or rendered["ledger"]), scale=rendered["scale"], **how)
+        content = read_renderable(request.ledger)
+        if digest_file(request.ledger) != rendered["ledger_sha256"]:
+            raise UserError(f"The ledger {request.ledger} is not the one of {folder}; name that one with --ledger.")
+        return render_job(request, content, folder)
     return prepare(config, (Product(folder=folder.absolute(), name=name, perturbed=perturbed),))

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from basics.errors import UserError
 from basics.places import AnyPath
+from basics.reading import exists, is_folder, read_bytes
 from sources.classes import imagenet_index
-from sources.storage import exists, is_folder, read_bytes
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _META = "meta.mat"

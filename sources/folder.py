@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from basics.errors import UserError
 from basics.places import AnyPath
+from basics.reading import read_bytes
 from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map
 from sources.ilsvrc import label_flat
@@ -11,7 +12,6 @@ from sources.layout import label_folders
 from sources.listing import Folder
 from sources.names import canonical_split, check_printable, is_image, of_split
 from sources.order import IMAGE_FOLDER, image_folder_order
-from sources.storage import read_bytes
 
 
 class FolderSource(Source):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from basics.allocation import without_collector
 from basics.errors import UserError
 from basics.places import AnyPath, is_remote, place
+from basics.reading import exists, is_folder
 from sources.base import Source
 from sources.cifar import find_in_archive, find_in_folder, open_cifar
 from sources.folder import find_split, open_images
@@ -16,7 +17,6 @@ from sources.names import choose_split
 from sources.order import file_order
 from sources.scanning import first_members
 from sources.shards import MANIFEST, are_shards, open_shards
-from sources.storage import exists, is_folder
 from sources.tarball import open_tars
 
 _AT_ONCE = 16

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from basics.errors import UserError
 from basics.places import AnyPath
+from basics.reading import read_bytes
 from sources.base import ImageRecord
-from sources.storage import read_bytes, read_text
+from sources.storage import read_text
 
 IMAGE_FOLDER = "ImageFolder"
 

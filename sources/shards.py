@@ -10,11 +10,12 @@ from functools import partial
 
 from basics.errors import UserError
 from basics.places import AnyPath
+from basics.reading import exists
 from sources.base import ClassMap
 from sources.classes import imagenet_index, imagenet_map
 from sources.names import IMG_EXTENSIONS, check_printable
 from sources.scanning import Places, Scanned, Tar, scan_each
-from sources.storage import exists, read_text
+from sources.storage import read_text
 from sources.tarball import TarSource
 
 MANIFEST = "manifest.json"

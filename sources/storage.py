@@ -1,9 +1,8 @@
-"""The one place where files are opened: whole, as text, at an offset; local or on any file system of fsspec.
+"""The one place where files of sources are opened: as text, at an offset; local or on any file system of fsspec.
 
 Nothing else in this package touches a file by itself but the listing of folders.
 """
 
-import errno
 import gzip
 import io
 import os
@@ -16,8 +15,9 @@ from typing import Protocol
 from upath import UPath
 
 from basics.errors import UserError
-from basics.places import AnyPath, is_remote
-from basics.remote import file_system, plain_faults, remote_info
+from basics.places import AnyPath
+from basics.reading import read_bytes, read_range
+from basics.remote import remote_info
 
 UNPACKED_LIMIT = 2**30
 """Bytes that gzipped tars may take in memory: they cannot be read at an offset otherwise."""
@@ -84,58 +84,7 @@ class _RemoteFile:
         if "size" in self.__dict__:
             # Servers refuse what starts beyond the end.
             size = min(size, self.size - offset)
-        return _read_range(self._path, offset, offset + size) if size > 0 else b""
-
-
-def _read_range(path: UPath, start: int, end: int | None) -> bytes:
-    with plain_faults(path):
-        content: bytes = file_system(path).cat_file(path.path, start=start, end=end)
-    return content
-
-
-def read_bytes(path: AnyPath) -> bytes:
-    """Return a whole file, with one request where it is remote.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    if not is_remote(path):
-        return path.read_bytes()
-    try:
-        # With a start, s3fs asks for the content at once and not first for the size.
-        return _read_range(path, 0, None)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    # S3 knows no range of an empty file.
-    with plain_faults(path):
-        content: bytes = file_system(path).cat_file(path.path)
-    return content
-
-
-def exists(path: AnyPath) -> bool:
-    """Tell whether there is a file or folder.
-
-    Raises:
-        OSError: its file system cannot be asked.
-    """
-    return _kind(path) is not None if is_remote(path) else path.exists()
-
-
-def is_folder(path: AnyPath) -> bool:
-    """Tell whether there is a folder; on an object store that is a name with files below it.
-
-    Raises:
-        OSError: its file system cannot be asked.
-    """
-    return _kind(path) == "directory" if is_remote(path) else path.is_dir()
-
-
-def _kind(path: UPath) -> str | None:
-    try:
-        return str(remote_info(path)["type"])
-    except FileNotFoundError:
-        return None
+        return read_range(self._path, offset, offset + size) if size > 0 else b""
 
 
 def open_random(path: AnyPath, *, gzipped: bool | None = None) -> RandomFile:

@@ -142,7 +142,7 @@ def test_an_unfinished_data_set_says_so(world: World, tmp_path: Path) -> None:
     ("content", "said"),
     [
         (None, "has no manifest.json"),
-        ("{", "cannot be read"),
+        ("{", "is damaged"),
         ("[]", "not a manifest of this program"),
         ('{"format": "another"}', "not a manifest of this program"),
         (json.dumps(sealed({"format": "advbn-gen data set", "name": "../../x"})), "which is not safe"),

@@ -371,7 +371,7 @@ def test_ledgers_that_cannot_be_rendered_are_refused(
     assert advbn_gen("info", ledger, "--json").result["format_version"] == 1
     for length in (0, 100, len(whole) // 2, len(whole) - 1):
         ledger.write_bytes(whole[:length])
-        assert "missing or damaged" in refusal(ledger, world, out)
+        assert "is damaged" in refusal(ledger, world, out)
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["x"] = np.zeros(3)
     assert "not a perturbation ledger" in refusal(tmp_path / "foreign.h5", world, out)
@@ -437,7 +437,7 @@ def test_manifests_that_do_not_belong_are_refused(
     assert "There is no manifest" in refusal(ledger, world, out, manifest=tmp_path / "none.json")
     assert "leave out --manifest" in refusal(ledger, world, out, "--scale", 0.5, manifest=own)
     (tmp_path / "text.json").write_text("{")
-    assert "cannot be read" in refusal(ledger, world, out, manifest=tmp_path / "text.json")
+    assert "is damaged" in refusal(ledger, world, out, manifest=tmp_path / "text.json")
     old = read_ledger(ledger)
     old.columns["delta_std"][3, 2] += 0.2
     write_ledger(ledger, old.columns, old.attributes)

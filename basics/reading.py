@@ -1,0 +1,98 @@
+"""What is there, and what it holds: on a disk or a server, where a fault is never taken for an absence."""
+
+import errno
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from upath import UPath
+
+from basics.places import AnyPath, is_remote
+from basics.remote import file_system, plain_faults, remote_info
+
+
+def exists(path: AnyPath) -> bool:
+    """Tell whether there is a file or folder.
+
+    Raises:
+        OSError: its file system cannot be asked.
+    """
+    return _kind(path) is not None
+
+
+def is_file(path: AnyPath) -> bool:
+    """Tell whether there is a file.
+
+    Raises:
+        OSError: its file system cannot be asked.
+    """
+    return _kind(path) == "file"
+
+
+def is_folder(path: AnyPath) -> bool:
+    """Tell whether there is a folder; on an object store that is a name with files below it.
+
+    Raises:
+        OSError: its file system cannot be asked.
+    """
+    return _kind(path) == "directory"
+
+
+def _kind(path: AnyPath) -> str | None:
+    try:
+        if is_remote(path):
+            return str(remote_info(path)["type"])
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return "directory" if stat.S_ISDIR(mode) else "file"
+
+
+def read_bytes(path: AnyPath) -> bytes:
+    """Return a whole file, with one request where it is remote.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not is_remote(path):
+        return path.read_bytes()
+    try:
+        # With a start, s3fs asks for the content at once and not first for the size.
+        return read_range(path, 0, None)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    # S3 knows no range of an empty file.
+    with plain_faults(path):
+        content: bytes = file_system(path).cat_file(path.path)
+    return content
+
+
+def read_range(path: UPath, start: int, end: int | None) -> bytes:
+    """Return a remote file's bytes from `start` to `end` (None: all that follow), with one request.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    with plain_faults(path):
+        content: bytes = file_system(path).cat_file(path.path, start=start, end=end)
+    return content
+
+
+@contextmanager
+def local_copy(path: AnyPath) -> Iterator[Path]:
+    """Lend a file as a local one: itself on a disk, else a temporary copy.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        with plain_faults(path):
+            file_system(path).get_file(path.path, str(copy))
+        yield copy
