@@ -4,12 +4,12 @@ import io
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from unittest import mock
 
 import numpy as np
@@ -69,10 +69,17 @@ def tiny_autoencoder(path: Path, encoder: str = "vgg", seed: int = 0) -> Path:
     return path
 
 
-def tiny_classifier(path: Path, classes: int, name: str = "resnet18", seed: int = 1) -> Path:
-    """A classifier file with a narrow, untrained network."""
+def tiny_classifier(
+    path: Path, classes: int, name: str = "resnet18", seed: int = 1, answers: Sequence[int] = ()
+) -> Path:
+    """A classifier file with a narrow, untrained network; `answers` are the only classes that it says, if any are."""
     with seeded(seed):
         network = build_network(name, classes, WIDTH)
+    if answers:
+        layer = cast("nn.Linear", network.fc)
+        with torch.no_grad():
+            layer.weight[list(answers)] *= 30
+            layer.bias[list(answers)] += 5
     save_classifier(path, name, network, classes, WIDTH)
     return path
 

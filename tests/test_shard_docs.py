@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import advbn_gen, tiny_autoencoder, tiny_classifier
+from tests.support import advbn_gen, image_folder, tiny_autoencoder, tiny_classifier
 
 PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("shards.md", "ledger.md")]
 CLASSES = 12
@@ -71,6 +71,31 @@ def run_snippet(code: str, parent: Path, scratch: Path) -> str:
 @pytest.mark.parametrize("code", snippets("base"))
 def test_a_snippet_reads_every_sample(code: str, sample_dataset_parent: Path, tmp_path: Path) -> None:
     assert f"{SAMPLES} samples" in run_snippet(code, sample_dataset_parent, tmp_path)
+
+
+def test_a_manifest_loses_every_path(sample_dataset_parent: Path, tmp_path: Path) -> None:
+    """The drawn world has fewer paths than a run on somebody's images."""
+    parent = sample_dataset_parent
+    source, order = image_folder(tmp_path / "source"), tmp_path / "order.txt"
+    order.write_text("".join(f"{path.relative_to(source)}\n" for path in sorted(source.rglob("*.JPEG"))))
+    made = advbn_gen(
+        "imagenet-advbn", "--encoder", "vgg", "--out", tmp_path / "made", "--source", source, "--order", order,
+        "--autoencoder", parent / "autoencoder.safetensors", "--image-size", 16, "--batch-size", 5, "--threads", 1,
+        "--classifier-weights", tiny_classifier(tmp_path / "classifier.safetensors", classes=1000),
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    rendered = advbn_gen(
+        "render", tmp_path / "made/perturbations.h5", "--out", tmp_path / "sample-advbn-vgg", "--source", source,
+        "--order", order, "--autoencoder", parent / "autoencoder.safetensors", "--scale", 0.5,
+    )  # fmt: skip
+    assert rendered.code == 0, rendered.err
+    manifest = tmp_path / "sample-advbn-vgg/manifest.json"
+    assert str(tmp_path) in manifest.read_text()
+    code = next(match[2] for match in _SNIPPET.finditer(PAGES[0].read_text()) if "not published" in match[2])
+    run_snippet(code, tmp_path, tmp_path)
+    assert str(tmp_path) not in manifest.read_text()
+    assert str(parent) not in manifest.read_text()
+    assert advbn_gen("verify", tmp_path / "sample-advbn-vgg").code == 0
 
 
 @pytest.mark.readers

@@ -10,7 +10,7 @@ from basics.errors import UserError
 from basics.places import is_remote, place
 
 
-@pytest.mark.parametrize("address", ["images", "/images", "file:///images", Path("/images")])
+@pytest.mark.parametrize("address", ["images", "/images", "file:///images", "file://localhost/images", Path("/images")])
 def test_paths_and_file_urls_are_local(address: str | Path) -> None:
     assert place(address).name == "images"
     assert not is_remote(place(address))
@@ -23,6 +23,13 @@ def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_url_is_unquoted() -> None:
     assert place("file:///my%20images") == Path("/my images")
+    assert place("file:///a#b?c") == Path("/a#b?c")
+
+
+@pytest.mark.parametrize("address", ["file://data/images", "file://images", "file://"])
+def test_a_file_url_of_another_machine_is_refused(address: str) -> None:
+    with pytest.raises(UserError, match="names the machine"):
+        place(address)
 
 
 def test_other_file_systems_have_the_methods_of_paths() -> None:
@@ -46,6 +53,21 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(address: str) ->
     with pytest.raises(UserError, match="user name or password") as error:
         place(address)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["X-Amz-Credential=a&X-Amz-Signature=s3cret", "AWSAccessKeyId=a&Signature=s3cret", "sv=2022&sig=s3cret",
+     "X-Goog-Signature=s3cret", "download=1&access_token=s3cret", "Policy=s3cret&Key-Pair-Id=b"],
+)  # fmt: skip
+def test_signed_addresses_are_refused_and_not_repeated(query: str) -> None:
+    with pytest.raises(UserError, match="holds a signature, token or key") as error:
+        place(f"https://host/x.h5?{query}")
+    assert "s3cret" not in str(error.value)
+
+
+def test_other_queries_are_no_secret() -> None:
+    assert is_remote(place("https://host/x.h5?download=1"))
 
 
 def test_an_at_sign_in_a_name_is_none() -> None:

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipeline.ledger import read_ledger, write_ledger
 from tests.disk import resize
 from tests.support import advbn_gen, folder_bytes, image_folder, refused, tiny_classifier
 from tests.trio import Trio
@@ -123,6 +125,21 @@ def test_what_is_no_other_scale_of_the_same_run_is_refused(
     )  # fmt: skip
     assert rendered.code == 0, rendered.err
     assert "ledger of another run" in refused(*trio.words(out, "--scaled", tmp_path / "strange"))
+
+
+def test_a_twin_of_the_ledger_is_another_one(trio: Trio, scaled: dict[float, Path], tmp_path: Path) -> None:
+    """The same settings and images, other multipliers: as a GPU might have found."""
+    ledger = read_ledger(trio.advbn / "perturbations.h5")
+    columns = ledger.columns | {"delta_std": 2 - ledger.columns["delta_std"]}
+    write_ledger(tmp_path / "twin.h5", columns, ledger.attributes)
+    rendered = advbn_gen(
+        "render", tmp_path / "twin.h5", "--source", trio.world.source, "--autoencoder", trio.world.autoencoder,
+        "--scale", 0.5, "--out", tmp_path / "strange",
+    )  # fmt: skip
+    assert rendered.code == 0, rendered.err
+    assert "ledger of another run" in refused(*trio.words(tmp_path / "out", "--scaled", tmp_path / "strange"))
+    other = replace(trio, advbn=scaled[0.5])
+    assert "was rendered at the scale 0.5" in refused(*other.words(tmp_path / "out"))
 
 
 class TestRefusals:

@@ -52,6 +52,8 @@ def test_accuracies_are_those_of_the_samples(finished: Path) -> None:
     for name in ("clean", "reconstructed", "adversarial"):
         right = sum(sample[f"{name}_prediction"] == sample["label"] for sample in samples)
         assert top1[name] == right / IMAGES
+    assert len(set(top1.values())) == 3, "equal ones could be taken for each other unnoticed"
+    assert all(0 < share < 1 for share in top1.values())
 
 
 def test_timm_finds_what_it_wants(finished: Path) -> None:

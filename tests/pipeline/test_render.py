@@ -453,12 +453,6 @@ def test_a_strange_manifest_beside_the_ledger_is_said(
     assert "left out of account" in done.err
 
 
-def test_overwriting_never_takes_the_ledger_away(copied: Path, world: World) -> None:
-    before = folder_bytes(copied)
-    assert "copy it elsewhere" in refused(*words(copied / LEDGER, world, copied, "--overwrite"))
-    assert folder_bytes(copied) == before
-
-
 def test_another_rendering_in_the_folder_is_refused(ledger: Path, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert render(ledger, world, out).code == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.world import IMAGES, PER_CLASS, SHARDS, World, broken_image, tar_of, wherever
+from tests.pipeline.world import IMAGES, NAME, PER_CLASS, SHARDS, World, broken_image, tar_of, wherever
 from tests.support import advbn_gen, folder_bytes, image_folder, refused
 
 
@@ -106,7 +106,8 @@ def test_equal_networks_and_images_elsewhere_are_the_same_run(world: World, copi
 
 
 def test_overwriting_starts_anew_and_leaves_a_users_own_files(world: World, copied: Path, tmp_path: Path) -> None:
-    own = {"notes.txt": b"mine", "figures/one.png": b"mine", "other-val-000000.tar": b"mine"}
+    tars = ("other-val-000000", f"{NAME}-val-backup", f"{NAME}-train-000000", f"{NAME}-val-000012")
+    own = {"notes.txt": b"mine", "figures/one.png": b"mine", **{f"{name}.tar": b"mine" for name in tars}}
     (copied / "figures").mkdir()
     for name, content in own.items():
         (copied / name).write_bytes(content)
