@@ -3,21 +3,22 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 import dask
 import torch
-from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
+from distributed import Client, Future, Nanny, Scheduler, SpecCluster, WorkerPlugin, wait
 
 from basics.differences import differences
 from basics.errors import UserError
 from basics.progress import say
 from pipeline.config import GenerationConfig, available_cores
-from pipeline.distribute import Distributed, Here, Reached, Runner
+from pipeline.distribute import Distributed, Here, Runner, able_workers
 from pipeline.generate import ShardResult
 from pipeline.job import Facts, FactsOf, Job
+from pipeline.tasks import Reached
 
 GPU = "GPU"
 """Dask's usual name for the resource that a worker with a GPU offers."""
@@ -27,6 +28,8 @@ _TTL = "distributed.scheduler.worker-ttl"
 _DEFAULT_TTL, _LOCAL_TTL = "5 minutes", "1 minute"
 _ARRIVAL = 60.0
 """Seconds to wait for the first worker."""
+_LOOK = 2.0
+"""Seconds between two looks at whether workers that were asked something are still there."""
 _LOOPBACK = "127.0.0.1"
 
 
@@ -59,12 +62,11 @@ class Workers:
         if self.client is None:
             return facts_of(config)
         own = facts_of(replace(config, device="cpu", precision="auto"))
-        addresses = list(self.client.nthreads())
-        asked = [
-            self.client.submit(facts_of, config, workers=[address], pure=False, resources=self.resources or None)
-            for address in addresses
-        ]
-        told = dict(zip(addresses, self.client.gather(asked), strict=True))
+        asked = {
+            address: self.client.submit(facts_of, config, workers=[address], pure=False, resources=self.resources)
+            for address in able_workers(self.client, self.resources)
+        }
+        told = _answers(self.client, asked)
         first = next(iter(told.values()))
         expected = {**own, "arithmetic": first["arithmetic"]}
         for address, facts in told.items():
@@ -75,6 +77,34 @@ class Workers:
                     "give all of them the same software, files and kind of machine."
                 )
         return dict(first)
+
+
+def _answers(client: Client, asked: "Mapping[str, Future[Facts]]") -> dict[str, Facts]:
+    """Return what workers answer; those that leave before they have are left out.
+
+    Raises:
+        UserError: one cannot answer, or all have left.
+    """
+    waiting = dict(asked)
+    while not all(future.done() for future in waiting.values()):
+        with suppress(TimeoutError):
+            wait(list(waiting.values()), timeout=_LOOK)
+        here = client.nthreads()
+        waiting = {address: future for address, future in waiting.items() if future.done() or address in here}
+    if not waiting:
+        raise UserError("Every worker left when it was asked what it is; see their logs (too little memory?).")
+    told = {}
+    for address, future in waiting.items():
+        try:
+            told[address] = future.result()
+        except UserError:
+            raise
+        except Exception as error:  # whatever a worker raises that cannot even load the question
+            raise UserError(
+                f"The worker {address} cannot tell what it is ({type(error).__name__}: {error}); "
+                "install the same advbn-gen there as here."
+            ) from error
+    return told
 
 
 @contextmanager

@@ -1,34 +1,32 @@
 """Runners: they map the work on a shard over shard numbers, here or on Dask workers, and know nothing of images."""
 
 import pickle
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
-from distributed import Client, Future, get_worker
+from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from basics.files import digest_json
 from basics.progress import say
 from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import Job
+from pipeline.tasks import TRIES, PassingError, Reached, Task, Work, counting, work_on
 
-TRIES = 3
-"""How often a shard is tried whose fault may pass."""
 _AHEAD = 2
 """Shards submitted for each place to compute in: one in work and one waiting."""
 _LAST = "-alone"
 """End of the key of a shard that is tried with nothing else in work."""
 _PATIENCE = 2.0
 """Seconds between two looks at whether scheduler and workers are still there."""
-
-Work = Callable[[Job, int, Callable[[int], None]], ShardResult]
-Reached = Callable[[int, int], None]
-"""Told a shard and how many of its images are done; less than before if the shard was begun again."""
+_RETURN = 60.0
+"""Seconds in which a worker may come that is not refused: where there is one, what dies is started again."""
 
 
 class Runner(Protocol):
@@ -49,59 +47,10 @@ class Here:
 
     def _result(self, job: Job, shard: int, reached: Reached) -> ShardResult:
         for _ in range(TRIES):
-            result = generate_shard(job, shard, _counting(lambda done: reached(shard, done)))
+            result = generate_shard(job, shard, counting(lambda done: reached(shard, done)))
             if not result.passing:
                 break
         return result
-
-
-def _counting(reached: Callable[[int], None]) -> Callable[[int], None]:
-    """Turn "so many more" into "so many"."""
-    done = 0
-
-    def more(images: int) -> None:
-        nonlocal done
-        done += images
-        reached(done)
-
-    return more
-
-
-class PassingError(Exception):
-    """A fault that may pass: raised so that Dask tries again, on another worker if there is one."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one shard needs; it travels pickled, as Dask would otherwise look through all of it more than once."""
-
-    part: Job
-    shard: int
-    topic: str
-    """Of the events that tell how far the shard is."""
-    work: Work
-
-
-def work_on(pickled: bytes) -> tuple[str, ShardResult]:
-    """Make one shard on a Dask worker.
-
-    How far it is reaches the client through the scheduler's events.
-
-    Args:
-        pickled: a `Task`.
-
-    Returns:
-        The worker's address, and what is left of the work.
-
-    Raises:
-        PassingError: see there.
-    """
-    task: Task = pickle.loads(pickled)  # noqa: S301 (sent by our client, and Dask itself unpickles all that comes)
-    worker = get_worker()
-    result = task.work(task.part, task.shard, _counting(lambda done: worker.log_event(task.topic, (task.shard, done))))
-    if result.passing:
-        raise PassingError(result.error)
-    return worker.address, result
 
 
 class _Ended(NamedTuple):
@@ -149,39 +98,64 @@ class _Run:
         self.waiting, self.suspects = waiting, deque[int]()
         self.running: dict[str, tuple[int, Future[tuple[str, ShardResult]]]] = {}
         self.refused: set[str] = set()
+        self.allowed: dict[str, list[str]] = {}
+        """Workers to which the tasks of a key are confined."""
         self.events: SimpleQueue[_Ended | _Told] = SimpleQueue()
         # A second client that asks for the same, in the same place, is given this one's tasks.
         self.name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
         self.topic = f"advbn-{self.name}"
-        self.places, self.submitted = 0, 0
+        self.places, self.submitted, self.seen = 0, 0, time.monotonic()
 
     def results(self, reached: Reached) -> Iterator[ShardResult]:
         self._look_around()
         while self.waiting or self.suspects or self.running:
             if not self._submit_what_fits():
-                yield ShardResult(shard=self.waiting[0], error="no worker is left that may be used.", hopeless=True)
+                error = "no worker is left that may be used."
+                yield ShardResult(shard=min(self._open()), error=error, hopeless=True)
                 return
             events = self._next_events()
             for told in (event for event in events if isinstance(event, _Told)):
                 reached(*told)
             yield from self._ended([event.key for event in events if isinstance(event, _Ended)])
             if not events and not self._look_around():
-                yield _lost(next(shard for shard, _ in self.running.values()))
+                yield _lost(min(self._open()))
                 return
+
+    def _open(self) -> set[int]:
+        """Return the shards that have not ended."""
+        return {*self.waiting, *self.suspects, *(shard for shard, _ in self.running.values())}
 
     def _look_around(self) -> bool:
         """Count the places to compute in; return whether the scheduler is still there."""
         if self.client.status != "running":
             return False
         try:
-            threads = self.client.nthreads()
+            usable = self._usable()
         except (OSError, RuntimeError):
             return False
-        usable = {address: number for address, number in threads.items() if address not in self.refused}
         if not usable and self.places:
             say("No worker is left; waiting for one.")
         self.places = sum(usable.values())
+        if usable:
+            self._free_stranded(usable)
         return True
+
+    def _usable(self) -> dict[str, int]:
+        """Return how many threads each worker has that may be given shards."""
+        able = able_workers(self.client, self.runner.resources)
+        threads = {address: number for address, number in able.items() if address not in self.refused}
+        if threads:
+            self.seen = time.monotonic()
+        return threads
+
+    def _free_stranded(self, usable: Mapping[str, int]) -> None:
+        """Take back shards that wait for workers which are gone for good: started again, they have other addresses."""
+        stranded = [key for key, allowed in self.allowed.items() if not usable.keys() & set(allowed)]
+        for key in stranded:
+            del self.allowed[key]
+            shard, future = self.running.pop(key)
+            self.client.cancel([future])
+            self.waiting.appendleft(shard)
 
     def _next_events(self) -> list[_Ended | _Told]:
         """Wait for an event, and return all that there are then; none if it was too long to wait."""
@@ -194,11 +168,9 @@ class _Run:
 
     def _submit_what_fits(self) -> bool:
         """Send shards to the scheduler as far as there is room; return False if no worker may have any."""
-        allowed = (
-            [address for address in self.client.nthreads() if address not in self.refused] if self.refused else None
-        )
+        allowed = list(self._usable()) if self.refused else None
         if allowed == []:
-            return False
+            return time.monotonic() - self.seen < _RETURN
         room = max(1, _AHEAD * self.places) - len(self.running)
         self._submit([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))], allowed)
         if self.suspects and not self.running:
@@ -222,13 +194,18 @@ class _Run:
         )
         for key, shard, future in zip(keys, shards, futures, strict=True):
             self.running[key] = (shard, future)
+            if allowed is not None:
+                self.allowed[key] = allowed
             future.add_done_callback(self._tell_end)
 
     def _tell_end(self, future: "Future[tuple[str, ShardResult]]") -> None:
         self.events.put(_Ended(str(future.key)))
 
     def _ended(self, keys: Sequence[str]) -> Iterator[ShardResult]:
-        ended = {key: self.running.pop(key) for key in keys}
+        # Those that were taken back have ended, too.
+        ended = {key: self.running.pop(key) for key in keys if key in self.running}
+        for key in ended:
+            self.allowed.pop(key, None)
         fetched = self._fetched([future for _, future in ended.values() if future.status == "finished"])
         for key, (shard, future) in ended.items():
             yield from self._result(key, shard, future, fetched.get(key))
@@ -276,6 +253,24 @@ class _Run:
             say(f"The worker {address} is refused: it differs from this run ({result.unlike}).")
         self.refused.add(address)
         self.waiting.appendleft(result.shard)
+
+
+def able_workers(client: Client, resources: Mapping[str, float]) -> dict[str, int]:
+    """Return how many threads each worker of a scheduler has that offers some resources.
+
+    Raises:
+        OSError, RuntimeError: the scheduler does not answer.
+    """
+    threads: dict[str, int] = client.nthreads()
+    if not resources:
+        return threads
+    told = client.scheduler_info(n_workers=-1)["workers"]
+    offers = {address: worker["resources"] for address, worker in told.items()}
+    return {
+        address: number
+        for address, number in threads.items()
+        if all(offers.get(address, {}).get(name, 0) >= amount for name, amount in resources.items())
+    }
 
 
 def _lost(shard: int) -> ShardResult:

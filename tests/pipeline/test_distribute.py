@@ -4,21 +4,14 @@ import json
 import os
 import re
 import signal
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import dask
 import pytest
 
 from basics.errors import UserError
 from pipeline import cluster as cluster_module
 from pipeline.cluster import workers_for
 from pipeline.config import GenerationConfig
-from pipeline.distribute import Distributed
-from pipeline.generate import ShardResult
-from pipeline.job import Job
 from tests.cluster import cluster
 from tests.pipeline.world import PER_CLASS, SHARDS, World, broken_image, wherever
 from tests.processes import finish, start, wait_until
@@ -141,6 +134,17 @@ def test_a_lost_scheduler_costs_only_what_was_in_work(world: World, tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_of_mixed_workers_those_with_a_gpu_are_asked(world: World, tmp_path: Path, finished: Path) -> None:
+    """The others would never be given the question."""
+    with cluster(tmp_path, 1) as started:
+        started.add_worker("--resources", "GPU=1")
+        assert wait_until(lambda: started.logs().count("Register worker") == 2, started.scheduler)
+        code, _, stderr = finish(start(*world.words(tmp_path / "out", scheduler=started.address, device="auto")))
+    assert code == 0, stderr
+    assert folder_bytes(tmp_path / "out") == folder_bytes(finished)
+
+
+@pytest.mark.slow
 def test_an_unlike_worker_and_a_missing_gpu_are_refused_before_work(world: World, tmp_path: Path) -> None:
     other = tmp_path / "other/pillow-0.0.1.dist-info"
     other.mkdir(parents=True)
@@ -173,86 +177,3 @@ def test_workers_here_and_a_scheduler_s_are_not_mixed(world: World, tmp_path: Pa
     said = refused(*world.words(tmp_path / "out", workers=2, scheduler="tcp://127.0.0.1:1"))
     assert "give one of the two" in said
     assert not (tmp_path / "out").exists()
-
-
-@dataclass(frozen=True)
-class Scripted:
-    """Stands for the work on a shard; what is made leaves a file."""
-
-    folder: Path
-    deadly: Sequence[int] = ()
-    first_is_unlike: bool = False
-
-    def __call__(self, _: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
-        if self.first_is_unlike and self._is_first():
-            return ShardResult(shard=shard, unlike="software.torch: 2.9 -> 2.10")
-        if shard in self.deadly:
-            time.sleep(0.2)
-            os.kill(os.getpid(), signal.SIGKILL)
-        reached(1)
-        (self.folder / f"{shard}").write_text(str(os.getpid()))
-        return ShardResult(shard=shard)
-
-    def _is_first(self) -> bool:
-        mine = self.folder / "unlike"
-        try:
-            with mine.open("x") as file:
-                file.write(str(os.getpid()))
-        except FileExistsError:
-            return mine.read_text() == str(os.getpid())
-        return True
-
-
-def scripted(job: Job, work: Scripted, shards: int, workers: int) -> tuple[list[ShardResult], list[tuple[int, int]]]:
-    """Carry work out in real processes; return what is left of each shard, and what was told of progress."""
-    told: list[tuple[int, int]] = []
-    config = GenerationConfig(encoder="vgg", source=None, autoencoder=None, workers=workers)
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), cluster_module._started(config) as client:
-        runner = Distributed(client, work=work)
-        return list(runner.results(job, range(shards), lambda *words: told.append(words))), told
-
-
-@pytest.fixture
-def job(world: World, tmp_path: Path) -> Job:
-    from pipeline.job import prepare, products_of
-
-    config = GenerationConfig(
-        encoder="vgg", source=str(world.source), autoencoder=str(world.autoencoder), limit=48, image_size=16,
-        classifier_weights=str(world.classifier), batch_size=4, batches_per_shard=1, threads=1, device="cpu",
-    )  # fmt: skip
-    return prepare(config, products_of(config, tmp_path / "out", "x"))
-
-
-@pytest.mark.slow
-def test_a_shard_that_kills_workers_is_told_from_those_beside_it(job: Job, tmp_path: Path) -> None:
-    results, told = scripted(job, Scripted(tmp_path, deadly=[5]), SHARDS, workers=2)
-    failed = {result.shard: result.error for result in results if result.error}
-    assert failed.keys() == {5}
-    assert "every worker that made it died" in failed[5]
-    assert sorted(result.shard for result in results) == list(range(SHARDS))
-    assert {path.name for path in tmp_path.glob("[0-9]*")} == {str(shard) for shard in range(SHARDS) if shard != 5}
-    assert {shard for shard, _ in told} == set(range(SHARDS)) - {5}
-
-
-@pytest.mark.slow
-def test_a_worker_that_turns_out_unlike_is_given_nothing_more(
-    job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True), SHARDS, workers=2)
-    assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
-    refused = (tmp_path / "unlike").read_text()
-    assert all((tmp_path / str(shard)).read_text() != refused for shard in range(SHARDS))
-    assert re.search(r"worker tcp://\S+ is refused: .*software\.torch: 2\.9 -> 2\.10", capsys.readouterr().err)
-
-
-def test_a_task_is_small(job: Job) -> None:
-    import pickle
-
-    # Of which the names of 1,000 classes take ten thousand.
-    assert max(len(pickle.dumps(job.part(shard))) for shard in range(SHARDS)) < 16_000
-    part = pickle.loads(pickle.dumps(job.part(7)))
-    for index in range(28, 32):
-        assert part.source.read(part.records[index]) == job.source.read(job.records[index])
-        assert part.keys[index] == job.keys[index]
-    with pytest.raises(KeyError):
-        part.records[27]

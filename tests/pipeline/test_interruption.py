@@ -33,9 +33,10 @@ def marks(out: Path) -> int:
 def works(out: Path) -> set[tuple[str, int]]:
     """Marks, and shards that are being written: what is there now can be told from what a killed run left."""
     found = set()
-    for path in (*out.glob("stats/*.json"), *out.glob("working-*.tmp/*")):
-        with contextlib.suppress(FileNotFoundError):
-            found.add((path.name, path.stat().st_ino))
+    for folder in (out / "stats", *out.glob("working-*.tmp")):
+        # The run removes files, and whole folders, while they are looked at.
+        with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+            found |= {(entry.name, entry.inode()) for entry in entries}
     return found
 
 
