@@ -21,8 +21,8 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.distribute import Runner
     from pipeline.job import Job
+    from pipeline.runner import Runner
 
 _SOURCE_VARIABLE = "ADVBN_SOURCE"
 

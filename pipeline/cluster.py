@@ -4,8 +4,10 @@ import logging
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import dask
 import torch
@@ -15,16 +17,21 @@ from basics.differences import differences
 from basics.errors import UserError
 from basics.progress import say
 from pipeline.config import GenerationConfig, available_cores
-from pipeline.distribute import Distributed, Here, Runner, able_workers
+from pipeline.distribute import Distributed, able_workers
 from pipeline.generate import ShardResult
-from pipeline.job import Facts, FactsOf, Job
+from pipeline.job import Facts, FactsOf, Job, load_networks
+from pipeline.replay import load_renderer
+from pipeline.runner import Here, Runner
 from pipeline.tasks import Reached
 
+Answer = TypeVar("Answer")
 GPU = "GPU"
 """Dask's usual name for the resource that a worker with a GPU offers."""
 SHORT_LOGS = {"distributed.admin.low-level-log-length": 10}
 """Dask's configuration: otherwise each connection keeps its last thousand messages, with the images' names in them."""
 _TTL = "distributed.scheduler.worker-ttl"
+_GIVE_UP = "distributed.deploy.lost-worker-timeout"
+"""After which Dask starts a worker of its own no more, if it happens to be between two deaths at that moment."""
 _DEFAULT_TTL, _LOCAL_TTL = "5 minutes", "1 minute"
 _ARRIVAL = 60.0
 """Seconds to wait for the first worker."""
@@ -63,7 +70,9 @@ class Workers:
             return facts_of(config)
         own = facts_of(replace(config, device="cpu", precision="auto"))
         asked = {
-            address: self.client.submit(facts_of, config, workers=[address], pure=False, resources=self.resources)
+            address: self.client.submit(
+                _afresh, facts_of, config, workers=[address], pure=False, resources=self.resources
+            )
             for address in able_workers(self.client, self.resources)
         }
         told = _answers(self.client, asked)
@@ -79,18 +88,28 @@ class Workers:
         return dict(first)
 
 
-def _answers(client: Client, asked: "Mapping[str, Future[Facts]]") -> dict[str, Facts]:
+def _afresh(facts_of: FactsOf, config: GenerationConfig) -> Facts:
+    """Tell a worker's facts from the files as they are now: it may have loaded others of the same names before."""
+    load_networks.cache_clear()
+    load_renderer.cache_clear()
+    return facts_of(config)
+
+
+def _answers(client: Client, asked: "Mapping[str, Future[Answer]]") -> dict[str, Answer]:
     """Return what workers answer; those that leave before they have are left out.
 
     Raises:
-        UserError: one cannot answer, or all have left.
+        UserError: one cannot answer, or all have left, or the scheduler is lost.
     """
     waiting = dict(asked)
-    while not all(future.done() for future in waiting.values()):
-        with suppress(TimeoutError):
-            wait(list(waiting.values()), timeout=_LOOK)
-        here = client.nthreads()
-        waiting = {address: future for address, future in waiting.items() if future.done() or address in here}
+    try:
+        while not all(future.done() for future in waiting.values()):
+            with suppress(TimeoutError):
+                wait(list(waiting.values()), timeout=_LOOK)
+            here = client.nthreads()
+            waiting = {address: future for address, future in waiting.items() if future.done() or address in here}
+    except (OSError, CancelledError) as error:
+        raise UserError("The Dask scheduler was lost while its workers were asked what they are.") from error
     if not waiting:
         raise UserError("Every worker left when it was asked what it is; see their logs (too little memory?).")
     told = {}
@@ -141,7 +160,7 @@ class LocalProcesses:
     def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
         """See `Runner`."""
         with _started(self.config) as client:
-            yield from Distributed(client).results(job, shards, reached)
+            yield from Distributed(client, patience=_ARRIVAL).results(job, shards, reached)
 
 
 class _IgnoreInterrupts(WorkerPlugin):
@@ -172,13 +191,18 @@ def _started(config: GenerationConfig) -> Iterator[Client]:
     # A worker that hangs is given up sooner than Dask does by itself, unless its configuration says otherwise.
     ttl = _LOCAL_TTL if dask.config.get(_TTL) == _DEFAULT_TTL else dask.config.get(_TTL)
     with (
-        dask.config.set({_TTL: ttl, **SHORT_LOGS}),
+        dask.config.set({_TTL: ttl, _GIVE_UP: "1000 days", **SHORT_LOGS}),
         SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster) as client,
     ):
         say(f"{config.workers} workers; Dask's dashboard: {cluster.dashboard_link}")
         client.register_plugin(_IgnoreInterrupts())
-        yield client
+        try:
+            yield client
+        except KeyboardInterrupt:
+            # What Dask and asyncio say of connections that close in mid-word helps nobody.
+            logging.disable(logging.CRITICAL)
+            raise
 
 
 def _gpus(config: GenerationConfig) -> list[str]:
@@ -202,7 +226,11 @@ def _joined(scheduler: str) -> Iterator[Client]:
         with dask.config.set(SHORT_LOGS):
             client = Client(scheduler)
     except (OSError, ValueError) as error:
-        raise UserError(f"No Dask scheduler answers at {scheduler} ({error}); check --scheduler.") from error
+        raise UserError(f"No Dask scheduler answers at {scheduler!r} ({error}); check --scheduler.") from error
+    except TypeError as error:
+        raise UserError(
+            f"The scheduler {scheduler} cannot be joined ({error}); tls:// needs Dask's setting distributed.comm.tls."
+        ) from error
     with client:
         try:
             client.wait_for_workers(1, timeout=_ARRIVAL)
@@ -229,6 +257,7 @@ def _resources(client: Client, config: GenerationConfig) -> dict[str, float]:
 
 def _threads_each(client: Client) -> int:
     """Return the computing threads that every worker has for each of its places."""
-    cores = client.run(available_cores)
     places: dict[str, int] = client.nthreads()
-    return min(max(1, int(cores[address]) // number) for address, number in places.items())
+    asked = {address: client.submit(available_cores, workers=[address], pure=False) for address in places}
+    cores = _answers(client, asked)
+    return min(max(1, number // places[address]) for address, number in cores.items())

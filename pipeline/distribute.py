@@ -1,14 +1,15 @@
-"""Runners: they map the work on a shard over shard numbers, here or on Dask workers, and know nothing of images."""
+"""The runner on Dask workers: it maps the work on a shard over shard numbers, and knows nothing of images."""
 
+import math
 import pickle
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
@@ -17,7 +18,7 @@ from basics.files import digest_json
 from basics.progress import say
 from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import Job
-from pipeline.tasks import TRIES, PassingError, Reached, Task, Work, counting, work_on
+from pipeline.tasks import TRIES, Reached, Task, Work, work_on
 
 _AHEAD = 2
 """Shards submitted for each place to compute in: one in work and one waiting."""
@@ -27,30 +28,6 @@ _PATIENCE = 2.0
 """Seconds between two looks at whether scheduler and workers are still there."""
 _RETURN = 60.0
 """Seconds in which a worker may come that is not refused: where there is one, what dies is started again."""
-
-
-class Runner(Protocol):
-    """What makes shards."""
-
-    def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
-        """Make shards; yield what is left of each, in the order in which they end."""
-        ...
-
-
-class Here:
-    """Makes shards one after the other in this process."""
-
-    def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
-        """See `Runner`."""
-        for shard in shards:
-            yield self._result(job, shard, reached)
-
-    def _result(self, job: Job, shard: int, reached: Reached) -> ShardResult:
-        for _ in range(TRIES):
-            result = generate_shard(job, shard, counting(lambda done: reached(shard, done)))
-            if not result.passing:
-                break
-        return result
 
 
 class _Ended(NamedTuple):
@@ -69,7 +46,7 @@ class Distributed:
     Only a few tasks for each worker are with the scheduler at any time, each with what one shard needs, so that
     neither client nor scheduler holds the whole run. A shard whose worker dies is tried again by Dask; if that happens
     too often, it is put last, and is then the only one in work: so one that kills workers is told from those that
-    happened to be beside it.
+    happened to be beside it. A shard whose worker had a fault that may pass is tried by another one, if there is one.
     """
 
     client: Client
@@ -77,6 +54,8 @@ class Distributed:
     """What a worker must offer to be given a shard, such as {"GPU": 1}."""
     work: Work = generate_shard
     """What is done for each shard."""
+    patience: float = math.inf
+    """Seconds to wait when all workers are gone; a cluster's queue may take hours to start others."""
 
     def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
         """See `Runner`. If the scheduler is lost, the last result says so."""
@@ -97,28 +76,40 @@ class _Run:
         self.client, self.runner, self.job = runner.client, runner, job
         self.waiting, self.suspects = waiting, deque[int]()
         self.running: dict[str, tuple[int, Future[tuple[str, ShardResult]]]] = {}
+        self.usable: dict[str, int] = {}
+        """Threads of each worker that may be given shards, when it was looked last."""
         self.refused: set[str] = set()
+        self.avoided: dict[int, list[str]] = {}
+        """Workers that have failed at a shard, each as often as it did."""
+        self.deaths: Counter[int] = Counter()
+        """How often a shard was meant for workers that all went away."""
         self.allowed: dict[str, list[str]] = {}
         """Workers to which the tasks of a key are confined."""
         self.events: SimpleQueue[_Ended | _Told] = SimpleQueue()
         # A second client that asks for the same, in the same place, is given this one's tasks.
         self.name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
         self.topic = f"advbn-{self.name}"
-        self.places, self.submitted, self.seen = 0, 0, time.monotonic()
+        self.submitted, self.seen = 0, time.monotonic()
 
     def results(self, reached: Reached) -> Iterator[ShardResult]:
         self._look_around()
         while self.waiting or self.suspects or self.running:
-            if not self._submit_what_fits():
-                error = "no worker is left that may be used."
-                yield ShardResult(shard=min(self._open()), error=error, hopeless=True)
-                return
+            self._submit_what_fits()
             events = self._next_events()
+            if events:
+                self.seen = time.monotonic()
             for told in (event for event in events if isinstance(event, _Told)):
                 reached(*told)
             yield from self._ended([event.key for event in events if isinstance(event, _Ended)])
-            if not events and not self._look_around():
+            if events:
+                continue
+            if not self._look_around():
                 yield _lost(min(self._open()))
+                return
+            yield from self._freed()
+            if time.monotonic() - self.seen > (_RETURN if self.refused else self.runner.patience):
+                error = "no worker is left that may be used."
+                yield ShardResult(shard=min(self._open()), error=error, hopeless=True)
                 return
 
     def _open(self) -> set[int]:
@@ -130,32 +121,30 @@ class _Run:
         if self.client.status != "running":
             return False
         try:
-            usable = self._usable()
+            able = able_workers(self.client, self.runner.resources)
         except (OSError, RuntimeError):
             return False
-        if not usable and self.places:
+        before, self.usable = self.usable, {name: able[name] for name in able if name not in self.refused}
+        if self.usable:
+            self.seen = time.monotonic()
+        elif before:
             say("No worker is left; waiting for one.")
-        self.places = sum(usable.values())
-        if usable:
-            self._free_stranded(usable)
         return True
 
-    def _usable(self) -> dict[str, int]:
-        """Return how many threads each worker has that may be given shards."""
-        able = able_workers(self.client, self.runner.resources)
-        threads = {address: number for address, number in able.items() if address not in self.refused}
-        if threads:
-            self.seen = time.monotonic()
-        return threads
-
-    def _free_stranded(self, usable: Mapping[str, int]) -> None:
+    def _freed(self) -> Iterator[ShardResult]:
         """Take back shards that wait for workers which are gone for good: started again, they have other addresses."""
-        stranded = [key for key, allowed in self.allowed.items() if not usable.keys() & set(allowed)]
-        for key in stranded:
+        stranded = [key for key, allowed in self.allowed.items() if not self.usable.keys() & set(allowed)]
+        for key in stranded if self.usable else ():
             del self.allowed[key]
             shard, future = self.running.pop(key)
             self.client.cancel([future])
-            self.waiting.appendleft(shard)
+            self.deaths[shard] += 1
+            if self.deaths[shard] >= 2 * TRIES:
+                yield _deadly(shard)
+            elif key.endswith(_LAST) or self.deaths[shard] >= TRIES:
+                self.suspects.append(shard)
+            else:
+                self.waiting.appendleft(shard)
 
     def _next_events(self) -> list[_Ended | _Told]:
         """Wait for an event, and return all that there are then; none if it was too long to wait."""
@@ -166,16 +155,32 @@ class _Run:
                 events.append(self.events.get_nowait())
         return events
 
-    def _submit_what_fits(self) -> bool:
-        """Send shards to the scheduler as far as there is room; return False if no worker may have any."""
-        allowed = list(self._usable()) if self.refused else None
-        if allowed == []:
-            return time.monotonic() - self.seen < _RETURN
-        room = max(1, _AHEAD * self.places) - len(self.running)
-        self._submit([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))], allowed)
+    def _submit_what_fits(self) -> None:
+        """Send shards to the scheduler as far as there is room."""
+        if self.refused and not self.usable:
+            return
+        room = max(1, _AHEAD * sum(self.usable.values())) - len(self.running)
+        for allowed, shards in self._by_workers([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]):
+            self._submit(shards, allowed)
         if self.suspects and not self.running:
-            self._submit([self.suspects.popleft()], allowed, _LAST)
-        return True
+            shard = self.suspects.popleft()
+            self._submit([shard], self._allowed(shard), _LAST)
+
+    def _by_workers(self, shards: Sequence[int]) -> Iterator[tuple[list[str] | None, Sequence[int]]]:
+        """Yield shards with the workers that may have them: all that were not tried yet together."""
+        fresh = [shard for shard in shards if shard not in self.avoided]
+        yield self._allowed(None), fresh
+        for shard in shards:
+            if shard in self.avoided:
+                yield self._allowed(shard), [shard]
+
+    def _allowed(self, shard: int | None) -> list[str] | None:
+        """Return the workers that may have a shard: others than have failed at it, if there are; None: all may."""
+        avoided = self.avoided.get(shard, []) if shard is not None else []
+        others = [address for address in self.usable if address not in avoided]
+        if avoided and others:
+            return others
+        return list(self.usable) if self.refused else None
 
     def _submit(self, shards: Sequence[int], allowed: list[str] | None, suffix: str = "") -> None:
         """Send shards to the scheduler, all in one message: each costs it more than a few tasks do."""
@@ -232,12 +237,9 @@ class _Run:
             if not key.endswith(_LAST):
                 self.suspects.append(shard)
                 return
-            fault = "every worker that made it died, also when nothing else was in work; see their logs"
-            result = ShardResult(shard=shard, error=f"shard {shard}: {fault} (too little memory?).")
+            result = _deadly(shard)
         except CancelledError:
             result = _lost(shard)
-        except PassingError as error:
-            result = ShardResult(shard=shard, error=str(error))
         except Exception as error:
             # A task's own faults come back as results; this is Dask's, or a fault of the program.
             result = ShardResult(shard=shard, error=f"shard {shard}: {type(error).__name__}: {error}")
@@ -245,14 +247,31 @@ class _Run:
             if result.unlike:
                 self._refuse(address, result)
                 return
+            if result.passing and self._again(address, shard):
+                return
         yield result
+
+    def _again(self, address: str, shard: int) -> bool:
+        """Put a shard back after a fault that may pass; return False if it was tried often enough."""
+        failed = self.avoided.setdefault(shard, [])
+        failed.append(address)
+        if len(failed) >= TRIES:
+            return False
+        self.waiting.appendleft(shard)
+        return True
 
     def _refuse(self, address: str, result: ShardResult) -> None:
         """Give a worker that is not like the others no more shards, and this one to another."""
         if address not in self.refused:
             say(f"The worker {address} is refused: it differs from this run ({result.unlike}).")
         self.refused.add(address)
+        self.usable.pop(address, None)
         self.waiting.appendleft(result.shard)
+
+
+def _deadly(shard: int) -> ShardResult:
+    fault = "every worker that made it died, also when nothing else was in work; see their logs"
+    return ShardResult(shard=shard, error=f"shard {shard}: {fault} (too little memory?).")
 
 
 def able_workers(client: Client, resources: Mapping[str, float]) -> dict[str, int]:

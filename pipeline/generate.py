@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from attacks.statistics import AdvBNConfig
-from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.files import commit, digest_file, working_folder
 from basics.places import is_remote
 from pipeline.claim import FolderTakenError, require_ours
 from pipeline.config import use_threads
-from pipeline.job import Job, Product, facts_here, load_networks
+from pipeline.job import Job, Product, load_networks, unlike_here
 from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path, stored_checksum
 from pipeline.ledger import Columns, LedgerRows, write_ledger
 from pipeline.perturb import PerturbedBatch
@@ -81,7 +80,10 @@ class ShardResult:
     hopeless: bool = False
     """Whether the other shards would fail in the same way (disk full, out of memory, another run in the folder)."""
     passing: bool = False
-    """Whether the fault may pass, so that the shard is worth another try (a store that does not answer)."""
+    """Whether another try, best by another process, may do without the fault (a store that does not answer).
+
+    Of a hopeless one: whether it may be this machine's alone.
+    """
     unlike: str = ""
     """How this process differs from the one that the job was made for; no work was done then."""
 
@@ -99,9 +101,9 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
     """
     try:
         use_threads(job.threads)
-        unlike = differences(job.facts, facts_here(job))
+        unlike = unlike_here(job)
         if unlike:
-            return ShardResult(shard=shard, unlike="; ".join(unlike))
+            return ShardResult(shard=shard, unlike=unlike)
         _make_shard(job, shard, on_batch)
     except FolderTakenError as error:
         return ShardResult(shard=shard, error=f"shard {shard}: {error}", hopeless=True)
@@ -109,7 +111,7 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
         return ShardResult(shard=shard, error=f"shard {shard}: {error}")
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        return ShardResult(shard=shard, error=f"shard {shard}: {error}.", hopeless=full, passing=not full)
+        return ShardResult(shard=shard, error=f"shard {shard}: {error}.", hopeless=full, passing=True)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
@@ -117,7 +119,7 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
             f"shard {shard}: out of memory ({error}). A smaller batch would change the images; "
             "use --precision bf16 or a larger device."
         )
-        return ShardResult(shard=shard, error=message, hopeless=True)
+        return ShardResult(shard=shard, error=message, hopeless=True, passing=True)
     return ShardResult(shard=shard)
 
 

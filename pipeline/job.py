@@ -12,6 +12,7 @@ import torch
 
 from attacks.statistics import AdvBNConfig
 from basics.compute import Compute, choose_compute
+from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.files import digest_json
 from basics.places import AnyPath
@@ -235,13 +236,13 @@ def rendering_facts(config: GenerationConfig) -> Facts:
     return {**renderer.facts(), **_surroundings(config, renderer.compute)}
 
 
-def facts_here(job: Job) -> Facts:
-    """Return what this process has of a job's facts, to be compared with them.
-
-    Raises:
-        UserError: the networks cannot be loaded here.
-    """
-    return rendering_facts(job.config) if job.replay else own_facts(job.config, job.source.classes.count)
+def unlike_here(job: Job) -> str:
+    """Return how this process differs from those that a job was made for; empty if it does not."""
+    try:
+        here = rendering_facts(job.config) if job.replay else own_facts(job.config, job.source.classes.count)
+    except UserError as error:
+        return str(error)
+    return "; ".join(differences(job.facts, here))
 
 
 def _surroundings(config: GenerationConfig, compute: Compute) -> Facts:

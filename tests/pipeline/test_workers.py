@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,11 @@ from pipeline import cluster as cluster_module
 from pipeline import distribute
 from pipeline.config import GenerationConfig
 from pipeline.distribute import Distributed
-from pipeline.generate import ShardResult
-from pipeline.job import FactsOf, Job
+from pipeline.generate import ShardResult, generate_shard
+from pipeline.job import FactsOf, Job, own_facts
 from tests.cluster import cluster
 from tests.pipeline.world import SHARDS, World
+from tests.support import refused, tiny_autoencoder
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Scripted:
     folder: Path
     deadly: Sequence[int] = ()
     first_is_unlike: bool = False
+    first_has_no_disk: bool = False
     deadly_once: bool = False
     """Whether the others die of the first shard that they are given."""
 
@@ -40,6 +44,12 @@ class Scripted:
         if shard in self.deadly or (self.deadly_once and self._is_first("dead")):
             time.sleep(0.2)
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.first_has_no_disk:
+            if self._is_first("no-disk"):
+                return ShardResult(
+                    shard=shard, error=f"shard {shard}: no such mount.", passing=True, hopeless=shard == 3
+                )
+            time.sleep(0.5)  # So that the one that fails at once could take most shards.
         reached(1)
         (self.folder / f"{shard}").write_text(str(os.getpid()))
         return ShardResult(shard=shard)
@@ -54,11 +64,16 @@ class Scripted:
         return True
 
 
-def scripted(job: Job, work: Scripted, shards: int, workers: int) -> tuple[list[ShardResult], list[tuple[int, int]]]:
+def scripted(
+    job: Job, work: Scripted, shards: int, workers: int, failures: int = 1
+) -> tuple[list[ShardResult], list[tuple[int, int]]]:
     """Carry work out in real processes; return what is left of each shard, and what was told of progress."""
     told: list[tuple[int, int]] = []
     config = GenerationConfig(encoder="vgg", source=None, autoencoder=None, workers=workers)
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), cluster_module._started(config) as client:
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": failures}),
+        cluster_module._started(config) as client,
+    ):
         runner = Distributed(client, work=work)
         return list(runner.results(job, range(shards), lambda *words: told.append(words))), told
 
@@ -104,6 +119,70 @@ def test_a_worker_that_comes_back_beside_an_unlike_one_goes_on(job: Job, tmp_pat
     strange = {(tmp_path / name).read_text() for name in ("unlike", "dead")}
     assert len(strange) == 2
     assert all((tmp_path / str(shard)).read_text() not in strange for shard in range(SHARDS))
+
+
+@pytest.mark.slow
+def test_a_fault_of_one_worker_is_got_over_by_the_others(job: Job, tmp_path: Path) -> None:
+    results, _ = scripted(job, Scripted(tmp_path, first_has_no_disk=True), SHARDS, workers=3)
+    assert sorted(result.shard for result in results) == list(range(SHARDS))
+    assert not [result.error for result in results if result.error]
+
+
+@pytest.mark.slow
+def test_a_fault_that_does_not_pass_is_tried_three_times(job: Job, tmp_path: Path) -> None:
+    results, _ = scripted(job, Scripted(tmp_path, first_has_no_disk=True), 2, workers=1)
+    assert [result.error for result in sorted(results, key=lambda result: result.shard)] == [
+        "shard 0: no such mount.", "shard 1: no such mount.",
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("unlike", "workers", "failures"), [(True, 2, 1), (False, 1, 3)])
+def test_a_deadly_shard_ends_also_where_workers_are_few(
+    job: Job, tmp_path: Path, unlike: bool, workers: int, failures: int
+) -> None:
+    """Each death costs the only worker that may have it, and that comes back under another address."""
+    results, _ = scripted(job, Scripted(tmp_path, deadly=[5], first_is_unlike=unlike), SHARDS, workers, failures)
+    assert sorted(result.shard for result in results) == list(range(SHARDS))
+    failed = {result.shard: result.error for result in results if result.error}
+    assert failed.keys() == {5}
+    assert "every worker that made it died" in failed[5]
+
+
+def test_a_worker_that_cannot_load_the_networks_is_unlike(job: Job, tmp_path: Path) -> None:
+    """A shard that it is given is not to blame, and goes to another."""
+    moved = replace(job, config=replace(job.config, autoencoder=str(tmp_path / "none.safetensors")))
+    result = generate_shard(moved, 3)
+    assert "none.safetensors" in result.unlike
+    assert not result.error
+
+
+def test_a_worker_is_asked_about_the_files_as_they_are_now(job: Job, world: World, tmp_path: Path) -> None:
+    path = tmp_path / "autoencoder.safetensors"
+    config = replace(job.config, autoencoder=str(shutil.copy(world.autoencoder, path)))
+    facts = partial(own_facts, classes=1000)
+    before = cluster_module._afresh(facts, config)["autoencoder"]
+    tiny_autoencoder(path, seed=77)
+    assert cluster_module._afresh(facts, config)["autoencoder"] != before
+
+
+def test_a_scheduler_lost_while_workers_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "_LOOK", 0.2)
+    with (
+        cluster(tmp_path, 1) as started,
+        Client(started.address, timeout=5) as client,  # type: ignore[no-untyped-call]
+    ):
+        client.wait_for_workers(1, timeout=60)
+        asked = {address: client.submit(time.sleep, 60, workers=[address]) for address in client.nthreads()}
+        started.scheduler.kill()
+        with pytest.raises(UserError, match="scheduler was lost while"):
+            cluster_module._answers(client, asked)
+
+
+def test_an_address_with_tls_needs_its_settings(world: World, tmp_path: Path) -> None:
+    said = refused(*world.words(tmp_path / "out", scheduler="tls://127.0.0.1:1"))
+    assert "distributed.comm.tls" in said
+    assert "No Dask scheduler answers at ''" in refused(*world.words(tmp_path / "out", scheduler=""))
 
 
 @pytest.mark.slow
