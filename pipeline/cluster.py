@@ -3,28 +3,26 @@
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import dask
 import torch
-from distributed import Client, Future, Nanny, Scheduler, SpecCluster, WorkerPlugin, wait
+from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
 
 from basics.differences import differences
 from basics.errors import UserError
 from basics.progress import say
 from pipeline.config import GenerationConfig, available_cores
-from pipeline.distribute import Distributed, able_workers
+from pipeline.distribute import Distributed
 from pipeline.generate import ShardResult
 from pipeline.job import Facts, FactsOf, Job, load_networks
 from pipeline.replay import load_renderer
 from pipeline.runner import Here, Runner
+from pipeline.scheduler import able_workers, answers
 from pipeline.tasks import Reached
 
-Answer = TypeVar("Answer")
 GPU = "GPU"
 """Dask's usual name for the resource that a worker with a GPU offers."""
 SHORT_LOGS = {"distributed.admin.low-level-log-length": 10}
@@ -35,8 +33,6 @@ _GIVE_UP = "distributed.deploy.lost-worker-timeout"
 _DEFAULT_TTL, _LOCAL_TTL = "5 minutes", "1 minute"
 _ARRIVAL = 60.0
 """Seconds to wait for the first worker."""
-_LOOK = 2.0
-"""Seconds between two looks at whether workers that were asked something are still there."""
 _LOOPBACK = "127.0.0.1"
 
 
@@ -75,7 +71,7 @@ class Workers:
             )
             for address in able_workers(self.client, self.resources)
         }
-        told = _answers(self.client, asked)
+        told = answers(self.client, asked)
         first = next(iter(told.values()))
         expected = {**own, "arithmetic": first["arithmetic"]}
         for address, facts in told.items():
@@ -93,37 +89,6 @@ def _afresh(facts_of: FactsOf, config: GenerationConfig) -> Facts:
     load_networks.cache_clear()
     load_renderer.cache_clear()
     return facts_of(config)
-
-
-def _answers(client: Client, asked: "Mapping[str, Future[Answer]]") -> dict[str, Answer]:
-    """Return what workers answer; those that leave before they have are left out.
-
-    Raises:
-        UserError: one cannot answer, or all have left, or the scheduler is lost.
-    """
-    waiting = dict(asked)
-    try:
-        while not all(future.done() for future in waiting.values()):
-            with suppress(TimeoutError):
-                wait(list(waiting.values()), timeout=_LOOK)
-            here = client.nthreads()
-            waiting = {address: future for address, future in waiting.items() if future.done() or address in here}
-    except (OSError, CancelledError) as error:
-        raise UserError("The Dask scheduler was lost while its workers were asked what they are.") from error
-    if not waiting:
-        raise UserError("Every worker left when it was asked what it is; see their logs (too little memory?).")
-    told = {}
-    for address, future in waiting.items():
-        try:
-            told[address] = future.result()
-        except UserError:
-            raise
-        except Exception as error:  # whatever a worker raises that cannot even load the question
-            raise UserError(
-                f"The worker {address} cannot tell what it is ({type(error).__name__}: {error}); "
-                "install the same advbn-gen there as here."
-            ) from error
-    return told
 
 
 @contextmanager
@@ -259,5 +224,5 @@ def _threads_each(client: Client) -> int:
     """Return the computing threads that every worker has for each of its places."""
     places: dict[str, int] = client.nthreads()
     asked = {address: client.submit(available_cores, workers=[address], pure=False) for address in places}
-    cores = _answers(client, asked)
+    cores = answers(client, asked)
     return min(max(1, number // places[address]) for address, number in cores.items())

@@ -18,14 +18,15 @@ from basics.files import digest_json
 from basics.progress import say
 from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import Job
+from pipeline.scheduler import FETCH, able_workers, fetched
 from pipeline.tasks import TRIES, Reached, Task, Work, work_on
 
 _AHEAD = 2
 """Shards submitted for each place to compute in: one in work and one waiting."""
 _LAST = "-alone"
 """End of the key of a shard that is tried with nothing else in work."""
-_PATIENCE = 2.0
-"""Seconds between two looks at whether scheduler and workers are still there."""
+_LOOK = 2.0
+"""Seconds between two looks at which workers there are."""
 _RETURN = 60.0
 """Seconds in which a worker may come that is not refused: where there is one, what dies is started again."""
 
@@ -89,19 +90,19 @@ class _Run:
         # A second client that asks for the same, in the same place, is given this one's tasks.
         self.name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
         self.topic = f"advbn-{self.name}"
-        self.submitted, self.seen = 0, time.monotonic()
+        self.submitted = 0
+        self.looked = self.seen = time.monotonic()
+        """When it was looked last, and when a worker was seen last."""
 
     def results(self, reached: Reached) -> Iterator[ShardResult]:
         self._look_around()
         while self.waiting or self.suspects or self.running:
             self._submit_what_fits()
             events = self._next_events()
-            if events:
-                self.seen = time.monotonic()
             for told in (event for event in events if isinstance(event, _Told)):
                 reached(*told)
             yield from self._ended([event.key for event in events if isinstance(event, _Ended)])
-            if events:
+            if time.monotonic() - self.looked < _LOOK:
                 continue
             if not self._look_around():
                 yield _lost(min(self._open()))
@@ -125,8 +126,9 @@ class _Run:
         except (OSError, RuntimeError):
             return False
         before, self.usable = self.usable, {name: able[name] for name in able if name not in self.refused}
+        self.looked = time.monotonic()
         if self.usable:
-            self.seen = time.monotonic()
+            self.seen = self.looked
         elif before:
             say("No worker is left; waiting for one.")
         return True
@@ -135,8 +137,10 @@ class _Run:
         """Take back shards that wait for workers which are gone for good: started again, they have other addresses."""
         stranded = [key for key, allowed in self.allowed.items() if not self.usable.keys() & set(allowed)]
         for key in stranded if self.usable else ():
-            del self.allowed[key]
-            shard, future = self.running.pop(key)
+            shard, future = self.running[key]
+            if future.done():
+                continue
+            del self.running[key], self.allowed[key]
             self.client.cancel([future])
             self.deaths[shard] += 1
             if self.deaths[shard] >= 2 * TRIES:
@@ -150,7 +154,7 @@ class _Run:
         """Wait for an event, and return all that there are then; none if it was too long to wait."""
         events: list[_Ended | _Told] = []
         with suppress(Empty):
-            events.append(self.events.get(timeout=_PATIENCE))
+            events.append(self.events.get(timeout=_LOOK))
             while True:
                 events.append(self.events.get_nowait())
         return events
@@ -208,48 +212,47 @@ class _Run:
 
     def _ended(self, keys: Sequence[str]) -> Iterator[ShardResult]:
         # Those that were taken back have ended, too.
-        ended = {key: self.running.pop(key) for key in keys if key in self.running}
-        for key in ended:
-            self.allowed.pop(key, None)
-        fetched = self._fetched([future for _, future in ended.values() if future.status == "finished"])
+        ended = {key: self.running[key] for key in keys if key in self.running}
+        told = fetched(self.client, [future for _, future in ended.values() if future.status == "finished"])
         for key, (shard, future) in ended.items():
-            yield from self._result(key, shard, future, fetched.get(key))
+            if key in told:
+                yield from self._made(key, *told[key])
+            else:
+                yield from self._untold(key, shard, future)
 
-    def _fetched(self, futures: "Sequence[Future[tuple[str, ShardResult]]]") -> dict[str, tuple[str, ShardResult]]:
-        """Return the results of finished tasks by their keys, all in one request; none if a worker has just died."""
-        try:
-            results = self.client.gather(futures)
-        except Exception:
-            # Asked for one by one, each tells what became of it.
-            return {}
-        return {str(future.key): result for future, result in zip(futures, results, strict=True)}
+    def _made(self, key: str, address: str, result: ShardResult) -> Iterator[ShardResult]:
+        self._drop(key)
+        if result.unlike:
+            self._refuse(address, result)
+        elif not (result.passing and self._again(address, result.shard)):
+            yield result
 
-    def _result(
-        self,
-        key: str,
-        shard: int,
-        future: "Future[tuple[str, ShardResult]]",
-        fetched: tuple[str, ShardResult] | None,
-    ) -> Iterator[ShardResult]:
+    def _untold(self, key: str, shard: int, future: "Future[tuple[str, ShardResult]]") -> Iterator[ShardResult]:
         try:
-            address, result = fetched or future.result()
+            address, result = future.result(timeout=FETCH)
         except KilledWorker:
-            if not key.endswith(_LAST):
+            self._drop(key)
+            if key.endswith(_LAST):
+                yield _deadly(shard)
+            else:
                 self.suspects.append(shard)
-                return
-            result = _deadly(shard)
         except CancelledError:
-            result = _lost(shard)
+            self._drop(key)
+            yield _lost(shard)
         except Exception as error:
+            if isinstance(error, TimeoutError) and future.status != "error":
+                # Its worker went, or hangs, before it could tell; Dask has the shard made again, or will.
+                future.add_done_callback(self._tell_end)
+                return
+            self._drop(key)
             # A task's own faults come back as results; this is Dask's, or a fault of the program.
-            result = ShardResult(shard=shard, error=f"shard {shard}: {type(error).__name__}: {error}")
+            yield ShardResult(shard=shard, error=f"shard {shard}: {type(error).__name__}: {error}")
         else:
-            if result.unlike:
-                self._refuse(address, result)
-                return
-            if result.passing and self._again(address, shard):
-                return
-        yield result
+            yield from self._made(key, address, result)
+
+    def _drop(self, key: str) -> None:
+        del self.running[key]
+        self.allowed.pop(key, None)
 
     def _again(self, address: str, shard: int) -> bool:
         """Put a shard back after a fault that may pass; return False if it was tried often enough."""
@@ -272,24 +275,6 @@ class _Run:
 def _deadly(shard: int) -> ShardResult:
     fault = "every worker that made it died, also when nothing else was in work; see their logs"
     return ShardResult(shard=shard, error=f"shard {shard}: {fault} (too little memory?).")
-
-
-def able_workers(client: Client, resources: Mapping[str, float]) -> dict[str, int]:
-    """Return how many threads each worker of a scheduler has that offers some resources.
-
-    Raises:
-        OSError, RuntimeError: the scheduler does not answer.
-    """
-    threads: dict[str, int] = client.nthreads()
-    if not resources:
-        return threads
-    told = client.scheduler_info(n_workers=-1)["workers"]
-    offers = {address: worker["resources"] for address, worker in told.items()}
-    return {
-        address: number
-        for address, number in threads.items()
-        if all(offers.get(address, {}).get(name, 0) >= amount for name, amount in resources.items())
-    }
 
 
 def _lost(shard: int) -> ShardResult:

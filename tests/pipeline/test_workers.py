@@ -17,7 +17,7 @@ from distributed import Client
 
 from basics.errors import UserError
 from pipeline import cluster as cluster_module
-from pipeline import distribute
+from pipeline import distribute, scheduler
 from pipeline.config import GenerationConfig
 from pipeline.distribute import Distributed
 from pipeline.generate import ShardResult, generate_shard
@@ -62,6 +62,21 @@ class Scripted:
         except FileExistsError:
             return mine.read_text() == str(os.getpid())
         return True
+
+
+@dataclass(frozen=True)
+class Talkative:
+    """Stands for the work on a shard whose batches are done quickly: the client always has news to deal with."""
+
+    folder: Path
+
+    def __call__(self, _: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 1.5:
+            time.sleep(0.1)
+            reached(1)
+        (self.folder / f"{shard}").write_text(f"{begun} {time.monotonic()}")
+        return ShardResult(shard=shard)
 
 
 def scripted(
@@ -137,6 +152,43 @@ def test_a_fault_that_does_not_pass_is_tried_three_times(job: Job, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_workers_that_join_a_busy_run_are_used(job: Job, tmp_path: Path) -> None:
+    with cluster(tmp_path, 1) as started, Client(started.address) as client:  # type: ignore[no-untyped-call]
+        client.wait_for_workers(1, timeout=60)
+        results = Distributed(client, work=Talkative(tmp_path)).results(job, range(SHARDS), lambda *_: None)
+        next(results)
+        for _ in range(3):
+            started.add_worker()
+        client.wait_for_workers(4, timeout=60)
+        assert len(list(results)) == SHARDS - 1
+    spans = [tuple(map(float, path.read_text().split())) for path in tmp_path.glob("[0-9]*")]
+    # Before others join, two shards are with the scheduler: one in work, one waiting.
+    assert max(sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans) >= 3
+
+
+@pytest.mark.slow
+def test_a_worker_that_goes_before_it_has_told_its_result(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its shard was meant for this worker alone."""
+    killed: list[str] = []
+
+    def late(client: Client, futures: Sequence[Any]) -> dict[str, Any]:
+        shards = [re.search(r"-0*(\d+)-\d+$", future.key) for future in futures]
+        for shard in filter(None, shards if not killed else []):
+            killed.append((tmp_path / shard[1]).read_text())
+            os.kill(int(killed[0]), signal.SIGKILL)
+            break
+        return scheduler.fetched(client, futures)
+
+    monkeypatch.setattr(distribute, "fetched", late)
+    monkeypatch.setattr(distribute, "FETCH", 1.0)
+    results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True), SHARDS, workers=2)
+    assert killed
+    assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("unlike", "workers", "failures"), [(True, 2, 1), (False, 1, 3)])
 def test_a_deadly_shard_ends_also_where_workers_are_few(
     job: Job, tmp_path: Path, unlike: bool, workers: int, failures: int
@@ -167,7 +219,7 @@ def test_a_worker_is_asked_about_the_files_as_they_are_now(job: Job, world: Worl
 
 
 def test_a_scheduler_lost_while_workers_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "_LOOK", 0.2)
+    monkeypatch.setattr(scheduler, "_LOOK", 0.2)
     with (
         cluster(tmp_path, 1) as started,
         Client(started.address, timeout=5) as client,  # type: ignore[no-untyped-call]
@@ -176,7 +228,7 @@ def test_a_scheduler_lost_while_workers_are_asked(tmp_path: Path, monkeypatch: p
         asked = {address: client.submit(time.sleep, 60, workers=[address]) for address in client.nthreads()}
         started.scheduler.kill()
         with pytest.raises(UserError, match="scheduler was lost while"):
-            cluster_module._answers(client, asked)
+            scheduler.answers(client, asked)
 
 
 def test_an_address_with_tls_needs_its_settings(world: World, tmp_path: Path) -> None:
@@ -211,12 +263,12 @@ def stumble(_: GenerationConfig) -> dict[str, Any]:
 def test_workers_that_cannot_tell_what_they_are(
     tmp_path: Path, question: FactsOf, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster_module, "_LOOK", 0.2)
+    monkeypatch.setattr(scheduler, "_LOOK", 0.2)
     with cluster(tmp_path, 2) as started, Client(started.address) as client:  # type: ignore[no-untyped-call]
         client.wait_for_workers(2, timeout=60)
         asked = {address: client.submit(question, None, workers=[address], pure=False) for address in client.nthreads()}
         with pytest.raises(UserError, match=said):
-            cluster_module._answers(client, asked)
+            scheduler.answers(client, asked)
 
 
 def test_a_task_is_small(job: Job) -> None:
