@@ -29,6 +29,8 @@ _LOOK = 2.0
 """Seconds between two looks at which workers there are."""
 _RETURN = 60.0
 """Seconds in which a worker may come that is not refused: where there is one, what dies is started again."""
+_LOST = "the Dask scheduler was lost, with what was in work."
+_NONE_LEFT = "no worker is left that may be used."
 
 
 class _Ended(NamedTuple):
@@ -91,47 +93,43 @@ class _Run:
         self.name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
         self.topic = f"advbn-{self.name}"
         self.submitted = 0
-        self.looked = self.seen = time.monotonic()
-        """When it was looked last, and when a worker was seen last."""
+        self.looked, self.seen = -math.inf, time.monotonic()
+        """When it was looked around last, and when a worker was seen last."""
 
     def results(self, reached: Reached) -> Iterator[ShardResult]:
-        self._look_around()
         while self.waiting or self.suspects or self.running:
+            if time.monotonic() - self.looked >= _LOOK:
+                stop = self._look_around()
+                if stop:
+                    yield ShardResult(shard=min(self._open()), error=stop, hopeless=True)
+                    return
+                yield from self._freed()
             self._submit_what_fits()
             events = self._next_events()
             for told in (event for event in events if isinstance(event, _Told)):
                 reached(*told)
             yield from self._ended([event.key for event in events if isinstance(event, _Ended)])
-            if time.monotonic() - self.looked < _LOOK:
-                continue
-            if not self._look_around():
-                yield _lost(min(self._open()))
-                return
-            yield from self._freed()
-            if time.monotonic() - self.seen > (_RETURN if self.refused else self.runner.patience):
-                error = "no worker is left that may be used."
-                yield ShardResult(shard=min(self._open()), error=error, hopeless=True)
-                return
 
     def _open(self) -> set[int]:
         """Return the shards that have not ended."""
         return {*self.waiting, *self.suspects, *(shard for shard, _ in self.running.values())}
 
-    def _look_around(self) -> bool:
-        """Count the places to compute in; return whether the scheduler is still there."""
-        if self.client.status != "running":
-            return False
-        try:
-            able = able_workers(self.client, self.runner.resources)
-        except (OSError, RuntimeError):
-            return False
-        before, self.usable = self.usable, {name: able[name] for name in able if name not in self.refused}
+    def _look_around(self) -> str:
+        """Count the places to compute in; return why the run cannot go on, if it cannot."""
         self.looked = time.monotonic()
+        try:
+            able = able_workers(self.client, self.runner.resources) if self.client.status == "running" else None
+        except (OSError, RuntimeError):
+            able = None
+        if able is None:
+            return _LOST
+        before, self.usable = self.usable, {name: able[name] for name in able if name not in self.refused}
         if self.usable:
             self.seen = self.looked
         elif before:
             say("No worker is left; waiting for one.")
-        return True
+        waited = self.looked - self.seen
+        return _NONE_LEFT if waited > (_RETURN if self.refused else self.runner.patience) else ""
 
     def _freed(self) -> Iterator[ShardResult]:
         """Take back shards that wait for workers which are gone for good: started again, they have other addresses."""
@@ -238,7 +236,7 @@ class _Run:
                 self.suspects.append(shard)
         except CancelledError:
             self._drop(key)
-            yield _lost(shard)
+            yield ShardResult(shard=shard, error=_LOST, hopeless=True)
         except Exception as error:
             if isinstance(error, TimeoutError) and future.status != "error":
                 # Its worker went, or hangs, before it could tell; Dask has the shard made again, or will.
@@ -275,7 +273,3 @@ class _Run:
 def _deadly(shard: int) -> ShardResult:
     fault = "every worker that made it died, also when nothing else was in work; see their logs"
     return ShardResult(shard=shard, error=f"shard {shard}: {fault} (too little memory?).")
-
-
-def _lost(shard: int) -> ShardResult:
-    return ShardResult(shard=shard, error="the Dask scheduler was lost, with what was in work.", hopeless=True)
