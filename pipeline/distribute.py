@@ -92,7 +92,8 @@ class _Run:
         # A second client that asks for the same, in the same place, is given this one's tasks.
         self.name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
         self.topic = f"advbn-{self.name}"
-        self.submitted = 0
+        self.sent: Counter[int] = Counter()
+        """How often each shard was sent to the scheduler."""
         self.looked, self.seen = -math.inf, time.monotonic()
         """When it was looked around last, and when a worker was seen last."""
 
@@ -188,9 +189,7 @@ class _Run:
         """Send shards to the scheduler, all in one message: each costs it more than a few tasks do."""
         if not shards:
             return
-        self.submitted += 1
-        again = f"-{self.submitted}" if suffix or allowed is not None else ""
-        keys = [f"advbn-shard-{self.name}-{shard:06d}{again}{suffix}" for shard in shards]
+        keys = [f"{self._key(shard)}{suffix}" for shard in shards]
         futures = self.client.map(
             work_on,
             [pickle.dumps(Task(self.job.part(shard), shard, self.topic, self.runner.work)) for shard in shards],
@@ -204,6 +203,12 @@ class _Run:
             if allowed is not None:
                 self.allowed[key] = allowed
             future.add_done_callback(self._tell_end)
+
+    def _key(self, shard: int) -> str:
+        """Return the key for a shard to be sent now; sent again under the same one, Dask might give the old result."""
+        before = self.sent[shard]
+        self.sent[shard] += 1
+        return f"advbn-shard-{self.name}-{shard:06d}" + (f"-{before}" if before else "")
 
     def _tell_end(self, future: "Future[tuple[str, ShardResult]]") -> None:
         self.events.put(_Ended(str(future.key)))

@@ -46,6 +46,8 @@ class Scripted:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.first_has_no_disk:
             if self._is_first("no-disk"):
+                with (self.folder / f"tries-{shard}").open("a") as file:
+                    file.write("x")
                 return ShardResult(
                     shard=shard, error=f"shard {shard}: no such mount.", passing=True, hopeless=shard == 3
                 )
@@ -149,6 +151,7 @@ def test_a_fault_that_does_not_pass_is_tried_three_times(job: Job, tmp_path: Pat
     assert [result.error for result in sorted(results, key=lambda result: result.shard)] == [
         "shard 0: no such mount.", "shard 1: no such mount.",
     ]  # fmt: skip
+    assert [(tmp_path / f"tries-{shard}").read_text() for shard in (0, 1)] == ["xxx", "xxx"]
 
 
 @pytest.mark.slow
