@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,13 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
 
 from basics.differences import differences
 from basics.errors import UserError
+from basics.places import is_remote
 from basics.progress import say
 from pipeline.config import GenerationConfig, available_cores
 from pipeline.distribute import Distributed
 from pipeline.generate import ShardResult
 from pipeline.job import Facts, FactsOf, Job, load_networks
+from pipeline.layout import stats_path
 from pipeline.replay import load_renderer
 from pipeline.runner import Here, Runner
 from pipeline.scheduler import able_workers, answers
@@ -33,6 +36,8 @@ _GIVE_UP = "distributed.deploy.lost-worker-timeout"
 _DEFAULT_TTL, _LOCAL_TTL = "5 minutes", "1 minute"
 _ARRIVAL = 60.0
 """Seconds to wait for the first worker."""
+_LATE = 90.0
+"""Seconds until what another machine wrote is seen here; NFS asks again after a minute unless it is told otherwise."""
 _LOOPBACK = "127.0.0.1"
 
 
@@ -109,7 +114,7 @@ def workers_for(config: GenerationConfig, scheduler: str | None) -> Iterator[Wor
         with _joined(scheduler) as client:
             resources = _resources(client, config)
             settled = replace(config, threads=config.threads or _threads_each(client))
-            yield Workers(Distributed(client, resources), settled, client, resources)
+            yield Workers(OtherMachines(Distributed(client, resources)), settled, client, resources)
     elif config.workers:
         yield Workers(LocalProcesses(config), replace(config, threads=config.threads_each()))
     else:
@@ -126,6 +131,33 @@ class LocalProcesses:
         """See `Runner`."""
         with _started(self.config) as client:
             yield from Distributed(client, patience=_ARRIVAL).results(job, shards, reached)
+
+
+@dataclass(frozen=True)
+class OtherMachines:
+    """Makes shards on the workers of a scheduler, whose finished files may appear here late."""
+
+    workers: Distributed
+
+    def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
+        """See `Runner`. Ends when the marks of all shards that were made are seen here, or were waited for."""
+        made = []
+        for result in self.workers.results(job, shards, reached):
+            if not result.error:
+                made.append(result.shard)
+            yield result
+        _await_marks(job, made)
+
+
+def _await_marks(job: Job, shards: Sequence[int]) -> None:
+    """Wait for marks on file systems such as NFS, which answer from memory that a file is not there."""
+    folders = [product.folder for product in job.products if not is_remote(product.folder)]
+    unseen = [stats_path(folder, shard) for folder in folders for shard in shards]
+    until = time.monotonic() + _LATE
+    while unseen := [path for path in unseen if not path.exists()]:
+        if time.monotonic() > until:
+            return
+        time.sleep(1)
 
 
 class _IgnoreInterrupts(WorkerPlugin):

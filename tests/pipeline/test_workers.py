@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +16,15 @@ import dask
 import pytest
 from distributed import Client
 
-from basics.errors import UserError
+from basics.errors import UserError, WorkError
 from pipeline import cluster as cluster_module
 from pipeline import distribute, scheduler
 from pipeline.config import GenerationConfig
 from pipeline.distribute import Distributed
 from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import FactsOf, Job, own_facts
+from pipeline.layout import stats_path
+from pipeline.run import run
 from tests.cluster import cluster
 from tests.pipeline.world import SHARDS, World
 from tests.support import refused, tiny_autoencoder
@@ -79,6 +82,19 @@ class Talkative:
             reached(1)
         (self.folder / f"{shard}").write_text(f"{begun} {time.monotonic()}")
         return ShardResult(shard=shard)
+
+
+@dataclass(frozen=True)
+class Late:
+    """The work on a shard by a machine whose marks the client sees only seconds later, as on NFS."""
+
+    def __call__(self, job: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
+        result = generate_shard(job, shard, reached)
+        mark = Path(str(stats_path(job.products[0].folder, shard)))
+        hidden = mark.with_suffix(".hidden")
+        mark.rename(hidden)
+        threading.Timer(2, hidden.rename, [mark]).start()
+        return result
 
 
 def scripted(
@@ -167,6 +183,22 @@ def test_workers_that_join_a_busy_run_are_used(job: Job, tmp_path: Path) -> None
     spans = [tuple(map(float, path.read_text().split())) for path in tmp_path.glob("[0-9]*")]
     # Before others join, two shards are with the scheduler: one in work, one waiting.
     assert max(sum(begun <= moment < ended for begun, ended in spans) for moment, _ in spans) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_marks_that_are_seen_late_are_waited_for(
+    job: Job, tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "_LATE", seconds)
+    with cluster(tmp_path, 2) as started, Client(started.address) as client:  # type: ignore[no-untyped-call]
+        client.wait_for_workers(2, timeout=60)
+        runner = cluster_module.OtherMachines(Distributed(client, work=Late()))
+        if seconds:
+            assert run(job, runner).made == SHARDS
+        else:
+            with pytest.raises(WorkError, match="it was removed or changed while"):
+                run(job, runner)
 
 
 @pytest.mark.slow
