@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -113,7 +113,7 @@ def workers_for(config: GenerationConfig, scheduler: str | None) -> Iterator[Wor
     if scheduler is not None:
         with _joined(scheduler) as client:
             resources = _resources(client, config)
-            settled = replace(config, threads=config.threads or _threads_each(client))
+            settled = replace(config, threads=config.threads or _threads_each(client, resources))
             yield Workers(OtherMachines(Distributed(client, resources)), settled, client, resources)
     elif config.workers:
         yield Workers(LocalProcesses(config), replace(config, threads=config.threads_each()))
@@ -252,9 +252,12 @@ def _resources(client: Client, config: GenerationConfig) -> dict[str, float]:
     return {}
 
 
-def _threads_each(client: Client) -> int:
-    """Return the computing threads that every worker has for each of its places."""
-    places: dict[str, int] = client.nthreads()
-    asked = {address: client.submit(available_cores, workers=[address], pure=False) for address in places}
+def _threads_each(client: Client, resources: Mapping[str, float]) -> int:
+    """Return the computing threads that every worker has for each shard that it works on at a time."""
+    places = able_workers(client, resources)
+    asked = {
+        address: client.submit(available_cores, workers=[address], pure=False, resources=dict(resources))
+        for address in places
+    }
     cores = answers(client, asked)
     return min(max(1, number // places[address]) for address, number in cores.items())

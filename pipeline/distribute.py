@@ -18,8 +18,9 @@ from basics.files import digest_json
 from basics.progress import say
 from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import Job
-from pipeline.scheduler import FETCH, able_workers, fetched
-from pipeline.tasks import TRIES, Reached, Task, Work, work_on
+from pipeline.roster import Roster
+from pipeline.scheduler import able_workers
+from pipeline.tasks import TRIES, Made, Reached, Task, Work, work_on
 
 _AHEAD = 2
 """Shards submitted for each place to compute in: one in work and one waiting."""
@@ -29,6 +30,8 @@ _LOOK = 2.0
 """Seconds between two looks at which workers there are."""
 _RETURN = 60.0
 """Seconds in which a worker may come that is not refused: where there is one, what dies is started again."""
+_FETCH = 2.0
+"""Seconds to wait for a result that is ready; the worker that has it may hang."""
 _LOST = "the Dask scheduler was lost, with what was in work."
 _NONE_LEFT = "no worker is left that may be used."
 
@@ -37,9 +40,16 @@ class _Ended(NamedTuple):
     key: str
 
 
-class _Told(NamedTuple):
+class _Reached(NamedTuple):
     shard: int
     images: int
+
+
+def _event(message: "tuple[int, int] | bytes") -> "_Reached | Made":
+    if isinstance(message, bytes):
+        made: Made = pickle.loads(message)  # noqa: S301 (from a worker, whose results Dask itself unpickles)
+        return made
+    return _Reached(*message)
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Distributed:
     def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
         """See `Runner`. If the scheduler is lost, the last result says so."""
         run = _Run(self, job, deque(shards))
-        self.client.subscribe_topic(run.topic, lambda event: run.events.put(_Told(*event[1])))
+        self.client.subscribe_topic(run.topic, lambda event: run.events.put(_event(event[1])))
         try:
             yield from run.results(reached)
         finally:
@@ -78,17 +88,15 @@ class _Run:
     def __init__(self, runner: Distributed, job: Job, waiting: "deque[int]") -> None:
         self.client, self.runner, self.job = runner.client, runner, job
         self.waiting, self.suspects = waiting, deque[int]()
-        self.running: dict[str, tuple[int, Future[tuple[str, ShardResult]]]] = {}
-        self.usable: dict[str, int] = {}
-        """Threads of each worker that may be given shards, when it was looked last."""
-        self.refused: set[str] = set()
-        self.avoided: dict[int, list[str]] = {}
-        """Workers that have failed at a shard, each as often as it did."""
+        self.running: dict[str, tuple[int, Future[bytes]]] = {}
+        self.roster = Roster()
+        self.unheard = set[str]()
+        """Keys of tasks that ended, and whose results have not come."""
         self.deaths: Counter[int] = Counter()
         """How often a shard was meant for workers that all went away."""
         self.allowed: dict[str, list[str]] = {}
         """Workers to which the tasks of a key are confined."""
-        self.events: SimpleQueue[_Ended | _Told] = SimpleQueue()
+        self.events: SimpleQueue[_Ended | _Reached | Made] = SimpleQueue()
         # A second client that asks for the same, in the same place, is given this one's tasks.
         self.name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
         self.topic = f"advbn-{self.name}"
@@ -102,18 +110,20 @@ class _Run:
             if time.monotonic() - self.looked >= _LOOK:
                 stop = self._look_around()
                 if stop:
-                    yield ShardResult(shard=min(self._open()), error=stop, hopeless=True)
+                    left = {*self.waiting, *self.suspects, *(shard for shard, _ in self.running.values())}
+                    yield ShardResult(shard=min(left), error=stop, hopeless=True)
                     return
                 yield from self._freed()
+                yield from self._overdue()
             self._submit_what_fits()
-            events = self._next_events()
-            for told in (event for event in events if isinstance(event, _Told)):
-                reached(*told)
-            yield from self._ended([event.key for event in events if isinstance(event, _Ended)])
-
-    def _open(self) -> set[int]:
-        """Return the shards that have not ended."""
-        return {*self.waiting, *self.suspects, *(shard for shard, _ in self.running.values())}
+            for event in self._next_events():
+                match event:
+                    case _Reached():
+                        reached(*event)
+                    case Made():
+                        yield from self._made(event)
+                    case _Ended():
+                        yield from self._ended(event.key)
 
     def _look_around(self) -> str:
         """Count the places to compute in; return why the run cannot go on, if it cannot."""
@@ -124,18 +134,19 @@ class _Run:
             able = None
         if able is None:
             return _LOST
-        before, self.usable = self.usable, {name: able[name] for name in able if name not in self.refused}
-        if self.usable:
+        before = self.roster.usable
+        self.roster.update(able)
+        if self.roster.usable:
             self.seen = self.looked
         elif before:
             say("No worker is left; waiting for one.")
         waited = self.looked - self.seen
-        return _NONE_LEFT if waited > (_RETURN if self.refused else self.runner.patience) else ""
+        return _NONE_LEFT if waited > (_RETURN if self.roster.refused else self.runner.patience) else ""
 
     def _freed(self) -> Iterator[ShardResult]:
         """Take back shards that wait for workers which are gone for good: started again, they have other addresses."""
-        stranded = [key for key, allowed in self.allowed.items() if not self.usable.keys() & set(allowed)]
-        for key in stranded if self.usable else ():
+        stranded = [key for key, allowed in self.allowed.items() if not self.roster.usable.keys() & set(allowed)]
+        for key in stranded if self.roster.usable else ():
             shard, future = self.running[key]
             if future.done():
                 continue
@@ -149,9 +160,9 @@ class _Run:
             else:
                 self.waiting.appendleft(shard)
 
-    def _next_events(self) -> list[_Ended | _Told]:
+    def _next_events(self) -> list[_Ended | _Reached | Made]:
         """Wait for an event, and return all that there are then; none if it was too long to wait."""
-        events: list[_Ended | _Told] = []
+        events: list[_Ended | _Reached | Made] = []
         with suppress(Empty):
             events.append(self.events.get(timeout=_LOOK))
             while True:
@@ -160,30 +171,22 @@ class _Run:
 
     def _submit_what_fits(self) -> None:
         """Send shards to the scheduler as far as there is room."""
-        if self.refused and not self.usable:
+        if self.roster.refused and not self.roster.usable:
             return
-        room = max(1, _AHEAD * sum(self.usable.values())) - len(self.running)
+        room = max(1, _AHEAD * self.roster.places()) - len(self.running)
         for allowed, shards in self._by_workers([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]):
             self._submit(shards, allowed)
         if self.suspects and not self.running:
             shard = self.suspects.popleft()
-            self._submit([shard], self._allowed(shard), _LAST)
+            self._submit([shard], self.roster.allowed(shard), _LAST)
 
     def _by_workers(self, shards: Sequence[int]) -> Iterator[tuple[list[str] | None, Sequence[int]]]:
         """Yield shards with the workers that may have them: all that were not tried yet together."""
-        fresh = [shard for shard in shards if shard not in self.avoided]
-        yield self._allowed(None), fresh
+        fresh = [shard for shard in shards if not self.roster.failures(shard)]
+        yield self.roster.allowed(), fresh
         for shard in shards:
-            if shard in self.avoided:
-                yield self._allowed(shard), [shard]
-
-    def _allowed(self, shard: int | None) -> list[str] | None:
-        """Return the workers that may have a shard: others than have failed at it, if there are; None: all may."""
-        avoided = self.avoided.get(shard, []) if shard is not None else []
-        others = [address for address in self.usable if address not in avoided]
-        if avoided and others:
-            return others
-        return list(self.usable) if self.refused else None
+            if self.roster.failures(shard):
+                yield self.roster.allowed(shard), [shard]
 
     def _submit(self, shards: Sequence[int], allowed: list[str] | None, suffix: str = "") -> None:
         """Send shards to the scheduler, all in one message: each costs it more than a few tasks do."""
@@ -192,7 +195,7 @@ class _Run:
         keys = [f"{self._key(shard)}{suffix}" for shard in shards]
         futures = self.client.map(
             work_on,
-            [pickle.dumps(Task(self.job.part(shard), shard, self.topic, self.runner.work)) for shard in shards],
+            [pickle.dumps(self._task(key, shard)) for key, shard in zip(keys, shards, strict=True)],
             key=keys,
             retries=TRIES - 1,
             resources=dict(self.runner.resources) or None,
@@ -204,35 +207,52 @@ class _Run:
                 self.allowed[key] = allowed
             future.add_done_callback(self._tell_end)
 
+    def _task(self, key: str, shard: int) -> Task:
+        return Task(key, self.job.part(shard), shard, self.topic, self.runner.work)
+
     def _key(self, shard: int) -> str:
         """Return the key for a shard to be sent now; sent again under the same one, Dask might give the old result."""
         before = self.sent[shard]
         self.sent[shard] += 1
         return f"advbn-shard-{self.name}-{shard:06d}" + (f"-{before}" if before else "")
 
-    def _tell_end(self, future: "Future[tuple[str, ShardResult]]") -> None:
+    def _tell_end(self, future: "Future[bytes]") -> None:
         self.events.put(_Ended(str(future.key)))
 
-    def _ended(self, keys: Sequence[str]) -> Iterator[ShardResult]:
-        # Those that were taken back have ended, too.
-        ended = {key: self.running[key] for key in keys if key in self.running}
-        told = fetched(self.client, [future for _, future in ended.values() if future.status == "finished"])
-        for key, (shard, future) in ended.items():
-            if key in told:
-                yield from self._made(key, *told[key])
-            else:
-                yield from self._untold(key, shard, future)
+    def _made(self, made: Made) -> Iterator[ShardResult]:
+        # Of shards that were taken back, or are in work for another client as well, more may be heard.
+        if made.key not in self.running:
+            return
+        self._drop(made.key)
+        if made.result.unlike:
+            self._refuse(made.worker, made.result)
+            return
+        if not made.result.passing:
+            self.roster.made(made.worker)
+        elif self._again(made.worker, made.result):
+            return
+        yield made.result
 
-    def _made(self, key: str, address: str, result: ShardResult) -> Iterator[ShardResult]:
-        self._drop(key)
-        if result.unlike:
-            self._refuse(address, result)
-        elif not (result.passing and self._again(address, result.shard)):
-            yield result
+    def _ended(self, key: str) -> Iterator[ShardResult]:
+        if key not in self.running:
+            return
+        if self.running[key][1].status in {"error", "cancelled"}:
+            yield from self._asked(key)
+        else:
+            # The event with its result is on its way, or was sent before this client listened.
+            self.unheard.add(key)
 
-    def _untold(self, key: str, shard: int, future: "Future[tuple[str, ShardResult]]") -> Iterator[ShardResult]:
+    def _overdue(self) -> Iterator[ShardResult]:
+        """Ask for what ended without being heard of; lost with its worker, it is made again and not asked for yet."""
+        self.unheard &= self.running.keys()
+        for key in sorted(self.unheard):
+            if self.running[key][1].done():
+                yield from self._asked(key)
+
+    def _asked(self, key: str) -> Iterator[ShardResult]:
+        shard, future = self.running[key]
         try:
-            address, result = future.result(timeout=FETCH)
+            made: Made = pickle.loads(future.result(timeout=_FETCH))  # noqa: S301 (as in `_event`)
         except KilledWorker:
             self._drop(key)
             if key.endswith(_LAST):
@@ -244,34 +264,32 @@ class _Run:
             yield ShardResult(shard=shard, error=_LOST, hopeless=True)
         except Exception as error:
             if isinstance(error, TimeoutError) and future.status != "error":
-                # Its worker went, or hangs, before it could tell; Dask has the shard made again, or will.
-                future.add_done_callback(self._tell_end)
+                # Its worker went or hangs; it is asked for again later.
                 return
             self._drop(key)
-            # A task's own faults come back as results; this is Dask's, or a fault of the program.
+            # What a task raises comes back as a result; this is a worker that cannot even load the task.
             yield ShardResult(shard=shard, error=f"shard {shard}: {type(error).__name__}: {error}")
         else:
-            yield from self._made(key, address, result)
+            yield from self._made(made)
 
     def _drop(self, key: str) -> None:
         del self.running[key]
         self.allowed.pop(key, None)
 
-    def _again(self, address: str, shard: int) -> bool:
+    def _again(self, address: str, result: ShardResult) -> bool:
         """Put a shard back after a fault that may pass; return False if it was tried often enough."""
-        failed = self.avoided.setdefault(shard, [])
-        failed.append(address)
-        if len(failed) >= TRIES:
+        if self.roster.failed(address, result.shard) and len(self.roster.usable) > 1:
+            say(f"The worker {address} is given a rest ({result.error})")
+        if self.roster.failures(result.shard) >= TRIES:
             return False
-        self.waiting.appendleft(shard)
+        self.waiting.appendleft(result.shard)
         return True
 
     def _refuse(self, address: str, result: ShardResult) -> None:
         """Give a worker that is not like the others no more shards, and this one to another."""
-        if address not in self.refused:
+        if address not in self.roster.refused:
             say(f"The worker {address} is refused: it differs from this run ({result.unlike}).")
-        self.refused.add(address)
-        self.usable.pop(address, None)
+        self.roster.refuse(address)
         self.waiting.appendleft(result.shard)
 
 

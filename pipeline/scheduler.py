@@ -1,9 +1,8 @@
 """What is asked of a Dask scheduler and its workers, without waiting for those that are gone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 
 from distributed import Client, Future, wait
@@ -11,14 +10,14 @@ from distributed import Client, Future, wait
 from basics.errors import UserError
 
 Answer = TypeVar("Answer")
-FETCH = 10.0
-"""Seconds to wait for results that are ready; a worker that has them may go at that moment."""
+_FETCH = 10.0
+"""Seconds to wait for an answer that is ready; a worker that has it may go at that moment."""
 _LOOK = 2.0
 """Seconds between two looks at whether workers that were asked something are still there."""
 
 
 def able_workers(client: Client, resources: Mapping[str, float]) -> dict[str, int]:
-    """Return how many threads each worker of a scheduler has that offers some resources.
+    """Return how many tasks each worker of a scheduler can work on at a time, if each needs some resources.
 
     Raises:
         OSError, RuntimeError: the scheduler does not answer.
@@ -28,11 +27,11 @@ def able_workers(client: Client, resources: Mapping[str, float]) -> dict[str, in
         return threads
     told = client.scheduler_info(n_workers=-1)["workers"]
     offers = {address: worker["resources"] for address, worker in told.items()}
-    return {
-        address: number
+    places = {
+        address: min(number, *(int(offers.get(address, {}).get(name, 0) // need) for name, need in resources.items()))
         for address, number in threads.items()
-        if all(offers.get(address, {}).get(name, 0) >= amount for name, amount in resources.items())
     }
+    return {address: number for address, number in places.items() if number}
 
 
 def answers(client: Client, asked: "Mapping[str, Future[Answer]]") -> dict[str, Answer]:
@@ -61,7 +60,7 @@ def answers(client: Client, asked: "Mapping[str, Future[Answer]]") -> dict[str, 
 
 def _answer(address: str, future: "Future[Answer]") -> Answer:
     try:
-        return future.result(timeout=FETCH)
+        return future.result(timeout=_FETCH)
     except UserError:
         raise
     except Exception as error:  # whatever a worker raises that cannot even load the question
@@ -69,16 +68,3 @@ def _answer(address: str, future: "Future[Answer]") -> Answer:
             f"The worker {address} cannot tell what it is ({type(error).__name__}: {error}); "
             "install the same advbn-gen there as here."
         ) from error
-
-
-def fetched(client: Client, futures: "Sequence[Future[Answer]]") -> dict[str, Answer]:
-    """Return the results of finished tasks by their keys, all in one request; none if one of them cannot be had."""
-    if not futures:
-        return {}
-    gather = partial(client.gather, futures, asynchronous=True)
-    try:
-        results = client.sync(gather, callback_timeout=FETCH)
-    except Exception:
-        # Asked for one by one, each tells what became of it.
-        return {}
-    return {str(future.key): result for future, result in zip(futures, results, strict=True)}

@@ -1,6 +1,8 @@
 """Workers that die, differ or cannot answer: what is theirs is made elsewhere, and no other shard is blamed."""
 
+import fcntl
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -25,6 +27,7 @@ from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import FactsOf, Job, own_facts
 from pipeline.layout import stats_path
 from pipeline.run import run
+from pipeline.tasks import Work
 from tests.cluster import cluster
 from tests.pipeline.world import SHARDS, World
 from tests.support import refused, tiny_autoencoder
@@ -85,6 +88,36 @@ class Talkative:
 
 
 @dataclass(frozen=True)
+class Sick:
+    """The work on a shard where some workers are broken."""
+
+    folder: Path
+    broken: int
+    fault: str
+
+    def __call__(self, _: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
+        if self._is_broken():
+            if self.fault == "raised":
+                raise RuntimeError("CUDA error: unspecified launch failure")
+            error = f"shard {shard}: [Errno 28] No space left on device."
+            return ShardResult(shard=shard, error=error, passing=True, hopeless=True)
+        time.sleep(0.5)
+        reached(1)
+        return ShardResult(shard=shard)
+
+    def _is_broken(self) -> bool:
+        """Whether this process is one of the first."""
+        with (self.folder / "order").open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            order, own = file.read().split(), str(os.getpid())
+            if own not in order:
+                order.append(own)
+                file.write(f"{own} ")
+        return order.index(own) < self.broken
+
+
+@dataclass(frozen=True)
 class Late:
     """The work on a shard by a machine whose marks the client sees only seconds later, as on NFS."""
 
@@ -98,7 +131,7 @@ class Late:
 
 
 def scripted(
-    job: Job, work: Scripted, shards: int, workers: int, failures: int = 1
+    job: Job, work: Work, shards: int, workers: int, failures: int = 1
 ) -> tuple[list[ShardResult], list[tuple[int, int]]]:
     """Carry work out in real processes; return what is left of each shard, and what was told of progress."""
     told: list[tuple[int, int]] = []
@@ -202,25 +235,47 @@ def test_marks_that_are_seen_late_are_waited_for(
 
 
 @pytest.mark.slow
-def test_a_worker_that_goes_before_it_has_told_its_result(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also where its shard was meant for this worker alone."""
-    killed: list[str] = []
+def test_results_that_are_not_heard_are_asked_for(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when they went with their worker, and that was the only one that they were meant for."""
+    subscribe, killed = Client.subscribe_topic, list[str]()
 
-    def late(client: Client, futures: Sequence[Any]) -> dict[str, Any]:
-        shards = [re.search(r"-0*(\d+)-\d+$", future.key) for future in futures]
-        for shard in filter(None, shards if not killed else []):
-            killed.append((tmp_path / shard[1]).read_text())
-            os.kill(int(killed[0]), signal.SIGKILL)
-            break
-        return scheduler.fetched(client, futures)
+    def hard_of_hearing(client: Client, topic: str, handler: Callable[[Any], None]) -> None:
+        def heard(event: Any) -> None:
+            if not isinstance(event[1], bytes):
+                handler(event)
+            elif again := re.search(r"-0*(\d+)-\d+$", pickle.loads(event[1]).key):
+                worker = (tmp_path / again[1]).read_text()
+                if not killed:
+                    killed.append(worker)
+                    os.kill(int(worker), signal.SIGKILL)
 
-    monkeypatch.setattr(distribute, "fetched", late)
-    monkeypatch.setattr(distribute, "FETCH", 1.0)
+        subscribe(client, topic, heard)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(Client, "subscribe_topic", hard_of_hearing)
     results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True), SHARDS, workers=2)
     assert killed
     assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["raised", "disk full"])
+def test_sick_workers_are_given_a_rest(
+    job: Job, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three of them fail at once at whatever they are given, and so are free for more while the others are busy."""
+    results, _ = scripted(job, Sick(tmp_path, 3, fault), SHARDS, workers=5)
+    assert sorted(result.shard for result in results) == list(range(SHARDS))
+    assert not [result.error for result in results if result.error]
+    assert capsys.readouterr().err.count("is given a rest") == 3
+
+
+def test_a_worker_has_places_for_as_many_shards_as_its_gpus_and_threads_allow(tmp_path: Path) -> None:
+    with cluster(tmp_path, 1) as started, Client(started.address) as client:  # type: ignore[no-untyped-call]
+        started.add_worker("--nthreads", "4", "--resources", "GPU=1")
+        started.add_worker("--nthreads", "2", "--resources", "GPU=3")
+        client.wait_for_workers(3, timeout=60)
+        assert sorted(scheduler.able_workers(client, {"GPU": 1}).values()) == [1, 2]
+        assert sorted(scheduler.able_workers(client, {}).values()) == [1, 2, 4]
 
 
 @pytest.mark.slow
@@ -307,8 +362,6 @@ def test_workers_that_cannot_tell_what_they_are(
 
 
 def test_a_task_is_small(job: Job) -> None:
-    import pickle
-
     # Of which the names of 1,000 classes take ten thousand.
     assert max(len(pickle.dumps(job.part(shard))) for shard in range(SHARDS)) < 16_000
     part = pickle.loads(pickle.dumps(job.part(7)))
