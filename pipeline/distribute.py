@@ -1,55 +1,30 @@
 """The runner on Dask workers: it maps the work on a shard over shard numbers, and knows nothing of images."""
 
 import math
-import pickle
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError
-from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
-from typing import NamedTuple
 
-from distributed import Client, Future
-from distributed.scheduler import KilledWorker
+from distributed import Client
 
-from basics.files import digest_json
 from basics.progress import say
+from pipeline.dispatch import Dispatch, Killed, Outcome, Reached, Undone
 from pipeline.generate import ShardResult, generate_shard
 from pipeline.job import Job
 from pipeline.roster import Roster
-from pipeline.scheduler import able_workers
-from pipeline.tasks import TRIES, Made, Reached, Task, Work, work_on
+from pipeline.scheduler import Newcomers, able_workers
+from pipeline.tasks import TRIES, Made, Work
+from pipeline.tasks import Reached as OnReached
 
 _AHEAD = 2
-"""Shards submitted for each place to compute in: one in work and one waiting."""
-_LAST = "-alone"
-"""End of the key of a shard that is tried with nothing else in work."""
+"""Shards sent for each place to compute in: one in work and one waiting."""
 _LOOK = 2.0
 """Seconds between two looks at which workers there are."""
 _RETURN = 60.0
 """Seconds in which a worker may come that is not refused: where there is one, what dies is started again."""
-_FETCH = 2.0
-"""Seconds to wait for a result that is ready; the worker that has it may hang."""
 _LOST = "the Dask scheduler was lost, with what was in work."
 _NONE_LEFT = "no worker is left that may be used."
-
-
-class _Ended(NamedTuple):
-    key: str
-
-
-class _Reached(NamedTuple):
-    shard: int
-    images: int
-
-
-def _event(message: "tuple[int, int] | bytes") -> "_Reached | Made":
-    if isinstance(message, bytes):
-        made: Made = pickle.loads(message)  # noqa: S301 (from a worker, whose results Dask itself unpickles)
-        return made
-    return _Reached(*message)
 
 
 @dataclass(frozen=True)
@@ -70,227 +45,135 @@ class Distributed:
     patience: float = math.inf
     """Seconds to wait when all workers are gone; a cluster's queue may take hours to start others."""
 
-    def results(self, job: Job, shards: Sequence[int], reached: Reached) -> Iterator[ShardResult]:
+    def results(self, job: Job, shards: Sequence[int], reached: OnReached) -> Iterator[ShardResult]:
         """See `Runner`. If the scheduler is lost, the last result says so."""
-        run = _Run(self, job, deque(shards))
-        self.client.subscribe_topic(run.topic, lambda event: run.events.put(_event(event[1])))
-        try:
-            yield from run.results(reached)
-        finally:
-            with suppress(OSError, RuntimeError):
-                self.client.unsubscribe_topic(run.topic)
-                self.client.cancel([future for _, future in run.running.values()])
+        with Dispatch(self.client, job, self.work, self.resources) as dispatch:
+            yield from _Run(self, dispatch, deque(shards)).results(reached)
 
 
 class _Run:
-    """One call of `Distributed.results`."""
+    """One call of `Distributed.results`: decides what is sent, where to, and how often."""
 
-    def __init__(self, runner: Distributed, job: Job, waiting: "deque[int]") -> None:
-        self.client, self.runner, self.job = runner.client, runner, job
+    def __init__(self, runner: Distributed, dispatch: Dispatch, waiting: "deque[int]") -> None:
+        self.client, self.runner, self.dispatch = runner.client, runner, dispatch
         self.waiting, self.suspects = waiting, deque[int]()
-        self.running: dict[str, tuple[int, Future[bytes]]] = {}
-        self.roster = Roster()
-        self.unheard = set[str]()
-        """Keys of tasks that ended, and whose results have not come."""
+        self.roster, self.newcomers = Roster(), Newcomers(runner.client, dispatch.wake)
         self.deaths: Counter[int] = Counter()
         """How often a shard was meant for workers that all went away."""
-        self.allowed: dict[str, list[str]] = {}
-        """Workers to which the tasks of a key are confined."""
-        self.events: SimpleQueue[_Ended | _Reached | Made] = SimpleQueue()
-        # A second client that asks for the same, in the same place, is given this one's tasks.
-        self.name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
-        self.topic = f"advbn-{self.name}"
-        self.sent: Counter[int] = Counter()
-        """How often each shard was sent to the scheduler."""
         self.looked, self.seen = -math.inf, time.monotonic()
         """When it was looked around last, and when a worker was seen last."""
+        self.resting = False
+        """Whether all workers rested then."""
 
-    def results(self, reached: Reached) -> Iterator[ShardResult]:
-        while self.waiting or self.suspects or self.running:
-            if time.monotonic() - self.looked >= _LOOK:
+    def results(self, reached: OnReached) -> Iterator[ShardResult]:
+        while self.waiting or self.suspects or self.dispatch.sent:
+            if time.monotonic() - self.looked >= _LOOK or self.newcomers.answered():
                 stop = self._look_around()
                 if stop:
-                    left = {*self.waiting, *self.suspects, *(shard for shard, _ in self.running.values())}
-                    yield ShardResult(shard=min(left), error=stop, hopeless=True)
+                    yield ShardResult(shard=self._first_left(), error=stop, hopeless=True)
                     return
                 yield from self._freed()
-                yield from self._overdue()
-            self._submit_what_fits()
-            for event in self._next_events():
-                match event:
-                    case _Reached():
-                        reached(*event)
-                    case Made():
-                        yield from self._made(event)
-                    case _Ended():
-                        yield from self._ended(event.key)
+                for outcome in self.dispatch.overdue():
+                    yield from self._after(outcome)
+            self._send_what_fits()
+            for outcome in self.dispatch.hear(_LOOK):
+                if isinstance(outcome, Reached):
+                    reached(*outcome)
+                else:
+                    yield from self._after(outcome)
+
+    def _first_left(self) -> int:
+        return min([*self.waiting, *self.suspects, *(sent.shard for sent in self.dispatch.sent.values())])
 
     def _look_around(self) -> str:
         """Count the places to compute in; return why the run cannot go on, if it cannot."""
         self.looked = time.monotonic()
         try:
-            able = able_workers(self.client, self.runner.resources) if self.client.status == "running" else None
+            here = able_workers(self.client, self.runner.resources) if self.client.status == "running" else None
         except (OSError, RuntimeError):
-            able = None
-        if able is None:
+            here = None
+        if here is None:
             return _LOST
-        before = self.roster.usable
-        self.roster.update(able)
-        if self.roster.usable:
+        self.newcomers.ask(here)
+        for address, fault in self.newcomers.unable().items():
+            self._refuse(address, f"it cannot load what a shard needs ({fault})")
+        had_some = bool(self.roster.usable)
+        self.roster.update(here, {address: here[address] for address in self.newcomers.ready()})
+        if here.keys() - self.roster.refused:
             self.seen = self.looked
-        elif before:
+        elif had_some:
             say("No worker is left; waiting for one.")
+        resting = bool(self.roster.usable) and not self.roster.rested()
+        if resting and not self.resting:
+            say("All workers rest, as each has failed; they are tried again after that.")
+        self.resting = resting
         waited = self.looked - self.seen
         return _NONE_LEFT if waited > (_RETURN if self.roster.refused else self.runner.patience) else ""
 
     def _freed(self) -> Iterator[ShardResult]:
-        """Take back shards that wait for workers which are gone for good: started again, they have other addresses."""
-        stranded = [key for key, allowed in self.allowed.items() if not self.roster.usable.keys() & set(allowed)]
-        for key in stranded if self.roster.usable else ():
-            shard, future = self.running[key]
-            if future.done():
-                continue
-            del self.running[key], self.allowed[key]
-            self.client.cancel([future])
-            self.deaths[shard] += 1
-            if self.deaths[shard] >= 2 * TRIES:
-                yield _deadly(shard)
-            elif key.endswith(_LAST) or self.deaths[shard] >= TRIES:
-                self.suspects.append(shard)
+        """Send shards elsewhere whose workers are gone for good."""
+        for sent in self.dispatch.stranded(self.roster.usable) if self.roster.usable else ():
+            self.deaths[sent.shard] += 1
+            if self.deaths[sent.shard] >= 2 * TRIES:
+                yield _deadly(sent.shard)
+            elif sent.alone or self.deaths[sent.shard] >= TRIES:
+                self.suspects.append(sent.shard)
             else:
-                self.waiting.appendleft(shard)
+                self.waiting.appendleft(sent.shard)
 
-    def _next_events(self) -> list[_Ended | _Reached | Made]:
-        """Wait for an event, and return all that there are then; none if it was too long to wait."""
-        events: list[_Ended | _Reached | Made] = []
-        with suppress(Empty):
-            events.append(self.events.get(timeout=_LOOK))
-            while True:
-                events.append(self.events.get_nowait())
-        return events
-
-    def _submit_what_fits(self) -> None:
-        """Send shards to the scheduler as far as there is room."""
-        if self.roster.refused and not self.roster.usable:
-            return
-        room = max(1, _AHEAD * self.roster.places()) - len(self.running)
-        for allowed, shards in self._by_workers([self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]):
-            self._submit(shards, allowed)
-        if self.suspects and not self.running:
-            shard = self.suspects.popleft()
-            self._submit([shard], self.roster.allowed(shard), _LAST)
-
-    def _by_workers(self, shards: Sequence[int]) -> Iterator[tuple[list[str] | None, Sequence[int]]]:
-        """Yield shards with the workers that may have them: all that were not tried yet together."""
+    def _send_what_fits(self) -> None:
+        """Send shards to the scheduler as far as there is room on workers that do not rest."""
+        rested = self.roster.rested()
+        room = _AHEAD * sum(rested.values()) - len(self.dispatch.sent)
+        shards = [self.waiting.popleft() for _ in range(min(room, len(self.waiting)))]
         fresh = [shard for shard in shards if not self.roster.failures(shard)]
-        yield self.roster.allowed(), fresh
+        if fresh:
+            self.dispatch.send(fresh, list(rested))
         for shard in shards:
             if self.roster.failures(shard):
-                yield self.roster.allowed(shard), [shard]
+                self.dispatch.send([shard], self.roster.allowed(shard))
+        if self.suspects and rested and not self.dispatch.sent:
+            shard = self.suspects.popleft()
+            self.dispatch.send([shard], self.roster.allowed(shard), alone=True)
 
-    def _submit(self, shards: Sequence[int], allowed: list[str] | None, suffix: str = "") -> None:
-        """Send shards to the scheduler, all in one message: each costs it more than a few tasks do."""
-        if not shards:
-            return
-        keys = [f"{self._key(shard)}{suffix}" for shard in shards]
-        futures = self.client.map(
-            work_on,
-            [pickle.dumps(self._task(key, shard)) for key, shard in zip(keys, shards, strict=True)],
-            key=keys,
-            retries=TRIES - 1,
-            resources=dict(self.runner.resources) or None,
-            workers=allowed,
-        )
-        for key, shard, future in zip(keys, shards, futures, strict=True):
-            self.running[key] = (shard, future)
-            if allowed is not None:
-                self.allowed[key] = allowed
-            future.add_done_callback(self._tell_end)
-
-    def _task(self, key: str, shard: int) -> Task:
-        return Task(key, self.job.part(shard), shard, self.topic, self.runner.work)
-
-    def _key(self, shard: int) -> str:
-        """Return the key for a shard to be sent now; sent again under the same one, Dask might give the old result."""
-        before = self.sent[shard]
-        self.sent[shard] += 1
-        return f"advbn-shard-{self.name}-{shard:06d}" + (f"-{before}" if before else "")
-
-    def _tell_end(self, future: "Future[bytes]") -> None:
-        self.events.put(_Ended(str(future.key)))
-
-    def _made(self, made: Made) -> Iterator[ShardResult]:
-        # Of shards that were taken back, or are in work for another client as well, more may be heard.
-        if made.key not in self.running:
-            return
-        self._drop(made.key)
-        if made.result.unlike:
-            self._refuse(made.worker, made.result)
-            return
-        if not made.result.passing:
-            self.roster.made(made.worker)
-        elif self._again(made.worker, made.result):
-            return
-        yield made.result
-
-    def _ended(self, key: str) -> Iterator[ShardResult]:
-        if key not in self.running:
-            return
-        if self.running[key][1].status in {"error", "cancelled"}:
-            yield from self._asked(key)
-        else:
-            # The event with its result is on its way, or was sent before this client listened.
-            self.unheard.add(key)
-
-    def _overdue(self) -> Iterator[ShardResult]:
-        """Ask for what ended without being heard of; lost with its worker, it is made again and not asked for yet."""
-        self.unheard &= self.running.keys()
-        for key in sorted(self.unheard):
-            if self.running[key][1].done():
-                yield from self._asked(key)
-
-    def _asked(self, key: str) -> Iterator[ShardResult]:
-        shard, future = self.running[key]
-        try:
-            made: Made = pickle.loads(future.result(timeout=_FETCH))  # noqa: S301 (as in `_event`)
-        except KilledWorker:
-            self._drop(key)
-            if key.endswith(_LAST):
+    def _after(self, outcome: Outcome) -> Iterator[ShardResult]:
+        match outcome:
+            case Made():
+                yield from self._made(outcome.worker, outcome.result)
+            case Killed(shard, alone=True):
                 yield _deadly(shard)
-            else:
+            case Killed(shard):
                 self.suspects.append(shard)
-        except CancelledError:
-            self._drop(key)
-            yield ShardResult(shard=shard, error=_LOST, hopeless=True)
-        except Exception as error:
-            if isinstance(error, TimeoutError) and future.status != "error":
-                # Its worker went or hangs; it is asked for again later.
-                return
-            self._drop(key)
-            # What a task raises comes back as a result; this is a worker that cannot even load the task.
-            yield ShardResult(shard=shard, error=f"shard {shard}: {type(error).__name__}: {error}")
-        else:
-            yield from self._made(made)
+            case Undone(shard, error=""):
+                self.waiting.append(shard)
+            case Undone(shard, error):
+                yield from self._made("", ShardResult(shard=shard, error=error, passing=True))
 
-    def _drop(self, key: str) -> None:
-        del self.running[key]
-        self.allowed.pop(key, None)
+    def _made(self, worker: str, result: ShardResult) -> Iterator[ShardResult]:
+        if result.unlike:
+            self._refuse(worker, f"it differs from this run ({result.unlike})")
+            self.waiting.appendleft(result.shard)
+            return
+        if not result.passing:
+            self.roster.made(worker)
+        elif self._again(worker, result):
+            return
+        yield result
 
-    def _again(self, address: str, result: ShardResult) -> bool:
-        """Put a shard back after a fault that may pass; return False if it was tried often enough."""
-        if self.roster.failed(address, result.shard) and len(self.roster.usable) > 1:
-            say(f"The worker {address} is given a rest ({result.error})")
+    def _again(self, worker: str, result: ShardResult) -> bool:
+        """Put a shard last after a fault that may pass; return False if it was tried often enough."""
+        rest = self.roster.failed(worker, result.shard)
+        if rest and worker:
+            say(f"The worker {worker} is given a rest of {rest:.0f} s ({result.error})")
         if self.roster.failures(result.shard) >= TRIES:
             return False
-        self.waiting.appendleft(result.shard)
+        self.waiting.append(result.shard)
         return True
 
-    def _refuse(self, address: str, result: ShardResult) -> None:
-        """Give a worker that is not like the others no more shards, and this one to another."""
-        if address not in self.roster.refused:
-            say(f"The worker {address} is refused: it differs from this run ({result.unlike}).")
-        self.roster.refuse(address)
-        self.waiting.appendleft(result.shard)
+    def _refuse(self, worker: str, why: str) -> None:
+        """Give a worker no more shards."""
+        if self.roster.refuse(worker):
+            say(f"The worker {worker} is refused: {why}.")
 
 
 def _deadly(shard: int) -> ShardResult:

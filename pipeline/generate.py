@@ -126,6 +126,8 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
 def _make_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None) -> None:
     # A shard that is there in one product but not in the other is made for the other only.
     products = [product for product in job.products if not is_done(product.folder, shard, job.fingerprint_of(product))]
+    if not products:
+        return
     coders = min(_MOST_CODING_THREADS, os.cpu_count() or 1)
     rows = LedgerRows()
     with ExitStack() as stack:

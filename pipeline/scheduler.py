@@ -1,13 +1,15 @@
 """What is asked of a Dask scheduler and its workers, without waiting for those that are gone."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from threading import Event
 from typing import TypeVar
 
 from distributed import Client, Future, wait
 
 from basics.errors import UserError
+from pipeline.tasks import be_ready
 
 Answer = TypeVar("Answer")
 _FETCH = 10.0
@@ -22,7 +24,7 @@ def able_workers(client: Client, resources: Mapping[str, float]) -> dict[str, in
     Raises:
         OSError, RuntimeError: the scheduler does not answer.
     """
-    threads: dict[str, int] = client.nthreads()
+    threads = _running(client)
     if not resources:
         return threads
     told = client.scheduler_info(n_workers=-1)["workers"]
@@ -32,6 +34,14 @@ def able_workers(client: Client, resources: Mapping[str, float]) -> dict[str, in
         for address, number in threads.items()
     }
     return {address: number for address, number in places.items() if number}
+
+
+def _running(client: Client) -> dict[str, int]:
+    """Return the threads of each worker that takes tasks; one whose memory is short is paused, and takes none."""
+    if client.scheduler is None:
+        raise RuntimeError("The connection to the Dask scheduler is closed.")
+    threads: dict[str, int] = client.sync(client.scheduler.ncores_running)
+    return threads
 
 
 def answers(client: Client, asked: "Mapping[str, Future[Answer]]") -> dict[str, Answer]:
@@ -49,7 +59,7 @@ def answers(client: Client, asked: "Mapping[str, Future[Answer]]") -> dict[str, 
         while not all(future.done() for future in waiting.values()):
             with suppress(TimeoutError):
                 wait(list(waiting.values()), timeout=_LOOK)
-            here = client.nthreads()
+            here = _running(client)
             waiting = {address: future for address, future in waiting.items() if future.done() or address in here}
     except (OSError, CancelledError) as error:
         raise UserError("The Dask scheduler was lost while its workers were asked what they are.") from error
@@ -68,3 +78,39 @@ def _answer(address: str, future: "Future[Answer]") -> Answer:
             f"The worker {address} cannot tell what it is ({type(error).__name__}: {error}); "
             "install the same advbn-gen there as here."
         ) from error
+
+
+class Newcomers:
+    """Asks every worker that comes whether it can load our code, as it would otherwise fail at all it is given."""
+
+    def __init__(self, client: Client, on_answer: Callable[[], None]) -> None:
+        self._client, self._on_answer = client, on_answer
+        self._asked: dict[str, Future[None]] = {}
+        self._news = Event()
+
+    def ask(self, here: Collection[str]) -> None:
+        """Ask those of the workers here that were not asked yet."""
+        self._news.clear()
+        for address in self._asked.keys() - set(here):
+            self._asked.pop(address).release()
+        for address in here:
+            if address not in self._asked:
+                self._asked[address] = self._client.submit(be_ready, workers=[address], pure=False)
+                self._asked[address].add_done_callback(self._answered)
+
+    def _answered(self, _: "Future[None]") -> None:
+        self._news.set()
+        self._on_answer()
+
+    def answered(self) -> bool:
+        """Return whether one has answered since others were asked last."""
+        return self._news.is_set()
+
+    def ready(self) -> list[str]:
+        """Return the workers that can."""
+        return [address for address, future in self._asked.items() if future.status == "finished"]
+
+    def unable(self) -> dict[str, str]:
+        """Return the workers that cannot, and why."""
+        failed = {address: future for address, future in self._asked.items() if future.status == "error"}
+        return {address: repr(future.exception(timeout=_FETCH)) for address, future in failed.items()}

@@ -3,7 +3,6 @@
 import logging
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from distributed import get_worker
@@ -39,40 +38,35 @@ class Made(NamedTuple):
     result: ShardResult
 
 
-@dataclass(frozen=True)
-class Task:
-    """What one shard needs; it travels pickled, as Dask would otherwise look through all of it more than once."""
-
-    key: str
-    part: Job
-    shard: int
-    topic: str
-    """Of the events that tell how far the shard is, and what came of it."""
-    work: Work
-
-
-def work_on(pickled: bytes) -> bytes:
+def work_on(shard: int, topic: str, pickled: bytes) -> bytes:
     """Make one shard on a Dask worker.
 
     How far it is, and what came of it, reaches the client through the scheduler's events: so nothing is lost with a
     worker that goes right after its work.
 
     Args:
-        pickled: a `Task`.
+        shard: number of the shard.
+        topic: of the events.
+        pickled: what the shard needs of its `Job`, and the `Work`; as bytes, because Dask would otherwise look through
+            all of it more than once.
 
     Returns:
         A pickled `Made`, for a client that did not hear the event.
     """
-    task: Task = pickle.loads(pickled)  # noqa: S301 (sent by our client, and Dask itself unpickles all that comes)
     worker = get_worker()
-    told = counting(lambda done: worker.log_event(task.topic, (task.shard, done)))
+    told = counting(lambda done: worker.log_event(topic, (shard, done)))
     try:
-        result = task.work(task.part, task.shard, told)
+        part, work = pickle.loads(pickled)  # noqa: S301 (sent by our client, and Dask itself unpickles all that comes)
+        result: ShardResult = work(part, shard, told)
     except Exception as error:
-        # A worker whose device is broken would fail at all that it is given, and be free for more at once.
-        logging.getLogger("distributed.worker").exception("Shard %d", task.shard)
-        fault = f"shard {task.shard}: {type(error).__name__}: {error}"
-        result = ShardResult(shard=task.shard, error=fault, passing=True)
-    made = pickle.dumps(Made(task.key, worker.address, result))
-    worker.log_event(task.topic, made)
+        # A worker whose device or installation is broken would fail at all that it is given, and be free for more.
+        logging.getLogger("distributed.worker").exception("Shard %d", shard)
+        fault = f"shard {shard}: {type(error).__name__}: {error}"
+        result = ShardResult(shard=shard, error=fault, passing=True)
+    made = pickle.dumps(Made(str(worker.get_current_task()), worker.address, result))
+    worker.log_event(topic, made)
     return made
+
+
+def be_ready() -> None:
+    """Do nothing, on a worker: one that can be asked for this has been able to load what a shard needs."""
