@@ -23,7 +23,7 @@ from pipeline.job import Facts, FactsOf, Job, load_networks
 from pipeline.layout import stats_path
 from pipeline.replay import load_renderer
 from pipeline.runner import Here, Runner
-from pipeline.scheduler import able_workers, answers
+from pipeline.scheduler import able_workers, answers, asked_for_code
 from pipeline.tasks import Reached
 
 GPU = "GPU"
@@ -113,6 +113,7 @@ def workers_for(config: GenerationConfig, scheduler: str | None) -> Iterator[Wor
     if scheduler is not None:
         with _joined(scheduler) as client:
             resources = _resources(client, config)
+            answers(client, {address: asked_for_code(client, address) for address in able_workers(client, resources)})
             settled = replace(config, threads=config.threads or _threads_each(client, resources))
             yield Workers(OtherMachines(Distributed(client, resources)), settled, client, resources)
     elif config.workers:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from pkgutil import resolve_name
 from threading import Event
 from typing import TypeVar
 
 from distributed import Client, Future, wait
 
 from basics.errors import UserError
-from pipeline.tasks import be_ready
+from pipeline.tasks import work_on
 
 Answer = TypeVar("Answer")
 _FETCH = 10.0
@@ -75,9 +76,18 @@ def _answer(address: str, future: "Future[Answer]") -> Answer:
         raise
     except Exception as error:  # whatever a worker raises that cannot even load the question
         raise UserError(
-            f"The worker {address} cannot tell what it is ({type(error).__name__}: {error}); "
-            "install the same advbn-gen there as here."
+            f"The worker {address} cannot tell what it is ({type(error).__name__}: {' '.join(str(error).split())}); "
+            "install the same advbn-gen there, and where the scheduler runs, as here."
         ) from error
+
+
+def asked_for_code(client: Client, address: str) -> "Future[object]":
+    """Ask a worker to load what a shard needs.
+
+    By its name: a worker that cannot unpickle what it is sent does not say so, but ends.
+    """
+    name = f"{work_on.__module__}:{work_on.__qualname__}"
+    return client.submit(resolve_name, name, workers=[address], pure=False)
 
 
 class Newcomers:
@@ -85,7 +95,7 @@ class Newcomers:
 
     def __init__(self, client: Client, on_answer: Callable[[], None]) -> None:
         self._client, self._on_answer = client, on_answer
-        self._asked: dict[str, Future[None]] = {}
+        self._asked: dict[str, Future[object]] = {}
         self._news = Event()
 
     def ask(self, here: Collection[str]) -> None:
@@ -95,10 +105,10 @@ class Newcomers:
             self._asked.pop(address).release()
         for address in here:
             if address not in self._asked:
-                self._asked[address] = self._client.submit(be_ready, workers=[address], pure=False)
+                self._asked[address] = asked_for_code(self._client, address)
                 self._asked[address].add_done_callback(self._answered)
 
-    def _answered(self, _: "Future[None]") -> None:
+    def _answered(self, _: "Future[object]") -> None:
         self._news.set()
         self._on_answer()
 

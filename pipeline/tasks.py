@@ -66,7 +66,3 @@ def work_on(shard: int, topic: str, pickled: bytes) -> bytes:
     made = pickle.dumps(Made(str(worker.get_current_task()), worker.address, result))
     worker.log_event(topic, made)
     return made
-
-
-def be_ready() -> None:
-    """Do nothing, on a worker: one that can be asked for this has been able to load what a shard needs."""

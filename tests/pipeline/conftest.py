@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import GenerationConfig
+from pipeline.job import Job, prepare, products_of
 from tests.pipeline.world import World
 from tests.s3 import s3, s3_server
 
@@ -30,3 +32,13 @@ def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copied(finished: Path, tmp_path: Path) -> Path:
     """A copy of the finished data set, to be damaged."""
     return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+@pytest.fixture
+def job(world: World, tmp_path: Path) -> Job:
+    """Twelve shards to be made; nothing of them is there."""
+    config = GenerationConfig(
+        encoder="vgg", source=str(world.source), autoencoder=str(world.autoencoder), limit=48, image_size=16,
+        classifier_weights=str(world.classifier), batch_size=4, batches_per_shard=1, threads=1, device="cpu",
+    )  # fmt: skip
+    return prepare(config, products_of(config, tmp_path / "out", "x"))

@@ -167,6 +167,21 @@ def test_an_unlike_worker_and_a_missing_gpu_are_refused_before_work(world: World
     assert not out.exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["worker", "scheduler"])
+def test_machines_without_our_code_are_refused_before_work(world: World, tmp_path: Path, who: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['pipeline'] = None")
+    lacking, out = {"PYTHONPATH": str(tmp_path)}, tmp_path / "out"
+    with cluster(tmp_path, 1, **(lacking if who == "scheduler" else {})) as started:
+        if who == "worker":
+            started.add_worker(**lacking)
+            assert wait_until(lambda: started.logs().count("Register worker") == 2, started.scheduler)
+        code, _, stderr = finish(start(*world.words(out, scheduler=started.address)))
+    assert code == 2, stderr
+    assert "install the same advbn-gen there" in stderr
+    assert not out.exists()
+
+
 def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_module, "_ARRIVAL", 0.5)
     config = GenerationConfig(encoder="vgg", source=None, autoencoder=None)

@@ -1,20 +1,17 @@
 """Workers that die, differ or cannot answer: what is theirs is made elsewhere, and no other shard is blamed."""
 
-import fcntl
 import os
 import pickle
 import re
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import dask
 import pytest
 from distributed import Client
 
@@ -23,136 +20,13 @@ from pipeline import cluster as cluster_module
 from pipeline import distribute, scheduler
 from pipeline.config import GenerationConfig
 from pipeline.distribute import Distributed
-from pipeline.generate import ShardResult, generate_shard
+from pipeline.generate import generate_shard
 from pipeline.job import FactsOf, Job, own_facts
-from pipeline.layout import stats_path
 from pipeline.run import run
-from pipeline.tasks import Work
 from tests.cluster import cluster
+from tests.pipeline.scripted import Late, Scripted, Talkative, scripted
 from tests.pipeline.world import SHARDS, World
 from tests.support import refused, tiny_autoencoder
-
-
-@dataclass(frozen=True)
-class Scripted:
-    """Stands for the work on a shard; what is made leaves a file."""
-
-    folder: Path
-    deadly: Sequence[int] = ()
-    first_is_unlike: bool = False
-    first_has_no_disk: bool = False
-    deadly_once: bool = False
-    """Whether the others die of the first shard that they are given."""
-
-    def __call__(self, _: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
-        if self.first_is_unlike and self._is_first("unlike"):
-            return ShardResult(shard=shard, unlike="software.torch: 2.9 -> 2.10")
-        if shard in self.deadly or (self.deadly_once and self._is_first("dead")):
-            time.sleep(0.2)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.first_has_no_disk:
-            if self._is_first("no-disk"):
-                with (self.folder / f"tries-{shard}").open("a") as file:
-                    file.write("x")
-                return ShardResult(
-                    shard=shard, error=f"shard {shard}: no such mount.", passing=True, hopeless=shard == 3
-                )
-            time.sleep(0.5)  # So that the one that fails at once could take most shards.
-        reached(1)
-        (self.folder / f"{shard}").write_text(str(os.getpid()))
-        return ShardResult(shard=shard)
-
-    def _is_first(self, what: str) -> bool:
-        mine = self.folder / what
-        try:
-            with mine.open("x") as file:
-                file.write(str(os.getpid()))
-        except FileExistsError:
-            return mine.read_text() == str(os.getpid())
-        return True
-
-
-@dataclass(frozen=True)
-class Talkative:
-    """Stands for the work on a shard whose batches are done quickly: the client always has news to deal with."""
-
-    folder: Path
-
-    def __call__(self, _: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
-        begun = time.monotonic()
-        while time.monotonic() - begun < 1.5:
-            time.sleep(0.1)
-            reached(1)
-        (self.folder / f"{shard}").write_text(f"{begun} {time.monotonic()}")
-        return ShardResult(shard=shard)
-
-
-@dataclass(frozen=True)
-class Sick:
-    """The work on a shard where some workers are broken."""
-
-    folder: Path
-    broken: int
-    fault: str
-
-    def __call__(self, _: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
-        if self._is_broken():
-            if self.fault == "raised":
-                raise RuntimeError("CUDA error: unspecified launch failure")
-            error = f"shard {shard}: [Errno 28] No space left on device."
-            return ShardResult(shard=shard, error=error, passing=True, hopeless=True)
-        time.sleep(0.5)
-        reached(1)
-        return ShardResult(shard=shard)
-
-    def _is_broken(self) -> bool:
-        """Whether this process is one of the first."""
-        with (self.folder / "order").open("a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            order, own = file.read().split(), str(os.getpid())
-            if own not in order:
-                order.append(own)
-                file.write(f"{own} ")
-        return order.index(own) < self.broken
-
-
-@dataclass(frozen=True)
-class Late:
-    """The work on a shard by a machine whose marks the client sees only seconds later, as on NFS."""
-
-    def __call__(self, job: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
-        result = generate_shard(job, shard, reached)
-        mark = Path(str(stats_path(job.products[0].folder, shard)))
-        hidden = mark.with_suffix(".hidden")
-        mark.rename(hidden)
-        threading.Timer(2, hidden.rename, [mark]).start()
-        return result
-
-
-def scripted(
-    job: Job, work: Work, shards: int, workers: int, failures: int = 1
-) -> tuple[list[ShardResult], list[tuple[int, int]]]:
-    """Carry work out in real processes; return what is left of each shard, and what was told of progress."""
-    told: list[tuple[int, int]] = []
-    config = GenerationConfig(encoder="vgg", source=None, autoencoder=None, workers=workers)
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": failures}),
-        cluster_module._started(config) as client,
-    ):
-        runner = Distributed(client, work=work)
-        return list(runner.results(job, range(shards), lambda *words: told.append(words))), told
-
-
-@pytest.fixture
-def job(world: World, tmp_path: Path) -> Job:
-    from pipeline.job import prepare, products_of
-
-    config = GenerationConfig(
-        encoder="vgg", source=str(world.source), autoencoder=str(world.autoencoder), limit=48, image_size=16,
-        classifier_weights=str(world.classifier), batch_size=4, batches_per_shard=1, threads=1, device="cpu",
-    )  # fmt: skip
-    return prepare(config, products_of(config, tmp_path / "out", "x"))
 
 
 @pytest.mark.slow
@@ -185,22 +59,6 @@ def test_a_worker_that_comes_back_beside_an_unlike_one_goes_on(job: Job, tmp_pat
     strange = {(tmp_path / name).read_text() for name in ("unlike", "dead")}
     assert len(strange) == 2
     assert all((tmp_path / str(shard)).read_text() not in strange for shard in range(SHARDS))
-
-
-@pytest.mark.slow
-def test_a_fault_of_one_worker_is_got_over_by_the_others(job: Job, tmp_path: Path) -> None:
-    results, _ = scripted(job, Scripted(tmp_path, first_has_no_disk=True), SHARDS, workers=3)
-    assert sorted(result.shard for result in results) == list(range(SHARDS))
-    assert not [result.error for result in results if result.error]
-
-
-@pytest.mark.slow
-def test_a_fault_that_does_not_pass_is_tried_three_times(job: Job, tmp_path: Path) -> None:
-    results, _ = scripted(job, Scripted(tmp_path, first_has_no_disk=True), 2, workers=1)
-    assert [result.error for result in sorted(results, key=lambda result: result.shard)] == [
-        "shard 0: no such mount.", "shard 1: no such mount.",
-    ]  # fmt: skip
-    assert [(tmp_path / f"tries-{shard}").read_text() for shard in (0, 1)] == ["xxx", "xxx"]
 
 
 @pytest.mark.slow
@@ -255,18 +113,6 @@ def test_results_that_are_not_heard_are_asked_for(job: Job, tmp_path: Path, monk
     results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True), SHARDS, workers=2)
     assert killed
     assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fault", ["raised", "disk full"])
-def test_sick_workers_are_given_a_rest(
-    job: Job, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Three of them fail at once at whatever they are given, and so are free for more while the others are busy."""
-    results, _ = scripted(job, Sick(tmp_path, 3, fault), SHARDS, workers=5)
-    assert sorted(result.shard for result in results) == list(range(SHARDS))
-    assert not [result.error for result in results if result.error]
-    assert capsys.readouterr().err.count("is given a rest") == 3
 
 
 def test_a_worker_has_places_for_as_many_shards_as_its_gpus_and_threads_allow(tmp_path: Path) -> None:
