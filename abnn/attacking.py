@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from abnn.bout import Bout
+from abnn.attack_run import Bout
+from abnn.benchmarks import task_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
 from abnn.images import open_test, shown_images
 from abnn.results import ATTACKS, Row, Store, held_store
-from abnn.tasks import task_of
 from abnn.threats import Roa, ThreatOptions, require_another, require_possible, require_used, threat_of
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError

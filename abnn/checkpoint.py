@@ -29,7 +29,7 @@ class Checkpoint:
     task: str
     """Which experiment it was trained for."""
     defence: str
-    """One of `abnn.training.DEFENCES`."""
+    """One of `abnn.task.DEFENCES`."""
     plan: NetworkPlan
     """What it is made of."""
     classes: tuple[str, ...]

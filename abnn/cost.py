@@ -11,7 +11,7 @@ from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from abnn.network import ABNN
-from abnn.training import Trained
+from abnn.task import Trained
 from attacks.pixels import PixelConfig
 from basics.compute import Compute
 
@@ -49,7 +49,7 @@ def passes(defence: str, steps: int) -> float:
     """Return the paper's cost of a step in network passes N (equations 3 and 4; the tables' 2N, 3N and 12N).
 
     Args:
-        defence: one of `abnn.training.DEFENCES`.
+        defence: one of `abnn.task.DEFENCES`.
         steps: attack iterations of adversarial training.
     """
     return {"none": PLAIN_PASSES, "abnn": 3.0, "pgd-at": PLAIN_PASSES * (steps + 1)}[defence]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
+from abnn.benchmarks import task_of
 from abnn.checkpoint import load_checkpoint
 from abnn.images import open_test, shown_images
 from abnn.sanity import Check, Surface, check, loss_surface
-from abnn.tasks import task_of
 from abnn.threats import STRONG_STEPS, Transfer, require_another
 from basics.compute import choose_compute
 from basics.errors import UserError
-from networks.fitting import batched
+from networks.task import batched
 
 SURFACES = 4
 """Images whose loss surface is drawn."""

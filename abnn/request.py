@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from abnn.benchmarks import Task, task_of
 from abnn.checkpoint import COST_FILE, MODEL_FILE, cost_identity, read_cost
 from abnn.cost import measure_cost, passes
 from abnn.images import open_test, require_native
 from abnn.layer import LayerConfig
 from abnn.plan import NetworkPlan, build, rebuild, substitute_plan
-from abnn.tasks import Task, task_of
-from abnn.training import DEFENCES, DefenceTask
+from abnn.task import DEFENCES, DefenceTask
 from attacks.pixels import PixelConfig
 from basics.compute import choose_compute
 from basics.errors import UserError
@@ -40,9 +40,9 @@ class DefenceRequest:
     """What was asked for."""
 
     task: str
-    """One of `abnn.tasks.TASKS`."""
+    """One of `abnn.benchmarks.TASKS`."""
     defence: str
-    """One of `abnn.training.DEFENCES`."""
+    """One of `abnn.task.DEFENCES`."""
     data: str
     """Address of what holds training and test images."""
     out: Path

@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from abnn.adaptive import driving
+from abnn.benchmarks import Task
 from abnn.checkpoint import Checkpoint
-from abnn.tasks import Task
 from attacks.autoattack import AutoAttackConfig, auto_attack, require_autoattack, require_classes
 from attacks.objectives import cross_entropy, margin
 from attacks.pixels import PixelConfig, attack_pixels

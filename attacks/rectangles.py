@@ -1,6 +1,6 @@
 """ROA, the rectangular occlusion attack (Wu, Tong & Vorobeychik 2020): place a rectangle, then PGD inside it.
 
-Legend: N images in [0, 1], H x W pixels; T frames of a video (N, 3, T, H, W). Places are those of `attacks.places`.
+Legend: N images in [0, 1], H x W pixels; T frames of a video (N, 3, T, H, W). Places are those of `attacks.positions`.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.ascent import LossOf, Parameters, climb, of_images
-from attacks.places import Size, Trial, at_random, by_gradient, covered, exhaustive
+from attacks.positions import Size, Trial, at_random, by_gradient, covered, exhaustive
 from basics.errors import UserError
 
 Search = Literal["exhaustive", "gradient", "random"]

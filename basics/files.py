@@ -16,7 +16,7 @@ from typing import Any, cast
 from upath import UPath
 
 from basics.errors import UserError
-from basics.places import AnyPath, is_remote, place
+from basics.paths import AnyPath, as_path, is_remote
 from basics.reading import is_file, read_bytes
 from basics.remote import faults_of, file_system, plain_faults
 
@@ -195,7 +195,7 @@ def require_apart(source: str | None, folder: AnyPath) -> None:
     """
     if source is None:
         return
-    images, target = place(source), folder
+    images, target = as_path(source), folder
     if is_remote(images) != is_remote(target) or not (is_remote(images) or images.exists()):
         return
     images, target = images.resolve(), target.resolve()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from basics.places import AnyPath, is_remote
+from basics.paths import AnyPath, is_remote
 from basics.remote import file_system, plain_faults, remote_info
 
 

@@ -14,7 +14,7 @@ from fsspec.asyn import AsyncFileSystem, sync
 from upath import UPath
 
 from basics.errors import UserError
-from basics.places import AnyPath, is_remote
+from basics.paths import AnyPath, is_remote
 
 PATIENCE = 30.0
 """Seconds in which a server must have answered once. Each package retries by itself, some for many minutes."""

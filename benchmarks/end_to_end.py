@@ -17,9 +17,9 @@ import click
 import torch
 
 from benchmarks.workload import described, workload, workload_options
+from pipeline.dataset.layout import STATS
 from pipeline.generate import generate_shard
 from pipeline.job import Job, Product, load_networks, prepare
-from pipeline.layout import STATS
 from sources.decode import load_image
 
 

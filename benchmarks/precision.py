@@ -15,7 +15,7 @@ from networks.classifiers import load_classifier
 from pipeline.perturb import PerturbedBatch, Perturber
 from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_networks
 from sources.decode import load_image
-from sources.drawn import SHAPES, DrawnSource
+from sources.drawn.source import SHAPES, DrawnSource
 
 BATCH = 32
 

@@ -15,8 +15,8 @@ import click
 
 from benchmarks.workload import described, workload, workload_options
 from pipeline.config import GenerationConfig
+from pipeline.dataset.layout import LEDGER
 from pipeline.job import Job, prepare, products_of
-from pipeline.layout import LEDGER
 from pipeline.render import RenderRequest, render_job
 from pipeline.renderable import read_renderable
 from pipeline.run import run

@@ -25,11 +25,11 @@ import psutil
 from distributed import Client, Scheduler, SpecCluster, Worker
 from matplotlib.figure import Figure
 
-from pipeline.cluster import SHORT_LOGS
 from pipeline.config import GenerationConfig
-from pipeline.distribute import Distributed
 from pipeline.generate import ShardResult
 from pipeline.job import Job, Product
+from pipeline.runners.cluster import SHORT_LOGS
+from pipeline.runners.distributed import Distributed
 from sources.base import ClassMap, ImageRecord, Source
 from sources.keys import sample_keys
 from sources.opening import open_source

@@ -55,7 +55,7 @@ def train_autoencoder(**options: Any) -> None:
       advbn-gen train-autoencoder --encoder vgg
       advbn-gen train-autoencoder --encoder resnet --source ILSVRC2012/train --out autoencoder-resnet
     """
-    from decoders.fitting import AutoencoderRequest, fit_autoencoder
+    from decoders.request import AutoencoderRequest, fit_autoencoder
     from pipeline.sample import sample_request
     from training.folder import is_first_process
 

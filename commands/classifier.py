@@ -66,7 +66,7 @@ def fit_and_tell(source: str, out: Path, options: Mapping[str, Any], *, as_json:
     Raises:
         UserError: something that was asked for does not exist or does not fit.
     """
-    from networks.scratch import ClassifierRequest, fit_from_scratch
+    from networks.request import ClassifierRequest, fit_from_scratch
 
     training = given(**{name: options[name] for name in _CONFIG_OPTIONS})
     request = ClassifierRequest(

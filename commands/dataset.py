@@ -7,14 +7,14 @@ import click
 
 from basics.errors import UserError, WorkError
 from basics.progress import counted, say
-from commands.options import FILE, FOLDER, PLACE, absolute_address, indented, json_option, print_result
+from commands.options import ADDRESS, FILE, FOLDER, absolute_address, indented, json_option, print_result
 
 if TYPE_CHECKING:
-    from basics.places import AnyPath
+    from basics.paths import AnyPath
 
 
 @click.command(short_help="Check every shard; --repair mends.")
-@click.argument("folder", metavar="DIR", type=PLACE)
+@click.argument("folder", metavar="DIR", type=ADDRESS)
 @click.option("--repair", "mend", is_flag=True, help="Make damaged parts again from source and weights.")
 @click.option("--quick", is_flag=True, help="Compare sizes, and checksums that an object store keeps; read no shard.")
 @click.option("--source", help="With --repair: where the images are now, if they have moved.")
@@ -60,7 +60,7 @@ def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **place
 
 
 @click.command(short_help="What a data set, checkpoint or ledger is.")
-@click.argument("path", metavar="PATH", type=PLACE)
+@click.argument("path", metavar="PATH", type=ADDRESS)
 @json_option
 def info(path: "AnyPath", as_json: bool) -> None:
     """Tell what a data set, an autoencoder, a classifier or a ledger is and how it was made.
@@ -76,7 +76,7 @@ def info(path: "AnyPath", as_json: bool) -> None:
 
 
 @click.command(short_help="Shards -> a folder of class folders.")
-@click.argument("folder", metavar="DIR", type=PLACE)
+@click.argument("folder", metavar="DIR", type=ADDRESS)
 @click.argument("out", metavar="OUT", type=FOLDER)
 @json_option
 def export(folder: "AnyPath", out: Path, as_json: bool) -> None:

@@ -37,8 +37,8 @@ def demo(out: Path, as_json: bool) -> None:
     from reports.gap_page import lead, write_gap_report
     from reports.page import HTML
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
-    from sources.drawn import PER_CLASS
-    from sources.world import write_world
+    from sources.drawn.source import PER_CLASS
+    from sources.drawn.world import write_world
 
     say("Drawing train/ and val/ ...")
     drawn = out / "drawn"

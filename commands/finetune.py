@@ -20,7 +20,7 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
-    from downstream.finetuning import FineTuning
+    from downstream.task import FineTuning
     from networks.classifiers import Classifier
 
 _data_options = together(
@@ -86,9 +86,9 @@ def finetune(**options: Any) -> None:
       advbn-gen finetune --arch resnet50 --init resnet50=augmix.pth --augment augmix --source ILSVRC2012/train \\
         --out resnet50-augmix-advbn
     """
-    from downstream.finetuning_request import FineTuningRequest, fit
+    from downstream.request import FineTuningRequest, fit
     from pipeline.sample import SAMPLE_IMAGE_SIZE
-    from sources.drawn import DrawnSource
+    from sources.drawn.source import DrawnSource
     from training.folder import METRICS, is_first_process
 
     _refuse_idle(options)
@@ -154,7 +154,7 @@ def _tuning(options: dict[str, Any]) -> "FineTuning":
 
     from attacks.pixels import PixelConfig
     from attacks.statistics import AdvBNConfig
-    from downstream.finetuning import PUBLISHED_ATTACKS, FineTuning
+    from downstream.task import PUBLISHED_ATTACKS, FineTuning
     from networks.cuts import cut_of
 
     arch = options["arch"]
@@ -173,7 +173,7 @@ def _tuning(options: dict[str, Any]) -> "FineTuning":
 
 
 def _augment(options: dict[str, Any]) -> tuple[str, ...]:
-    from downstream.finetuning import PUBLISHED_AUGMENT
+    from downstream.task import PUBLISHED_AUGMENT
 
     asked: tuple[str, ...] = options["augment"]
     if not asked:

@@ -8,8 +8,8 @@ import click
 
 from basics.progress import counted, say
 from commands.options import (
+    ADDRESS,
     FILE,
-    PLACE,
     absolute,
     absolute_address,
     compute_options,
@@ -22,7 +22,7 @@ from commands.options import (
 
 if TYPE_CHECKING:
     from pipeline.job import Job
-    from pipeline.runner import Runner
+    from pipeline.runners.serial import Runner
 
 _SOURCE_VARIABLE = "ADVBN_SOURCE"
 
@@ -50,7 +50,7 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 )
 @click.option(
     "--out",
-    type=PLACE,
+    type=ADDRESS,
     metavar="P",
     help="Data-set folder, or address (s3://...). [default: ./imagenet-advbn-ENCODER; drawn world: ./sample-...]",
 )
@@ -89,8 +89,8 @@ def imagenet_advbn(**options: Any) -> None:
       advbn-gen imagenet-advbn --encoder vgg --source ILSVRC2012_val --labels devkit.tar.gz \\
         --autoencoder autoencoder.safetensors --reconstructed
     """
-    from pipeline.cluster import workers_for
     from pipeline.job import prepare, products_of
+    from pipeline.runners.cluster import workers_for
 
     config = _config(options)
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"

@@ -12,19 +12,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _LIST_SHOWN = 12
 
 
-class _Place(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
     """A path, or an address such as s3://bucket/folder."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
-        """Return it as `basics.places.AnyPath`."""
-        from basics.places import place
+        """Return it as `basics.paths.AnyPath`."""
+        from basics.paths import as_path
 
-        return place(value)
+        return as_path(value)
 
 
-PLACE = _Place()
+ADDRESS = _Address()
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
 

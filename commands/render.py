@@ -7,8 +7,8 @@ import click
 from basics.errors import WorkError
 from basics.progress import counted
 from commands.options import (
+    ADDRESS,
     FILE,
-    PLACE,
     absolute,
     absolute_address,
     json_option,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command(short_help="Shards again from a ledger, without the ascent.")
-@click.argument("ledger", metavar="LEDGER", type=PLACE)
+@click.argument("ledger", metavar="LEDGER", type=ADDRESS)
 @click.option(
     "--source",
     envvar="ADVBN_SOURCE",
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
 @click.option("--order", type=FILE, help="The ledger's order file, if it had one.")
 @click.option("--autoencoder", type=FILE, help="The ledger's autoencoder.safetensors. [the drawn world has its own]")
-@click.option("--out", type=PLACE, metavar="P", required=True, help="Data-set folder, or address (s3://...).")
+@click.option("--out", type=ADDRESS, metavar="P", required=True, help="Data-set folder, or address (s3://...).")
 @click.option(
     "--scale",
     type=float,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--manifest",
-    type=PLACE,
+    type=ADDRESS,
     metavar="P",
     help="The original's manifest, to compare with. [default: the one beside the ledger]",
 )

@@ -24,7 +24,7 @@ def sample_data(out: Path, size: int, seed: int, as_json: bool) -> None:
       advbn-gen sample-data drawn
     """
     from basics.progress import progress
-    from sources.world import world_counts, write_world
+    from sources.drawn.world import world_counts, write_world
 
     with progress("draw", sum(world_counts().values()), "images") as advance:
         counts = write_world(out, size=size, seed=seed, progress=lambda _done, _total: advance())

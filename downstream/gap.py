@@ -20,8 +20,8 @@ from downstream.quality import quality
 from downstream.scoring import ScoringConfig
 from downstream.session import ScoreRequest, score
 from downstream.testset import TestSet, open_test_set
-from pipeline.layout import LEDGER
-from pipeline.ledger import read_ledger
+from pipeline.dataset.layout import LEDGER
+from pipeline.dataset.ledger import read_ledger
 from sources.classes import imagenet_names
 
 ROLES = ("original", "reconstructed", "advbn")

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from basics.errors import UserError
-from basics.places import AnyPath, place
+from basics.paths import AnyPath, as_path
 from basics.remote import faults_of
 from downstream.auxiliary import AUXILIARY, MAIN
 from downstream.mce import CATEGORIES, CORRUPTIONS, SEVERITIES
 from downstream.testset import TestSet, open_named
-from pipeline.manifest import is_data_set, read_manifest
+from pipeline.dataset.manifest import is_data_set, read_manifest
 from sources.decode import BrokenImageError, decode_rgb
 from sources.names import is_image
 
@@ -114,7 +114,7 @@ def find_subsets(places: Places) -> tuple[list[Subset], list[str]]:
 
 
 def _ours(address: str) -> Subset:
-    folder = place(address)
+    folder = as_path(address)
     if not is_data_set(folder):
         raise UserError(
             f"--advbn {address} is no data set of this program; give a folder that `advbn-gen imagenet-advbn` made."
@@ -127,7 +127,7 @@ def _ours(address: str) -> Subset:
 
 
 def _root(suite: str, address: str) -> AnyPath:
-    root = place(address)
+    root = as_path(address)
     try:
         with faults_of(root):
             there = root.is_dir()

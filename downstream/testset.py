@@ -9,9 +9,9 @@ from typing import Any
 
 from basics.errors import UserError
 from basics.files import digest_json
-from basics.places import AnyPath, place
+from basics.paths import AnyPath, as_path
 from basics.reading import is_folder
-from pipeline.manifest import Manifest, is_data_set, read_manifest
+from pipeline.dataset.manifest import Manifest, is_data_set, read_manifest
 from pipeline.verify import checksum_problems
 from sources.base import ImageRecord, Source
 from sources.decode import View
@@ -184,7 +184,7 @@ def _folder_of(address: str) -> AnyPath:
     Raises:
         UserError: it lies on another machine that does not answer.
     """
-    path = place(address)
+    path = as_path(address)
     try:
         return path if is_folder(path) else path.parent
     except OSError as error:

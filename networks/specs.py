@@ -19,8 +19,8 @@ from networks.classifiers import (
     seed_of,
     view_of,
 )
-from networks.fitting import CLASSIFIER_FILE
 from networks.normalise import Normalise
+from networks.task import CLASSIFIER_FILE
 from sources.decode import View
 
 TIMM_PREFIX = "timm:"

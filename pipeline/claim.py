@@ -16,11 +16,10 @@ from basics.files import (
     require_apart,
     require_writable_folder,
 )
-from basics.places import AnyPath, is_remote
+from basics.paths import AnyPath, is_remote
 from basics.reading import exists, is_file, is_folder
 from basics.remote import faults_of
-from pipeline.job import Job, Product
-from pipeline.layout import (
+from pipeline.dataset.layout import (
     CARD,
     LEDGER,
     LOG,
@@ -33,7 +32,8 @@ from pipeline.layout import (
     read_stats,
     shard_name,
 )
-from pipeline.manifest import Manifest, Recorded, load_manifest, write_manifest
+from pipeline.dataset.manifest import Manifest, Recorded, load_manifest, write_manifest
+from pipeline.job import Job, Product
 
 _MARK = re.compile(r"\d{6}\.(json|h5)")
 _PROBE = re.compile(f"{WORKING_PREFIX}[0-9a-z_]+{re.escape(TEMPORARY_SUFFIX)}")

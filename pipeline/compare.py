@@ -6,14 +6,14 @@ import numpy as np
 
 from basics.errors import UserError
 from basics.files import digest_file
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from basics.progress import say
 from basics.reading import is_file
 from pipeline.claim import all_stats
+from pipeline.dataset.layout import LEDGER, MANIFEST, ledger_part_path, of_each
+from pipeline.dataset.ledger import SAMPLES, Ledger, load_ledger, read_ledger
+from pipeline.dataset.manifest import Manifest, read_manifest_file
 from pipeline.job import Job
-from pipeline.layout import LEDGER, MANIFEST, ledger_part_path, of_each
-from pipeline.ledger import SAMPLES, Ledger, load_ledger, read_ledger
-from pipeline.manifest import Manifest, read_manifest_file
 from pipeline.replay import scaled
 
 PIXEL_TOLERANCE = 0.5

@@ -14,7 +14,7 @@ from basics.allocation import keep_freed_memory
 from basics.errors import UserError
 from encoders import EncoderKind, encoder_kind
 from networks.classifiers import PUBLISHED
-from pipeline.plan import Plan
+from pipeline.dataset.plan import Plan
 
 _FILE_NAME_PART = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_KEPT = {"workers", "reconstructed", "threads"}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from basics.errors import UserError, WorkError
 from basics.files import digest_file, require_writable_folder, write_bytes
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from basics.progress import progress
 from basics.reading import is_file, local_copy
-from pipeline.manifest import Manifest, read_manifest
-from pipeline.shardfile import read_shard
+from pipeline.dataset.manifest import Manifest, read_manifest
+from pipeline.dataset.shard_file import read_shard
 
 
 def export(folder: AnyPath, out: Path) -> int:

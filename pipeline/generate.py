@@ -21,15 +21,15 @@ from torch import Tensor
 from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from basics.files import commit, digest_file, working_folder
-from basics.places import is_remote
+from basics.paths import is_remote
 from pipeline.claim import FolderTakenError, require_ours
 from pipeline.config import use_threads
+from pipeline.dataset.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path, stored_checksum
+from pipeline.dataset.ledger import Columns, LedgerRows, write_ledger
+from pipeline.dataset.shard_file import SampleFacts, ShardWriter, encode_png, open_shard
 from pipeline.job import Job, Product, load_networks, unlike_here
-from pipeline.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path, stored_checksum
-from pipeline.ledger import Columns, LedgerRows, write_ledger
 from pipeline.perturb import PerturbedBatch
 from pipeline.replay import NOT_ASKED, Replay, load_renderer
-from pipeline.shardfile import SampleFacts, ShardWriter, encode_png, open_shard
 from sources.decode import load_image
 
 _MOST_CODING_THREADS = 16

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from basics.errors import UserError
-from basics.places import AnyPath, is_remote
+from basics.paths import AnyPath, is_remote
 from networks.checkpoints import read_safetensors
-from pipeline.ledger import SAMPLES, read_ledger
-from pipeline.manifest import read_manifest
+from pipeline.dataset.ledger import SAMPLES, read_ledger
+from pipeline.dataset.manifest import read_manifest
 from pipeline.replay import NOT_ASKED
 
 

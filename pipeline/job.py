@@ -15,15 +15,15 @@ from basics.compute import Compute, choose_compute
 from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.files import digest_json
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from networks.classifiers import Classifier, load_classifier
 from pipeline.config import GenerationConfig
+from pipeline.dataset.plan import Plan
 from pipeline.perturb import Perturber
-from pipeline.plan import Plan
 from pipeline.replay import Replay, load_renderer
 from sources.base import ImageRecord, Source
-from sources.drawn import DrawnSource
+from sources.drawn.source import DrawnSource
 from sources.keys import sample_keys
 from sources.opening import open_source
 

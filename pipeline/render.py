@@ -13,15 +13,15 @@ from basics.compute import choose_compute
 from basics.differences import differences
 from basics.errors import UserError
 from basics.files import digest_file
-from basics.places import AnyPath
-from pipeline.cluster import Workers, workers_for
+from basics.paths import AnyPath
 from pipeline.compare import Comparison, compare, expected, require_rows_of
 from pipeline.config import GenerationConfig
+from pipeline.dataset.ledger import Ledger
 from pipeline.job import Job, Product, open_images, rendering_facts
-from pipeline.ledger import Ledger
 from pipeline.renderable import config_of, plan_of, read_renderable, records_of
 from pipeline.replay import Replay
 from pipeline.run import RunReport, run
+from pipeline.runners.cluster import Workers, workers_for
 from pipeline.sample import sample_networks
 from sources.base import ImageRecord, Source
 

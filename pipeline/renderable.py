@@ -6,11 +6,11 @@ from typing import Any
 from attacks.statistics import AdvBNConfig
 from basics.errors import UserError
 from basics.files import digest_json, is_plain_name
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from encoders import encoder_kind
 from pipeline.config import GenerationConfig
-from pipeline.ledger import RENDERABLE, SAMPLES, Ledger, damaged, read_ledger
-from pipeline.plan import Plan
+from pipeline.dataset.ledger import RENDERABLE, SAMPLES, Ledger, damaged, read_ledger
+from pipeline.dataset.plan import Plan
 from sources.base import ImageRecord
 
 _NO_CLASSIFIER = "none: rendered from a ledger"

@@ -14,7 +14,7 @@ from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from pipeline.config import GenerationConfig
-from pipeline.ledger import SAMPLES, Columns, losses_in_nats
+from pipeline.dataset.ledger import SAMPLES, Columns, losses_in_nats
 from pipeline.perturb import PerturbedBatch, Shifter
 
 NOT_ASKED = -1

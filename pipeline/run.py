@@ -9,15 +9,15 @@ from typing import Any
 
 from basics.errors import WorkError
 from basics.files import digest_file, remove_files
-from basics.places import AnyPath, is_remote
+from basics.paths import AnyPath, is_remote
 from basics.progress import Advance, counted, progress
 from pipeline.claim import all_stats, check_outputs, claim, held, recorded, require_ours
+from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, of_each, stats_path
+from pipeline.dataset.ledger import join_columns, read_ledger, write_ledger
+from pipeline.dataset.manifest import Recorded, accuracies, write_manifest, write_reader_files
 from pipeline.generate import ShardResult
 from pipeline.job import Job, Product
-from pipeline.layout import LEDGER, LOG, is_done, ledger_part_path, of_each, stats_path
-from pipeline.ledger import join_columns, read_ledger, write_ledger
-from pipeline.manifest import Recorded, accuracies, write_manifest, write_reader_files
-from pipeline.runner import Here, Runner
+from pipeline.runners.serial import Here, Runner
 
 
 @dataclass(frozen=True, kw_only=True)

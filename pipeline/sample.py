@@ -12,11 +12,11 @@ from platformdirs import user_cache_path
 from basics.errors import UserError
 from basics.files import digest_json, require_writable_folder
 from basics.progress import say
-from decoders.fitting import AutoencoderRequest, fit_autoencoder
-from decoders.training import AUTOENCODER_FILE
+from decoders.request import AutoencoderRequest, fit_autoencoder
+from decoders.task import AUTOENCODER_FILE
 from encoders import encoder_kind
-from networks.fitting import CLASSIFIER_FILE, SideImage, fit_classifier
-from sources.drawn import WORLD_VERSION, DrawnSource
+from networks.task import CLASSIFIER_FILE, SideImage, fit_classifier
+from sources.drawn.source import WORLD_VERSION, DrawnSource
 from training.config import TrainingConfig
 from training.data import TrainingImages, Variation
 

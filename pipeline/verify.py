@@ -12,12 +12,11 @@ from PIL import Image
 
 from basics.errors import UserError, WorkError
 from basics.files import digest_file
-from basics.places import AnyPath, is_remote, place
+from basics.paths import AnyPath, as_path, is_remote
 from basics.progress import progress
 from basics.reading import is_file, local_copy
 from basics.remote import faults_of
-from pipeline.job import Job, Product, prepare
-from pipeline.layout import (
+from pipeline.dataset.layout import (
     LEDGER,
     ShardStats,
     has_rows,
@@ -27,12 +26,13 @@ from pipeline.layout import (
     shard_name,
     stats_path,
 )
-from pipeline.ledger import Columns, load_ledger
-from pipeline.manifest import Manifest, read_manifest
+from pipeline.dataset.ledger import Columns, load_ledger
+from pipeline.dataset.manifest import Manifest, read_manifest
+from pipeline.dataset.shard_file import MEMBERS, StoredSample, read_shard
+from pipeline.job import Job, Product, prepare
 from pipeline.render import RenderRequest, render_job
 from pipeline.renderable import read_renderable
 from pipeline.run import RunReport, run
-from pipeline.shardfile import MEMBERS, StoredSample, read_shard
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def job_of(folder: AnyPath, manifest: Manifest, moved: Mapping[str, Any]) -> Job
     if rendered:
         kept = ("source", "autoencoder", "labels", "order", "device", "precision", "threads")
         how = {field: getattr(config, field) for field in kept}
-        request = RenderRequest(ledger=place(ledger or rendered["ledger"]), scale=rendered["scale"], **how)
+        request = RenderRequest(ledger=as_path(ledger or rendered["ledger"]), scale=rendered["scale"], **how)
         content = read_renderable(request.ledger)
         if digest_file(request.ledger) != rendered["ledger_sha256"]:
             raise UserError(f"The ledger {request.ledger} is not the one of {folder}; name that one with --ledger.")

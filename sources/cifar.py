@@ -11,14 +11,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from basics.errors import UserError
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from sources.base import ClassMap, ImageRecord
 from sources.listing import Folder
 from sources.names import of_split
 from sources.pickled import PickledArray, PickleFormatError, read_table
-from sources.scanning import Places, Tar, scan_tars
 from sources.storage import RandomFile, open_random
-from sources.tarball import TarSource
+from sources.tar.scanning import Places, Tar, scan_tars
+from sources.tar.source import TarSource
 
 SIDE = 32
 _PLANES = 3 * SIDE * SIDE

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Sequence
 
 from basics.errors import UserError
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from basics.reading import exists, is_folder, read_bytes
 from sources.classes import imagenet_index
 

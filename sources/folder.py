@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from basics.errors import UserError
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from basics.reading import read_bytes
 from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map

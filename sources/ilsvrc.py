@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from basics.errors import UserError
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from sources.classes import imagenet_index, imagenet_map
 from sources.devkit import GROUND_TRUTH, find_devkit, is_devkit, read_devkit
 from sources.names import VALIDATION_FILE, is_image

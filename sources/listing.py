@@ -7,7 +7,7 @@ from pathlib import Path
 
 from upath import UPath
 
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from basics.remote import file_system, plain_faults
 from sources.names import is_hidden, is_image
 

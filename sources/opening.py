@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from basics.allocation import without_collector
 from basics.errors import UserError
-from basics.places import AnyPath, is_remote, place
+from basics.paths import AnyPath, as_path, is_remote
 from basics.reading import exists, is_folder
 from sources.base import Source
 from sources.cifar import find_in_archive, find_in_folder, open_cifar
@@ -15,9 +15,9 @@ from sources.folder import find_split, open_images
 from sources.listing import Folder, list_folder
 from sources.names import choose_split
 from sources.order import file_order
-from sources.scanning import first_members
 from sources.shards import MANIFEST, are_shards, open_shards
-from sources.tarball import open_tars
+from sources.tar.scanning import first_members
+from sources.tar.source import open_tars
 
 _AT_ONCE = 16
 """Files whose presence is asked for at the same time."""
@@ -52,15 +52,15 @@ def open_source(
         UserError: there is nothing of that kind, or it is damaged, unlabelled or inconsistent.
     """
     text = os.fspath(address)
-    path = place(text)
-    label_path = None if labels is None else place(labels)
+    path = as_path(text)
+    label_path = None if labels is None else as_path(labels)
     try:
         with without_collector():
             source = _open_path(text, path, label_path, split)
     except OSError as error:
         raise UserError(_unreadable(error, path)) from error
     if order is not None:
-        source.records, source.order = file_order(source.records, place(order))
+        source.records, source.order = file_order(source.records, as_path(order))
     return source
 
 
@@ -92,7 +92,7 @@ def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str) 
         return _open_folder(address, list_folder(path), labels, split)
     if exists(path):
         return _open_archives(address, [path], labels, split)
-    tars = [place(name) for name in expand_braces(str(path))]
+    tars = [as_path(name) for name in expand_braces(str(path))]
     if tars == [path]:
         raise UserError(f"{path} does not exist; check the {'address' if is_remote(path) else 'path'}.")
     with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from basics.errors import UserError
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from basics.reading import read_bytes
 from sources.base import ImageRecord
 from sources.storage import read_text

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from basics.errors import UserError
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from basics.reading import exists
 from sources.base import ClassMap
 from sources.classes import imagenet_index, imagenet_map
 from sources.names import IMG_EXTENSIONS, check_printable
-from sources.scanning import Places, Scanned, Tar, scan_each
 from sources.storage import read_text
-from sources.tarball import TarSource
+from sources.tar.scanning import Places, Scanned, Tar, scan_each
+from sources.tar.source import TarSource
 
 MANIFEST = "manifest.json"
 _IMAGES = frozenset(extension[1:] for extension in IMG_EXTENSIONS)

@@ -15,7 +15,7 @@ from typing import Protocol
 from upath import UPath
 
 from basics.errors import UserError
-from basics.places import AnyPath
+from basics.paths import AnyPath
 from basics.reading import read_bytes, read_range
 from basics.remote import remote_info
 

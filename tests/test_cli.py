@@ -129,7 +129,8 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sample_data_writes_every_set_and_says_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sources import drawn, shifts
+    from sources.drawn import shifts
+    from sources.drawn import source as drawn
 
     for split, count in (("train", 2), ("val", 1)):
         monkeypatch.setitem(drawn.PER_CLASS, split, count)

@@ -7,12 +7,12 @@ import click
 import torch
 
 from abnn.adaptive import drift, driving
+from abnn.benchmarks import task_of
 from abnn.checkpoint import load_checkpoint
 from abnn.images import shown_images
 from abnn.network import ABNN
-from abnn.tasks import task_of
 from abnn.threats import Pgd
-from networks.fitting import batched
+from networks.task import batched
 from sources.opening import open_source
 
 IMAGES = 200

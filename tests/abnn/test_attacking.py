@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from abnn import bout
+from abnn import attack_run as bout
+from abnn.attack_run import Bout
 from abnn.attacking import AttackRequest, attack_all
-from abnn.bout import Bout
 from abnn.checkpoint import Checkpoint
 from abnn.results import RESULTS, SAMPLES
 from basics.errors import UserError, WorkError

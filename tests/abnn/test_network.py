@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from abnn.layer import AdaptiveBatchNorm
 from abnn.network import ABNN
 from abnn.plan import NetworkPlan, SubstitutePlan, build
-from abnn.training import Trained
+from abnn.task import Trained
 from tests.support import seeded
 
 SIZE, CLASSES = 32, 5

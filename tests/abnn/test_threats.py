@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abnn.adaptive import driving
+from abnn.benchmarks import TASKS
 from abnn.checkpoint import Checkpoint
 from abnn.layer import LayerConfig
-from abnn.tasks import TASKS
 from abnn.threats import ATTACKS, Roa, ThreatOptions, require_possible, threat_of
 from attacks.objectives import cross_entropy, margin
 from attacks.pixels import PixelConfig, attack_pixels

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
-from basics.places import is_remote, place
+from basics.paths import as_path, is_remote
 from basics.remote import as_os_error, file_system, plain_faults, remote_info
 
 
@@ -26,7 +26,7 @@ from basics.remote import as_os_error, file_system, plain_faults, remote_info
     ],
 )
 def test_errors_of_packages_become_os_errors(error: Exception, kind: type[OSError], reason: str) -> None:
-    with pytest.raises(kind) as caught, plain_faults(place("memory://a/b")):  # type: ignore[arg-type]
+    with pytest.raises(kind) as caught, plain_faults(as_path("memory://a/b")):  # type: ignore[arg-type]
         raise error
     assert reason in str(caught.value.strerror)
     assert caught.value.filename == "memory://a/b"
@@ -48,14 +48,14 @@ def test_unknown_errors_lose_what_is_secret(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_one_file_system_serves_all_threads() -> None:
-    path = place("memory://threads/x")
+    path = as_path("memory://threads/x")
     assert is_remote(path)
     with ThreadPoolExecutor(4) as pool:
         assert {id(file_system(path)) for _ in range(3)} == set(pool.map(lambda _: id(file_system(path)), range(20)))
 
 
 def test_what_is_there_is_told() -> None:
-    path = place("memory://told/x")
+    path = as_path("memory://told/x")
     assert is_remote(path)
     file_system(path).pipe_file(path.path, b"123")
     assert (remote_info(path)["type"], remote_info(path)["size"]) == ("file", 3)

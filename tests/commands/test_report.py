@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import read_ledger, write_ledger
+from pipeline.dataset.ledger import read_ledger, write_ledger
 from tests.disk import resize
 from tests.support import advbn_gen, folder_bytes, image_folder, refused, tiny_classifier
 from tests.trio import Trio

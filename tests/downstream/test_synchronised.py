@@ -8,7 +8,7 @@ from torch import Tensor, distributed
 
 from attacks.statistics import AdvBNConfig, alone
 from downstream.advbn import AdvBNNetwork
-from downstream.finetuning import over_processes
+from downstream.task import over_processes
 from networks.classifiers import build_network
 from networks.cuts import cut_of
 from tests.support import seeded, with_lived_in_batch_norm

@@ -16,10 +16,10 @@ from PIL import Image
 
 from basics.files import digest_json
 from decoders.autoencoder import load_autoencoder
-from pipeline.ledger import read_ledger, write_ledger
+from pipeline.dataset.ledger import read_ledger, write_ledger
+from pipeline.dataset.shard_file import encode_png
 from pipeline.render import RenderRequest, render_job
 from pipeline.renderable import read_renderable
-from pipeline.shardfile import encode_png
 from sources.decode import load_image
 from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World, broken_image, facts, members, tar_of, wherever
 from tests.support import Outcome, advbn_gen, folder_bytes, refused, tiny_autoencoder

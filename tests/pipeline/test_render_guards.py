@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ledger import read_ledger, write_ledger
+from pipeline.dataset.ledger import read_ledger, write_ledger
 from pipeline.render import rendered_name
 from pipeline.renderable import read_renderable
 from tests.pipeline.test_render import LEDGER, render, words

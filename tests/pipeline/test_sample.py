@@ -14,7 +14,7 @@ from networks.checkpoints import StateDict, read_safetensors
 from networks.classifiers import Classifier, load_classifier
 from pipeline.sample import CACHE_VARIABLE, SAMPLE_IMAGE_SIZE, sample_classifier, sample_networks
 from sources.decode import load_image
-from sources.drawn import SHAPES, DrawnSource
+from sources.drawn.source import SHAPES, DrawnSource
 from tests.pipeline import naive
 from tests.support import advbn_gen, published_decoder, published_vgg
 

@@ -125,9 +125,9 @@ def test_what_an_overtaken_run_uploads_last_is_noticed(
 
 
 def test_without_checksums_of_the_store_shards_are_read_when_a_run_goes_on(world: World) -> None:
-    from basics.places import is_remote, place
+    from basics.paths import as_path, is_remote
 
-    folder = place("memory://no-checksums/vgg")
+    folder = as_path("memory://no-checksums/vgg")
     assert is_remote(folder)
     assert world.make(str(folder)).code == 0
     tar = folder / f"{NAME}-val-000004.tar"

@@ -115,18 +115,18 @@ def test_errors_of_the_server_and_cut_uploads_are_got_over(
 def test_a_shard_of_real_size_goes_up_in_parts_with_faults(s3: S3Server, tmp_path: Path) -> None:
     """The published size, 1,568 images, is uploaded in several parts, each of which may fail."""
     from basics.files import commit
-    from basics.places import place
+    from basics.paths import as_path
 
     (tmp_path / "shard.tar").write_bytes(random.Random(0).randbytes(110 * 2**20))
     out = s3.new_bucket() + "/sets"
     s3.cut_upload(10_000_000, path="partNumber=2", times=2)
     s3.fail("InternalError", method="PUT", path="partNumber=3", times=2)
-    commit(tmp_path / "shard.tar", place(f"{out}/shard.tar"))
+    commit(tmp_path / "shard.tar", as_path(f"{out}/shard.tar"))
     assert s3.count("PUT", "partNumber=[23]") >= 6
     assert s3.files(out) == {"shard.tar": (tmp_path / "shard.tar").read_bytes()}
     s3.fail("ExpiredToken", method="PUT", path="partNumber=3", times=10_000)
     with pytest.raises(PermissionError, match="credentials have expired"):
-        commit(tmp_path / "shard.tar", place(f"{out}/again.tar"))
+        commit(tmp_path / "shard.tar", as_path(f"{out}/again.tar"))
     assert s3.files(out).keys() == {"shard.tar"}
     assert "Uploads" not in s3.client.list_multipart_uploads(Bucket=out.split("/")[2]), "half a file is paid for"
 
@@ -196,7 +196,7 @@ def test_of_two_clients_with_other_settings_one_is_refused(world: World, out: st
     """Both find the place empty; the first manifest decides."""
     met = threading.Barrier(2, timeout=60)
     outcomes: list[str] = []
-    from pipeline.manifest import write_manifest
+    from pipeline.dataset.manifest import write_manifest
 
     def together(*words: object) -> None:
         if words[-1] is None:
@@ -206,7 +206,7 @@ def test_of_two_clients_with_other_settings_one_is_refused(world: World, out: st
     def run(eps: float) -> None:
         from attacks.statistics import AdvBNConfig
         from basics.errors import UserError
-        from basics.places import place
+        from basics.paths import as_path
         from pipeline.config import GenerationConfig
         from pipeline.job import prepare, products_of
         from pipeline.run import run as make
@@ -217,7 +217,7 @@ def test_of_two_clients_with_other_settings_one_is_refused(world: World, out: st
             attack=AdvBNConfig(eps=eps, steps=2),
         )  # fmt: skip
         try:
-            make(prepare(config, products_of(config, place(out), NAME)))
+            make(prepare(config, products_of(config, as_path(out), NAME)))
             outcomes.append(f"made {eps}")
         except UserError as error:
             outcomes.append(str(error))
@@ -238,10 +238,10 @@ def test_of_two_clients_with_other_settings_one_is_refused(world: World, out: st
 @pytest.mark.parametrize("gone", [True, False])
 def test_the_probe_of_another_client_is_no_obstacle(world: World, out: str, gone: bool) -> None:
     """A client tries whether it may write; another may see that file, or see it go."""
-    from basics.places import place
+    from basics.paths import as_path
     from pipeline import claim
 
-    looked, probe = claim._check_owner, place(out) / "working-0760ca90ba37de19.tmp"
+    looked, probe = claim._check_owner, as_path(out) / "working-0760ca90ba37de19.tmp"
     probe.write_bytes(b"")
 
     def look(*words: Any, **options: Any) -> None:

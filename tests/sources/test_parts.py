@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sources.base import Source
-from sources.drawn import DrawnSource
+from sources.drawn.shifts import ShiftSource
+from sources.drawn.source import DrawnSource
 from sources.joined import JoinedSource
 from sources.opening import open_source
-from sources.shifts import ShiftSource
 from tests.s3 import S3Server
 
 WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]

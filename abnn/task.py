@@ -1,0 +1,109 @@
+"""Training a network without defence, with ABNN, or by adversarial training (ABNN paper, section 2.2; Madry et al.)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from abnn.benchmarks import MOMENTUM
+from abnn.checkpoint import MODEL_FILE, save_checkpoint
+from abnn.plan import NetworkPlan
+from attacks.objectives import cross_entropy
+from attacks.pixels import PixelConfig, attack_pixels
+from basics.compute import Compute
+from networks.task import batched
+from training.config import TrainingConfig
+from training.data import TrainingImages
+
+DEFENCES = ("none", "abnn", "pgd-at")
+_EVALUATION_BATCH = 250
+
+
+class Trained(nn.Module):
+    """Images in [0, 1] and labels -> the loss and the share of right answers.
+
+    Args:
+        network: images -> logits.
+        pixels: the attack under which it learns; None learns from clean images.
+    """
+
+    def __init__(self, network: nn.Module, pixels: PixelConfig | None) -> None:
+        super().__init__()
+        self.network, self.pixels = network, pixels
+
+    def forward(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+        """Return the cross-entropy `loss` and `top1`, on attacked images if there is an attack."""
+        if self.pixels is not None:
+            image_N3HW = self.attacked(image_N3HW, label_N, self.pixels)
+        logits = self.network(image_N3HW)
+        return {"loss": F.cross_entropy(logits, label_N), "top1": (logits.argmax(1) == label_N).float().mean()}
+
+    def attacked(self, image_N3HW: Tensor, label_N: Tensor, pixels: PixelConfig) -> Tensor:
+        """Turn images against the network as it stands, in evaluation mode."""
+
+        def loss_of(moved_N3HW: Tensor) -> Tensor:
+            # A view, because torch's FLOP counter cannot follow gradients of a leaf that a module is given itself.
+            return cross_entropy(self.network(moved_N3HW.view_as(moved_N3HW)), label_N)
+
+        with _evaluating(self.network):
+            return attack_pixels(loss_of, image_N3HW, pixels)
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Batch norm with running statistics, which the attack must not move."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
+class DefenceTask:
+    """What the training loop needs to know of a defence."""
+
+    def __init__(  # noqa: PLR0913 (what, how, tried on what, where to)
+        self,
+        network: nn.Module,
+        plan: NetworkPlan,
+        *,
+        pixels: PixelConfig | None,
+        held_out: TrainingImages,
+        out: Path,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.network, self.plan, self.held_out, self.out, self.facts = network, plan, held_out, out, facts
+        self.module: nn.Module = Trained(network, pixels)
+
+    @property
+    def leaves(self) -> Sequence[Path]:
+        """The file with the weights."""
+        return (self.out / MODEL_FILE,)
+
+    def optimizer(self, config: TrainingConfig) -> Optimizer:
+        """SGD over everything but the substitute."""
+        learning = [weight for weight in self.module.parameters() if weight.requires_grad]
+        return SGD(learning, lr=config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay)
+
+    def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+        """Return the loss and the share of right answers."""
+        terms: dict[str, Tensor] = module(image_N3HW, label_N)
+        return terms
+
+    @torch.no_grad()
+    def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
+        """Score the held-out images, unattacked, and write the weights."""
+        self.module.eval()
+        right = sum(
+            int((self.network(image.to(compute.device, compute.dtype) / 255).argmax(1).cpu() == label).sum())
+            for image, label in batched(self.held_out, _EVALUATION_BATCH)
+        )
+        top1 = right / len(self.held_out)
+        save_checkpoint(self.out, self.network, self.plan, {**self.facts, "epochs_done": epoch, "held_out_top1": top1})
+        return {"held_out_top1": top1}

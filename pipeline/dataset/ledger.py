@@ -1,0 +1,272 @@
+"""The ledger: what was done to every batch, without any image. HDF5, readable by plain h5py.
+
+It holds all that is needed to make the data set again from the originals and the autoencoder, and says in the
+attributes of each column what it is (`_COLUMNS`). docs/ledger.md has the format and what it is for.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from basics.errors import UserError, WorkError
+from basics.files import write_bytes
+from basics.paths import AnyPath
+from basics.reading import read_bytes
+from pipeline.dataset.shard_file import SampleFacts
+from pipeline.perturb import PerturbedBatch
+
+FORMAT = "advbn-gen perturbation ledger"
+VERSION = 2
+"""2: each sample's losses and the mean of its pixels; 1 had the losses of the batches only."""
+RENDERABLE = 2
+"""The first version that tells enough to make the data set again."""
+SAMPLES = "samples"
+
+_PER_NAT = 10**6
+"""Losses of samples are kept as whole millionths: exactly what their `.json` tells, in half the bytes of floats."""
+_MOST_NATS = 2**53 // _PER_NAT
+
+
+class _Column(NamedTuple):
+    """What a column is; axes of the same name are of the same length everywhere."""
+
+    what: str
+    axes: tuple[str, ...]
+    unit: str = ""
+    kind: str = "i"
+    """As numpy abbreviates it: i, u, f or S."""
+    since: int = 1
+    """The first version of the format that has it."""
+
+
+_BATCHES, _SAMPLES = ("batches",), ("samples",)
+_COLUMNS = {
+    "delta_mean": _Column("multiplier of each feature channel's mean", ("batches", "channels"), "1", "f"),
+    "delta_std": _Column("multiplier of each feature channel's standard deviation", ("batches", "channels"), "1", "f"),
+    "loss": _Column(
+        "cross-entropy of the true label, mean over the batch, before the first ascent step and after each one",
+        ("batches", "steps + 1"),
+        "nat",
+        "f",
+    ),
+    "batch_size": _Column("images whose feature statistics were perturbed together", _BATCHES, "images"),
+    "samples/key": _Column("name of the sample in the shards", _SAMPLES, kind="S"),
+    "samples/source": _Column("name of the original in its source, class folder first", _SAMPLES, kind="S"),
+    "samples/source_sha256": _Column("SHA-256 of the original file, as 32 raw bytes", ("samples", "32"), kind="u"),
+    "samples/label": _Column("true class index", _SAMPLES),
+    "samples/clean_prediction": _Column("the attacked classifier's answer to the original", _SAMPLES),
+    "samples/reconstructed_prediction": _Column("... to the reconstruction without perturbation", _SAMPLES),
+    "samples/adversarial_prediction": _Column(
+        "... to the perturbed image before it was rounded to 8 bit; -1 if it was not asked", _SAMPLES
+    ),
+    "samples/losses": _Column(
+        "cross-entropy of the true label before the first ascent step and after each one",
+        ("samples", "steps + 1"),
+        "millionths of a nat",
+        since=2,
+    ),
+    "samples/pixel_mean": _Column(
+        "mean of all values of the perturbed 8-bit image", _SAMPLES, "grey levels, 0 to 255", "f", since=2
+    ),
+}
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A ledger in memory: its columns by their path in the file."""
+
+    columns: Columns
+    attributes: dict[str, Any]
+    version: int = VERSION
+
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return len(self.columns["batch_size"])
+
+    @property
+    def keys(self) -> list[str]:
+        """Sample keys in order."""
+        return [key.decode() for key in self.columns[f"{SAMPLES}/key"]]
+
+
+class LedgerRows:
+    """Collects the rows of one shard."""
+
+    def __init__(self) -> None:
+        self._batches: dict[str, list[NDArray[Any]]] = {}
+        self._samples: list[SampleFacts] = []
+        self._pixel_means: list[NDArray[np.float32]] = []
+
+    def add(self, batch: PerturbedBatch, samples: Sequence[SampleFacts]) -> None:
+        """Append one batch with its samples; its images are let go.
+
+        Raises:
+            WorkError: a loss is too large for the ledger.
+        """
+        losses = np.array([sample.losses for sample in samples])
+        if losses.max() > _MOST_NATS:
+            raise WorkError(f"a loss is {losses.max():.3g}, which no ledger can hold; check the classifier's weights.")
+        row = {
+            "delta_mean": batch.delta_mean_C.numpy(),
+            "delta_std": batch.delta_std_C.numpy(),
+            # Of what the samples tell, so that whoever has the samples has the same mean.
+            "loss": losses.mean(0),
+            "batch_size": np.int32(len(samples)),
+        }
+        for name, value in row.items():
+            self._batches.setdefault(name, []).append(np.asarray(value))
+        self._samples += samples
+        self._pixel_means.append(_pixel_means(batch.perturbed_N3HW))
+
+    def columns(self) -> Columns:
+        """Return the rows as arrays."""
+        rows: Columns = {name: np.stack(values) for name, values in self._batches.items()}
+        samples = {
+            "key": np.array([sample.key.encode() for sample in self._samples]),
+            "source": np.array([sample.source.encode() for sample in self._samples]),
+            "source_sha256": np.array(
+                [list(bytes.fromhex(sample.source_sha256)) for sample in self._samples], np.uint8
+            ),
+            "losses": np.rint(np.array([sample.losses for sample in self._samples]) * _PER_NAT).astype(np.int64),
+            "pixel_mean": np.concatenate(self._pixel_means),
+        }
+        for name in ("label", "clean_prediction", "reconstructed_prediction", "adversarial_prediction"):
+            samples[name] = np.array([getattr(sample, name) for sample in self._samples], np.int32)
+        return rows | {f"{SAMPLES}/{name}": column for name, column in samples.items()}
+
+
+def _pixel_means(image_N3HW: torch.Tensor) -> NDArray[np.float32]:
+    # Whole numbers are summed, so that no order of summation and no machine gives another mean.
+    sums = image_N3HW.sum(dim=(1, 2, 3), dtype=torch.int64).double()
+    means: NDArray[np.float32] = (sums / image_N3HW[0].numel()).float().numpy()
+    return means
+
+
+def losses_in_nats(columns: Columns) -> NDArray[np.float64]:
+    """Return each sample's losses (samples, steps + 1) as its `.json` tells them."""
+    nats: NDArray[np.float64] = columns[f"{SAMPLES}/losses"] / _PER_NAT
+    return nats
+
+
+def write_ledger(path: AnyPath, columns: Columns, attributes: Mapping[str, Any]) -> None:
+    """Write a ledger atomically; equal content gives equal bytes."""
+    # In memory first: HDF5 does not get over a disk that fills up while it writes.
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
+        for name in sorted(attributes):
+            file.attrs[name] = json.dumps(attributes[name], sort_keys=True)
+        for name in sorted(columns):
+            column = columns[name]
+            chunk = (min(len(column), 1024), *column.shape[1:])
+            dataset = file.create_dataset(name, data=column, chunks=chunk, compression="gzip", shuffle=True)
+            dataset.attrs["description"] = f"{_COLUMNS[name].what}: ({', '.join(_COLUMNS[name].axes)})"
+            dataset.attrs["unit"] = _COLUMNS[name].unit
+            # Or HDF5 places the chunks in the order in which its cache happens to give them up.
+            file.flush()
+    write_bytes(path, buffer.getvalue())
+
+
+def read_ledger(path: AnyPath) -> Ledger:
+    """Read a ledger, or one shard's part of it.
+
+    Raises:
+        UserError: it is missing, cannot be read, is truncated or damaged, no ledger, or of a newer version, or its
+            columns do not fit together.
+    """
+    try:
+        return load_ledger(path)
+    except FileNotFoundError as error:
+        raise UserError(f"The ledger {path} is missing; check the path.") from error
+    except OSError as error:
+        raise UserError(f"The ledger {path} cannot be read ({error.strerror or error}); check it.") from error
+
+
+def load_ledger(path: AnyPath) -> Ledger:
+    """Do as `read_ledger`, but tell a ledger of which nothing is known from a damaged one.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it is truncated or damaged, no ledger, or of a newer version, or its columns do not fit together.
+    """
+    content = read_bytes(path)
+    try:
+        with h5py.File(io.BytesIO(content), "r") as file:
+            told = dict(file.attrs)
+            columns: Columns = {}
+            file.visititems(lambda name, item: _collect(columns, name, item))
+    except (OSError, RuntimeError, KeyError) as error:
+        raise damaged(path, str(error)) from error
+    if told.pop("format", None) != FORMAT:
+        raise UserError(f"The file {path} is not a perturbation ledger of this program.")
+    try:
+        version = int(told.pop("version"))
+        attributes = {name: json.loads(value) for name, value in told.items()} if version <= VERSION else {}
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(path, f"an attribute cannot be read, {error}") from error
+    if version > VERSION:
+        raise UserError(
+            f"The ledger {path} has the format version {version} of a newer advbn-gen, and this one knows up to "
+            f"{VERSION}; update it."
+        )
+    fault = _fault(columns, version)
+    if fault or not isinstance(attributes.get("identity", {}), dict):
+        raise damaged(path, fault or "its identity is none")
+    return Ledger(columns, attributes, version)
+
+
+def damaged(path: AnyPath, fault: str) -> UserError:
+    """Return what is said of a ledger whose parts do not fit together."""
+    return UserError(f"The ledger {path} is damaged ({fault}); fetch it again.")
+
+
+def _fault(columns: Columns, version: int) -> str:
+    """Return what is wrong with the columns of a ledger; empty if nothing is."""
+    lengths = {"32": 32}
+    for name, told in _COLUMNS.items():
+        if told.since > version:
+            continue
+        if name not in columns:
+            return f"it has no {name}"
+        column = columns[name]
+        if column.ndim != len(told.axes) or any(
+            lengths.setdefault(axis, length) != length for axis, length in zip(told.axes, column.shape, strict=True)
+        ):
+            return f"{name} is not ({', '.join(told.axes)})"
+        if not _holds(column, told.kind):
+            return f"{name} holds other values than it should"
+    if columns["batch_size"].sum() != lengths["samples"]:
+        return "its batches are not its samples"
+    return ""
+
+
+def _holds(column: NDArray[Any], kind: str) -> bool:
+    """Whether a column holds what its kind says: finite numbers, or UTF-8."""
+    if column.dtype.kind != kind:
+        return False
+    if kind == "S":
+        try:
+            b" ".join(column).decode()
+        except UnicodeDecodeError:
+            return False
+    return bool(kind == "S" or np.isfinite(column).all())
+
+
+def _collect(columns: Columns, name: str, item: Any) -> None:
+    if isinstance(item, h5py.Dataset):
+        columns[name] = item[()]
+
+
+def join_columns(parts: Sequence[Columns]) -> Columns:
+    """Put the parts of successive shards together."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,137 @@
+"""The drawn world as a folder: train/ and val/, and beside them the distribution-shift test sets."""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from basics.errors import UserError
+from basics.files import TEMPORARY_SUFFIX, require_writable_folder, write_bytes, write_json
+from sources.base import ImageRecord, Source
+from sources.drawn.shifts import SHIFT_SETS, SHIFTS_VERSION, ShiftSource
+from sources.drawn.source import DEFAULT_SIZE, PER_CLASS, WORLD_VERSION, DrawnSource
+
+WORLD_FILE = "world.json"
+"""The file in which a written world says what it was drawn from."""
+WORLD_SETS = (*PER_CLASS, *SHIFT_SETS)
+"""Everything that a world can hold: its splits and its test sets."""
+
+
+_WRITERS = 4
+"""Threads that draw and write. More than most machines have cores to spare, because each waits for the disk: without a
+flush of every file, a power cut could leave empty ones, which the next run would take for finished."""
+
+
+def world_counts(sets: Collection[str] = WORLD_SETS) -> dict[str, int]:
+    """Return the number of images in each of these sets."""
+    return {name: sum(len(source.records) for source in _sources(name).values()) for name in sets}
+
+
+def write_world(
+    out: Path,
+    *,
+    size: int = DEFAULT_SIZE,
+    seed: int = 0,
+    sets: Collection[str] = WORLD_SETS,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, int]:
+    """Write the world below `out`, each set in the layout of the real one, going on where a run broke off.
+
+    A folder that holds only some of the sets, such as one from before there were test sets, is completed.
+
+    Args:
+        out: a new or empty folder, or one that holds the same world, complete or not.
+        size: width and height in pixels.
+        seed: what the world is drawn from.
+        sets: which of `WORLD_SETS` to write.
+        progress: called with (images there, images in all) after each image.
+
+    Returns:
+        The number of images in each set.
+
+    Raises:
+        UserError: `out` holds anything else, or cannot be written; or there is no such set.
+    """
+    unknown = sorted(set(sets) - set(WORLD_SETS))
+    if unknown:
+        raise UserError(f"The drawn world has no set {unknown[0]!r}; choose from {', '.join(WORLD_SETS)}.")
+    wanted = {folder: source for name in sets for folder, source in _sources(name, size, seed).items()}
+    require_writable_folder(out)
+    counts = world_counts(sets)
+    _claim(out, size, seed, sets)
+    total = sum(counts.values())
+    pool = ThreadPoolExecutor(_WRITERS)
+    try:
+        for done, _ in enumerate(pool.map(partial(_write, out), _files(wanted)), start=1):
+            if progress:
+                progress(done, total)
+    finally:
+        # Interrupted, it ends after the images in work instead of after all.
+        pool.shutdown(cancel_futures=True)
+    return counts
+
+
+def _write(out: Path, file: tuple[str, Source, ImageRecord]) -> None:
+    name, source, record = file
+    path = out / name
+    # An empty file is what a power cut or a full disk of another program leaves.
+    if not path.exists() or not path.stat().st_size:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, source.read(record))
+
+
+def _sources(name: str, size: int = DEFAULT_SIZE, seed: int = 0) -> dict[str, Source]:
+    """Return the folders of a set that hold class folders, each with what is drawn there."""
+    if name in PER_CLASS:
+        return {name: DrawnSource(name, size, seed)}
+    return {subset: ShiftSource(subset, size, seed) for subset in SHIFT_SETS[name]}
+
+
+def _files(sources: Mapping[str, Source]) -> Iterator[tuple[str, Source, ImageRecord]]:
+    """Yield every file: its path below the world's folder, and what is drawn there."""
+    for folder, source in sources.items():
+        for record in source.records:
+            yield f"{folder}/{record.name}", source, record
+
+
+def _claim(out: Path, size: int, seed: int, sets: Collection[str]) -> None:
+    """Make sure that `out` holds nothing but this world, and note down which world it is and what it holds."""
+    world = out / WORLD_FILE
+    planned = {path for name in WORLD_SETS for path, _, _ in _files(_sources(name))}
+    present = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
+    foreign = {name.removesuffix(TEMPORARY_SUFFIX) for name in present} - planned - {WORLD_FILE}
+    if foreign or (present - {WORLD_FILE + TEMPORARY_SUFFIX} and not world.exists()):
+        example = min(foreign or present)
+        raise UserError(f"The folder {out} holds other files ({example}); give an empty folder.")
+    noted = _noted_sets(world, size, seed) if world.exists() else set()
+    # What an earlier run wrote stays noted, also if this one writes less.
+    if not world.exists() or set(sets) - noted:
+        write_json(world, _facts(size, seed, noted | set(sets)))
+
+
+def _facts(size: int, seed: int, sets: Collection[str]) -> dict[str, Any]:
+    """Return all that a world's pixels follow from. Without test sets, these are the facts of before there were any."""
+    facts = {"world": "drawn", "version": WORLD_VERSION, "size": size, "seed": seed, "images": world_counts(sets)}
+    return facts | ({"shifts_version": SHIFTS_VERSION} if set(sets) & set(SHIFT_SETS) else {})
+
+
+def _noted_sets(world: Path, size: int, seed: int) -> set[str]:
+    """Return the sets that a folder is noted to hold.
+
+    Raises:
+        UserError: they are not of this world.
+    """
+    try:
+        known = json.loads(world.read_bytes())
+    except ValueError:
+        known = None
+    images = known.get("images") if isinstance(known, dict) else None
+    sets = set(images) if isinstance(images, dict) else set()
+    if not sets or sets - set(WORLD_SETS) or known != _facts(size, seed, sets):
+        raise UserError(
+            f"The folder {world.parent} holds a world of another seed or size, or of another version; "
+            f"give another folder."
+        )
+    return sets

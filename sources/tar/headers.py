@@ -1,0 +1,259 @@
+"""Where each file lies in a tar: the headers alone, so that members can be read at their offset.
+
+Python's `tarfile` knows more kinds of member but takes some 25 microseconds and a kilobyte for each, too much
+for the millions of members of a large set of shards. A test holds the two against each other.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from sources.names import is_image
+from sources.storage import RandomFile
+from sources.tar.members import Chunk, Columns, Member
+
+_BLOCK = 512
+_TAIL = 1 << 16
+"""Bytes read at once where members are so large that most of a window would be their content."""
+_ZEROS = bytes(_BLOCK)
+_FIELDS = struct.Struct("100s24x12s20xc100x6s82x155s12x")
+_IS_PLAIN = (b"0", b"ustar", False)
+"""Kind, magic, and whether there is a prefix."""
+_FEW, _MANY = 64, 4096
+"""Headers read at once: for who may stop soon, and for who wants all."""
+_PLAIN = struct.Struct("100s24x11sc20xc100x5s83x?")
+_MEND = "download or copy it again"
+_CUT_OFF = f"is cut off in the middle of a file; {_MEND}"
+_NO_TAR = "is not a tar; give one, uncompressed or gzipped"
+_LINK_KINDS = frozenset((b"1", b"2"))
+_EMPTY_KINDS = _LINK_KINDS | {b"3", b"4", b"5", b"6"}
+"""Links, devices and folders: no content follows, whatever size their header claims."""
+_FILE_KINDS = frozenset((b"0", b"\0", b"7"))
+_EXTENSION_KINDS = frozenset((b"x", b"L", b"g", b"K"))
+"""Headers that say something about the next file; `g` and `K` nothing that matters here."""
+
+
+class _Special(NamedTuple):
+    """What extension headers say about the next file."""
+
+    path: str = ""
+    size: int = -1
+
+
+_NOTHING = _Special()
+
+
+class TarFormatError(Exception):
+    """The bytes are no whole tar. The message, to be put after its name, says what is wrong and the mend."""
+
+
+class TarScan:
+    """The members of one tar, found by reading windows of it: one read may serve many headers.
+
+    Args:
+        file: The tar.
+    """
+
+    def __init__(self, file: RandomFile) -> None:
+        self._file = file
+        self._window = b""
+        self._start = 0
+
+    def content(self, offset: int, size: int) -> bytes:
+        """Return bytes of the tar, without another read if they lie where the scan is.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+        at = offset - self._start
+        if at >= 0 and at + size <= len(self._window):
+            return self._window[at : at + size]
+        return self._file.read(offset, size)
+
+    def __iter__(self) -> Iterator[Member]:
+        """Yield the files of the tar one by one, as `chunks` does."""
+        for chunk in self.chunks(count=_FEW):
+            yield from map(Member, chunk.names, chunk.offsets, chunk.sizes)
+
+    def chunks(self, keep: tuple[bytes, ...] = (), count: int = _MANY) -> Iterator[Columns]:
+        """Yield the regular files of the tar in their order, so many at once, without hidden ones.
+
+        Reads the v7, ustar, GNU and pax formats. Folders and devices are left out, and links that are no images.
+
+        Args:
+            keep: Endings of names of which the content is read along.
+            count: How many headers are read for each chunk.
+
+        Raises:
+            TarFormatError: a header is damaged, the file ends within a member, or an image is stored as a link.
+            OSError: it cannot be read.
+        """
+        position = 0
+        while position >= 0:
+            chunk = Chunk()
+            while position >= 0 and len(chunk.raw_names) < count:
+                # The first header is always looked at closely: it tells whether this is a tar.
+                position = self._plain_files(chunk, position, keep, count) if position else position
+                position = self._other_file(chunk, position, keep)
+            yield chunk.columns()
+
+    def _plain_files(self, chunk: Chunk, position: int, keep: tuple[bytes, ...], count: int) -> int:
+        """Add the files whose headers are as nearly all are; returns the position of the first that is not.
+
+        Those are ustar or GNU headers of regular files that need no prefix. There are millions, so this is one loop
+        without a call that is not needed.
+        """
+        add_name, add_offset, add_size, add_content = chunk.adders()
+        unpack, end = _PLAIN.unpack_from, self._file.size
+        while len(chunk.raw_names) < count:
+            at = position - self._start
+            if at + _BLOCK > len(self._window):
+                at = self._move(position)
+            try:
+                raw_name, digits, closed, kind, magic, prefix = unpack(self._window, at)
+                size = int(digits, 8)
+            except (struct.error, ValueError):
+                break
+            offset = position + _BLOCK
+            if (kind, magic, prefix) != _IS_PLAIN or closed not in b"\0 " or size < 0 or offset + size > end:
+                break
+            add_name(raw_name)
+            add_offset(offset)
+            add_size(size)
+            add_content(self.content(offset, size) if keep and raw_name.rstrip(b"\0").endswith(keep) else b"")
+            position = offset + (size + _BLOCK - 1) // _BLOCK * _BLOCK
+        return position
+
+    def _other_file(self, chunk: Chunk, position: int, keep: tuple[bytes, ...]) -> int:
+        """Add the file of one header of any kind, if it is one; returns the next position, -1 at the end."""
+        at = position - self._start
+        if at + _BLOCK > len(self._window):
+            at = self._move(position)
+        member, position = self._any_kind(self._window[at : at + _BLOCK], position)
+        if member is not None:
+            if member.offset + member.size > self._file.size:
+                raise TarFormatError(_CUT_OFF)
+            kept = keep and member.name.encode(errors="surrogateescape").endswith(keep)
+            content = self.content(member.offset, member.size) if kept else b""
+            chunk.special_names[len(chunk.raw_names)] = member.name
+            for add, value in zip(chunk.adders(), (b"", member.offset, member.size, content), strict=True):
+                add(value)
+        return position
+
+    def _move(self, position: int) -> int:
+        """Read the window that starts at a position; returns 0, where the position is in it."""
+        jumped = position - self._start - len(self._window)
+        ahead = self._file.window
+        # Beyond content that no window spans, the next header is likely to be as lonely.
+        self._window = self._file.read(position, min(ahead, _TAIL) if jumped > ahead else ahead)
+        self._start = position
+        return 0
+
+    def _any_kind(self, header: bytes, position: int) -> tuple[Member | None, int]:
+        """Read a header of any kind, with the one that it extends.
+
+        Returns:
+            The file, None if it is no regular one; where the next header is, -1 at the end of the tar.
+        """
+        special = _NOTHING
+        while header != _ZEROS and (header or not position):
+            raw_name, raw_size, kind, magic, prefix = _fields(header, position)
+            extends = kind in _EXTENSION_KINDS
+            size = _size(raw_size, kind, _NOTHING if extends else special)
+            start, position = position + _BLOCK, position + _BLOCK + -(-size // _BLOCK) * _BLOCK
+            if not extends:
+                name = special.path or _name(raw_name, prefix if magic == b"ustar\0" else b"")
+                return _member(name, kind, start, size), position
+            if start + size > self._file.size:
+                raise TarFormatError(_CUT_OFF)
+            special = _extend(special, kind, self.content(start, size))
+            header = self.content(position, _BLOCK)
+        return None, -1
+
+
+def list_members(file: RandomFile) -> Iterator[Member]:
+    """Yield the regular files of a tar in their order, without hidden ones, as `TarScan` does."""
+    return iter(TarScan(file))
+
+
+def _member(name: str, kind: bytes, start: int, size: int) -> Member | None:
+    if kind in _LINK_KINDS and is_image(name):
+        raise TarFormatError(f"holds {name} as a link; pack it with `tar --dereference --hard-dereference`")
+    return Member(name, start, size) if kind in _FILE_KINDS and not name.endswith("/") else None
+
+
+def _fields(header: bytes, position: int) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """Return name, size, kind, magic and prefix.
+
+    The checksum is only looked at where the magic does not tell a header: at the start, and in tars older
+    than the magic. Adding up 512 bytes takes as long as all the rest.
+    """
+    if len(header) < _BLOCK:
+        raise TarFormatError(f"is cut off in the middle of a header; {_MEND}" if position else _NO_TAR)
+    fields: tuple[bytes, bytes, bytes, bytes, bytes] = _FIELDS.unpack(header)
+    if not position or not fields[3].startswith(b"ustar"):
+        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        if checksum != _number(header[148:156]):
+            raise TarFormatError(f"has a damaged header at byte {position}; {_MEND}" if position else _NO_TAR)
+    return fields
+
+
+def _size(raw_size: bytes, kind: bytes, special: _Special) -> int:
+    """Return how many bytes of content follow a header."""
+    if kind in _EMPTY_KINDS:
+        return 0
+    size = special.size if special.size >= 0 else _number(raw_size)
+    if size < 0:
+        raise TarFormatError(f"has a header without a size; {_MEND}")
+    return size
+
+
+def _number(field: bytes) -> int:
+    """Read a number: octal digits, or base 256 with the top bit set where those would not suffice.
+
+    Returns:
+        The number; -1, which no checksum and no size is, if it is none.
+    """
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big")
+    try:
+        return int(field.rstrip(b"\0 ") or b"0", 8)
+    except ValueError:
+        return -1
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+
+def _name(raw_name: bytes, raw_prefix: bytes) -> str:
+    # GNU tar keeps other things in the place of ustar's prefix; there the caller gives none.
+    return f"{_text(raw_prefix)}/{_text(raw_name)}" if raw_prefix[:1].strip(b"\0") else _text(raw_name)
+
+
+def _extend(special: _Special, kind: bytes, content: bytes) -> _Special:
+    """Return what is known of the next file after an extension header."""
+    if kind == b"L":
+        return special._replace(path=_text(content))
+    if kind != b"x":
+        return special
+    try:
+        found = _pax_fields(content)
+        size = int(found.get(b"size", special.size))
+    except ValueError as error:
+        raise TarFormatError(f"has a damaged pax header; {_MEND}") from error
+    return _Special(_text(found[b"path"]) if b"path" in found else special.path, size)
+
+
+def _pax_fields(content: bytes) -> dict[bytes, bytes]:
+    """Parse `<length of the line> <key>=<value>` lines; a ValueError says that they are none."""
+    found = {}
+    while content[:1].isdigit():
+        digits, _, _ = content.partition(b" ")
+        length = int(digits)
+        if not len(digits) < length <= len(content):
+            raise ValueError("a length that the header has not")
+        key, _, value = content[len(digits) + 1 : length - 1].partition(b"=")
+        found[key] = value
+        content = content[length:]
+    return found

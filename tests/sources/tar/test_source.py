@@ -1,0 +1,150 @@
+import os
+import pickle
+import tarfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from basics.errors import UserError
+from sources.base import ImageRecord
+from sources.opening import open_source
+from sources.tar import scanning
+from sources.tar import source as tarball
+
+WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
+
+FILES = {f"{folder}/{number}.png": f"{folder}{number}".encode() * 100 for folder in "ba" for number in (2, 10, 1)}
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "top/", "./x/y/", "data/val/"])
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz"])
+def test_a_tar_is_read_as_the_same_folder_is(
+    tmp_path: Path, write_tar: WriteFiles, write_folder: WriteFiles, prefix: str, name: str
+) -> None:
+    junk = {prefix + "a/._1.png": b"", prefix + ".DS_Store": b"", prefix + "a/readme.txt": b"text"}
+    path = write_tar(tmp_path / name, {**junk, **{prefix + file: content for file, content in FILES.items()}})
+    ours = open_source(str(path))
+    folder = open_source(str(write_folder(tmp_path / "folder", FILES)))
+    assert ours.records == folder.records
+    assert ours.classes == folder.classes
+    assert ours.digest() == folder.digest()
+    assert [ours.read(record) for record in ours.records] == [FILES[record.name] for record in ours.records]
+
+
+def test_the_real_sample_is_read_as_tarfile_reads_it(shared_data: Path) -> None:
+    source = open_source(str(shared_data / "imagenet-sample-500.tar"))
+    assert len(source.records) == 500
+    assert source.classes.imagenet
+    with tarfile.open(shared_data / "imagenet-sample-500.tar") as tar:
+        for record in source.records[::25]:
+            file = tar.extractfile(record.name)
+            assert file is not None
+            assert source.read(record) == file.read()
+
+
+def test_several_tars_are_one_source(tmp_path: Path, write_tar: WriteFiles) -> None:
+    write_tar(tmp_path / "x-0.tar", {"a/1.png": b"a1", "b/1.png": b"b1"})
+    write_tar(tmp_path / "x-1.tar", {"a/2.png": b"a2"})
+    source = open_source(str(tmp_path / "x-{0..1}.tar"))
+    assert [(record.name, source.read(record)) for record in source.records] == [
+        ("a/1.png", b"a1"),
+        ("a/2.png", b"a2"),
+        ("b/1.png", b"b1"),
+    ]
+
+
+def test_images_beside_the_class_folders_belong_to_no_class(tmp_path: Path, write_tar: WriteFiles) -> None:
+    path = write_tar(tmp_path / "x.tar", {"thumbnail.png": b"", "top/a/1.png": b"", "top/b/1.png": b""})
+    assert list(open_source(str(path)).records) == [ImageRecord("a/1.png", 0), ImageRecord("b/1.png", 1)]
+
+
+def test_of_a_name_that_comes_twice_in_a_tar_the_last_counts(tmp_path: Path) -> None:
+    for content in (b"first", b"second"):
+        (tmp_path / "1.png").write_bytes(content)
+        with tarfile.open(tmp_path / "x.tar", "a") as tar:
+            tar.add(tmp_path / "1.png", "a/1.png")
+    source = open_source(str(tmp_path / "x.tar"))
+    assert [source.read(record) for record in source.records] == [b"second"]
+
+
+def test_a_name_that_comes_in_two_tars_is_refused(tmp_path: Path, write_tar: WriteFiles) -> None:
+    for number in (0, 1):
+        write_tar(tmp_path / f"x-{number}.tar", {"a/1.png": b""})
+    with pytest.raises(UserError, match=r"x-1\.tar holds a/1\.png, as .*x-0\.tar does; take one away"):
+        open_source(str(tmp_path / "x-{0,1}.tar"))
+
+
+def test_a_source_is_read_after_pickling_and_by_threads(tmp_path: Path, write_tar: WriteFiles) -> None:
+    source = open_source(str(write_tar(tmp_path / "x.tar", FILES)))
+    source.read(source.records[0])  # opens the tar, which must not travel
+    copy = pickle.loads(pickle.dumps(source))
+    with ThreadPoolExecutor(4) as pool:
+        contents = list(pool.map(copy.read, list(copy.records) * 20))
+    assert contents == [FILES[record.name] for record in source.records] * 20
+
+
+def test_more_tars_than_may_be_open_are_read_and_closed_again(
+    tmp_path: Path, write_tar: WriteFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tarball, "_OPEN_TARS", 3)
+    for number in range(12):
+        write_tar(tmp_path / f"x-{number:02}.tar", {f"a/{number}.png": str(number).encode()})
+    source = open_source(str(tmp_path / "x-{00..11}.tar"))
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(2):
+        assert [source.read(record) for record in source.records] == [
+            record.name[2:-4].encode() for record in source.records
+        ]
+    assert len(os.listdir("/proc/self/fd")) <= before + 3  # noqa: PTH208
+
+
+def test_a_tar_that_shrank_is_an_os_error(tmp_path: Path, write_tar: WriteFiles) -> None:
+    path = write_tar(tmp_path / "x.tar", FILES)
+    source = open_source(str(path))
+    with path.open("r+b") as file:
+        file.truncate(600)
+    with pytest.raises(OSError, match="has become shorter since it was listed"):
+        source.read(source.records[-1])
+
+
+def test_labels_for_a_tar_of_class_folders_are_refused(tmp_path: Path, write_tar: WriteFiles) -> None:
+    path = write_tar(tmp_path / "x.tar", FILES)
+    with pytest.raises(UserError, match=r"x\.tar has class folders, which say the labels"):
+        open_source(str(path), labels=str(tmp_path / "labels.txt"))
+
+
+def test_gzipped_tars_that_together_are_too_large_are_refused(
+    tmp_path: Path, write_tar: WriteFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (0, 1):
+        write_tar(tmp_path / f"x-{number}.tar.gz", {f"a/{number}.png": b""})
+    assert len(open_source(str(tmp_path / "x-{0,1}.tar.gz")).records) == 2
+    monkeypatch.setattr(scanning, "UNPACKED_LIMIT", 15_000)  # a tar is padded to 10,240 bytes
+    with pytest.raises(UserError, match=r"x-1\.tar\.gz is gzipped and unpacks to over"):
+        open_source(str(tmp_path / "x-{0,1}.tar.gz"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "is not a tar"), (b"no tar" * 200, "is not a tar"), (b"\x1f\x8bno gzip", "cannot be read")],
+)
+def test_what_is_no_tar_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(UserError, match=rf"x\.tar {message}"):
+        open_source(str(tmp_path / "x.tar"))
+
+
+def test_a_tar_without_images_is_refused(tmp_path: Path, write_tar: WriteFiles) -> None:
+    path = write_tar(tmp_path / "x.tar", {"a/readme.txt": b""})
+    with pytest.raises(UserError, match=r"x\.tar holds no image; give a tar of class folders or WebDataset shards"):
+        open_source(str(path))
+
+
+@pytest.mark.usefixtures("unprivileged")
+def test_a_tar_that_may_not_be_read_is_refused(tmp_path: Path, write_tar: WriteFiles) -> None:
+    path = write_tar(tmp_path / "x.tar", FILES)
+    path.chmod(0)
+    with pytest.raises(UserError, match=r"x\.tar cannot be read \(Permission denied\)"):
+        open_source(str(path))
