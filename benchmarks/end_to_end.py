@@ -78,8 +78,8 @@ def _end_to_end(job: Job, out: Path) -> float:
     start = time.perf_counter()
     result = generate_shard(fresh, 0)
     seconds = time.perf_counter() - start
-    if result.error:
-        raise click.ClickException(result.error)
+    if not result.done:
+        raise click.ClickException(result.reason)
     return seconds
 
 

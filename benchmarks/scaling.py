@@ -26,8 +26,8 @@ from distributed import Client, Scheduler, SpecCluster, Worker
 from matplotlib.figure import Figure
 
 from pipeline.config import GenerationConfig
-from pipeline.generate import ShardResult
 from pipeline.job import Job, Product
+from pipeline.outcome import ShardResult
 from pipeline.runners.cluster import SHORT_LOGS
 from pipeline.runners.distributed import Distributed
 from sources.base import ClassMap, ImageRecord, Source
@@ -160,8 +160,8 @@ def _run(job: Job, runner: Distributed) -> Course:
     course, done = Course(), 0
     with _every_second(lambda: done, course):
         for result in runner.results(job, range(job.plan.shards), lambda *_: None):
-            if result.error:
-                raise click.ClickException(result.error)
+            if not result.done:
+                raise click.ClickException(result.reason)
             done += 1
     return course
 

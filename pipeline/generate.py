@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from pipeline.dataset.layout import ShardStats, is_done, ledger_part_path, shard
 from pipeline.dataset.ledger import Columns, LedgerRows, write_ledger
 from pipeline.dataset.shard_file import SampleFacts, ShardWriter, encode_png, open_shard
 from pipeline.job import Job, Product, load_networks, unlike_here
+from pipeline.outcome import Outcome, ShardResult
 from pipeline.perturb import PerturbedBatch
 from pipeline.replay import NOT_ASKED, Replay, load_renderer
 from sources.decode import load_image
@@ -70,24 +71,6 @@ class EncodedBatch(NamedTuple):
     """PNG of each sample, for the perturbed product (True) and for the reconstructed one (False)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardResult:
-    """What is left of the work on one shard."""
-
-    shard: int
-    error: str = ""
-    """Why it failed, in one sentence; empty if it did not."""
-    hopeless: bool = False
-    """Whether the other shards would fail in the same way (disk full, out of memory, another run in the folder)."""
-    passing: bool = False
-    """Whether another try, best by another process, may do without the fault (a store that does not answer).
-
-    Of a hopeless one: whether it may be this machine's alone.
-    """
-    unlike: str = ""
-    """How this process differs from the one that the job was made for; no work was done then."""
-
-
 def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None = None) -> ShardResult:
     """Make one shard of every product of a job, or say why not.
 
@@ -101,17 +84,18 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
     """
     try:
         use_threads(job.threads)
-        unlike = unlike_here(job)
-        if unlike:
-            return ShardResult(shard=shard, unlike=unlike)
+        difference = unlike_here(job)
+        if difference:
+            return ShardResult(shard=shard, outcome=Outcome.WRONG_ENVIRONMENT, reason=difference)
         _make_shard(job, shard, on_batch)
     except FolderTakenError as error:
-        return ShardResult(shard=shard, error=f"shard {shard}: {error}", hopeless=True)
+        return ShardResult(shard=shard, outcome=Outcome.FATAL, reason=f"shard {shard}: {error}")
     except (WorkError, UserError) as error:
-        return ShardResult(shard=shard, error=f"shard {shard}: {error}")
+        return ShardResult(shard=shard, outcome=Outcome.FAILED, reason=f"shard {shard}: {error}")
     except OSError as error:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        return ShardResult(shard=shard, error=f"shard {shard}: {error}.", hopeless=full, passing=True)
+        outcome = Outcome.MACHINE_FAULT if full else Outcome.TRANSIENT
+        return ShardResult(shard=shard, outcome=outcome, reason=f"shard {shard}: {error}.")
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
@@ -119,7 +103,7 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
             f"shard {shard}: out of memory ({error}). A smaller batch would change the images; "
             "use --precision bf16 or a larger device."
         )
-        return ShardResult(shard=shard, error=message, hopeless=True, passing=True)
+        return ShardResult(shard=shard, outcome=Outcome.MACHINE_FAULT, reason=message)
     return ShardResult(shard=shard)
 
 

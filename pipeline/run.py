@@ -15,8 +15,8 @@ from pipeline.claim import all_stats, check_outputs, claim, held, recorded, requ
 from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, of_each, stats_path
 from pipeline.dataset.ledger import join_columns, read_ledger, write_ledger
 from pipeline.dataset.manifest import Recorded, accuracies, write_manifest, write_reader_files
-from pipeline.generate import ShardResult
 from pipeline.job import Job, Product
+from pipeline.outcome import ShardResult
 from pipeline.runners.serial import Here, Runner
 
 
@@ -151,9 +151,9 @@ def _make(job: Job, missing: Sequence[int], runner: Runner) -> list[str]:
         for result in runner.results(job, missing, tally.reached):
             tally.ended(result)
             _log(job, result)
-            if result.error:
-                failures.append(result.error)
-            if result.hopeless:
+            if not result.done:
+                failures.append(result.reason)
+            if result.aborts_run:
                 break
     return failures
 
@@ -177,14 +177,14 @@ class _Tally:
 
     def ended(self, result: ShardResult) -> None:
         """Count a shard as done, or as not done if it failed."""
-        self.reached(result.shard, 0 if result.error else self._job.plan.samples_in(result.shard))
+        self.reached(result.shard, self._job.plan.samples_in(result.shard) if result.done else 0)
 
 
 def _log(job: Job, result: ShardResult) -> None:
     """Keep when each shard ended, apart from the files whose bytes are promised; nothing can be appended remotely."""
     if is_remote(job.products[0].folder):
         return
-    line = {"time": time.time(), "shard": result.shard, "error": result.error}
+    line = {"time": time.time(), "shard": result.shard, "error": result.reason}
     with (job.products[0].folder / LOG).open("a") as file:
         file.write(json.dumps(line) + "\n")
 

@@ -18,8 +18,8 @@ from basics.paths import is_remote
 from basics.progress import say
 from pipeline.config import GenerationConfig, available_cores
 from pipeline.dataset.layout import stats_path
-from pipeline.generate import ShardResult
 from pipeline.job import Facts, FactsOf, Job, load_networks
+from pipeline.outcome import ShardResult
 from pipeline.replay import load_renderer
 from pipeline.runners.distributed import Distributed
 from pipeline.runners.serial import Here, Runner
@@ -144,7 +144,7 @@ class OtherMachines:
         """See `Runner`. Ends when the marks of all shards that were made are seen here, or were waited for."""
         made = []
         for result in self.workers.results(job, shards, reached):
-            if not result.error:
+            if result.done:
                 made.append(result.shard)
             yield result
         _await_marks(job, made)

@@ -61,7 +61,7 @@ class _Woken(NamedTuple):
     """There is something to do."""
 
 
-Outcome = Reached | Made | Killed | Undone
+TaskEvent = Reached | Made | Killed | Undone
 
 
 class Dispatch:
@@ -135,7 +135,7 @@ class Dispatch:
         """End the waiting in `hear`."""
         self._events.put(_Woken())
 
-    def hear(self, seconds: float) -> Iterator[Outcome]:
+    def hear(self, seconds: float) -> Iterator[TaskEvent]:
         """Wait so long for an event, and yield what came of all that there are then."""
         events = []
         with suppress(Empty):
@@ -153,22 +153,22 @@ class Dispatch:
                 case _Ended() if event.key in self.sent:
                     yield from self._ended(event.key)
 
-    def _ended(self, key: str) -> Iterator[Outcome]:
+    def _ended(self, key: str) -> Iterator[TaskEvent]:
         if self.sent[key].future.status in {"error", "cancelled"}:
             yield from self._asked(key)
         else:
             # The event with its result is on its way, or was sent before this client listened.
             self._unheard.add(key)
 
-    def overdue(self) -> Iterator[Outcome]:
+    def overdue(self) -> Iterator[TaskEvent]:
         """Ask for what ended without being heard of; lost with its worker, it is made again and not asked for yet."""
         for key in sorted(self._unheard):
             if self.sent[key].future.done():
                 yield from self._asked(key)
 
-    def _asked(self, key: str) -> Iterator[Outcome]:
+    def _asked(self, key: str) -> Iterator[TaskEvent]:
         shard, future, _, alone = self.sent[key]
-        outcome: Outcome
+        outcome: TaskEvent
         try:
             outcome = pickle.loads(future.result(timeout=_FETCH))  # noqa: S301 (as in `_event`)
         except KilledWorker:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from distributed import Client
 
 from basics.progress import say
-from pipeline.generate import ShardResult, generate_shard
+from pipeline.generate import generate_shard
 from pipeline.job import Job
-from pipeline.runners.dispatch import Dispatch, Killed, Outcome, Reached, Undone
+from pipeline.outcome import Outcome, ShardResult
+from pipeline.runners.dispatch import Dispatch, Killed, Reached, TaskEvent, Undone
 from pipeline.runners.tasks import TRIES, Made, Work
 from pipeline.runners.tasks import Reached as OnReached
 from pipeline.runners.worker_pool import Roster
@@ -70,7 +71,7 @@ class _Run:
             if time.monotonic() - self.looked >= _LOOK or self.newcomers.answered():
                 stop = self._look_around()
                 if stop:
-                    yield ShardResult(shard=self._first_left(), error=stop, hopeless=True)
+                    yield ShardResult(shard=self._first_left(), outcome=Outcome.FATAL, reason=stop)
                     return
                 yield from self._freed()
                 for outcome in self.dispatch.overdue():
@@ -136,7 +137,7 @@ class _Run:
             shard = self.suspects.popleft()
             self.dispatch.send([shard], self.roster.allowed(shard), alone=True)
 
-    def _after(self, outcome: Outcome) -> Iterator[ShardResult]:
+    def _after(self, outcome: TaskEvent) -> Iterator[ShardResult]:
         match outcome:
             case Made():
                 yield from self._made(outcome.worker, outcome.result)
@@ -147,14 +148,14 @@ class _Run:
             case Undone(shard, error=""):
                 self.waiting.append(shard)
             case Undone(shard, error):
-                yield from self._made("", ShardResult(shard=shard, error=error, passing=True))
+                yield from self._made("", ShardResult(shard=shard, outcome=Outcome.TRANSIENT, reason=error))
 
     def _made(self, worker: str, result: ShardResult) -> Iterator[ShardResult]:
-        if result.unlike:
-            self._refuse(worker, f"it differs from this run ({result.unlike})")
+        if result.outcome is Outcome.WRONG_ENVIRONMENT:
+            self._refuse(worker, f"it differs from this run ({result.reason})")
             self.waiting.appendleft(result.shard)
             return
-        if not result.passing:
+        if not result.retryable:
             self.roster.made(worker)
         elif self._again(worker, result):
             return
@@ -164,7 +165,7 @@ class _Run:
         """Put a shard last after a fault that may pass; return False if it was tried often enough."""
         rest = self.roster.failed(worker, result.shard)
         if rest and worker:
-            say(f"The worker {worker} is given a rest of {rest:.0f} s ({result.error})")
+            say(f"The worker {worker} is given a rest of {rest:.0f} s ({result.reason})")
         if self.roster.failures(result.shard) >= TRIES:
             return False
         self.waiting.append(result.shard)
@@ -178,4 +179,4 @@ class _Run:
 
 def _deadly(shard: int) -> ShardResult:
     fault = "every worker that made it died, also when nothing else was in work; see their logs"
-    return ShardResult(shard=shard, error=f"shard {shard}: {fault} (too little memory?).")
+    return ShardResult(shard=shard, outcome=Outcome.FAILED, reason=f"shard {shard}: {fault} (too little memory?).")

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from pipeline.generate import ShardResult, generate_shard
+from pipeline.generate import generate_shard
 from pipeline.job import Job
+from pipeline.outcome import Outcome, ShardResult
 from pipeline.runners.tasks import TRIES, Reached, counting
 
 
@@ -23,14 +24,14 @@ class Here:
         """See `Runner`."""
         for shard in shards:
             result = self._result(job, shard, reached)
-            if result.unlike:
-                changed = f"this process is no longer the one that the run was made for ({result.unlike})"
-                result = ShardResult(shard=shard, error=f"shard {shard}: {changed}", hopeless=True)
+            if result.outcome is Outcome.WRONG_ENVIRONMENT:
+                changed = f"this process is no longer the one that the run was made for ({result.reason})"
+                result = ShardResult(shard=shard, outcome=Outcome.FATAL, reason=f"shard {shard}: {changed}")
             yield result
 
     def _result(self, job: Job, shard: int, reached: Reached) -> ShardResult:
         for _ in range(TRIES):
             result = generate_shard(job, shard, counting(lambda done: reached(shard, done)))
-            if not result.passing or result.hopeless:
+            if result.outcome is not Outcome.TRANSIENT:
                 break
         return result

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from distributed import get_worker
 
-from pipeline.generate import ShardResult
 from pipeline.job import Job
+from pipeline.outcome import Outcome, ShardResult
 
 TRIES = 3
 """How often a shard is tried whose fault may pass."""
@@ -62,7 +62,7 @@ def work_on(shard: int, topic: str, pickled: bytes) -> bytes:
         # A worker whose device or installation is broken would fail at all that it is given, and be free for more.
         logging.getLogger("distributed.worker").exception("Shard %d", shard)
         fault = f"shard {shard}: {type(error).__name__}: {error}"
-        result = ShardResult(shard=shard, error=fault, passing=True)
+        result = ShardResult(shard=shard, outcome=Outcome.TRANSIENT, reason=fault)
     made = pickle.dumps(Made(str(worker.get_current_task()), worker.address, result))
     worker.log_event(topic, made)
     return made

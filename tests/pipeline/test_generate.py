@@ -123,7 +123,7 @@ def test_no_image_of_a_batch_is_kept_for_long(world: World, tmp_path: Path) -> N
         images = (thing for thing in gc.get_objects() if type(thing) is torch.Tensor and thing.dtype is torch.uint8)
         alive.append(sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in images}.values()))
 
-    assert generate_shard(job, 0, on_batch).error == ""
+    assert generate_shard(job, 0, on_batch).done
     assert len(alive) == SHARDS
     assert max(alive[-4:]) <= max(alive[:4])
 
@@ -132,13 +132,13 @@ def test_a_shard_that_is_there_is_not_made_again(job: Job, tmp_path: Path, monke
     """Another process that was given it, too, may have been quicker."""
     for product in job.products:
         (product.folder / "stats").mkdir(parents=True)
-    assert generate_shard(job, 0).error == ""
+    assert generate_shard(job, 0).done
     before = folder_bytes(tmp_path / "out")
 
     def unreadable(_: object, record: ImageRecord) -> bytes:
         raise OSError(f"{record.name} was asked for")
 
     monkeypatch.setattr(type(job.source), "read", unreadable)
-    assert "was asked for" in generate_shard(job, 1).error
-    assert generate_shard(job, 0).error == ""
+    assert "was asked for" in generate_shard(job, 1).reason
+    assert generate_shard(job, 0).done
     assert folder_bytes(tmp_path / "out") == before

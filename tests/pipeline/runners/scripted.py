@@ -13,8 +13,9 @@ import dask
 
 from pipeline.config import GenerationConfig
 from pipeline.dataset.layout import stats_path
-from pipeline.generate import ShardResult, generate_shard
+from pipeline.generate import generate_shard
 from pipeline.job import Job
+from pipeline.outcome import Outcome, ShardResult
 from pipeline.runners import cluster as cluster_module
 from pipeline.runners.distributed import Distributed
 from pipeline.runners.tasks import Work
@@ -33,7 +34,7 @@ class Scripted:
 
     def __call__(self, _: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
         if self.first_is_unlike and self._is_first("unlike"):
-            return ShardResult(shard=shard, unlike="software.torch: 2.9 -> 2.10")
+            return ShardResult(shard=shard, outcome=Outcome.WRONG_ENVIRONMENT, reason="software.torch: 2.9 -> 2.10")
         if shard in self.deadly or (self.deadly_once and self._is_first("dead")):
             time.sleep(0.2)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -41,9 +42,8 @@ class Scripted:
             if self._is_first("no-disk"):
                 with (self.folder / f"tries-{shard}").open("a") as file:
                     file.write("x")
-                return ShardResult(
-                    shard=shard, error=f"shard {shard}: no such mount.", passing=True, hopeless=shard == 3
-                )
+                outcome = Outcome.MACHINE_FAULT if shard == 3 else Outcome.TRANSIENT
+                return ShardResult(shard=shard, outcome=outcome, reason=f"shard {shard}: no such mount.")
             time.sleep(0.5)  # So that the one that fails at once could take most shards.
         reached(1)
         (self.folder / f"{shard}").write_text(str(os.getpid()))
@@ -87,7 +87,7 @@ class Sick:
             if self.fault == "raised":
                 raise RuntimeError("CUDA error: unspecified launch failure")
             error = f"shard {shard}: [Errno 28] No space left on device."
-            return ShardResult(shard=shard, error=error, passing=True, hopeless=True)
+            return ShardResult(shard=shard, outcome=Outcome.MACHINE_FAULT, reason=error)
         time.sleep(0.5)
         reached(1)
         return ShardResult(shard=shard)
@@ -142,6 +142,7 @@ class Away:
         now = time.time()
         (self.folder / f"{shard}-{now}").touch()
         if now < self.until:
-            return ShardResult(shard=shard, error=f"shard {shard}: the store does not answer.", passing=True)
+            reason = f"shard {shard}: the store does not answer."
+            return ShardResult(shard=shard, outcome=Outcome.TRANSIENT, reason=reason)
         reached(1)
         return ShardResult(shard=shard)

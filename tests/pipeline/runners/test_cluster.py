@@ -19,6 +19,7 @@ from basics.errors import UserError, WorkError
 from pipeline.config import GenerationConfig
 from pipeline.generate import generate_shard
 from pipeline.job import FactsOf, Job, own_facts
+from pipeline.outcome import Outcome
 from pipeline.run import run
 from pipeline.runners import cluster as cluster_module
 from pipeline.runners import distributed as distribute
@@ -33,7 +34,7 @@ from tests.support import refused, tiny_autoencoder
 @pytest.mark.slow
 def test_a_shard_that_kills_workers_is_told_from_those_beside_it(job: Job, tmp_path: Path) -> None:
     results, told = scripted(job, Scripted(tmp_path, deadly=[5]), SHARDS, workers=2)
-    failed = {result.shard: result.error for result in results if result.error}
+    failed = {result.shard: result.reason for result in results if not result.done}
     assert failed.keys() == {5}
     assert "every worker that made it died" in failed[5]
     assert sorted(result.shard for result in results) == list(range(SHARDS))
@@ -46,7 +47,7 @@ def test_a_worker_that_turns_out_unlike_is_given_nothing_more(
     job: Job, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True), SHARDS, workers=2)
-    assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
+    assert sorted(result.shard for result in results if result.done) == list(range(SHARDS))
     refused = (tmp_path / "unlike").read_text()
     assert all((tmp_path / str(shard)).read_text() != refused for shard in range(SHARDS))
     assert re.search(r"worker tcp://\S+ is refused: .*software\.torch: 2\.9 -> 2\.10", capsys.readouterr().err)
@@ -56,7 +57,7 @@ def test_a_worker_that_turns_out_unlike_is_given_nothing_more(
 def test_a_worker_that_comes_back_beside_an_unlike_one_goes_on(job: Job, tmp_path: Path) -> None:
     """Started again it has another address than the one that its shards were meant for."""
     results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True, deadly_once=True), SHARDS, workers=2)
-    assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
+    assert sorted(result.shard for result in results if result.done) == list(range(SHARDS))
     strange = {(tmp_path / name).read_text() for name in ("unlike", "dead")}
     assert len(strange) == 2
     assert all((tmp_path / str(shard)).read_text() not in strange for shard in range(SHARDS))
@@ -113,7 +114,7 @@ def test_results_that_are_not_heard_are_asked_for(job: Job, tmp_path: Path, monk
     monkeypatch.setattr(Client, "subscribe_topic", hard_of_hearing)
     results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True), SHARDS, workers=2)
     assert killed
-    assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
+    assert sorted(result.shard for result in results if result.done) == list(range(SHARDS))
 
 
 def test_a_worker_has_places_for_as_many_shards_as_its_gpus_and_threads_allow(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_a_deadly_shard_ends_also_where_workers_are_few(
     """Each death costs the only worker that may have it, and that comes back under another address."""
     results, _ = scripted(job, Scripted(tmp_path, deadly=[5], first_is_unlike=unlike), SHARDS, workers, failures)
     assert sorted(result.shard for result in results) == list(range(SHARDS))
-    failed = {result.shard: result.error for result in results if result.error}
+    failed = {result.shard: result.reason for result in results if not result.done}
     assert failed.keys() == {5}
     assert "every worker that made it died" in failed[5]
 
@@ -142,8 +143,8 @@ def test_a_worker_that_cannot_load_the_networks_is_unlike(job: Job, tmp_path: Pa
     """A shard that it is given is not to blame, and goes to another."""
     moved = replace(job, config=replace(job.config, autoencoder=str(tmp_path / "none.safetensors")))
     result = generate_shard(moved, 3)
-    assert "none.safetensors" in result.unlike
-    assert not result.error
+    assert result.outcome is Outcome.WRONG_ENVIRONMENT
+    assert "none.safetensors" in result.reason
 
 
 def test_a_worker_is_asked_about_the_files_as_they_are_now(job: Job, world: World, tmp_path: Path) -> None:
@@ -180,7 +181,9 @@ def test_when_only_unlike_workers_are_left_the_run_ends(
 ) -> None:
     monkeypatch.setattr(distribute, "_RETURN", 1.0)
     results, _ = scripted(job, Scripted(tmp_path, first_is_unlike=True), SHARDS, workers=1)
-    assert [(result.error, result.hopeless) for result in results] == [("no worker is left that may be used.", True)]
+    assert [(result.outcome, result.reason) for result in results] == [
+        (Outcome.FATAL, "no worker is left that may be used.")
+    ]
 
 
 def leave(_: GenerationConfig) -> dict[str, Any]:

@@ -21,13 +21,13 @@ from tests.pipeline.world import SHARDS
 def test_a_fault_of_one_worker_is_got_over_by_the_others(job: Job, tmp_path: Path) -> None:
     results, _ = scripted(job, Scripted(tmp_path, first_has_no_disk=True), SHARDS, workers=3)
     assert sorted(result.shard for result in results) == list(range(SHARDS))
-    assert not [result.error for result in results if result.error]
+    assert not [result.reason for result in results if not result.done]
 
 
 @pytest.mark.slow
 def test_a_fault_that_does_not_pass_is_tried_three_times(job: Job, tmp_path: Path) -> None:
     results, _ = scripted(job, Scripted(tmp_path, first_has_no_disk=True), 2, workers=1)
-    assert [result.error for result in sorted(results, key=lambda result: result.shard)] == [
+    assert [result.reason for result in sorted(results, key=lambda result: result.shard)] == [
         "shard 0: no such mount.", "shard 1: no such mount.",
     ]  # fmt: skip
     assert [(tmp_path / f"tries-{shard}").read_text() for shard in (0, 1)] == ["xxx", "xxx"]
@@ -41,7 +41,7 @@ def test_sick_workers_are_given_a_rest(
     """Three of them fail at once at whatever they are given, and so are free for more while the others are busy."""
     results, _ = scripted(job, Sick(tmp_path, 3, fault), SHARDS, workers=5)
     assert sorted(result.shard for result in results) == list(range(SHARDS))
-    assert not [result.error for result in results if result.error]
+    assert not [result.reason for result in results if not result.done]
     assert capsys.readouterr().err.count("is given a rest") == 3
 
 
@@ -52,7 +52,7 @@ def test_a_store_that_is_away_for_a_while_does_not_use_up_the_run(
     monkeypatch.setattr(roster, "_REST", 1.0)
     begun = time.time()
     results, _ = scripted(job, Away(tmp_path, begun + 12), SHARDS, workers=2)
-    assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
+    assert sorted(result.shard for result in results if result.done) == list(range(SHARDS))
     tries = [path.name for path in tmp_path.glob("*-*") if float(path.name.partition("-")[2]) < begun + 12]
     # Two workers, two shards sent to each at a time, after rests of 1, 2 and 4 s.
     assert 4 <= len(tries) <= 2 * 2 * 4
@@ -68,7 +68,7 @@ def test_a_worker_without_our_code_is_given_nothing(
         started.add_worker(PYTHONPATH=str(tmp_path))
         client.wait_for_workers(3, timeout=60)
         results = list(Distributed(client, work=Talkative(tmp_path)).results(job, range(SHARDS), lambda *_: None))
-    assert sorted(result.shard for result in results if not result.error) == list(range(SHARDS))
+    assert sorted(result.shard for result in results if result.done) == list(range(SHARDS))
     said = capsys.readouterr().err
     assert said.count("is refused: it cannot load what a shard needs (ModuleNotFoundError") == 1
 
@@ -87,7 +87,7 @@ def test_what_another_client_cancels_is_sent_again(job: Job, tmp_path: Path) -> 
             assert keys
             other.cancel([Future(key, other) for key in keys], force=True)
         made += results
-    assert sorted(result.shard for result in made if not result.error) == list(range(SHARDS))
+    assert sorted(result.shard for result in made if result.done) == list(range(SHARDS))
 
 
 def test_a_worker_that_is_paused_is_not_waited_for(tmp_path: Path) -> None:
