@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basics.errors import UserError
-from basics.files import atomic_path, locked, require_writable_folder, write_text
+from basics.files import atomic_path, require_writable_folder, write_text
+from basics.ownership import hold
 
 RESULTS = "results.jsonl"
 SAMPLES = "samples.h5"
@@ -90,8 +91,7 @@ def held_store(folder: Path) -> Iterator[Store]:
     Raises:
         UserError: another run does, or see `Store`.
     """
-    require_writable_folder(folder)
-    with locked(folder):
+    with hold(folder):
         yield Store(folder)
 
 

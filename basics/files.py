@@ -1,6 +1,5 @@
 """Files that are whole or absent, and their checksums."""
 
-import fcntl
 import hashlib
 import io
 import json
@@ -168,25 +167,6 @@ def is_plain_name(text: object) -> bool:
     return isinstance(text, str) and _PLAIN_NAME.fullmatch(text) is not None
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for one run; the kernel lets go of it however that run ends.
-
-    Raises:
-        UserError: another run holds it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(f"Another run is writing to {folder}; wait for it, or give another --out.") from error
-    try:
-        yield
-    finally:
-        os.close(handle)
-
-
 def require_apart(source: str | None, folder: AnyPath) -> None:
     """Refuse an output folder in the source or around it: writing would change the source, --overwrite remove it.
 
@@ -203,7 +183,7 @@ def require_apart(source: str | None, folder: AnyPath) -> None:
         raise UserError(f"The output {folder} and the source {images} lie within each other; give another --out.")
 
 
-def require_writable_folder(path: AnyPath, mend: str = "give another with --out") -> None:
+def require_writable_folder(path: AnyPath, mend: str = "give another --out") -> None:
     """Create the folder `path` if need be, and prove that files can be written in it.
 
     Raises:

@@ -34,12 +34,14 @@ def demo(out: Path, as_json: bool) -> None:
     from pipeline.job import prepare, products_of
     from pipeline.run import run
     from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_classifier, sample_networks
+    from reports.gap import KIND
     from reports.gap_page import lead, write_gap_report
-    from reports.page import HTML
+    from reports.page import HTML, require_own_report
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
     from sources.drawn.source import PER_CLASS
     from sources.drawn.world import write_world
 
+    require_own_report(out, KIND)
     say("Drawing train/ and val/ ...")
     drawn = out / "drawn"
     write_world(drawn, size=SAMPLE_IMAGE_SIZE, sets=PER_CLASS)

@@ -60,8 +60,9 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
     from downstream.gap import GapRequest, gather
     from downstream.scoring import ScoringConfig
     from downstream.session import named_models
+    from reports.gap import KIND
     from reports.gap_page import lead, write_gap_report
-    from reports.page import HTML
+    from reports.page import HTML, require_own_report
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
 
     request = GapRequest(
@@ -71,6 +72,7 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
         published=_rows(options["published"]),
         config=ScoringConfig(batch_size=options["batch_size"], loaders=options["loaders"]),
     )
+    require_own_report(out, KIND)  # before hours of scoring
     inputs, samples = gather(request)
     side = picture_side(inputs.manifests["advbn"]["config"]["image_size"])
     found = write_gap_report(out, inputs, samples, side)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
-from basics.files import locked
+from basics.ownership import hold
 from downstream.gallery import GallerySample, gallery_samples
 from downstream.predictions import PREDICTIONS, PredictionFile, Scored
 from downstream.quality import quality
@@ -248,6 +248,6 @@ def _quality(
     }
     if request.again or store.quality_facts("reconstructed") != of:
         measured = quality(original, reconstructed, compute, lpips=request.lpips)
-        with locked(request.out):
+        with hold(request.out):
             store.add_quality("reconstructed", measured, of)
     return store.quality("reconstructed")

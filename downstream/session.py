@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from basics.compute import Compute, choose_compute
 from basics.differences import differences
 from basics.errors import UserError, WorkError
-from basics.files import locked, require_writable_folder, write_text
+from basics.files import write_text
+from basics.ownership import hold
 from basics.progress import say
 from downstream.prediction_folder import FOLDER
 from downstream.predictions import (
@@ -144,8 +145,7 @@ def score_all(session: Session) -> Pairs:
     """
     wanted = {name: _wanted(session, opened()) for name, opened in session.data.items()}
     _refuse_other_store(session)
-    require_writable_folder(session.out)
-    with locked(session.out):
+    with hold(session.out):
         return _score(session, wanted)
 
 

@@ -1,21 +1,18 @@
 """Whose an output folder is: nothing of a user's is ever taken for ours, and two runs never write to one folder."""
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from basics.differences import differences
 from basics.errors import UserError
 from basics.files import (
     TEMPORARY_SUFFIX,
     WORKING_PREFIX,
-    locked,
     remove_files,
     require_apart,
-    require_writable_folder,
 )
+from basics.ownership import FolderTakenError, hold, require_owner
 from basics.paths import AnyPath, is_remote
 from basics.reading import exists, is_file, is_folder
 from basics.remote import faults_of
@@ -63,18 +60,15 @@ def _check_owner(job: Job, product: Product, *, overwrite: bool) -> None:
     if all(_left_by_an_early_kill(path) for path in _entries(folder)):
         return
     manifest = _manifest(folder)
-    if manifest is None:
-        # A lost or damaged manifest is written again, if the marks of the shards show whose it was.
-        if not all_stats(job, product):
-            raise UserError(f"The folder {folder} holds files that are not this data set's; give another --out.")
-        return
-    told = {"name": manifest.values["name"], **manifest.values["identity"]}
-    changed = differences(told, {"name": product.name, **json.loads(json.dumps(job.identity_of(product)))})
-    if changed and not overwrite:
-        raise UserError(
-            f"The folder {folder} holds another run ({'; '.join(changed)}); "
-            "give another --out, or --overwrite to start anew."
-        )
+    # A lost or damaged manifest is written again, if the marks of the shards show whose it was.
+    foreign = manifest is None and not all_stats(job, product)
+    require_owner(
+        folder,
+        recorded=None if manifest is None else {"name": manifest.values["name"], **manifest.values["identity"]},
+        identity={"name": product.name, **job.identity_of(product)},
+        files="files that are not this data set's" if foreign else "",
+        overwrite=overwrite,
+    )
 
 
 def _entries(folder: AnyPath) -> list[AnyPath]:
@@ -112,12 +106,9 @@ def held(folder: AnyPath) -> Iterator[None]:
     Raises:
         UserError: another run holds it, or it cannot be written.
     """
-    require_writable_folder(folder)
-    if is_remote(folder):
-        yield
-        return
-    (folder / STATS).mkdir(exist_ok=True)
-    with locked(folder):
+    with hold(folder):
+        if not is_remote(folder):
+            (folder / STATS).mkdir(exist_ok=True)
         yield
 
 
@@ -153,11 +144,7 @@ def require_ours(job: Job, product: Product) -> None:
     """
     manifest = _manifest(product.folder)
     if manifest is not None and manifest.values["fingerprint"] != job.fingerprint_of(product):
-        raise FolderTakenError(f"Another run is writing to {product.folder}; wait for it, or give another --out.")
-
-
-class FolderTakenError(UserError):
-    """The folder that a run writes to has become another run's."""
+        raise FolderTakenError(product.folder)
 
 
 def _remove(job: Job, product: Product, manifest: Manifest | None) -> None:

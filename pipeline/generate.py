@@ -21,8 +21,9 @@ from torch import Tensor
 from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from basics.files import commit, digest_file, working_folder
+from basics.ownership import FolderTakenError
 from basics.paths import is_remote
-from pipeline.claim import FolderTakenError, require_ours
+from pipeline.claim import require_ours
 from pipeline.config import use_threads
 from pipeline.dataset.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path, stored_checksum
 from pipeline.dataset.ledger import Columns, LedgerRows, write_ledger

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from basics.progress import counted
-from reports.abnn import KIND, Report, abnn_report, entrants
+from reports.abnn import Report, abnn_report, entrants
 from reports.abnn_tables import abnn_notes, abnn_tables, strongest_words, task_name
 from reports.charts import dots_chart
-from reports.page import csv_text, render, require_own_report, software, write_report
+from reports.page import csv_text, render, software, write_report
 from reports.results import Row
 from reports.tables import Table, markdown_parts
 
@@ -33,7 +33,6 @@ def write_abnn_report(out: Path, results: Sequence[Row]) -> dict[str, Any]:
     """
     report = abnn_report(results)
     tables, notes = abnn_tables(report), abnn_notes(report)
-    require_own_report(out, KIND)
     write_report(
         out,
         report,

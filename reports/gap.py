@@ -15,6 +15,8 @@ from downstream.predictions import ALL, PRESENT, Scored
 from reports.intervals import Estimate, accuracy, gap
 from reports.published import STANDARD_TRAINING, TABLE_8_SAMPLES, GapRow, table_8_row
 
+KIND = "reconstruction gap"
+"""What `report.json` calls this kind of report."""
 GAPS = {"autoencoder": ("original", "reconstructed"), "perturbation": ("reconstructed", "advbn")}
 """Name of a gap -> between which data sets. The first is what the autoencoder costs, the second what AdvBN costs."""
 QUANTILES = (0.1, 0.5, 0.9)
@@ -29,7 +31,7 @@ def gap_report(inputs: GapInputs) -> dict[str, Any]:
     sets of other scales.
     """
     return {
-        "report": "reconstruction gap",
+        "report": KIND,
         "n": len(inputs.keys),
         "encoder": inputs.manifests["advbn"]["config"]["encoder"],
         "rows": [_row(inputs, model, role) for model in inputs.models for role in ROLES],

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from basics.files import write_texts
 from downstream.gallery import GallerySample
 from downstream.gap import ROLES, GapInputs
 from reports.charts import (
@@ -19,7 +18,7 @@ from reports.charts import (
 )
 from reports.gallery import gallery_cards
 from reports.gap import gap_report
-from reports.page import CSV, HTML, JSON, MARKDOWN, csv_text, render, software
+from reports.page import csv_text, render, software, write_report
 from reports.tables import accuracy_head, accuracy_lines, curve_table, gap_head, gap_lines, markdown_table
 
 _CLASSES_SHOWN = 24
@@ -38,20 +37,17 @@ def write_gap_report(
     """Write all four files, or leave all as they were; return the report's values.
 
     Args:
-        out: folder, which must exist.
-        inputs: recorded answers and what is known of the data sets.
+        out: folder; it is made if need be.
+        inputs: recorded predictions and what is known of the data sets.
         samples: to be shown in the gallery.
         picture_side: side of their pictures, in pixels; small ones are shown without smoothing.
+
+    Raises:
+        UserError: the folder cannot be written, or holds files of another kind of report.
     """
     report = gap_report(inputs)
     page = _page(report, inputs, samples, picture_side)
-    texts = {
-        JSON: json.dumps(report, indent=1, ensure_ascii=False) + "\n",
-        CSV: _csv(report),
-        MARKDOWN: _markdown(report),
-        HTML: page,
-    }
-    write_texts(out, texts)
+    write_report(out, report, csv=_csv(report), markdown=_markdown(report), html=page)
     return report
 
 

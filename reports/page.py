@@ -9,8 +9,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from basics.errors import UserError
 from basics.files import require_writable_folder, write_texts
+from basics.ownership import ANOTHER_OUT, require_owner
 
 HTML, MARKDOWN, CSV, JSON = "report.html", "report.md", "report.csv", "report.json"
 
@@ -34,10 +34,10 @@ def write_report(out: Path, report: Mapping[str, Any], *, csv: str, markdown: st
         html: `report.html`.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or holds files of another kind of report.
     """
+    require_own_report(out, report["report"])
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    require_writable_folder(out)
     write_texts(out, {JSON: text, CSV: csv, MARKDOWN: markdown, HTML: html})
 
 
@@ -45,16 +45,24 @@ def require_own_report(out: Path, kind: str) -> None:
     """Refuse a folder whose report files are not those of an earlier report of this kind.
 
     Raises:
-        UserError: see above.
+        UserError: see above; or the folder cannot be written.
     """
-    there = [name for name in (HTML, MARKDOWN, CSV, JSON) if (out / name).exists()]
-    if there and _kind_of(out / JSON) != kind:
-        raise UserError(f"The folder {out} holds a {there[0]} of something else; give another --out.")
+    require_writable_folder(out)
+    there = next((f"a {name} of something else" for name in (HTML, MARKDOWN, CSV, JSON) if (out / name).exists()), "")
+    require_owner(
+        out,
+        recorded=_recorded(out / JSON),
+        identity={"report": kind},
+        files=there,
+        other=there,
+        mend=ANOTHER_OUT,
+    )
 
 
-def _kind_of(path: Path) -> Any:
+def _recorded(path: Path) -> dict[str, Any] | None:
+    """Return what kind of report a file is; None if it is no report."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["report"]
+        return {"report": json.loads(path.read_text(encoding="utf-8"))["report"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

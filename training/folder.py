@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from basics.differences import differences
 from basics.errors import UserError
-from basics.files import locked, require_writable_folder, write_json, write_text
+from basics.files import write_json, write_text
+from basics.ownership import hold, require_owner, taken
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -43,8 +43,7 @@ def own_folder(
     if not is_first_process(devices):
         yield
         return
-    require_writable_folder(out)
-    with locked(out):
+    with hold(out):
         require_free(out, [out / name for name in (CHECKPOINT, METRICS, CURVES)] + list(leaves))
         if overwrite:
             forget_run(out, leaves)
@@ -60,9 +59,9 @@ def require_free(out: Path, paths: Sequence[Path]) -> None:
     """
     if (out / SETTINGS).exists():
         return
-    taken = next((path for path in paths if path.exists()), None)
-    if taken is not None:
-        raise UserError(f"The folder {out} holds a {taken.name}, but no run that left it; give another --out.")
+    there = next((path.name for path in paths if path.exists()), None)
+    if there is not None:
+        raise taken(out, f"a {there}, but no run that left it")
 
 
 def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
@@ -76,13 +75,8 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
     before = _settings(path)
     if before == now:
         return
-    if before is not None:
-        changed = differences(*(_that_count(each, now) for each in (before, now)))
-        if changed:
-            raise UserError(
-                f"The folder {out} holds another run ({'; '.join(changed)}); "
-                "give another --out, or --overwrite to start anew."
-            )
+    recorded = None if before is None else _that_count(before, now)
+    require_owner(out, recorded=recorded, identity=_that_count(now, now))
     write_json(path, now)
 
 

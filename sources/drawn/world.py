@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from basics.errors import UserError
-from basics.files import TEMPORARY_SUFFIX, require_writable_folder, write_bytes, write_json
+from basics.files import TEMPORARY_SUFFIX, write_bytes, write_json
+from basics.ownership import hold, require_owner, taken
 from sources.base import ImageRecord, Source
 from sources.drawn.shifts import SHIFT_SETS, SHIFTS_VERSION, ShiftSource
 from sources.drawn.source import DEFAULT_SIZE, PER_CLASS, WORLD_VERSION, DrawnSource
@@ -58,19 +59,24 @@ def write_world(
     if unknown:
         raise UserError(f"The drawn world has no set {unknown[0]!r}; choose from {', '.join(WORLD_SETS)}.")
     wanted = {folder: source for name in sets for folder, source in _sources(name, size, seed).items()}
-    require_writable_folder(out)
     counts = world_counts(sets)
-    _claim(out, size, seed, sets)
-    total = sum(counts.values())
+    with hold(out, "give another folder"):
+        _claim(out, size, seed, sets)
+        _write_all(out, wanted, progress)
+    return counts
+
+
+def _write_all(out: Path, sources: Mapping[str, Source], progress: Callable[[int, int], None] | None) -> None:
+    """Write the files that are missing, and report each."""
+    total = sum(len(source.records) for source in sources.values())
     pool = ThreadPoolExecutor(_WRITERS)
     try:
-        for done, _ in enumerate(pool.map(partial(_write, out), _files(wanted)), start=1):
+        for done, _ in enumerate(pool.map(partial(_write, out), _files(sources)), start=1):
             if progress:
                 progress(done, total)
     finally:
         # Interrupted, it ends after the images in work instead of after all.
         pool.shutdown(cancel_futures=True)
-    return counts
 
 
 def _write(out: Path, file: tuple[str, Source, ImageRecord]) -> None:
@@ -97,18 +103,17 @@ def _files(sources: Mapping[str, Source]) -> Iterator[tuple[str, Source, ImageRe
 
 
 def _claim(out: Path, size: int, seed: int, sets: Collection[str]) -> None:
-    """Make sure that `out` holds nothing but this world, and note down which world it is and what it holds."""
-    world = out / WORLD_FILE
+    """Make sure that `out` holds nothing but this world, and record which world it is and which sets it holds."""
+    record = out / WORLD_FILE
     planned = {path for name in WORLD_SETS for path, _, _ in _files(_sources(name))}
     present = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
     foreign = {name.removesuffix(TEMPORARY_SUFFIX) for name in present} - planned - {WORLD_FILE}
-    if foreign or (present - {WORLD_FILE + TEMPORARY_SUFFIX} and not world.exists()):
-        example = min(foreign or present)
-        raise UserError(f"The folder {out} holds other files ({example}); give an empty folder.")
-    noted = _noted_sets(world, size, seed) if world.exists() else set()
-    # What an earlier run wrote stays noted, also if this one writes less.
-    if not world.exists() or set(sets) - noted:
-        write_json(world, _facts(size, seed, noted | set(sets)))
+    if foreign or (present - {WORLD_FILE + TEMPORARY_SUFFIX} and not record.exists()):
+        raise taken(out, f"other files ({min(foreign or present)})", "give an empty folder")
+    recorded_sets = _recorded_sets(out, size, seed) if record.exists() else set()
+    # What an earlier run wrote stays recorded, also if this one writes less.
+    if not record.exists() or set(sets) - recorded_sets:
+        write_json(record, _facts(size, seed, recorded_sets | set(sets)))
 
 
 def _facts(size: int, seed: int, sets: Collection[str]) -> dict[str, Any]:
@@ -117,21 +122,24 @@ def _facts(size: int, seed: int, sets: Collection[str]) -> dict[str, Any]:
     return facts | ({"shifts_version": SHIFTS_VERSION} if set(sets) & set(SHIFT_SETS) else {})
 
 
-def _noted_sets(world: Path, size: int, seed: int) -> set[str]:
-    """Return the sets that a folder is noted to hold.
+def _recorded_sets(out: Path, size: int, seed: int) -> set[str]:
+    """Return the sets that a folder's record names.
 
     Raises:
         UserError: they are not of this world.
     """
     try:
-        known = json.loads(world.read_bytes())
+        recorded = json.loads((out / WORLD_FILE).read_bytes())
     except ValueError:
-        known = None
-    images = known.get("images") if isinstance(known, dict) else None
-    sets = set(images) if isinstance(images, dict) else set()
-    if not sets or sets - set(WORLD_SETS) or known != _facts(size, seed, sets):
-        raise UserError(
-            f"The folder {world.parent} holds a world of another seed or size, or of another version; "
-            f"give another folder."
-        )
+        recorded = None
+    recorded = recorded if isinstance(recorded, dict) else {}
+    images = recorded.get("images")
+    sets = set(images) & set(WORLD_SETS) if isinstance(images, dict) else set()
+    require_owner(
+        out,
+        recorded=recorded,
+        identity=_facts(size, seed, sets or WORLD_SETS),  # a record without sets is none that a run wrote
+        other="a world of another seed or size, or of another version",
+        mend="give another folder",
+    )
     return sets

@@ -45,6 +45,13 @@ def test_given_again_it_scores_nothing_and_writes_the_same(trio: Trio, reported:
     assert folder_bytes(reported) == before
 
 
+def test_files_of_another_report_are_refused_before_anything_is_scored(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("mine")
+    words = [word for role in ("original", "reconstructed", "advbn") for word in (f"--{role}", tmp_path / role)]
+    assert "report.html of something else" in refused("report", "gap", *words, "--model", "x", "--out", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_one_model_more_scores_only_that(trio: Trio, reported: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(reported, tmp_path / "gap"))
     third = tiny_classifier(tmp_path / "third.safetensors", 1000, seed=9)

@@ -249,11 +249,11 @@ def test_a_manifest_without_one_of_its_entries_is_damaged(copied: Path, name: st
 
 
 def test_repair_beside_a_running_job_touches_nothing(copied: Path) -> None:
-    from basics.files import locked
+    from basics.ownership import hold
 
     tar_of(copied, 3).unlink()
     before = folder_bytes(copied)
-    with locked(copied):
+    with hold(copied):
         assert "Another run is writing" in refused("verify", copied, "--repair")
     assert folder_bytes(copied) == before
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from basics.errors import UserError
 from downstream.summaries import result_rows
 from reports.shift import shift_report
 from reports.shift_charts import corruption_chart, set_chart
@@ -54,6 +55,13 @@ def test_the_four_files_agree(written: Path) -> None:
     assert "without gaussian_noise 1" in page
     assert "on other data" in markdown
     assert "tuned (stands for AdvBN)" in page
+
+
+def test_another_kind_of_report_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text('{"report": "reconstruction gap"}')
+    with pytest.raises(UserError, match=r"report\.json of something else .*reconstruction gap -> accuracy under shift"):
+        write(tmp_path, lines("base", EVERYTHING))
+    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
 def test_nothing_is_logged_thrown_or_asked_of_the_network(chromium: Page, written: Path) -> None:

@@ -9,11 +9,11 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tests.pipeline.dataset.test_shard_file import FACTS
 
 from basics.errors import UserError, WorkError
 from pipeline.dataset.ledger import Columns, LedgerRows, join_columns, losses_in_nats, read_ledger, write_ledger
 from pipeline.perturb import PerturbedBatch
+from tests.pipeline.dataset.test_shard_file import FACTS
 
 CHANNELS, STEPS = 5, 3
 

@@ -1,0 +1,133 @@
+"""Which run owns an output folder, so that no run writes over a user's files or over another run's.
+
+A run leaves a record of its identity in its output folder: `manifest.json`, `settings.json`, `world.json`,
+`report.json`. Four cases follow, and they are the same for data sets, run folders, results, reports and drawn worlds:
+
+- no record, and no file that the run would write over: the folder is free;
+- a record of the same identity: the run goes on, or writes the same again;
+- a record of another identity: refused with the differences, unless the user chose to overwrite;
+- files, but no record: refused, because they may be a user's.
+
+While a run writes to a folder on a disk it holds a lock on it (`hold`). An object store has no locks: there the record
+itself is the claim, because it is created only if there is none (see `pipeline.claim`).
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum, auto
+from typing import Any
+
+from basics.differences import differences
+from basics.errors import UserError
+from basics.files import require_writable_folder
+from basics.paths import AnyPath, is_remote
+
+ANOTHER_OUT = "give another --out"
+OUT_OR_OVERWRITE = "give another --out, or --overwrite to start anew"
+"""How a user mends a refusal: the ends of the messages."""
+
+
+class Owner(Enum):
+    """Whose an output folder is."""
+
+    NOBODY = auto()
+    """It has no record, and no file that a run would write over."""
+    THIS_RUN = auto()
+    """Its record has this run's identity."""
+    ANOTHER_RUN = auto()
+    """Its record has another identity."""
+    UNKNOWN = auto()
+    """It holds files that a run would write over, but no record of the run that left them."""
+
+
+class FolderTakenError(UserError):
+    """Another run is writing to the folder, or has made it its own meanwhile."""
+
+    def __init__(self, folder: AnyPath, mend: str = ANOTHER_OUT) -> None:
+        super().__init__(f"Another run is writing to {folder}; wait for it, or {mend}.")
+
+
+def owner_of(*, recorded: Mapping[str, Any] | None, identity: Mapping[str, Any], files: str = "") -> Owner:
+    """Return whose a folder is.
+
+    Args:
+        recorded: identity in the folder's record; None if there is no record.
+        identity: this run's identity, of values that can be written as JSON.
+        files: description of files that the run would write over; it counts where there is no record.
+    """
+    if recorded is None:
+        return Owner.UNKNOWN if files else Owner.NOBODY
+    return Owner.ANOTHER_RUN if _changed(recorded, identity) else Owner.THIS_RUN
+
+
+def require_owner(  # noqa: PLR0913 (what is known of a folder, and the parts of the message)
+    folder: AnyPath,
+    *,
+    recorded: Mapping[str, Any] | None,
+    identity: Mapping[str, Any],
+    files: str = "",
+    overwrite: bool = False,
+    other: str = "another run",
+    mend: str = OUT_OR_OVERWRITE,
+) -> Owner:
+    """Refuse a folder that is neither free nor this run's; return whose it is.
+
+    Args:
+        folder: output folder, or the file in it that is the record.
+        recorded: see `owner_of`.
+        identity: see `owner_of`.
+        files: see `owner_of`; stands in the message.
+        overwrite: whether the user chose to remove another run's output. Files without a record are refused all the
+            same: they need not be a run's.
+        other: what the folder holds if its record has another identity.
+        mend: how the user mends it in that case.
+
+    Raises:
+        UserError: the folder holds another run, or files without a record.
+    """
+    owner = owner_of(recorded=recorded, identity=identity, files=files)
+    if owner is Owner.UNKNOWN:
+        raise taken(folder, files)
+    if owner is Owner.ANOTHER_RUN and not overwrite:
+        changed = "; ".join(_changed(recorded or {}, identity))
+        raise taken(folder, f"{other} ({changed})", mend)
+    return owner
+
+
+def taken(folder: AnyPath, held: str, mend: str = ANOTHER_OUT) -> UserError:
+    """Return the error that says what stands in the way in an output folder, and how to mend it."""
+    return UserError(f"The folder {folder} holds {held}; {mend}.")
+
+
+def _changed(recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    # Through JSON, as the record went: tuples become lists there.
+    return differences(recorded, json.loads(json.dumps(identity)))
+
+
+@contextmanager
+def hold(folder: AnyPath, mend: str = ANOTHER_OUT) -> Iterator[None]:
+    """Make a folder if need be, and keep other runs from writing to it meanwhile.
+
+    The lock is the kernel's, which lets go of it however the run ends. On an object store nothing is locked.
+
+    Raises:
+        UserError: the folder cannot be written.
+        FolderTakenError: another run holds it.
+    """
+    require_writable_folder(folder, mend)
+    if is_remote(folder):
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise FolderTakenError(folder, mend) from error
+    try:
+        yield
+    finally:
+        os.close(handle)

@@ -1,0 +1,95 @@
+"""Which run owns an output folder: one answer for every kind of output."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from basics.errors import UserError
+from basics.ownership import FolderTakenError, Owner, hold, owner_of, require_owner, taken
+from basics.paths import as_path
+
+IDENTITY: dict[str, Any] = {"seed": 0, "attack": {"eps": 1.1, "layers": (1, 2)}}
+RECORDED: dict[str, Any] = {"seed": 0, "attack": {"eps": 1.1, "layers": [1, 2]}}
+OTHER: dict[str, Any] = {"seed": 0, "attack": {"eps": 0.5, "layers": [1, 2]}}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "files", "owner"),
+    [
+        (None, "", Owner.NOBODY),
+        (None, "other files", Owner.UNKNOWN),
+        (RECORDED, "", Owner.THIS_RUN),
+        (RECORDED, "other files", Owner.THIS_RUN),
+        (OTHER, "", Owner.ANOTHER_RUN),
+        ({}, "", Owner.ANOTHER_RUN),
+    ],
+)
+def test_record_and_files_say_whose_a_folder_is(recorded: dict[str, Any] | None, files: str, owner: Owner) -> None:
+    assert owner_of(recorded=recorded, identity=IDENTITY, files=files) is owner
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(("recorded", "owner"), [(None, Owner.NOBODY), (RECORDED, Owner.THIS_RUN)])
+def test_free_and_own_folders_are_used(recorded: dict[str, Any] | None, owner: Owner, overwrite: bool) -> None:
+    assert require_owner(Path("out"), recorded=recorded, identity=IDENTITY, overwrite=overwrite) is owner
+
+
+def test_another_run_is_refused_with_the_differences_and_the_mend() -> None:
+    with pytest.raises(UserError) as refused:
+        require_owner(Path("out"), recorded=OTHER, identity=IDENTITY)
+    assert str(refused.value) == (
+        "The folder out holds another run (attack.eps: 0.5 -> 1.1); give another --out, or --overwrite to start anew."
+    )
+    assert require_owner(Path("out"), recorded=OTHER, identity=IDENTITY, overwrite=True) is Owner.ANOTHER_RUN
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_without_a_record_are_never_overwritten(overwrite: bool) -> None:
+    with pytest.raises(UserError, match=r"^The folder out holds a report\.html of somebody; give another --out\.$"):
+        require_owner(
+            Path("out"), recorded=None, identity=IDENTITY, files="a report.html of somebody", overwrite=overwrite
+        )
+
+
+def test_what_is_in_the_way_and_the_mend_can_be_named() -> None:
+    assert str(taken(Path("w"), "photos", "give an empty folder")) == "The folder w holds photos; give an empty folder."
+    with pytest.raises(UserError, match=r"holds another world \(seed: 1 -> 0\); give another folder\.$"):
+        require_owner(
+            Path("w"), recorded={"seed": 1}, identity={"seed": 0}, other="another world", mend="give another folder"
+        )
+
+
+def test_two_runs_never_hold_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a/b"
+    with (
+        hold(folder),
+        pytest.raises(FolderTakenError, match=r"Another run is writing to .*/a/b; wait for it, or give another --out"),
+        hold(folder),
+    ):
+        pytest.fail("both hold it")
+    with hold(folder):
+        assert list(folder.iterdir()) == []
+
+
+def test_a_lock_is_let_go_of_when_a_run_fails(tmp_path: Path) -> None:
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(RuntimeError), hold(tmp_path):
+            raise RuntimeError
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+
+
+def test_a_file_cannot_be_held(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="is a file, not a folder; give another folder"),
+        hold(tmp_path / "file", "give another folder"),
+    ):
+        pytest.fail("held")
+
+
+def test_in_a_store_nothing_is_locked() -> None:
+    folder = as_path("memory://ownership/set")
+    with hold(folder), hold(folder):
+        assert not list(folder.parent.glob("*/*")), "the file that tried whether it can be written is gone"
