@@ -35,8 +35,8 @@ def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **place
       advbn-gen verify s3://bucket/imagenet-advbn-vgg --quick
       advbn-gen verify imagenet-advbn-vgg --repair --source /new/place/ILSVRC2012_val
     """
-    from pipeline.verify import repair
-    from pipeline.verify import verify as find_problems
+    from pipeline.dataset.checks import find_problems
+    from pipeline.repair import repair
 
     moved = {name: absolute_address(str(there)) for name, there in places.items() if there}
     if moved and not mend:

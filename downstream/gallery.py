@@ -53,7 +53,7 @@ def gallery_samples(sets: Mapping[str, TestSet], perturbed: TestSet, count: int,
     """
     total = len(perturbed.records)
     chosen = sorted(random.Random(seed).sample(range(total), min(count, total)))  # noqa: S311 (no secret)
-    side = perturbed.made.config.image_size
+    side = perturbed.made.image_size
     losses = _losses(perturbed, {perturbed.keys[index] for index in chosen})
     return [
         GallerySample(

@@ -199,7 +199,7 @@ def _autoencoder(data: TestSet) -> Any:
 
 
 def _image_size(data: TestSet) -> int:
-    return data.made.config.image_size
+    return data.made.image_size
 
 
 def common_keys(sets: Mapping[str, TestSet], *, refuse_others: bool) -> list[str]:

@@ -11,8 +11,8 @@ from basics.errors import UserError
 from basics.files import digest_json
 from basics.paths import AnyPath, as_path
 from basics.reading import is_folder
+from pipeline.dataset.checks import checksum_problems
 from pipeline.dataset.manifest import Manifest, is_data_set, read_manifest
-from pipeline.verify import checksum_problems
 from sources.base import ImageRecord, Source
 from sources.decode import View
 from sources.keys import sample_keys
@@ -137,7 +137,7 @@ def open_named(
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
     manifest = _checked_manifest(_folder_of(address))
-    source = open_source(address, labels=labels, split=manifest.config.split if manifest else split)
+    source = open_source(address, labels=labels, split=manifest.split if manifest else split)
     keys = [Path(record.name).stem for record in source.records] if manifest else sample_keys(source.records)
     if manifest and len(keys) != manifest.values["samples"]:
         raise UserError(
@@ -151,7 +151,7 @@ def open_named(
         keys=keys[:limit],
         fingerprint=manifest.values["fingerprint"] if manifest else source.digest(),
         manifest=manifest,
-        stored_side=manifest.config.image_size if manifest else None,
+        stored_side=manifest.image_size if manifest else None,
     )
 
 

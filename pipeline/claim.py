@@ -131,7 +131,7 @@ def claim(job: Job, product: Product, *, overwrite: bool) -> None:
         remove_files([folder / (around + TEMPORARY_SUFFIX) for around in _AROUND])
     if overwrite or manifest is None:
         try:
-            write_manifest(job, product, (), "", None)
+            write_manifest(folder, job.description(product), (), "", None)
         except FileExistsError:
             require_ours(job, product)
 
@@ -149,11 +149,8 @@ def require_ours(job: Job, product: Product) -> None:
 
 def _remove(job: Job, product: Product, manifest: Manifest | None) -> None:
     """Remove a data set's own files, and nothing else that somebody may have put there."""
-    folder, name, config, plan = product.folder, product.name, job.config, job.plan
-    if manifest:
-        name, config = manifest.values["name"], manifest.config
-        plan = config.plan(manifest.values["samples"])
-    shards = {shard_name(name, config.split, shard) for shard in range(plan.shards)}
+    folder, written = product.folder, manifest or job.description(product)
+    shards = {shard_name(written.name, written.split, shard) for shard in range(written.plan.shards)}
     tars = [path for path in _entries(folder) if path.name in shards]
     marks = [path for path in _entries(folder / STATS) if _MARK.fullmatch(path.name)]
     remove_files([*tars, *marks])
@@ -168,7 +165,7 @@ def recorded(folder: AnyPath) -> Recorded:
     if manifest is None:
         return Recorded()
     addresses = {name: manifest.values.get(name) for name in ("config", "source", "rendered")}
-    return Recorded(checksums=manifest.recorded, addresses=addresses)
+    return Recorded(checksums=manifest.checksums, addresses=addresses)
 
 
 def all_stats(job: Job, product: Product) -> list[ShardStats]:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from basics.allocation import keep_freed_memory
 from basics.errors import UserError
 from encoders import EncoderKind, encoder_kind
 from networks.classifiers import PUBLISHED
+from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.plan import Plan
 
 _FILE_NAME_PART = re.compile(r"[A-Za-z0-9_-]+")
@@ -86,14 +86,18 @@ class GenerationConfig:
         return self.threads or max(1, available_cores() // max(1, self.workers))
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a manifest keeps, so that the run can be repeated: not how the work was shared."""
+        """Return the settings that a manifest stores to repeat the run; how the work was distributed is not stored."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return {name: value for name, value in values.items() if name not in _NOT_KEPT}
 
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "GenerationConfig":
-        """Rebuild a config from a manifest; `threads` are those of the run's identity."""
-        return cls(**{**values, "attack": AdvBNConfig(**values["attack"])})
+
+def config_of_manifest(manifest: Manifest) -> GenerationConfig:
+    """Rebuild the settings of the run that made a data set from its manifest.
+
+    The threads are not among the stored settings, and are taken from the identity.
+    """
+    values, threads = manifest.values["config"], manifest.values["identity"]["arithmetic"]["threads"]
+    return GenerationConfig(**{**values, "attack": AdvBNConfig(**values["attack"]), "threads": threads})
 
 
 def available_cores() -> int:

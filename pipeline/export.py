@@ -53,7 +53,7 @@ def _require_whole(folder: AnyPath, manifest: Manifest) -> None:
 def _images(shard: Path) -> Iterator[tuple[str, bytes]]:
     try:
         for sample in read_shard(shard):
-            yield f"{_plain(sample.facts['wnid'])}/{_plain(sample.key)}.png", sample.members["png"]
+            yield f"{_plain(sample.metadata['wnid'])}/{_plain(sample.key)}.png", sample.members["png"]
     except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
         raise WorkError(f"The shard {shard} is damaged ({error}); mend it with `advbn-gen verify --repair`.") from error
 

@@ -26,12 +26,12 @@ from basics.paths import is_remote
 from pipeline.claim import require_ours
 from pipeline.config import use_threads
 from pipeline.dataset.layout import ShardStats, is_done, ledger_part_path, shard_name, stats_path, stored_checksum
-from pipeline.dataset.ledger import Columns, LedgerRows, write_ledger
-from pipeline.dataset.shard_file import SampleFacts, ShardWriter, encode_png, open_shard
+from pipeline.dataset.ledger import BatchRow, Columns, LedgerRows, pixel_means, write_ledger
+from pipeline.dataset.shard_file import NO_PREDICTION, SampleMetadata, ShardWriter, encode_png, open_shard
 from pipeline.job import Job, Product, load_networks, unlike_here
 from pipeline.outcome import Outcome, ShardResult
 from pipeline.perturb import PerturbedBatch
-from pipeline.replay import NOT_ASKED, Replay, load_renderer
+from pipeline.replay import Replay, load_renderer
 from sources.decode import load_image
 
 _MOST_CODING_THREADS = 16
@@ -67,7 +67,7 @@ class EncodedBatch(NamedTuple):
     """A batch ready to be written: facts and PNGs of each product's samples, and what the ledger keeps."""
 
     perturbed: PerturbedBatch
-    facts: list[SampleFacts]
+    facts: list[SampleMetadata]
     pngs: dict[bool, list["Future[bytes]"]]
     """PNG of each sample, for the perturbed product (True) and for the reconstructed one (False)."""
 
@@ -131,7 +131,7 @@ def _make_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None) ->
             }
             for batch in _encoded(job, pool, {product.perturbed for product in products}, perturbed):
                 _write_batch(writers, batch)
-                rows.add(batch.perturbed, batch.facts)
+                rows.add(_batch_row(batch.perturbed), batch.facts)
                 if on_batch:
                     on_batch(len(batch.facts))
         for product, work in works.items():
@@ -199,17 +199,17 @@ def _encoded(
     waiting: deque[EncodedBatch] = deque()
     for decoded, perturbed in batches:
         images = {True: perturbed.perturbed_N3HW, False: perturbed.reconstructed_N3HW}
-        pngs = {kind: [pool.submit(encode_png, image) for image in images[kind]] for kind in sorted(wanted)}
+        pngs = {kind: [pool.submit(encode_png, image.numpy()) for image in images[kind]] for kind in sorted(wanted)}
         waiting.append(EncodedBatch(perturbed, _sample_facts(job, decoded, perturbed), pngs))
         if len(waiting) > 1:
             yield waiting.popleft()
     yield from waiting
 
 
-def _sample_facts(job: Job, decoded: DecodedBatch, perturbed: PerturbedBatch) -> list[SampleFacts]:
+def _sample_facts(job: Job, decoded: DecodedBatch, perturbed: PerturbedBatch) -> list[SampleMetadata]:
     names = job.source.classes.names
     return [
-        SampleFacts(
+        SampleMetadata(
             key=job.keys[index],
             label=job.records[index].label,
             wnid=names[job.records[index].label],
@@ -235,9 +235,17 @@ def _write_batch(writers: dict[Product, ShardWriter], batch: EncodedBatch) -> No
             writer.write(facts if product.perturbed else _unperturbed(facts), png.result())
 
 
-def _unperturbed(facts: SampleFacts) -> SampleFacts:
+def _batch_row(batch: PerturbedBatch) -> BatchRow:
+    return BatchRow(
+        delta_mean_C=batch.delta_mean_C.numpy(),
+        delta_std_C=batch.delta_std_C.numpy(),
+        pixel_mean_N=pixel_means(batch.perturbed_N3HW.numpy()),
+    )
+
+
+def _unperturbed(facts: SampleMetadata) -> SampleMetadata:
     """The facts as a run with no steps would have written them."""
-    return SampleFacts(
+    return SampleMetadata(
         **{
             **vars(facts),
             "adversarial_prediction": facts.reconstructed_prediction,
@@ -266,7 +274,7 @@ def _finish(job: Job, product: Product, shard: int, columns: Columns, work: Path
         ledger_sha256=digest_file(part) if product.perturbed else "",
         clean_right=int((columns["samples/clean_prediction"] == label).sum()),
         reconstructed_right=int((columns["samples/reconstructed_prediction"] == label).sum()),
-        adversarial_right=int((seen == label).sum()) if job.scale == 1 else NOT_ASKED,
+        adversarial_right=int((seen == label).sum()) if job.scale == 1 else NO_PREDICTION,
     )
     placed = product.folder / tar.name
     _require_still_ours(job, product)

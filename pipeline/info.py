@@ -11,7 +11,7 @@ from basics.paths import AnyPath, is_remote
 from networks.checkpoints import read_safetensors
 from pipeline.dataset.ledger import SAMPLES, read_ledger
 from pipeline.dataset.manifest import read_manifest
-from pipeline.replay import NOT_ASKED
+from pipeline.dataset.shard_file import NO_PREDICTION
 
 
 def describe(path: AnyPath) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _ledger(path: AnyPath) -> dict[str, Any]:
     right = {
         name: float(np.mean(answer == columns[f"{SAMPLES}/label"]))
         for name, answer in answers.items()
-        if NOT_ASKED not in answer
+        if NO_PREDICTION not in answer
     }
     return {
         "kind": "perturbation ledger",

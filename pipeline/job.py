@@ -19,6 +19,7 @@ from basics.paths import AnyPath
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from networks.classifiers import Classifier, load_classifier
 from pipeline.config import GenerationConfig
+from pipeline.dataset.manifest import FORMAT_VERSION, DatasetDescription
 from pipeline.dataset.plan import Plan
 from pipeline.perturb import Perturber
 from pipeline.replay import Replay, load_renderer
@@ -26,9 +27,6 @@ from sources.base import ImageRecord, Source
 from sources.drawn.source import DrawnSource
 from sources.keys import sample_keys
 from sources.opening import open_source
-
-FORMAT_VERSION = 2
-"""Of data sets; 2: their ledger has each sample's losses and pixel mean."""
 
 _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow", "webdataset")
 
@@ -123,6 +121,22 @@ class Job:
     def fingerprint_of(self, product: Product) -> str:
         """Return the SHA-256 over a product's identity."""
         return digest_json(self.identity_of(product))
+
+    def description(self, product: Product) -> DatasetDescription:
+        """Return what the manifest of a product says of it."""
+        classes = self.source.classes
+        return DatasetDescription(
+            name=product.name,
+            perturbed=product.perturbed,
+            split=self.config.split,
+            plan=self.plan,
+            identity=self.identity_of(product),
+            config=self.config.to_json(),
+            source=self.source.address,
+            rendered=self.replay.rendered if self.replay else None,
+            classes=classes.names,
+            imagenet=classes.imagenet,
+        )
 
     @property
     def facts(self) -> Facts:

@@ -15,10 +15,8 @@ from basics.errors import UserError, WorkError
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from pipeline.config import GenerationConfig
 from pipeline.dataset.ledger import SAMPLES, Columns, losses_in_nats
+from pipeline.dataset.shard_file import NO_PREDICTION
 from pipeline.perturb import PerturbedBatch, Shifter
-
-NOT_ASKED = -1
-"""The prediction on an image that no classifier has seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +34,11 @@ class Replay:
     """Names of originals that the ledger tells of and the source does not have."""
     first_batch: int = 0
     first_sample: int = 0
+
+    @property
+    def rendered(self) -> dict[str, Any]:
+        """What a manifest says of the ledger."""
+        return {"ledger": self.ledger, "ledger_sha256": self.ledger_sha256, "scale": self.scale}
 
     def part(self, batches: range, samples: range) -> "Replay":
         """Return the rows of some successive batches and their samples, numbered as in the whole ledger."""
@@ -75,7 +78,7 @@ class Replay:
         """Return what the ledger's run made of a batch or, at another scale, what the scaled multipliers make of it.
 
         There are no reconstructions. At a scale other than 1 the losses end with the first one, and predictions on the
-        perturbed images are those on the reconstructions (scale 0) or `NOT_ASKED`.
+        perturbed images are those on the reconstructions (scale 0) or `NO_PREDICTION`.
 
         Args:
             shifter: the autoencoder.
@@ -103,7 +106,7 @@ class Replay:
     def _adversarial(self, samples: Columns) -> Tensor:
         if self.scale in {0, 1}:
             return _predictions(samples, "adversarial" if self.scale else "reconstructed")
-        return torch.full((len(samples[f"{SAMPLES}/label"]),), NOT_ASKED)
+        return torch.full((len(samples[f"{SAMPLES}/label"]),), NO_PREDICTION)
 
 
 def scaled(delta_C: NDArray[np.float64], scale: float) -> Tensor:

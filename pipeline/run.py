@@ -14,7 +14,8 @@ from basics.progress import Advance, counted, progress
 from pipeline.claim import all_stats, check_outputs, claim, held, recorded, require_ours
 from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, of_each, stats_path
 from pipeline.dataset.ledger import join_columns, read_ledger, write_ledger
-from pipeline.dataset.manifest import Recorded, accuracies, write_manifest, write_reader_files
+from pipeline.dataset.manifest import Recorded, accuracies, write_manifest
+from pipeline.dataset.reader_files import write_reader_files
 from pipeline.job import Job, Product
 from pipeline.outcome import ShardResult
 from pipeline.runners.serial import Here, Runner
@@ -194,8 +195,8 @@ def _finish(job: Job, product: Product, before: Recorded) -> None:
     whole = len(stats) == job.plan.shards
     ledger = write_whole_ledger(job, product) if whole and product.perturbed else ""
     if whole:
-        write_reader_files(job, product, stats)
-    write_manifest(job, product, stats, ledger, before)
+        write_reader_files(product.folder, job.description(product), stats)
+    write_manifest(product.folder, job.description(product), stats, ledger, before)
 
 
 def write_whole_ledger(job: Job, product: Product) -> str:

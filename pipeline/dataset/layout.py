@@ -17,6 +17,8 @@ LEDGER = "perturbations.h5"
 TIMM_INFO = "_info.json"
 WIDS_INDEX = "wids.json"
 CARD = "README.md"
+READER_FILES = (TIMM_INFO, WIDS_INDEX, CARD)
+"""Files for readers other than plain webdataset, and for people."""
 STATS = "stats"
 LOG = "log.jsonl"
 

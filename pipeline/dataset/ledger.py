@@ -1,7 +1,7 @@
-"""The ledger: what was done to every batch, without any image. HDF5, readable by plain h5py.
+"""The perturbation ledger: what was done to every batch, without any image. HDF5, readable by plain h5py.
 
-It holds all that is needed to make the data set again from the originals and the autoencoder, and says in the
-attributes of each column what it is (`_COLUMNS`). docs/ledger.md has the format and what it is for.
+It holds everything that is needed to make the data set again from the originals and the autoencoder. Each column is
+described in its attributes (`_COLUMNS`). docs/ledger.md describes the format and its uses.
 """
 
 import io
@@ -12,38 +12,36 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from basics.errors import UserError, WorkError
 from basics.files import write_bytes
 from basics.paths import AnyPath
 from basics.reading import read_bytes
-from pipeline.dataset.shard_file import SampleFacts
-from pipeline.perturb import PerturbedBatch
+from pipeline.dataset.shard_file import SampleMetadata
 
 FORMAT = "advbn-gen perturbation ledger"
 VERSION = 2
-"""2: each sample's losses and the mean of its pixels; 1 had the losses of the batches only."""
+"""Version of the format. 2 added each sample's losses and pixel mean; 1 had only the mean losses of the batches."""
 RENDERABLE = 2
-"""The first version that tells enough to make the data set again."""
+"""The first version that holds everything needed to make the data set again."""
 SAMPLES = "samples"
 
 _PER_NAT = 10**6
-"""Losses of samples are kept as whole millionths: exactly what their `.json` tells, in half the bytes of floats."""
+"""Losses of samples are stored as whole millionths: exactly as in their `.json`, in half the bytes of floats."""
 _MOST_NATS = 2**53 // _PER_NAT
 
 
 class _Column(NamedTuple):
-    """What a column is; axes of the same name are of the same length everywhere."""
+    """Description of a column; axes of the same name have the same length in all columns."""
 
-    what: str
+    content: str
     axes: tuple[str, ...]
     unit: str = ""
     kind: str = "i"
-    """As numpy abbreviates it: i, u, f or S."""
+    """Kind of numpy's dtype: i, u, f or S."""
     since: int = 1
-    """The first version of the format that has it."""
+    """First version of the format with this column."""
 
 
 _BATCHES, _SAMPLES = ("batches",), ("samples",)
@@ -82,11 +80,14 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Ledger:
-    """A ledger in memory: its columns by their path in the file."""
+    """A ledger in memory."""
 
     columns: Columns
+    """Columns by their path in the file."""
     attributes: dict[str, Any]
+    """Attributes of the file, decoded from JSON: `name`, `fingerprint`, `identity` and `classes`."""
     version: int = VERSION
+    """Version of the format."""
 
     @property
     def batches(self) -> int:
@@ -99,16 +100,28 @@ class Ledger:
         return [key.decode() for key in self.columns[f"{SAMPLES}/key"]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchRow:
+    """What the ledger stores of a batch beside the metadata of its samples."""
+
+    delta_mean_C: NDArray[np.float64]
+    """Multiplier of each feature channel's mean."""
+    delta_std_C: NDArray[np.float64]
+    """Multiplier of each feature channel's standard deviation."""
+    pixel_mean_N: NDArray[np.float32]
+    """Mean of all values of each perturbed 8-bit image, see `pixel_means`."""
+
+
 class LedgerRows:
     """Collects the rows of one shard."""
 
     def __init__(self) -> None:
         self._batches: dict[str, list[NDArray[Any]]] = {}
-        self._samples: list[SampleFacts] = []
+        self._samples: list[SampleMetadata] = []
         self._pixel_means: list[NDArray[np.float32]] = []
 
-    def add(self, batch: PerturbedBatch, samples: Sequence[SampleFacts]) -> None:
-        """Append one batch with its samples; its images are let go.
+    def add(self, batch: BatchRow, samples: Sequence[SampleMetadata]) -> None:
+        """Append one batch with its samples.
 
         Raises:
             WorkError: a loss is too large for the ledger.
@@ -117,16 +130,16 @@ class LedgerRows:
         if losses.max() > _MOST_NATS:
             raise WorkError(f"a loss is {losses.max():.3g}, which no ledger can hold; check the classifier's weights.")
         row = {
-            "delta_mean": batch.delta_mean_C.numpy(),
-            "delta_std": batch.delta_std_C.numpy(),
-            # Of what the samples tell, so that whoever has the samples has the same mean.
+            "delta_mean": batch.delta_mean_C,
+            "delta_std": batch.delta_std_C,
+            # The mean of the rounded losses in the samples' .json, so that it can be recomputed from the samples.
             "loss": losses.mean(0),
             "batch_size": np.int32(len(samples)),
         }
         for name, value in row.items():
             self._batches.setdefault(name, []).append(np.asarray(value))
         self._samples += samples
-        self._pixel_means.append(_pixel_means(batch.perturbed_N3HW))
+        self._pixel_means.append(batch.pixel_mean_N)
 
     def columns(self) -> Columns:
         """Return the rows as arrays."""
@@ -145,22 +158,23 @@ class LedgerRows:
         return rows | {f"{SAMPLES}/{name}": column for name, column in samples.items()}
 
 
-def _pixel_means(image_N3HW: torch.Tensor) -> NDArray[np.float32]:
-    # Whole numbers are summed, so that no order of summation and no machine gives another mean.
-    sums = image_N3HW.sum(dim=(1, 2, 3), dtype=torch.int64).double()
-    means: NDArray[np.float32] = (sums / image_N3HW[0].numel()).float().numpy()
+def pixel_means(image_N3HW: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the mean of all values of each 8-bit image (N)."""
+    # Integers are summed, so that the mean does not depend on the order of summation or on the machine.
+    sums = image_N3HW.sum(axis=(1, 2, 3), dtype=np.int64)
+    means: NDArray[np.float32] = (sums / image_N3HW[0].size).astype(np.float32)
     return means
 
 
 def losses_in_nats(columns: Columns) -> NDArray[np.float64]:
-    """Return each sample's losses (samples, steps + 1) as its `.json` tells them."""
+    """Return each sample's losses (samples, steps + 1) as in its `.json`, in nats."""
     nats: NDArray[np.float64] = columns[f"{SAMPLES}/losses"] / _PER_NAT
     return nats
 
 
 def write_ledger(path: AnyPath, columns: Columns, attributes: Mapping[str, Any]) -> None:
     """Write a ledger atomically; equal content gives equal bytes."""
-    # In memory first: HDF5 does not get over a disk that fills up while it writes.
+    # In memory first, because HDF5 does not recover from a disk that fills up while it writes.
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", libver=("v110", "v110")) as file:
         file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
@@ -170,9 +184,9 @@ def write_ledger(path: AnyPath, columns: Columns, attributes: Mapping[str, Any])
             column = columns[name]
             chunk = (min(len(column), 1024), *column.shape[1:])
             dataset = file.create_dataset(name, data=column, chunks=chunk, compression="gzip", shuffle=True)
-            dataset.attrs["description"] = f"{_COLUMNS[name].what}: ({', '.join(_COLUMNS[name].axes)})"
+            dataset.attrs["description"] = f"{_COLUMNS[name].content}: ({', '.join(_COLUMNS[name].axes)})"
             dataset.attrs["unit"] = _COLUMNS[name].unit
-            # Or HDF5 places the chunks in the order in which its cache happens to give them up.
+            # Without a flush, HDF5 orders the chunks by when its cache happens to evict them.
             file.flush()
     write_bytes(path, buffer.getvalue())
 
@@ -181,8 +195,8 @@ def read_ledger(path: AnyPath) -> Ledger:
     """Read a ledger, or one shard's part of it.
 
     Raises:
-        UserError: it is missing, cannot be read, is truncated or damaged, no ledger, or of a newer version, or its
-            columns do not fit together.
+        UserError: it is missing, cannot be read, is truncated or damaged, is not a ledger, is of a newer version, or
+            its columns do not fit together.
     """
     try:
         return load_ledger(path)
@@ -193,25 +207,26 @@ def read_ledger(path: AnyPath) -> Ledger:
 
 
 def load_ledger(path: AnyPath) -> Ledger:
-    """Do as `read_ledger`, but tell a ledger of which nothing is known from a damaged one.
+    """Read a ledger as `read_ledger` does, but distinguish one that cannot be read from a damaged one.
 
     Raises:
-        OSError: it cannot be read.
-        UserError: it is truncated or damaged, no ledger, or of a newer version, or its columns do not fit together.
+        OSError: it is missing or cannot be read.
+        UserError: it is truncated or damaged, is not a ledger, is of a newer version, or its columns do not fit
+            together.
     """
     content = read_bytes(path)
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
-            told = dict(file.attrs)
+            stored = dict(file.attrs)
             columns: Columns = {}
             file.visititems(lambda name, item: _collect(columns, name, item))
     except (OSError, RuntimeError, KeyError) as error:
         raise damaged(path, str(error)) from error
-    if told.pop("format", None) != FORMAT:
+    if stored.pop("format", None) != FORMAT:
         raise UserError(f"The file {path} is not a perturbation ledger of this program.")
     try:
-        version = int(told.pop("version"))
-        attributes = {name: json.loads(value) for name, value in told.items()} if version <= VERSION else {}
+        version = int(stored.pop("version"))
+        attributes = {name: json.loads(value) for name, value in stored.items()} if version <= VERSION else {}
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(path, f"an attribute cannot be read, {error}") from error
     if version > VERSION:
@@ -226,32 +241,32 @@ def load_ledger(path: AnyPath) -> Ledger:
 
 
 def damaged(path: AnyPath, fault: str) -> UserError:
-    """Return what is said of a ledger whose parts do not fit together."""
+    """Return the error for a ledger whose parts do not fit together."""
     return UserError(f"The ledger {path} is damaged ({fault}); fetch it again.")
 
 
 def _fault(columns: Columns, version: int) -> str:
     """Return what is wrong with the columns of a ledger; empty if nothing is."""
     lengths = {"32": 32}
-    for name, told in _COLUMNS.items():
-        if told.since > version:
+    for name, expected in _COLUMNS.items():
+        if expected.since > version:
             continue
         if name not in columns:
             return f"it has no {name}"
         column = columns[name]
-        if column.ndim != len(told.axes) or any(
-            lengths.setdefault(axis, length) != length for axis, length in zip(told.axes, column.shape, strict=True)
+        if column.ndim != len(expected.axes) or any(
+            lengths.setdefault(axis, length) != length for axis, length in zip(expected.axes, column.shape, strict=True)
         ):
-            return f"{name} is not ({', '.join(told.axes)})"
-        if not _holds(column, told.kind):
+            return f"{name} is not ({', '.join(expected.axes)})"
+        if not _is_of_kind(column, expected.kind):
             return f"{name} holds other values than it should"
     if columns["batch_size"].sum() != lengths["samples"]:
         return "its batches are not its samples"
     return ""
 
 
-def _holds(column: NDArray[Any], kind: str) -> bool:
-    """Whether a column holds what its kind says: finite numbers, or UTF-8."""
+def _is_of_kind(column: NDArray[Any], kind: str) -> bool:
+    """Whether a column has the dtype of its kind, and holds finite numbers or valid UTF-8."""
     if column.dtype.kind != kind:
         return False
     if kind == "S":
@@ -268,5 +283,5 @@ def _collect(columns: Columns, name: str, item: Any) -> None:
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:
-    """Put the parts of successive shards together."""
+    """Concatenate the columns of successive shards."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 from webdataset.writer import TarWriter
 
 from basics.files import canonical_json
@@ -20,15 +20,17 @@ PNG_COMPRESSION = 1
 """zlib level of the images: noise-like pictures gain little from more, and a GPU would wait for it."""
 
 MEMBERS = ("cls", "json", "png")
+NO_PREDICTION = -1
+"""The prediction on an image that no classifier has seen."""
 _OWNER = "advbn-gen"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleFacts:
+class SampleMetadata:
     """The `.json` of a sample: the same names and types in every sample, none of them null."""
 
     key: str
-    """Sample key."""
+    """Sample key: the common stem of the sample's members."""
     label: int
     """True class index, as in `.cls`."""
     wnid: str
@@ -46,19 +48,19 @@ class SampleFacts:
     batch_size: int
     """Images in that batch."""
     clean_prediction: int
-    """Attacked classifier's answer to the original."""
+    """The attacked classifier's prediction on the original."""
     reconstructed_prediction: int
-    """... to the reconstruction."""
+    """The prediction on the reconstruction."""
     adversarial_prediction: int
-    """... to the perturbed image before rounding to 8 bit."""
+    """The prediction on the perturbed image before rounding to 8 bit, or `NO_PREDICTION`."""
     losses: list[float]
     """Cross-entropy of the true label before the first and after each step."""
 
 
-def encode_png(image_3HW: Tensor) -> bytes:
+def encode_png(image_3HW: NDArray[np.uint8]) -> bytes:
     """Encode an 8-bit image (3, H, W) without loss."""
     buffer = io.BytesIO()
-    pixels = np.ascontiguousarray(image_3HW.permute(1, 2, 0).numpy())
+    pixels = np.ascontiguousarray(image_3HW.transpose(1, 2, 0))
     Image.fromarray(pixels).save(buffer, format="png", compress_level=PNG_COMPRESSION)
     return buffer.getvalue()
 
@@ -77,14 +79,14 @@ class ShardWriter:
         # PAX, because a key may be longer than the 100 characters of the older format.
         self._tar = TarWriter(file, encoder=False, user=_OWNER, group=_OWNER, mtime=0, format="PAX_FORMAT")
 
-    def write(self, facts: SampleFacts, png: bytes) -> None:
+    def write(self, metadata: SampleMetadata, png: bytes) -> None:
         """Append one sample."""
         self._tar.write(
             {
-                "__key__": facts.key,
+                "__key__": metadata.key,
                 "png": png,
-                "cls": str(facts.label).encode(),
-                "json": canonical_json(asdict(facts)),
+                "cls": str(metadata.label).encode(),
+                "json": canonical_json(asdict(metadata)),
             }
         )
 
@@ -103,10 +105,12 @@ class StoredSample:
     """A sample as it was read back."""
 
     key: str
+    """Sample key."""
     members: dict[str, bytes]
+    """Content of each member by its extension."""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The content of its `.json`."""
         content: dict[str, Any] = json.loads(self.members["json"])
         return content
@@ -121,7 +125,7 @@ def read_shard(path: Path) -> Iterator[StoredSample]:
     """Yield the samples of a shard in order; consecutive members with the same key are one sample.
 
     Raises:
-        tarfile.TarError, OSError, EOFError: it is no whole tar.
+        tarfile.TarError, OSError, EOFError: it is not a complete tar.
     """
     key, members = "", dict[str, bytes]()
     with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from basics.files import digest_json
@@ -249,7 +250,7 @@ def test_an_interrupted_rendering_goes_on(
 ) -> None:
     count = 0
 
-    def stopping(image: torch.Tensor) -> bytes:
+    def stopping(image: NDArray[np.uint8]) -> bytes:
         nonlocal count
         count += 1
         if count > 5 * BATCH:

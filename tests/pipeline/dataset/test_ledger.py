@@ -4,30 +4,44 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 
 from basics.errors import UserError, WorkError
-from pipeline.dataset.ledger import Columns, LedgerRows, join_columns, losses_in_nats, read_ledger, write_ledger
-from pipeline.perturb import PerturbedBatch
-from tests.pipeline.dataset.test_shard_file import FACTS
+from pipeline.dataset.ledger import (
+    BatchRow,
+    Columns,
+    LedgerRows,
+    join_columns,
+    losses_in_nats,
+    pixel_means,
+    read_ledger,
+    write_ledger,
+)
+from tests.pipeline.dataset.test_shard_file import METADATA
 
 CHANNELS, STEPS = 5, 3
 
 
-def batch(size: int, seed: int) -> PerturbedBatch:
-    dice = torch.Generator().manual_seed(seed)
-    image = torch.randint(0, 256, (size, 3, 2, 2), generator=dice, dtype=torch.uint8)
-    return PerturbedBatch(
-        perturbed_N3HW=image, reconstructed_N3HW=image,
-        delta_mean_C=torch.rand(CHANNELS, generator=dice, dtype=torch.float64),
-        delta_std_C=torch.rand(CHANNELS, generator=dice, dtype=torch.float64),
-        losses_SN=torch.rand(STEPS + 1, size, generator=dice, dtype=torch.float64),
-        clean_N=torch.arange(size), reconstructed_N=torch.arange(size), adversarial_N=torch.arange(size),
-    )  # fmt: skip
+class Batch(NamedTuple):
+    """A batch with drawn values."""
+
+    image_N3HW: NDArray[np.uint8]
+    losses_SN: NDArray[np.float64]
+    row: BatchRow
+
+
+def batch(size: int, seed: int) -> Batch:
+    dice = np.random.default_rng(seed)
+    image = dice.integers(0, 256, (size, 3, 2, 2), dtype=np.uint8)
+    row = BatchRow(
+        delta_mean_C=dice.random(CHANNELS), delta_std_C=dice.random(CHANNELS), pixel_mean_N=pixel_means(image)
+    )
+    return Batch(image, dice.random((STEPS + 1, size)), row)
 
 
 def rows(sizes: list[int], seed: int = 0, key: str = "key") -> Columns:
@@ -36,12 +50,12 @@ def rows(sizes: list[int], seed: int = 0, key: str = "key") -> Columns:
         made = batch(size, seed + number)
         samples = [
             replace(
-                FACTS, key=f"{key}-{number}-{i}", label=i, source_sha256=f"{seed + i:064x}", clean_prediction=i + 1,
+                METADATA, key=f"{key}-{number}-{i}", label=i, source_sha256=f"{seed + i:064x}", clean_prediction=i + 1,
                 losses=[round(loss, 6) for loss in made.losses_SN[:, i].tolist()],
             )
             for i in range(size)
         ]  # fmt: skip
-        collected.add(made, samples)
+        collected.add(made.row, samples)
     return collected.columns()
 
 
@@ -64,14 +78,14 @@ def test_plain_h5py_reads_what_was_done_to_each_batch(tmp_path: Path) -> None:
         assert file.attrs["format"] == "advbn-gen perturbation ledger"
         assert json.loads(file.attrs["name"]) == "drawn"
         for row, expected in enumerate(batches):
-            assert np.array_equal(file["delta_mean"][row], expected.delta_mean_C.numpy())
-            assert np.array_equal(file["delta_std"][row], expected.delta_std_C.numpy())
-            np.testing.assert_allclose(file["loss"][row], expected.losses_SN.mean(1).numpy(), atol=1e-6)
+            assert np.array_equal(file["delta_mean"][row], expected.row.delta_mean_C)
+            assert np.array_equal(file["delta_std"][row], expected.row.delta_std_C)
+            np.testing.assert_allclose(file["loss"][row], expected.losses_SN.mean(1), atol=1e-6)
         assert file["batch_size"][()].tolist() == [4, 2]
         assert file["samples/key"][5] == b"key-1-1"
         assert file["samples/label"][()].tolist() == [0, 1, 2, 3, 0, 1]
         assert bytes(file["samples/source_sha256"][2]).hex() == f"{9:064x}"
-        means = [image.double().mean() for expected in batches for image in expected.perturbed_N3HW]
+        means = [image.mean() for expected in batches for image in expected.image_N3HW]
         np.testing.assert_allclose(file["samples/pixel_mean"], means, rtol=1e-7)
 
 
@@ -95,7 +109,7 @@ def test_every_column_says_what_it_is_to_plain_h5py(tmp_path: Path) -> None:
 def test_a_loss_comes_back_as_the_json_tells_it(tmp_path: Path, loss: float) -> None:
     told = round(loss, 6)
     collected = LedgerRows()
-    collected.add(batch(1, 0), [replace(FACTS, losses=[told, told])])
+    collected.add(batch(1, 0).row, [replace(METADATA, losses=[told, told])])
     write_ledger(tmp_path / "x.h5", collected.columns(), {})
     back = losses_in_nats(read_ledger(tmp_path / "x.h5").columns).tolist()
     assert json.dumps(back) == json.dumps([[told, told]])
@@ -105,13 +119,13 @@ def test_ten_thousand_drawn_losses_come_back_as_the_json_tells_them() -> None:
     drawn = np.random.default_rng(0).gamma(2, 3, 10_000)
     told = [round(float(loss), 6) for loss in drawn]
     collected = LedgerRows()
-    collected.add(batch(1, 0), [replace(FACTS, losses=told)])
+    collected.add(batch(1, 0).row, [replace(METADATA, losses=told)])
     assert losses_in_nats(collected.columns())[0].tolist() == told
 
 
 def test_a_loss_beyond_all_measure_is_refused() -> None:
     with pytest.raises(WorkError, match="1e\\+12"):
-        LedgerRows().add(batch(1, 0), [replace(FACTS, losses=[1.0, 1e12])])
+        LedgerRows().add(batch(1, 0).row, [replace(METADATA, losses=[1.0, 1e12])])
 
 
 def realistic(images: int, channels: int, size: int = 32, seed: int = 0) -> Columns:

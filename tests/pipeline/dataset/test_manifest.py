@@ -148,6 +148,11 @@ def test_an_unfinished_data_set_says_so(world: World, tmp_path: Path) -> None:
         ("[]", "not a manifest of this program"),
         ('{"format": "another"}', "not a manifest of this program"),
         (json.dumps(sealed({"format": "advbn-gen data set", "name": "../../x"})), "which is not safe"),
+        (
+            json.dumps(sealed({"format": "advbn-gen data set", "name": "x", "config": {"split": "../val"}})),
+            "the split '../val', which is not safe",
+        ),
+        (json.dumps(sealed({"format": "advbn-gen data set", "name": "x"})), "the split None, which is not safe"),
         ('{"format": "advbn-gen data set", "format_version": 99}', "newer"),
         ('{"format": "advbn-gen data set", "format_version": 1}', "is damaged"),
     ],

@@ -1,10 +1,10 @@
-"""Reopening everything that a run wrote, and mending what is damaged."""
+"""Comparing the files of a data set with its marks, manifest and ledger; nothing is changed."""
 
 import io
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 from basics.errors import UserError, WorkError
 from basics.files import digest_file
-from basics.paths import AnyPath, as_path, is_remote
+from basics.paths import AnyPath, is_remote
 from basics.progress import progress
 from basics.reading import is_file, local_copy
 from basics.remote import faults_of
@@ -29,32 +29,28 @@ from pipeline.dataset.layout import (
 from pipeline.dataset.ledger import Columns, load_ledger
 from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.dataset.shard_file import MEMBERS, StoredSample, read_shard
-from pipeline.job import Job, Product, prepare
-from pipeline.render import RenderRequest, render_job
-from pipeline.renderable import read_renderable
-from pipeline.run import RunReport, run
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is not as the run left it."""
+    """A difference between a data set and what its run has recorded."""
 
     shard: int | None
-    """Which shard; None for what concerns the whole data set."""
+    """Number of the shard; None for a problem of the whole data set."""
     text: str
-    """What and where, in one sentence."""
+    """File and fault, in one sentence."""
 
 
-def verify(folder: AnyPath, *, quick: bool = False) -> list[Problem]:
+def find_problems(folder: AnyPath, *, quick: bool = False) -> list[Problem]:
     """Compare every file of a data set with its marks, and marks, samples and ledger with each other.
 
     Args:
         folder: the data set.
-        quick: look at marks, sizes and checksums that an object store keeps, and read no shard.
+        quick: compare marks, sizes and the checksums that an object store keeps, and read no shard.
 
     Raises:
-        UserError: the folder is no data set.
-        WorkError: disk or store did not answer, which says nothing about the data set.
+        UserError: the folder is not a data set.
+        WorkError: the disk or store failed, which says nothing about the data set.
     """
     manifest = read_manifest(folder)
     try:
@@ -67,7 +63,7 @@ def verify(folder: AnyPath, *, quick: bool = False) -> list[Problem]:
 
 
 def _problems(folder: AnyPath, manifest: Manifest, *, quick: bool) -> list[Problem]:
-    plan = manifest.config.plan(manifest.values["samples"])
+    plan = manifest.plan
     problems = []
     if not manifest.complete:
         problems.append(Problem(None, "The run is not finished; give the command that started it again."))
@@ -82,12 +78,12 @@ def _problems(folder: AnyPath, manifest: Manifest, *, quick: bool) -> list[Probl
 
 
 def checksum_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
-    """Compare the shards of a finished data set and its ledger with the checksums in its manifest; open nothing.
+    """Compare the shards of a finished data set and its ledger with the checksums in its manifest.
 
-    Shards in an object store are not read for it: their sizes, and the checksums that the store keeps, have to do.
+    Shards in an object store are not downloaded: their sizes and the checksums that the store keeps are compared.
 
     Raises:
-        OSError: disk or store do not answer.
+        OSError: a file cannot be read.
     """
     problems = _ledger_problems(folder, manifest)
     with progress("checksums", len(manifest.shards), "shards") as advance:
@@ -111,7 +107,7 @@ def _is_recorded(folder: AnyPath, tar: AnyPath, entry: Mapping[str, Any]) -> boo
 
 def _ledger_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     path = folder / LEDGER
-    if not manifest.values["perturbed"] or not manifest.complete:
+    if not manifest.perturbed or not manifest.complete:
         return []
     if not is_file(path):
         return [Problem(None, f"The ledger {LEDGER} is missing.")]
@@ -131,10 +127,9 @@ def _file_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
 
 
 def _stray_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
-    """Readers take every tar that fits the pattern."""
-    name, split = manifest.values["name"], manifest.config.split
-    shards = manifest.config.plan(manifest.values["samples"]).shards
-    expected = {shard_name(name, split, shard) for shard in range(shards)}
+    """Return tars that are not of the data set, but that readers would take for its shards by their names."""
+    name, split = manifest.name, manifest.split
+    expected = {shard_name(name, split, shard) for shard in range(manifest.plan.shards)}
     with faults_of(folder):
         found = {path.name for path in folder.glob(f"{name}-{split}-*.tar")}
     return [
@@ -145,11 +140,11 @@ def _stray_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
 
 def _shard_problems(folder: AnyPath, manifest: Manifest, shard: int, *, quick: bool) -> Iterator[str]:
     stats = read_stats(folder, shard)
-    recorded = manifest.recorded.get(shard)
-    name = shard_name(manifest.values["name"], manifest.config.split, shard)
+    recorded = manifest.checksums.get(shard)
+    name = shard_name(manifest.name, manifest.split, shard)
     if stats is None:
         yield f"{stats_path(folder, shard).name}: the mark of shard {shard} is missing or damaged."
-    elif stats.fingerprint != manifest.values["fingerprint"] or (recorded and stats.sha256 != recorded):
+    elif stats.fingerprint != manifest.fingerprint or (recorded and stats.sha256 != recorded):
         yield f"{stats_path(folder, shard).name}: the mark of shard {shard} does not agree with the manifest."
     tar = folder / name
     if not is_file(tar):
@@ -159,7 +154,7 @@ def _shard_problems(folder: AnyPath, manifest: Manifest, shard: int, *, quick: b
             yield f"{name}: its size, or the checksum that the store keeps, is not the one recorded."
     else:
         yield from _read_problems(folder, manifest, stats, tar, shard)
-    if stats and manifest.values["perturbed"] and not has_rows(folder, stats):
+    if stats and manifest.perturbed and not has_rows(folder, stats):
         part = ledger_part_path(folder, shard)
         yield f"{part.name}: the shard's part of the ledger is missing or damaged: it is not the one of its mark."
 
@@ -167,20 +162,20 @@ def _shard_problems(folder: AnyPath, manifest: Manifest, shard: int, *, quick: b
 def _read_problems(
     folder: AnyPath, manifest: Manifest, stats: ShardStats | None, tar: AnyPath, shard: int
 ) -> Iterator[str]:
-    """What is wrong with a shard that is there, found by reading all of it."""
+    """Read all of a shard that exists and yield its problems."""
     columns = None
-    if manifest.values["perturbed"] and is_file(part := ledger_part_path(folder, shard)):
-        with suppress(UserError):  # Its checksum tells of damage, too.
+    if manifest.perturbed and is_file(part := ledger_part_path(folder, shard)):
+        with suppress(UserError):  # A damaged part is reported by its checksum.
             columns = load_ledger(part).columns
-    expected = manifest.config.plan(manifest.values["samples"]).samples_in(shard)
+    expected = manifest.plan.samples_in(shard)
     with local_copy(tar) as copy:
-        if digest_file(copy) != (manifest.recorded.get(shard) or (stats.sha256 if stats else "")):
+        if digest_file(copy) != (manifest.checksums.get(shard) or (stats.sha256 if stats else "")):
             yield f"{tar.name}: the checksum is not the one recorded."
         yield from _content_problems(copy, columns, expected)
 
 
 def _content_problems(tar: Path, columns: Columns | None, expected: int) -> Iterator[str]:
-    """What is wrong inside a tar, sample by sample."""
+    """Yield the problems inside a tar, sample by sample."""
     count = 0
     try:
         for sample in read_shard(tar):
@@ -199,13 +194,13 @@ def _sample_problems(sample: StoredSample, columns: Columns | None, row: int) ->
         yield f"sample {sample.key} has no {', '.join(missing)}."
         return
     try:
-        label, facts = sample.label, sample.facts
+        label, metadata = sample.label, sample.metadata
         with Image.open(io.BytesIO(sample.members["png"])) as image:
             image.load()
     except (OSError, ValueError, SyntaxError) as error:
         yield f"sample {sample.key} cannot be read ({error})."
         return
-    if facts.get("key") != sample.key or facts.get("label") != label:
+    if metadata.get("key") != sample.key or metadata.get("label") != label:
         yield f"sample {sample.key}: its label or key differs between .cls and .json."
     if columns is None:
         return
@@ -213,40 +208,3 @@ def _sample_problems(sample: StoredSample, columns: Columns | None, row: int) ->
         yield f"sample {sample.key} is not the one that the ledger has in this place."
     elif int(columns["samples/label"][row]) != label:
         yield f"sample {sample.key} has the label {label}, but the ledger has {columns['samples/label'][row]}."
-
-
-def repair(folder: AnyPath, problems: list[Problem], moved: Mapping[str, Any] | None = None) -> RunReport:
-    """Make again what is damaged, and prove that the bytes are the ones that the manifest recorded.
-
-    Source, autoencoder, classifier and ledger must be unchanged, and where the manifest says or `moved` to: names of
-    GenerationConfig's fields, or `ledger`, with their new addresses.
-
-    Raises:
-        UserError: they are not.
-        WorkError: the run failed, or software or hardware of today give other bytes.
-    """
-    job = job_of(folder, read_manifest(folder), moved or {})
-    return run(job, remake={problem.shard for problem in problems if problem.shard is not None})
-
-
-def job_of(folder: AnyPath, manifest: Manifest, moved: Mapping[str, Any]) -> Job:
-    """Rebuild the job that made a data set, what was `moved` since at its new address.
-
-    Raises:
-        UserError: its source or weights are no longer there.
-    """
-    name, perturbed = manifest.product
-    rendered = manifest.values.get("rendered")
-    ledger = moved.get("ledger")
-    if ledger and not rendered:
-        raise UserError(f"The data set {folder} was not rendered from a ledger; leave out --ledger.")
-    config = replace(manifest.config, **{field: value for field, value in moved.items() if field != "ledger"})
-    if rendered:
-        kept = ("source", "autoencoder", "labels", "order", "device", "precision", "threads")
-        how = {field: getattr(config, field) for field in kept}
-        request = RenderRequest(ledger=as_path(ledger or rendered["ledger"]), scale=rendered["scale"], **how)
-        content = read_renderable(request.ledger)
-        if digest_file(request.ledger) != rendered["ledger_sha256"]:
-            raise UserError(f"The ledger {request.ledger} is not the one of {folder}; name that one with --ledger.")
-        return render_job(request, content, folder)
-    return prepare(config, (Product(folder=folder.absolute(), name=name, perturbed=perturbed),))
