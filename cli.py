@@ -1,14 +1,18 @@
-"""The front door: `advbn-gen COMMAND`. Each command is a module of `commands/`, imported only when it is asked for."""
+"""The front door: `advbn-gen COMMAND`. Each command is a module of `commands/`, imported only when it is used."""
 
 import importlib
+import importlib.util
 import os
 import sys
+from pathlib import Path
 
 import click
 
-from basics.errors import UserError, WorkError
-from basics.progress import say
-
+PACKAGES = (
+    "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream", "abnn",
+    "reports", "commands",
+)  # fmt: skip
+"""Top-level packages of advbn-gen. Their names are so common that another project's may hide them."""
 COMMANDS = {
     "demo": "commands.demo:demo",
     "sample-data": "commands.sample_data:sample_data",
@@ -63,8 +67,38 @@ def advbn_gen() -> None:
     """
 
 
+def foreign_package() -> str | None:
+    """Return a sentence on the first of `PACKAGES` that does not lie beside this file; None if all do.
+
+    Nothing is imported.
+    """
+    folder = Path(__file__).absolute().parent
+    if str(folder) not in sys.path:
+        # An editable install is searched after all of sys.path, so that a mere folder `sources/` in the current one
+        # would hide our package. On sys.path a package with an `__init__.py` wins against folders without one.
+        sys.path.append(str(folder))
+    for name in PACKAGES:
+        spec = importlib.util.find_spec(name)
+        own = folder / name / "__init__.py"
+        if spec is None or spec.origin is None:
+            return f"The package {name} is missing beside {__file__}; install advbn-gen again."
+        if os.path.realpath(spec.origin) != os.path.realpath(own):
+            return (
+                f"The package {name} of advbn-gen is hidden by another of this name, {spec.origin}; install advbn-gen "
+                "into an environment of its own (python -m venv, or pipx), and take that folder out of PYTHONPATH."
+            )
+    return None
+
+
 def main() -> None:
     """Run a command; turn what a user can mend into one sentence and an exit code."""
+    foreign = foreign_package()
+    if foreign:
+        print(f"Error: {foreign}", file=sys.stderr, flush=True)  # noqa: T201 (`basics` may be the foreign one)
+        sys.exit(EXIT_WRONG_USE)
+    from basics.errors import UserError, WorkError
+    from basics.progress import say
+
     # Waiting threads of torch would spin on cores that decoding, encoding and other programs need: beside one busy
     # process two spinning threads run at half the speed of two sleeping ones. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

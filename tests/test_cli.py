@@ -1,5 +1,7 @@
 """The front door: help, exit codes, what is imported when."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import cli
 from basics.errors import UserError, WorkError
 from cli import COMMANDS
 from cli import advbn_gen as advbn_gen_group
-from tests.processes import environment, finish, start, wait_until
+from tests.processes import ROOT, environment, finish, start, wait_until
 from tests.support import Outcome, advbn_gen, refused
 
 HEAVY = {
@@ -40,6 +42,83 @@ def imported_by(*words: str) -> set[str]:
         [sys.executable, "-c", code, *words], capture_output=True, text=True, env=environment(), check=True
     )
     return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def run_with_path(*folders: Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """Run `advbn-gen --help` as an installed command does, from `cwd`, with these folders first on the path."""
+    paths = os.pathsep.join(map(str, (*folders, ROOT)))
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "cli", "--help"],
+        capture_output=True, text=True, check=False, cwd=cwd, env=environment() | {"PYTHONPATH": paths},
+    )  # fmt: skip
+
+
+def test_the_guard_knows_every_package_of_the_project() -> None:
+    packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+    assert set(cli.PACKAGES) == packages - {"tests", "benchmarks"}
+
+
+@pytest.mark.parametrize("name", ["pipeline/__init__.py", "basics/__init__.py", "reports.py"])
+def test_a_foreign_package_of_the_same_name_is_named_with_the_mend(name: str, tmp_path: Path) -> None:
+    foreign = tmp_path / "other project" / name
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("raise AssertionError('imported')")
+    done = run_with_path(tmp_path / "other project", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: The package ")
+    assert done.stderr.count("\n") == 1
+    assert str(foreign) in done.stderr
+    assert "environment of its own" in done.stderr
+
+
+def test_folders_with_names_of_packages_do_no_harm(tmp_path: Path) -> None:
+    """Data lies in folders such as `sources/`, which Python takes for packages where there is no other."""
+    for name in cli.PACKAGES:
+        (tmp_path / name).mkdir()
+    done = run_with_path(tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_folder_does_not_hide_the_packages_of_an_editable_install(tmp_path: Path) -> None:
+    """Such an install is a finder that comes after sys.path, in which the current folder may stand."""
+    (tmp_path / "sources").mkdir()
+    code = (
+        "import importlib.machinery, importlib.util, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        f"        file = {str(ROOT)!r} + ('/cli.py' if name == 'cli' else f'/{{name}}/__init__.py')\n"
+        "        ours = name in ('cli', 'basics', 'sources')\n"
+        "        return importlib.util.spec_from_file_location(name, file) if ours else None\n"
+        "sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder) + 1, Finder)\n"
+        "import cli\n"
+        "assert importlib.util.find_spec('sources').origin is None\n"
+        "assert cli.foreign_package() is None\n"
+        "import sources.base\n"
+    )
+    paths = os.pathsep.join(path for path in sys.path if path and Path(path) != ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "cli.py", tmp_path)
+    (tmp_path / "basics").mkdir()
+    (tmp_path / "basics/__init__.py").touch()
+    code = (
+        "import importlib.machinery, sys\n"
+        "sys.meta_path[:] = [each for each in sys.meta_path if each.__module__.startswith('_frozen_importlib')]\n"
+        f"sys.path[:] = [folder for folder in sys.path if folder != {str(ROOT)!r}]\n"
+        "import cli; cli.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--help"],
+        capture_output=True, text=True, check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Error: The package sources is missing beside ")
 
 
 @pytest.mark.parametrize("words", [("--help",), ("imagenet-advbn", "--help"), ("--version",)])
