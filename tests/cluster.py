@@ -1,15 +1,15 @@
 """A real Dask scheduler and real worker processes on the loopback, for tests that kill, stop and replace them."""
 
-import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.processes import environment
+from tests.processes import Forked, environment, kill_session
+
+Member = Forked | subprocess.Popen[bytes]
 
 
 def free_port() -> int:
@@ -25,28 +25,33 @@ class Cluster:
 
     def __init__(self, folder: Path, **scheduler: str) -> None:
         self.folder, self.address = folder, f"tcp://127.0.0.1:{free_port()}"
-        self._started: list[subprocess.Popen[bytes]] = []
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self._started: list[Member] = []
+        self.workers: list[Member] = []
         self._settings = scheduler
         self.scheduler = self.start_scheduler()
 
-    def start_scheduler(self) -> "subprocess.Popen[bytes]":
+    def start_scheduler(self) -> Member:
         """Start a scheduler at the address."""
         self.scheduler = self._start("scheduler", "--host", self.address, "--no-dashboard", **self._settings)
         return self.scheduler
 
-    def add_worker(self, *words: str, **more: str) -> "subprocess.Popen[bytes]":
+    def add_worker(self, *words: str, **more: str) -> Member:
         """Start a worker, with more words of its command line and more environment."""
         command = ("worker", self.address, "--nthreads", "1", "--no-dashboard", "--no-nanny", *words)
         self.workers.append(self._start(*command, **more))
         return self.workers[-1]
 
-    def _start(self, *words: str, **more: str) -> "subprocess.Popen[bytes]":
+    def _start(self, *words: str, **more: str) -> Member:
+        """Start one of Dask's programs: a new interpreter if it finds other modules than this one."""
+        process: Member
         with (self.folder / f"dask-{len(self._started)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *words],
-                cwd=self.folder, env=environment(**more), stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+            if "PYTHONPATH" in more:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "dask", *words],
+                    cwd=self.folder, env=environment(**more), stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+            else:
+                process = Forked("dask", words, folder=self.folder, output=log.fileno(), env=environment(**more))
         self._started.append(process)
         return process
 
@@ -57,8 +62,7 @@ class Cluster:
     def close(self) -> None:
         """End all of them."""
         for process in reversed(self._started):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            kill_session(process)
             process.wait()
 
 

@@ -1,6 +1,7 @@
 """A disk that is really full: a small tmpfs, and a limit on the size of files."""
 
 import resource
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_limit_on_the_size_of_files_stops_it_cleanly(world: World, tmp_path: P
     code, _, stderr = finish(
         start(
             *world.words(out, image_size=64),
-            first=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY)),
+            first=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY)),
         )
     )
     assert code == 1, stderr

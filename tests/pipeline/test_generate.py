@@ -15,7 +15,7 @@ from pipeline.generate import generate_shard
 from pipeline.job import Job, prepare, products_of
 from sources.base import ImageRecord
 from tests.pipeline.world import BATCH, IMAGES, SHARDS, World, facts, tar_of
-from tests.processes import start
+from tests.processes import start_interpreter
 from tests.support import advbn_gen, folder_bytes, image_folder
 
 RECONSTRUCTED = "imagenet-reconstructed-vgg"
@@ -78,7 +78,7 @@ def test_one_missing_shard_of_either_product_is_made_again(world: World, tmp_pat
 
 def most_memory(words: list[object]) -> float:
     """MiB that a process held at most."""
-    process = start(*words)
+    process = start_interpreter(*words)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.stdout is not None

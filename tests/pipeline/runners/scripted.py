@@ -19,6 +19,10 @@ from pipeline.outcome import Outcome, ShardResult
 from pipeline.runners import cluster as cluster_module
 from pipeline.runners.distributed import Distributed
 from pipeline.runners.tasks import Work
+from tests.processes import preloaded
+
+FORKED = {"distributed.worker.multiprocessing-method": "forkserver"}
+"""Dask's configuration under which its worker processes are forked from the server of `tests.processes`."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +126,10 @@ def scripted(
 ) -> tuple[list[ShardResult], list[tuple[int, int]]]:
     """Carry work out in real processes; return what is left of each shard, and what was told of progress."""
     told: list[tuple[int, int]] = []
+    preloaded()
     config = GenerationConfig(encoder="vgg", source=None, autoencoder=None, workers=workers)
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": failures}),
+        dask.config.set({"distributed.scheduler.allowed-failures": failures, **FORKED}),
         cluster_module._started(config) as client,
     ):
         runner = Distributed(client, work=work)
