@@ -52,7 +52,7 @@ def driving(network: nn.Module, config: PixelConfig, weight: float) -> Callable[
 
         def loss_of(moved: Tensor) -> Tensor:
             adaptations = network.adaptations(moved)
-            loss_N = margin(network.answer(moved, adaptations), label_N)
+            loss_N = margin(network.logits(moved, adaptations), label_N)
             return loss_N + weight * drift(adaptations, clean, len(moved))
 
         return attack_pixels(loss_of, image_N3HW, config)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from abnn.benchmarks import Task
+from abnn.benchmarks import Benchmark
 from abnn.checkpoint import Checkpoint, read_cost
 from abnn.results import OPEN, Right, Row, Store
 from abnn.threats import Threat
@@ -16,8 +16,8 @@ from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.files import digest_json
 from basics.progress import Advance
-from networks.task import batched
 from training.data import TrainingImages
+from training.evaluation import batched
 from training.order import mixed_seed
 
 SECONDS_BETWEEN_SAVES = 60
@@ -34,8 +34,8 @@ class Bout:
     """The network."""
     threat: Threat
     """The attack."""
-    task: Task
-    """The network's task, whose ball needs no words."""
+    benchmark: Benchmark
+    """The network's benchmark, whose ball is not named."""
     images: TrainingImages
     """The test images."""
     batch_size: int
@@ -49,8 +49,8 @@ class Bout:
 
     @property
     def name(self) -> str:
-        """The attack's name, with its ball if that is not the task's."""
-        settings, paper = self.threat.settings(), self.task.pixels
+        """The attack's name, with its ball if that is not the benchmark's."""
+        settings, paper = self.threat.settings(), self.benchmark.pixels
         if settings.get("eps", paper.eps) == paper.eps and settings.get("norm", paper.norm) == paper.norm:
             return self.threat.name
         return f"{self.threat.name} ({settings['norm']}, eps {settings['eps']:.4g})"

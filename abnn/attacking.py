@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from abnn.attack_run import Bout
-from abnn.benchmarks import task_of
+from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
 from abnn.images import open_test, shown_images
 from abnn.results import ATTACKS, Row, Store, held_store
@@ -39,7 +39,7 @@ class AttackRequest:
     out: Path | None = None
     """Folder of the results; None takes `attacks` in each run folder."""
     pixels: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of PixelConfig that differ from the task's."""
+    """Fields of PixelConfig that differ from the benchmark's."""
     rectangle: Mapping[str, Any] = field(default_factory=dict)
     """Fields of RectangleConfig that differ from the published ones."""
     restarts: int | None = None
@@ -139,9 +139,9 @@ def _bouts(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
     Raises:
         UserError: data, network and attacks do not fit.
     """
-    task = task_of(checkpoint.task)
+    benchmark = benchmark_of(checkpoint.task)
     images = shown_images(checkpoint, source, request.limit, twin)
-    threats = [threat_of(name, task, options) for name in dict.fromkeys(request.attacks)]
+    threats = [threat_of(name, benchmark, options) for name in dict.fromkeys(request.attacks)]
     require_used(request.attacks, options)
     for threat in threats:
         require_possible(threat, checkpoint, compute)
@@ -152,7 +152,7 @@ def _bouts(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
             threat.config.size_in(images.image_size, images.image_size)
     return [
         Bout(
-            checkpoint=checkpoint, threat=threat, task=task, images=images, batch_size=request.batch_size,
+            checkpoint=checkpoint, threat=threat, benchmark=benchmark, images=images, batch_size=request.batch_size,
             seed=request.seed, overwrite=request.overwrite, compute=compute,
         )
         for threat in threats
@@ -160,8 +160,8 @@ def _bouts(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
 
 
 def _worst(store: Store, checkpoint: Checkpoint) -> list[Row]:
-    """Return (and keep) the worst case over the finished attacks in the task's ball on the same images, if any."""
-    paper = task_of(checkpoint.task).pixels
+    """Return (and keep) the worst case over the finished attacks in the benchmark's ball on the same images, if any."""
+    paper = benchmark_of(checkpoint.task).pixels
     same: list[Row] = []
     for row in store.rows:
         mine = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum

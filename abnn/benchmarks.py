@@ -1,34 +1,35 @@
-"""The paper's experiments: what is attacked, how strongly, and how it is trained (section 3.1, Table 1)."""
+"""The paper's settings as benchmarks: what is attacked, how strongly, and how it is trained (section 3.1, Table 1)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attacks.pixels import PixelConfig
 from basics.errors import UserError
+from training.config import TrainingConfig
 
 MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """One experiment with its published settings; where the paper is silent, see docs/choices.md."""
+class Benchmark:
+    """One data set with the settings it is trained and attacked under."""
 
-    image_size: int
-    """Side of the images, in pixels."""
+    name: str
+    """Its name on the command line and, as `task`, in checkpoints and results."""
     target: str
-    """torchvision name of the network that answers."""
+    """torchvision name of the network that is attacked."""
     substitute: str
-    """SPEC of the network beside it (see `networks.specs`)."""
+    """torchvision name of the network beside it."""
     pixels: PixelConfig
     """The attack of the tables, which adversarial training uses as well."""
     shift: float
     """Training images are shifted by up to this share of their side."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of TrainingConfig."""
+    training: TrainingConfig
+    """How its networks are trained; `image_size` is the side of the data set's own images."""
 
     def ball(self, given: Mapping[str, Any], **preset: Any) -> PixelConfig:
-        """Return the task's attack with what a preset and then a user change of it.
+        """Return the benchmark's attack with what a preset and then a user change of it.
 
         In a ball of another radius a step keeps its share of the radius, unless the step is given as well.
 
@@ -52,24 +53,26 @@ class Task:
         return replace(config, step_size=self.pixels.step_size * (eps / self.pixels.eps))
 
 
-TASKS = {
-    "cifar10": Task(
-        image_size=32,
+BENCHMARKS = {
+    "cifar10": Benchmark(
+        name="cifar10",
         target="resnet18",
         substitute="vgg19_bn",
         pixels=PixelConfig(eps=8 / 255, steps=5, step_size=2 / 255),
         shift=1 / 8,
-        training={"epochs": 200, "batch_size": 128, "lr": 0.1, "weight_decay": 5e-4, "schedule": "cosine"},
+        training=TrainingConfig(
+            epochs=200, batch_size=128, lr=0.1, weight_decay=5e-4, schedule="cosine", image_size=32
+        ),
     ),
 }
 
 
-def task_of(name: str) -> Task:
-    """Return an experiment by its name.
+def benchmark_of(name: str) -> Benchmark:
+    """Return a benchmark by its name.
 
     Raises:
         UserError: there is none of this name.
     """
-    if name not in TASKS:
-        raise UserError(f"There is no task {name!r}; give one of {', '.join(TASKS)}.")
-    return TASKS[name]
+    if name not in BENCHMARKS:
+        raise UserError(f"There is no task {name!r}; give one of {', '.join(BENCHMARKS)}.")
+    return BENCHMARKS[name]

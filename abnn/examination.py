@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from abnn.benchmarks import task_of
+from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import load_checkpoint
 from abnn.images import open_test, shown_images
 from abnn.sanity import Check, Surface, check, loss_surface
 from abnn.threats import STRONG_STEPS, Transfer, require_another
 from basics.compute import choose_compute
 from basics.errors import UserError
-from networks.task import batched
+from training.evaluation import batched
 
 SURFACES = 4
 """Images whose loss surface is drawn."""
@@ -58,12 +58,12 @@ def examine(request: ExaminationRequest, ready: Callable[[], None] = lambda: Non
     compute = choose_compute(request.device, request.precision)
     checkpoint = load_checkpoint(request.checkpoint)
     twin = None if request.twin is None else load_checkpoint(request.twin)
-    task = task_of(checkpoint.task)
+    pixels = benchmark_of(checkpoint.task).pixels
     images = shown_images(checkpoint, open_test(request.data), request.limit, twin)
     transfer = None
     if twin is not None:
         require_another(checkpoint, twin)
-        transfer = Transfer(config=replace(task.pixels, steps=STRONG_STEPS), twin=twin)
+        transfer = Transfer(config=replace(pixels, steps=STRONG_STEPS), twin=twin)
     ready()
     network = checkpoint.module.to(compute.device, compute.dtype)
     image, label = next(batched(images, request.limit))
@@ -71,7 +71,7 @@ def examine(request: ExaminationRequest, ready: Callable[[], None] = lambda: Non
     label_N = label.to(compute.device)
     torch.manual_seed(request.seed)
     with compute.kernels(), compute.autocast():
-        checks = check(network, image_N3HW, label_N, task.pixels, transfer)
+        checks = check(network, image_N3HW, label_N, pixels, transfer)
         chosen = torch.linspace(0, len(label_N) - 1, min(SURFACES, len(label_N))).long()
-        surface = loss_surface(network, image_N3HW[chosen], label_N[chosen], task.pixels)
+        surface = loss_surface(network, image_N3HW[chosen], label_N[chosen], pixels)
     return checks, surface

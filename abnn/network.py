@@ -45,7 +45,7 @@ class ABNN(nn.Module):
         features = self.substitute(self.normalise(image))
         return [layer.adapt(features[str(number)]) for number, layer in enumerate(self.layers)]  # type: ignore[operator]
 
-    def answer(self, image: Tensor, adaptations: Sequence[Adaptation]) -> Tensor:
+    def logits(self, image: Tensor, adaptations: Sequence[Adaptation]) -> Tensor:
         """Return the target's logits for images, with what is said to its layers given."""
         self._adaptations = adaptations
         try:
@@ -56,7 +56,7 @@ class ABNN(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Images -> logits."""
-        return self.answer(image, self.adaptations(image))
+        return self.logits(image, self.adaptations(image))
 
     def _adapted(self, number: int, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         adapted: Tensor = self.layers[number](output, self._adaptations[number])

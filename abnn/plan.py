@@ -1,4 +1,4 @@
-"""What a network of these experiments is made of, in words that a file can hold, and building it from them."""
+"""What a network of these experiments is made of, as JSON values that a file can hold, and building it from them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +13,11 @@ from abnn.stages import shapes_of, shrink_stem, stages_of, tapped
 from basics.errors import UserError
 from networks.classifiers import Classifier, build_network
 from networks.normalise import Normalise
+from training.evaluation import EVALUATION_BATCH
+
+BATCH_STATISTICS_IMAGES = 250
+"""Images at a time where a network's statistics are those of the whole batch (`--statistics batch`): there the batch is
+a part of the result, and `abnn attack` shows 250 at a time as well unless another --batch-size is given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,28 +55,38 @@ class NetworkPlan:
     substitute: SubstitutePlan | None = None
     """The network beside it; None for a target alone."""
 
+    @property
+    def uses_batch_statistics(self) -> bool:
+        """Whether the logits of an image depend on the images that are shown together with it."""
+        return self.substitute is not None and self.layer.statistics == "batch"
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images that the network is shown at a time when it is scored."""
+        return BATCH_STATISTICS_IMAGES if self.uses_batch_statistics else EVALUATION_BATCH
+
     def facts(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
-        told: dict[str, Any] = asdict(self)
+        facts: dict[str, Any] = asdict(self)
         if self.substitute is None:
-            # Nothing stands behind the blocks of a target alone.
-            told["blocks"] = told["layer"] = None
-        return told
+            # A target alone has no layers behind its blocks.
+            facts["blocks"] = facts["layer"] = None
+        return facts
 
 
 def plan_from(facts: Mapping[str, Any]) -> NetworkPlan:
-    """Return the plan that `NetworkPlan.facts` told.
+    """Return the plan whose `NetworkPlan.facts` these are.
 
     Raises:
         KeyError, TypeError: these are no such facts.
     """
-    told = dict(facts)
-    substitute = told.pop("substitute")
-    blocks, layer = told.pop("blocks"), told.pop("layer")
+    values = dict(facts)
+    substitute = values.pop("substitute")
+    blocks, layer = values.pop("blocks"), values.pop("layer")
     if substitute is None:
-        return NetworkPlan(**told)
+        return NetworkPlan(**values)
     beside = SubstitutePlan(**{**substitute, "taps": tuple(substitute["taps"])})
-    return NetworkPlan(**told, blocks=tuple(blocks), layer=LayerConfig(**layer), substitute=beside)
+    return NetworkPlan(**values, blocks=tuple(blocks), layer=LayerConfig(**layer), substitute=beside)
 
 
 def substitute_plan(model: Classifier, taps: tuple[str, ...] = ()) -> SubstitutePlan:

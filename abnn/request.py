@@ -1,33 +1,30 @@
-"""From what a user asks for to a trained network of these experiments."""
+"""The request for a network with a defence, and carrying it out."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from abnn.benchmarks import Task, task_of
-from abnn.checkpoint import COST_FILE, MODEL_FILE, cost_identity, read_cost
+from abnn.benchmarks import Benchmark
+from abnn.checkpoint import COST_FILE, cost_identity, read_cost
 from abnn.cost import measure_cost, passes
 from abnn.images import open_test, require_native
 from abnn.layer import LayerConfig
 from abnn.plan import NetworkPlan, build, rebuild, substitute_plan
-from abnn.task import DEFENCES, DefenceTask
+from abnn.task import DEFENCES, DefenceTask, Trained
 from attacks.pixels import PixelConfig
 from basics.compute import choose_compute
 from basics.errors import UserError
-from basics.files import require_apart, write_json
+from basics.files import write_json
 from basics.progress import say
 from networks.checkpoints import read_metadata
 from networks.classifiers import PUBLISHED, Classifier, load_classifier
 from networks.specs import load_model
-from sources.opening import open_source
-from training.config import TrainingConfig
 from training.data import Variation, require_same_classes, training_images
 from training.folder import is_first_process, require_free
 from training.loop import train
+from training.request import TrainingRequest, TrainingResult, opened
 
 CPU_BATCH = 32
 """Images of the steps whose cost is measured on a CPU, at most: whole batches would take minutes there."""
@@ -36,21 +33,19 @@ HELD_OUT_MOST = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefenceRequest:
-    """What was asked for."""
+class DefenceRequest(TrainingRequest):
+    """A network to be trained with a defence; without `held_out`, the source holds the test images as well."""
 
-    task: str
-    """One of `abnn.benchmarks.TASKS`."""
+    benchmark: Benchmark
+    """The settings that hold where the request has none of its own."""
     defence: str
     """One of `abnn.task.DEFENCES`."""
-    data: str
-    """Address of what holds training and test images."""
-    out: Path
-    """Run folder."""
+    resize: bool = False
+    """Whether images are resized to the training's image size; else images of other sizes are refused."""
     substitute: str | None = None
-    """SPEC of the network beside the target; None takes the published one."""
+    """SPEC of the network beside the target; None takes the benchmark's, with published weights."""
     arch: str | None = None
-    """torchvision name of the target; None takes the task's."""
+    """torchvision name of the target; None takes the benchmark's."""
     width: float = 1.0
     """Scale of the target's channels."""
     layer: LayerConfig = field(default_factory=LayerConfig)
@@ -59,55 +54,61 @@ class DefenceRequest:
     """Modules of the target behind which layers stand; empty takes its blocks."""
     taps: tuple[str, ...] = ()
     """Modules of the substitute that feed them; empty takes its blocks."""
-    attack: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of PixelConfig that differ from the task's, for adversarial training."""
-    limit: int | None = None
-    """Only so many training images, evenly spread."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of TrainingConfig that differ from the task's."""
+    attack: PixelConfig | None = None
+    """The attack of adversarial training; None takes the benchmark's."""
+
+    @property
+    def pixels(self) -> PixelConfig | None:
+        """The attack under which the network learns; None without adversarial training."""
+        return (self.attack or self.benchmark.pixels) if self.defence == "pgd-at" else None
 
 
-def fit_defence(request: DefenceRequest, *, overwrite: bool = False) -> tuple[Path, float]:
-    """Train; return the weights file and its top-1 on (some of the) test images, unattacked.
+def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> TrainingResult:
+    """Train a network; return its weights file (`model`) and its `held_out_top1` on test images, unattacked.
+
+    Args:
+        request: what is trained, on what, how, and where to.
+        overwrite: start anew, without what an earlier run left in the folder.
 
     Raises:
-        UserError: something that was asked for does not exist or does not fit.
+        UserError: a part of the request does not exist or does not fit, or the folder holds another run.
         WorkError: the loss is no longer a number.
     """
-    task = task_of(request.task)
+    config, benchmark, pixels = request.training, request.benchmark, request.pixels
     _require_sense(request)
-    config = TrainingConfig(**{"image_size": task.image_size, **task.training, **request.training})
-    choose_compute(config.device, config.precision)
+    request.require_possible()
     config.require_batches_for_batch_norm()
-    require_apart(request.data, request.out)
     require_free(request.out, [request.out / COST_FILE])
-    source = open_source(request.data, split="train")
-    held_source = open_test(request.data)
+    source = opened(request.source, split="train")
+    if request.held_out is None:
+        held_source = open_test(source.address)
+    else:
+        held_source = opened(request.held_out, labels=request.labels, split="test")
     require_same_classes(source, held_source)
-    resized = "image_size" in request.training
-    if not resized:
-        require_native(source, task.image_size, "give --image-size to have them resized")
+    if not request.resize:
+        require_native(source, config.image_size, "give --image-size to have them resized")
     images, held_out = training_images(
         source, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST,
-        variation=Variation(shift=task.shift),
+        variation=Variation(shift=benchmark.shift),
     )  # fmt: skip
-    network, plan = _network(request, task, config, source.classes.count)
-    pixels = task.ball(request.attack) if request.defence == "pgd-at" else None
-    told = {
-        "task": request.task, "defence": request.defence, "resized": resized, "seed": config.seed,
+    network, plan = _network(request, source.classes.count)
+    identity: dict[str, Any] = {
+        "task": benchmark.name, "defence": request.defence, "resized": request.resize, "seed": config.seed,
         "attack": asdict(pixels) if pixels else None, "records_sha256": source.digest(),
     }  # fmt: skip
-    facts = {
-        **told, "plan": plan.facts(), "source": source.address, "held_out": held_out.digest(),
+    settings = {
+        **identity, "plan": plan.facts(), "source": source.address, "held_out": held_out.digest(),
         "images": len(images),
     }  # fmt: skip
-    written = {**told, "classes": list(source.classes.names), "training": asdict(config), "images": len(images)}
-    run = DefenceTask(network, plan, pixels=pixels, held_out=held_out, out=request.out, facts=written)
-    train(run, images, config, request.out, facts, overwrite=overwrite)
-    if is_first_process(config.devices):
-        _tell_cost(request, plan, pixels, config)
-    path = request.out / MODEL_FILE
-    return path, float(read_metadata(path)["held_out_top1"])
+    metadata = {**identity, "classes": list(source.classes.names), "training": asdict(config), "images": len(images)}
+    task = DefenceTask(Trained(network, pixels), plan, held_out, request.out, metadata)
+    train(task, images, config, request.out, settings, overwrite=overwrite)
+    (path,) = task.outputs
+    if not is_first_process(config.devices):
+        return TrainingResult(files={"model": path})
+    _write_cost(request, plan)
+    top1 = float(read_metadata(path)["held_out_top1"])
+    return TrainingResult(files={"model": path}, facts={"held_out_top1": top1})
 
 
 def _require_sense(request: DefenceRequest) -> None:
@@ -117,15 +118,22 @@ def _require_sense(request: DefenceRequest) -> None:
     idle = [name for name, value in beside.items() if value] if request.defence != "abnn" else []
     if request.defence != "abnn" and request.layer != LayerConfig():
         idle.append("statistics or --encoder")
-    if request.defence != "pgd-at" and request.attack:
-        idle.append(next(iter(request.attack)).replace("_", "-"))
+    if request.defence != "pgd-at" and request.attack is not None:
+        idle += [_changed(request.attack, request.benchmark.pixels)]
     if idle:
         raise UserError(f"The option --{idle[0]} changes nothing with --defence {request.defence}; leave it out.")
 
 
-def _tell_cost(request: DefenceRequest, plan: NetworkPlan, pixels: PixelConfig | None, config: TrainingConfig) -> None:
+def _changed(attack: PixelConfig, published: PixelConfig) -> str:
+    """Return the option that makes an attack another one than the benchmark's; that of the radius, if none does."""
+    names = [each.name for each in fields(PixelConfig)]
+    different = [name for name in names if getattr(attack, name) != getattr(published, name)]
+    return (different or ["eps"])[0].replace("_", "-")
+
+
+def _write_cost(request: DefenceRequest, plan: NetworkPlan) -> None:
     """Measure what a step costs, if that is not known of just this network."""
-    path = request.out / COST_FILE
+    path, config, pixels = request.out / COST_FILE, request.training, request.pixels
     of = cost_identity(request.defence, plan, asdict(pixels) if pixels else None)
     known = read_cost(request.out)
     if known is not None and known["of"] == of:
@@ -141,14 +149,14 @@ def _tell_cost(request: DefenceRequest, plan: NetworkPlan, pixels: PixelConfig |
     write_json(path, asdict(cost))
 
 
-def _network(
-    request: DefenceRequest, task: Task, config: TrainingConfig, classes: int
-) -> tuple[nn.Module, NetworkPlan]:
-    arch = request.arch or task.target
+def _network(request: DefenceRequest, classes: int) -> tuple[nn.Module, NetworkPlan]:
+    """Return the network, its target fresh from the seed, and what it is made of."""
+    config, benchmark = request.training, request.benchmark
+    arch = request.arch or benchmark.target
     plan = NetworkPlan(arch=arch, classes=classes, image_size=config.image_size, width=request.width)
     substitute = None
     if request.defence == "abnn":
-        model = _substitute(request.substitute, task)
+        model = _substitute(request.substitute, benchmark)
         beside = substitute_plan(model, request.taps)
         plan = replace(plan, blocks=request.blocks, layer=request.layer, substitute=beside)
         substitute = model.module[1]  # type: ignore[index]
@@ -156,13 +164,13 @@ def _network(
     return build(plan, substitute), plan
 
 
-def _substitute(spec: str | None, task: Task) -> Classifier:
+def _substitute(spec: str | None, benchmark: Benchmark) -> Classifier:
     if spec is not None:
         return load_model(spec)
     try:
-        return load_classifier(task.substitute, PUBLISHED)
+        return load_classifier(benchmark.substitute, PUBLISHED)
     except UserError as error:
         raise UserError(
-            f"The published weights of the substitute {task.substitute} cannot be had; give a file with --substitute "
-            f"{task.substitute}=FILE, or a network of `advbn-gen abnn pretrain`."
+            f"The published weights of the substitute {benchmark.substitute} cannot be had; give a file with "
+            f"--substitute {benchmark.substitute}=FILE, or a network of `advbn-gen abnn pretrain`."
         ) from error

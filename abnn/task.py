@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
@@ -16,16 +15,15 @@ from abnn.plan import NetworkPlan
 from attacks.objectives import cross_entropy
 from attacks.pixels import PixelConfig, attack_pixels
 from basics.compute import Compute
-from networks.task import batched
 from training.config import TrainingConfig
 from training.data import TrainingImages
+from training.evaluation import correct, evaluate
 
 DEFENCES = ("none", "abnn", "pgd-at")
-_EVALUATION_BATCH = 250
 
 
 class Trained(nn.Module):
-    """Images in [0, 1] and labels -> the loss and the share of right answers.
+    """Images in [0, 1] and labels -> the loss and the share of correct predictions.
 
     Args:
         network: images -> logits.
@@ -66,23 +64,24 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 class DefenceTask:
-    """What the training loop needs to know of a defence."""
+    """Cross-entropy of a network with a defence, or without.
 
-    def __init__(  # noqa: PLR0913 (what, how, tried on what, where to)
-        self,
-        network: nn.Module,
-        plan: NetworkPlan,
-        *,
-        pixels: PixelConfig | None,
-        held_out: TrainingImages,
-        out: Path,
-        facts: Mapping[str, Any],
+    Args:
+        trained: the network, and the attack under which it learns.
+        plan: what the network is made of.
+        held_out: images to score after each epoch.
+        out: run folder.
+        facts: what the file of weights says of the run beside the scores.
+    """
+
+    def __init__(
+        self, trained: Trained, plan: NetworkPlan, held_out: TrainingImages, out: Path, facts: Mapping[str, Any]
     ) -> None:
-        self.network, self.plan, self.held_out, self.out, self.facts = network, plan, held_out, out, facts
-        self.module: nn.Module = Trained(network, pixels)
+        self.network, self.plan, self.held_out, self.out, self.facts = trained.network, plan, held_out, out, facts
+        self.module: nn.Module = trained
 
     @property
-    def leaves(self) -> Sequence[Path]:
+    def outputs(self) -> Sequence[Path]:
         """The file with the weights."""
         return (self.out / MODEL_FILE,)
 
@@ -92,18 +91,15 @@ class DefenceTask:
         return SGD(learning, lr=config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay)
 
     def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
-        """Return the loss and the share of right answers."""
+        """Return the loss and the share of correct predictions."""
         terms: dict[str, Tensor] = module(image_N3HW, label_N)
         return terms
 
-    @torch.no_grad()
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         """Score the held-out images, unattacked, and write the weights."""
-        self.module.eval()
-        right = sum(
-            int((self.network(image.to(compute.device, compute.dtype) / 255).argmax(1).cpu() == label).sum())
-            for image, label in batched(self.held_out, _EVALUATION_BATCH)
-        )
-        top1 = right / len(self.held_out)
-        save_checkpoint(self.out, self.network, self.plan, {**self.facts, "epochs_done": epoch, "held_out_top1": top1})
-        return {"held_out_top1": top1}
+        measured = evaluate(self.module, self._scores, self.held_out, compute, self.plan.evaluation_batch)
+        save_checkpoint(self.out, self.network, self.plan, {**self.facts, "epochs_done": epoch, **measured})
+        return measured
+
+    def _scores(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+        return {"held_out_top1": correct(self.network(image_N3HW), label_N)}

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from abnn.adaptive import driving
-from abnn.benchmarks import Task
+from abnn.benchmarks import Benchmark
 from abnn.checkpoint import Checkpoint
 from attacks.autoattack import AutoAttackConfig, auto_attack, require_autoattack, require_classes
 from attacks.objectives import cross_entropy, margin
@@ -170,7 +170,7 @@ def _pgd(network: nn.Module, config: PixelConfig) -> Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatOptions:
-    """What a user sets of the attacks that were asked for; what is left out is as the task has it."""
+    """What a user sets of the attacks that were asked for; what is left out is as the benchmark has it."""
 
     pixels: Mapping[str, Any] = field(default_factory=dict)
     """Fields of PixelConfig."""
@@ -194,14 +194,14 @@ class ThreatOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class _Bench:
-    """What attacks are made of: the task, and what the user set."""
+    """What attacks are made of: the benchmark, and what the user set."""
 
-    task: Task
+    benchmark: Benchmark
     options: ThreatOptions
 
     def pixels(self, **preset: Any) -> PixelConfig:
-        """The task's ball and steps, then a preset's, then the user's."""
-        return self.task.ball(self.options.pixels, **preset)
+        """The benchmark's ball and steps, then a preset's, then the user's."""
+        return self.benchmark.ball(self.options.pixels, **preset)
 
     def pgd(self, restarts: int = 1, **preset: Any) -> Pgd:
         return Pgd(config=self.pixels(**preset), restarts=self.options.restarts or restarts)
@@ -239,12 +239,12 @@ ATTACKS = tuple(_MAKERS)
 """Names that `abnn attack` knows: `pgd` is the paper's, the others ask whether it was enough."""
 
 
-def threat_of(name: str, task: Task, options: ThreatOptions) -> Threat:
+def threat_of(name: str, benchmark: Benchmark, options: ThreatOptions) -> Threat:
     """Return an attack by its name.
 
     Args:
         name: one of ATTACKS.
-        task: whose settings hold where the user gives none.
+        benchmark: whose settings hold where the user gives none.
         options: what the user gives.
 
     Raises:
@@ -252,7 +252,7 @@ def threat_of(name: str, task: Task, options: ThreatOptions) -> Threat:
     """
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; give one of {', '.join(ATTACKS)}.")
-    return _MAKERS[name](_Bench(task=task, options=options))
+    return _MAKERS[name](_Bench(benchmark=benchmark, options=options))
 
 
 def require_another(checkpoint: Checkpoint, twin: Checkpoint) -> None:
@@ -271,9 +271,8 @@ def require_possible(threat: Threat, checkpoint: Checkpoint, compute: Compute) -
     Raises:
         UserError: see above.
     """
-    layer = checkpoint.plan.layer if checkpoint.plan.substitute is not None else None
     parts = isinstance(threat, Adaptive | Auto) or (isinstance(threat, Pgd) and threat.restarts > 1)
-    if layer is not None and layer.statistics == "batch" and parts:
+    if checkpoint.plan.uses_batch_statistics and parts:
         raise UserError(
             f"The attack {threat.name} tries again what is left of a batch, but the answers of {checkpoint.name} "
             "depend on the whole batch (--statistics batch); attack it with pgd, transfer or roa."

@@ -1,13 +1,13 @@
 """`advbn-gen abnn ...`: the experiments of the second paper."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from commands.abnn_table import table
-from commands.classifier import FROM_SCRATCH, fit_and_tell, held_out_options
+from commands.classifier import FROM_SCRATCH, held_out_options, train_and_print
 from commands.options import (
     FOLDER,
     ManyValues,
@@ -54,7 +54,7 @@ def pretrain(out: Path, as_json: bool, **options: Any) -> None:
     Example:
       advbn-gen abnn pretrain --data imagenette --out substitute
     """
-    fit_and_tell(options["data"], out, {**options, "training": FROM_SCRATCH}, as_json=as_json)
+    train_and_print(options["data"], out, {**options, "training": FROM_SCRATCH}, as_json=as_json)
 
 
 _layer_options = together(
@@ -102,21 +102,25 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
       advbn-gen abnn train --task cifar10 --defence none --data cifar10 --out plain
       advbn-gen abnn train --task cifar10 --defence abnn --data cifar10 --out abnn
     """
+    from abnn.benchmarks import benchmark_of
     from abnn.layer import LayerConfig
-    from abnn.request import DefenceRequest, fit_defence
+    from abnn.request import DefenceRequest, train_defence
     from training.folder import METRICS, is_first_process
 
+    benchmark = benchmark_of(options["task"])
+    pixels = given(**{name: options[name] for name in _PIXEL_FIELDS})
     request = DefenceRequest(
-        task=options["task"], defence=options["defence"], data=options["data"], out=out,
-        substitute=options["substitute"], arch=options["arch"], limit=options["limit"],
+        benchmark=benchmark, defence=options["defence"], source=options["data"], out=out, limit=options["limit"],
+        substitute=options["substitute"], arch=options["arch"],
         layer=LayerConfig(**given(statistics=options["statistics"], encoder=options["encoder"])),
-        blocks=options["blocks"], taps=options["taps"],
-        attack=given(**{name: options[name] for name in _PIXEL_FIELDS}),
-        training=_training(options), **given(width=options["width"]),
+        blocks=options["blocks"], taps=options["taps"], attack=benchmark.ball(pixels) if pixels else None,
+        training=replace(benchmark.training, **_training(options)), resize=options["image_size"] is not None,
+        **given(width=options["width"]),
     )  # fmt: skip
-    path, top1 = fit_defence(request, overwrite=options["overwrite"])
+    result = train_defence(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
+    path, top1 = result.files["model"], result.facts["held_out_top1"]
     from reports.curves import draw_curves
     from training.folder import CURVES
 

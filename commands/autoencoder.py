@@ -55,8 +55,10 @@ def train_autoencoder(**options: Any) -> None:
       advbn-gen train-autoencoder --encoder vgg
       advbn-gen train-autoencoder --encoder resnet --source ILSVRC2012/train --out autoencoder-resnet
     """
-    from decoders.request import AutoencoderRequest, fit_autoencoder
+    from decoders.request import PUBLISHED_DEFAULTS, AutoencoderRequest
+    from decoders.request import train_autoencoder as train
     from pipeline.sample import sample_request
+    from training.config import TrainingConfig
     from training.folder import is_first_process
 
     given_options = {name: options[name] for name in _REQUEST_OPTIONS if options[name] is not None}
@@ -66,11 +68,13 @@ def train_autoencoder(**options: Any) -> None:
         say("No --source: using the embedded drawn world.")
         request = sample_request(options["encoder"], out, training, **given_options)
     else:
-        request = AutoencoderRequest(encoder=options["encoder"], out=out, training=training, **given_options)
-    path, facts = fit_autoencoder(request, overwrite=options["overwrite"])
-    lines = [f"held-out PSNR {facts['held_out_psnr']:.1f} dB, MSE {facts['held_out_mse']:.5f}", str(path)]
+        config = TrainingConfig(**{**PUBLISHED_DEFAULTS, **training})
+        request = AutoencoderRequest(encoder=options["encoder"], out=out, training=config, **given_options)
+    result = train(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
+    path, facts = result.files["autoencoder"], result.facts
+    lines = [f"held-out PSNR {facts['held_out_psnr']:.1f} dB, MSE {facts['held_out_mse']:.5f}", str(path)]
     print_result({"autoencoder": str(path), **facts}, lines, as_json=options["as_json"])
 
 

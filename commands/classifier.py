@@ -51,10 +51,10 @@ def train_classifier(out: Path, as_json: bool, **options: Any) -> None:
         --image-size 128 --out resnet18
     """
     defaults = {**FROM_SCRATCH, "image_size": _IMAGE_SIZE}
-    fit_and_tell(options["source"], out, {**options, "training": defaults}, as_json=as_json)
+    train_and_print(options["source"], out, {**options, "training": defaults}, as_json=as_json)
 
 
-def fit_and_tell(source: str, out: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
+def train_and_print(source: str, out: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
     """Train a classifier from scratch, and print its file and accuracy.
 
     Args:
@@ -64,17 +64,26 @@ def fit_and_tell(source: str, out: Path, options: Mapping[str, Any], *, as_json:
         as_json: how to print.
 
     Raises:
-        UserError: something that was asked for does not exist or does not fit.
+        UserError: a part of the request does not exist or does not fit.
     """
-    from networks.request import ClassifierRequest, fit_from_scratch
+    from networks.request import ClassifierRequest
+    from networks.request import train_classifier as train
+    from networks.task import ClassifierConfig
+    from training.config import TrainingConfig
+    from training.data import Variation
+    from training.folder import is_first_process
 
     training = given(**{name: options[name] for name in _CONFIG_OPTIONS})
     request = ClassifierRequest(
-        arch=options["arch"], source=source, held_out=options["held_out"], out=out, limit=options["limit"],
-        width=1.0 if options["width"] is None else options["width"], labels=options["labels"],
-        smallest_crop=options["smallest_crop"], training={**options["training"], **training},
+        classifier=ClassifierConfig(arch=options["arch"], **given(width=options["width"])),
+        source=source, held_out=options["held_out"], labels=options["labels"], limit=options["limit"], out=out,
+        variation=Variation(crops=True, smallest=options["smallest_crop"]),
+        training=TrainingConfig(**{**options["training"], **training}),
     )  # fmt: skip
-    path, top1 = fit_from_scratch(request, overwrite=options["overwrite"])
+    result = train(request, overwrite=options["overwrite"])
+    if not is_first_process(options["devices"]):
+        return
+    path, top1 = result.files["classifier"], result.facts["held_out_top1"]
     lines = [f"held-out top-1: {top1:.1%}", str(path)]
     print_result({"classifier": str(path), "held_out_top1": top1}, lines, as_json=as_json)
 

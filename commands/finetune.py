@@ -20,8 +20,7 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
-    from downstream.task import FineTuning
-    from networks.classifiers import Classifier
+    from downstream.task import FineTuningConfig
 
 _data_options = together(
     click.option("--source", help="Training images. [default: the embedded drawn world]"),
@@ -86,9 +85,11 @@ def finetune(**options: Any) -> None:
       advbn-gen finetune --arch resnet50 --init resnet50=augmix.pth --augment augmix --source ILSVRC2012/train \\
         --out resnet50-augmix-advbn
     """
-    from downstream.request import FineTuningRequest, fit
+    from downstream.request import FineTuningRequest, train_fine_tuning
+    from downstream.task import PUBLISHED_TRAINING
     from pipeline.sample import SAMPLE_IMAGE_SIZE
     from sources.drawn.source import DrawnSource
+    from training.config import TrainingConfig
     from training.folder import METRICS, is_first_process
 
     _refuse_idle(options)
@@ -100,10 +101,12 @@ def finetune(**options: Any) -> None:
         training = {"image_size": SAMPLE_IMAGE_SIZE, **training}
     held_out = options["held_out"] or (DrawnSource("val", SAMPLE_IMAGE_SIZE) if options["source"] is None else None)
     request = FineTuningRequest(
-        tuning=_tuning(options), source=source, held_out=held_out, out=options["out"], limit=options["limit"],
-        training=training, mix=options["mix"], labels=options["labels"], **given(mix_share=options["mix_share"]),
+        arch=options["arch"], init=_init(options), width=options["width"], tuning=_tuning(options), source=source,
+        held_out=held_out, labels=options["labels"], out=options["out"], limit=options["limit"],
+        training=TrainingConfig(**{**PUBLISHED_TRAINING, **training}), mix=options["mix"],
+        **given(mix_share=options["mix_share"]),
     )  # fmt: skip
-    files, measured = fit(request, overwrite=options["overwrite"])
+    result = train_fine_tuning(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
     from reports.curves import draw_curves
@@ -112,10 +115,10 @@ def finetune(**options: Any) -> None:
     metrics = options["out"] / METRICS
     # A finished run whose lines were removed has nothing to draw.
     curves = draw_curves(metrics, options["out"] / CURVES) if metrics.exists() else None
-    shares = ", ".join(f"{name.rpartition('_')[2]} batch norm {value:.1%}" for name, value in measured.items())
-    lines = [f"held-out top-1: {shares}", *map(str, files.values()), *([str(curves)] if curves else [])]
-    told = {**measured, **{name: str(path) for name, path in files.items()}, "curves": curves and str(curves)}
-    print_result(told, lines, as_json=options["as_json"])
+    shares = ", ".join(f"{name.rpartition('_')[2]} batch norm {value:.1%}" for name, value in result.facts.items())
+    files = {name: str(path) for name, path in result.files.items()}
+    lines = [f"held-out top-1: {shares}", *files.values(), *([str(curves)] if curves else [])]
+    print_result({**result.facts, **files, "curves": curves and str(curves)}, lines, as_json=options["as_json"])
 
 
 def _refuse_idle(options: dict[str, Any]) -> None:
@@ -149,19 +152,18 @@ _CONFIG_OPTIONS = (
 )  # fmt: skip
 
 
-def _tuning(options: dict[str, Any]) -> "FineTuning":
+def _tuning(options: dict[str, Any]) -> "FineTuningConfig":
     from dataclasses import replace
 
     from attacks.pixels import PixelConfig
     from attacks.statistics import AdvBNConfig
-    from downstream.task import PUBLISHED_ATTACKS, FineTuning
+    from downstream.task import PUBLISHED_ATTACKS, FineTuningConfig
     from networks.cuts import cut_of
 
     arch = options["arch"]
     strength = given(**{name: options[name] for name in ("eps", "steps", "step_size")})
     pixels = given(**{name: options[f"pixel_{name}"] for name in ("eps", "steps", "step_size")})
-    return FineTuning(
-        start=_start(arch, options["init"], drawn=options["source"] is None, width=options["width"]),
+    return FineTuningConfig(
         cut=cut_of(arch, options["cut"], keep_norm=options["keep_norm"]),
         method=options["method"],
         attack=replace(PUBLISHED_ATTACKS.get(arch, AdvBNConfig()), **strength),
@@ -175,10 +177,10 @@ def _tuning(options: dict[str, Any]) -> "FineTuning":
 def _augment(options: dict[str, Any]) -> tuple[str, ...]:
     from downstream.task import PUBLISHED_AUGMENT
 
-    asked: tuple[str, ...] = options["augment"]
-    if not asked:
+    names: tuple[str, ...] = options["augment"]
+    if not names:
         return PUBLISHED_AUGMENT.get(options["arch"], ())
-    return () if asked == ("none",) else asked
+    return () if names == ("none",) else names
 
 
 def _smallest_crop(options: dict[str, Any]) -> float:
@@ -193,27 +195,23 @@ def _smallest_crop(options: dict[str, Any]) -> float:
 _DRAWN_CROP = 0.8
 
 
-def _start(arch: str, init: str | None, *, drawn: bool, width: float | None) -> "Classifier":
-    """Return the classifier to start from.
+def _init(options: dict[str, Any]) -> str | None:
+    """Return the SPEC of the weights to start from; None for published ones.
 
     Raises:
-        UserError: it is of another architecture or width than asked for.
+        UserError: the drawn world has no such network.
     """
     from basics.errors import UserError
-    from networks.specs import load_model
     from pipeline.sample import RECIPES, sample_classifier
 
-    if init is None and drawn:
-        known = {recipe.network: encoder for encoder, recipe in RECIPES.items()}
-        if arch not in known:
-            raise UserError(f"The drawn world has no {arch}; give --init, or --arch with one of {', '.join(known)}.")
-        init = str(sample_classifier(known[arch]))
-    start = load_model(init or arch)
-    if start.name != arch:
-        raise UserError(f"--init {init} is a {start.name}, not a {arch}; give the --arch that it is.")
-    if width is not None and width != start.width:
-        raise UserError(f"The weights to start from have width {start.width:g}, not {width:g}; leave --width out.")
-    return start
+    if options["init"] is not None or options["source"] is not None:
+        init: str | None = options["init"]
+        return init
+    arch = options["arch"]
+    known = {recipe.network: encoder for encoder, recipe in RECIPES.items()}
+    if arch not in known:
+        raise UserError(f"The drawn world has no {arch}; give --init, or --arch with one of {', '.join(known)}.")
+    return str(sample_classifier(known[arch]))
 
 
 @click.command(short_help="The AdvBN authors' checkpoint as a run folder.")

@@ -1,91 +1,84 @@
-"""From what a user asks for to a trained decoder: images, weights, defaults."""
+"""The request for a trained decoder, and carrying it out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from basics.compute import choose_compute
 from basics.errors import UserError
-from basics.files import require_apart
 from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder
-from decoders.task import train_decoder
+from decoders.task import TOTAL_VARIATION_WEIGHT, AutoencoderTask
 from encoders import EncoderKind, encoder_kind
-from networks.checkpoints import StateDict, read_weights
+from networks.checkpoints import StateDict, read_weights, weights_checksum
 from networks.classifiers import PUBLISHED, SEED_PREFIX, published_network, seed_of
-from sources.base import Source
-from sources.opening import open_source
-from training.config import TrainingConfig
 from training.data import HELD_OUT_MOST, Variation, training_images
+from training.folder import is_first_process
+from training.loop import train
+from training.request import TrainingRequest, TrainingResult, opened
 
 PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
 """Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderRequest:
-    """What a training run of a decoder was asked for."""
+class AutoencoderRequest(TrainingRequest):
+    """A decoder to be trained for a frozen encoder; `labels` are those of the training images."""
 
     encoder: str
     """Name of the encoder."""
-    source: str | Source
-    """Training images: an address, or an open source."""
-    out: Path
-    """Run folder."""
-    labels: Path | None = None
-    """Label list or devkit of a flat ILSVRC2012 folder."""
-    held_out: str | Source | None = None
-    """Held-out images; None keeps some of the training images back."""
     encoder_weights: str = PUBLISHED
     """`published`, a file, or `seed:N`."""
     width: float | None = None
     """Channel factor; None: what the weights have."""
-    limit: int | None = None
-    """Only so many training images, evenly spread."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of TrainingConfig that differ from PUBLISHED_DEFAULTS."""
 
 
-def fit_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> tuple[Path, dict[str, Any]]:
-    """Train a decoder; return the autoencoder's file and the facts that it holds.
+def train_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> TrainingResult:
+    """Train a decoder; return the file of the autoencoder (`autoencoder`) and what its metadata says of the run.
+
+    Writes `autoencoder.safetensors`, `metrics.jsonl`, `reconstructions/epoch-*.png` (originals above
+    reconstructions), `settings.json` and `checkpoint.pt`.
+
+    Args:
+        request: what is trained, on what, how, and where to.
+        overwrite: start anew, without what an earlier run left in the folder.
 
     Raises:
-        UserError: something that was asked for does not exist or does not fit.
+        UserError: a part of the request does not exist or does not fit, or the folder holds another run.
         WorkError: the loss is no longer a number.
     """
-    config = TrainingConfig(**{**PUBLISHED_DEFAULTS, **request.training})
-    choose_compute(config.device, config.precision)
+    config = request.training
     kind = encoder_kind(request.encoder)
     kind.require_size(config.image_size)
-    for source in (request.source, request.held_out):
-        require_apart(source if isinstance(source, str) else None, request.out)
-    train = _opened(request.source, request.labels, "train")
-    held_source = None if request.held_out is None else _opened(request.held_out, None, "val")
+    request.require_possible()
+    source = opened(request.source, labels=request.labels, split="train")
+    held_source = None if request.held_out is None else opened(request.held_out, split="val")
     images, held_out = training_images(
-        train, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST, variation=Variation()
+        source, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST, variation=Variation()
     )
-    module, form = _fresh_autoencoder(kind, request, config.seed)
-    facts = {
+    module, form = _fresh_autoencoder(kind, request)
+    facts: dict[str, Any] = {
+        "encoder": kind.name,
+        "width": module.width,
+        "encoder_sha256": weights_checksum(module.encoder.state_dict()),
+        "total_variation_weight": TOTAL_VARIATION_WEIGHT,
+        "images": len(images),
         "source": images.source.address,
         "records_sha256": images.source.digest(),
         "encoder_weights": request.encoder_weights,
         "held_out": len(held_out),
     }
-    path = train_decoder(
-        module, form, images, held_out=held_out, config=config, out=request.out, facts=facts, overwrite=overwrite
-    )
-    return path, load_autoencoder(path).facts
+    metadata = {"training": asdict(config), **facts}
+    task = AutoencoderTask(module, form, held_out, request.out, metadata, devices=config.devices)
+    train(task, images, config, request.out, facts, overwrite=overwrite)
+    path, _ = task.outputs
+    first = is_first_process(config.devices)
+    return TrainingResult(files={"autoencoder": path}, facts=load_autoencoder(path).facts if first else {})
 
 
-def _opened(source: str | Source, labels: Path | None, split: str) -> Source:
-    return source if isinstance(source, Source) else open_source(source, labels=labels, split=split)
-
-
-def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest, seed: int) -> tuple[Autoencoder, str]:
-    """Return an autoencoder with the encoder's weights and a decoder fresh from the seed."""
-    torch.manual_seed(seed)
+def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest) -> tuple[Autoencoder, str]:
+    """Return an autoencoder with the encoder's weights and a decoder fresh from the seed, and the weights' form."""
+    torch.manual_seed(request.training.seed)
     if request.encoder_weights.startswith(SEED_PREFIX):
         torch.manual_seed(seed_of(request.encoder_weights))
         return Autoencoder(kind, 1.0 if request.width is None else request.width), request.encoder_weights

@@ -1,7 +1,6 @@
 """Training a decoder for a frozen encoder (paper section 3 and appendix B.1; spec: MSE + 1e-8 total variation)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,9 @@ from torchvision.utils import make_grid, save_image
 from basics.compute import Compute
 from basics.files import atomic_path
 from decoders.autoencoder import Autoencoder, save_autoencoder
-from networks.checkpoints import weights_checksum
 from training.config import TrainingConfig
 from training.data import TrainingImages
-from training.loop import train
+from training.evaluation import evaluate
 
 AUTOENCODER_FILE = "autoencoder.safetensors"
 PICTURE_FOLDER = "reconstructions"
@@ -26,7 +24,6 @@ TOTAL_VARIATION_WEIGHT = 1e-8
 """Weight of the summed L1 total variation (spec)."""
 
 _PICTURE_IMAGES = 8
-_EVALUATION_BATCH = 32
 
 
 def total_variation(image_N3HW: Tensor) -> Tensor:
@@ -36,13 +33,21 @@ def total_variation(image_N3HW: Tensor) -> Tensor:
     return down + right
 
 
-class DecoderTask:
+class AutoencoderTask:
     """Pixel MSE + 1e-8 * total variation of reconstructions; only the decoder learns.
 
     With `devices` that share a batch, each sees its part, and the parts' gradients are averaged.
+
+    Args:
+        module: encoder with its weights, decoder fresh.
+        form: form of the encoder's weights.
+        held_out: images that MSE and PSNR are measured on.
+        out: run folder.
+        facts: what the autoencoder's file says of the run beside the measurements.
+        devices: devices that share a batch.
     """
 
-    def __init__(  # noqa: PLR0913 (what, tried on what, where to, what to tell)
+    def __init__(  # noqa: PLR0913 (each is a part of the file that is written)
         self,
         module: Autoencoder,
         form: str,
@@ -57,7 +62,7 @@ class DecoderTask:
         self.weight = TOTAL_VARIATION_WEIGHT * devices
 
     @property
-    def leaves(self) -> tuple[Path, Path]:
+    def outputs(self) -> tuple[Path, Path]:
         """The autoencoder's file, and the folder of pictures."""
         return self.out / AUTOENCODER_FILE, self.out / PICTURE_FOLDER
 
@@ -72,78 +77,25 @@ class DecoderTask:
         return {"loss": mse + self.weight * total_variation(decoded), "mse": mse}
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
-        """Measure held-out MSE and PSNR; write a picture and the autoencoder."""
-        self.module.eval()
-        measured = self._validate(compute)
+        """Measure the held-out images' mean MSE and mean PSNR (dB); write a picture and the autoencoder."""
+        measured = evaluate(self.module, self._scores, self.held_out, compute)
         self._picture(epoch, compute)
-        facts = {**self.facts, "epochs_done": epoch, **measured}
-        save_autoencoder(self.leaves[0], self.module, self.form, facts)
+        save_autoencoder(self.outputs[0], self.module, self.form, {**self.facts, "epochs_done": epoch, **measured})
         return measured
 
-    @torch.no_grad()
-    def _validate(self, compute: Compute) -> dict[str, float]:
-        """Mean MSE over the held-out images, and the mean of each image's PSNR in dB, both after clamping to [0, 1]."""
-        error_N: list[Tensor] = []
-        for start in range(0, len(self.held_out), _EVALUATION_BATCH):
-            original = self._originals(range(start, min(start + _EVALUATION_BATCH, len(self.held_out))), compute)
-            decoded = self.module(original).clamp(0, 1)
-            error_N.append((decoded - original).double().square().mean(dim=(1, 2, 3)).cpu())
-        mse_N = torch.cat(error_N)
-        return {"held_out_mse": float(mse_N.mean()), "held_out_psnr": float((-10 * mse_N.log10()).mean())}
+    def _scores(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 (labels are not used)
+        """Return each image's MSE and PSNR in dB, both after clamping to [0, 1]."""
+        decoded = self.module(image_N3HW).clamp(0, 1)
+        mse_N = (decoded - image_N3HW).double().square().mean(dim=(1, 2, 3))
+        return {"held_out_mse": mse_N, "held_out_psnr": -10 * mse_N.log10()}
 
     @torch.no_grad()
     def _picture(self, epoch: int, compute: Compute) -> None:
         chosen = torch.linspace(0, len(self.held_out) - 1, _PICTURE_IMAGES).long().tolist()
-        original = self._originals(sorted(set(chosen)), compute)
+        images = torch.stack([self.held_out[0, index][0] for index in sorted(set(chosen))])
+        original = images.to(compute.device, compute.dtype) / 255
         rows = torch.cat((original, self.module(original).clamp(0, 1)))
-        path = self.leaves[1] / f"epoch-{epoch:04d}.png"
+        path = self.outputs[1] / f"epoch-{epoch:04d}.png"
         path.parent.mkdir(exist_ok=True)
         with atomic_path(path) as temporary:
             save_image(make_grid(rows, nrow=len(original)), temporary, format="png")
-
-    def _originals(self, indices: range | list[int], compute: Compute) -> Tensor:
-        images = torch.stack([self.held_out[0, index][0] for index in indices])
-        return images.to(compute.device, compute.dtype) / 255
-
-
-def train_decoder(  # noqa: PLR0913 (what, on what, tried on what, how, where to)
-    module: Autoencoder,
-    form: str,
-    images: TrainingImages,
-    *,
-    held_out: TrainingImages,
-    config: TrainingConfig,
-    out: Path,
-    facts: Mapping[str, Any],
-    overwrite: bool = False,
-) -> Path:
-    """Train the decoder of an autoencoder into the folder `out`; return the autoencoder's file.
-
-    Leaves `autoencoder.safetensors`, `metrics.jsonl`, `reconstructions/epoch-*.png` (originals above
-    reconstructions), `settings.json` and `checkpoint.pt`.
-
-    Args:
-        module: encoder with its weights, decoder fresh.
-        form: form of the encoder's weights.
-        images: training images.
-        held_out: images that MSE and PSNR are measured on.
-        config: length, speed, randomness.
-        out: run folder.
-        facts: what else the file should tell (source, weights).
-        overwrite: start anew, without what an earlier run left in the folder.
-
-    Raises:
-        UserError: `out` holds another run or cannot be written.
-        WorkError: the loss is no longer a number.
-    """
-    told = {
-        "encoder": module.kind.name,
-        "width": module.width,
-        "encoder_sha256": weights_checksum(module.encoder.state_dict()),
-        "total_variation_weight": TOTAL_VARIATION_WEIGHT,
-        "images": len(images),
-        **facts,
-    }
-    task = DecoderTask(module, form, held_out, out, {"training": asdict(config), **told}, devices=config.devices)
-    train(task, images, config, out, told, overwrite=overwrite)
-    return task.leaves[0]

@@ -73,7 +73,7 @@ class AdvBNNetwork(nn.Module):
             feat: Tensor = self.front(image_N3HW)
         return feat
 
-    def answer(self, feat_NCHW: Tensor, which: str) -> Tensor:
+    def logits(self, feat_NCHW: Tensor, which: str) -> Tensor:
         """Return logits (N, K) of features through main or auxiliary batch norm."""
         with using(self.head, which):
             logits: Tensor = self.head(feat_NCHW)
@@ -116,8 +116,8 @@ class AdvBNNetwork(nn.Module):
     def losses(self, feat_NCHW: Tensor, target: Tensor) -> Losses:
         """Return both terms of the published training loss: the ascent, and two passes through the head."""
         shifted = self.perturb(feat_NCHW, target)
-        clean_NK = self.answer(feat_NCHW, MAIN)
-        adversarial_NK = self.answer(shifted.feat_NCHW, AUXILIARY)
+        clean_NK = self.logits(feat_NCHW, MAIN)
+        adversarial_NK = self.logits(shifted.feat_NCHW, AUXILIARY)
         return Losses(
             F.cross_entropy(clean_NK, target), F.cross_entropy(adversarial_NK, target), clean_NK, adversarial_NK
         )

@@ -1,4 +1,4 @@
-"""What a fine-tuning leaves: plain torchvision state dicts, each with one of the two sets of batch norm."""
+"""The files that a fine-tuning writes: plain torchvision state dicts, each with one of the two sets of batch norm."""
 
 import copy
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ class Exports:
         self.out, self.start, self.cut, self.view = out, start, cut, view
 
     @property
-    def leaves(self) -> list[Path]:
-        """All that is left; the first is a file with the last weights."""
+    def outputs(self) -> list[Path]:
+        """All files and folders that are written; the first is a file with the last weights."""
         return [*(self.out / name for name in FILES.values()), self.out / BEST]
 
     def write(self, network: AdvBNNetwork, facts: Mapping[str, Any], score: str) -> None:

@@ -80,7 +80,7 @@ class Trained(nn.Module):
             return self._from_features(self._features(perturbed, None), target, "pixel")
         terms = self._from_features(self._features(image_N3HW, order_N), target, "clean")
         if pixels == "beside":
-            terms |= _term("pixel", self.network.answer(self._features(perturbed, None), AUXILIARY), target)
+            terms |= _term("pixel", self.network.logits(self._features(perturbed, None), AUXILIARY), target)
         return terms
 
     def _features(self, image_N3HW: Tensor, order_N: Tensor | None) -> Tensor:
@@ -94,7 +94,7 @@ class Trained(nn.Module):
 
     def _from_features(self, feat_NCHW: Tensor, target: Tensor, name: str) -> dict[str, Tensor]:
         if not self.method.statistics:
-            return _term(name, self.network.answer(feat_NCHW, MAIN), target)
+            return _term(name, self.network.logits(feat_NCHW, MAIN), target)
         losses = self.network.losses(feat_NCHW, target)
         return {
             f"{name}_loss": losses.clean,

@@ -1,95 +1,122 @@
-"""From what a user asks for to a fine-tuned classifier: images, labels, run folder."""
+"""The request for a fine-tuned classifier, and carrying it out."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import require_apart
 from downstream.exports import FILES
-from downstream.task import PUBLISHED_TRAINING, FineTuning, fine_tune
+from downstream.task import FineTuningConfig, FineTuningTask
 from downstream.testset import open_named
 from networks.checkpoints import read_metadata
-from networks.classifiers import facts_of
+from networks.classifiers import Classifier, facts_of
+from networks.specs import load_model
 from sources.base import Source
-from sources.opening import open_source
-from training.config import TrainingConfig
 from training.data import Mix, require_same_classes, training_images
 from training.folder import is_first_process
+from training.loop import train
+from training.request import TrainingRequest, TrainingResult, opened
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuningRequest:
-    """What a fine-tuning was asked for."""
+class FineTuningRequest(TrainingRequest):
+    """A classifier to be fine-tuned; `labels` are those of held-out images."""
 
-    tuning: FineTuning
-    """What, from where on, how."""
-    source: str | Source
-    """Training images: an address, or an open source."""
-    out: Path
-    """Run folder."""
-    held_out: str | Source | None = None
-    """Images to score after each epoch; None keeps some of the training images back."""
-    labels: Path | None = None
-    """Label list or devkit of held-out images in a flat ILSVRC2012 folder."""
-    limit: int | None = None
-    """Only so many training images, evenly spread."""
+    arch: str
+    """Name of its architecture: torchvision's, or `timm:NAME`."""
+    tuning: FineTuningConfig
+    """From where on, how."""
+    init: str | None = None
+    """SPEC of the weights to start from (see `networks.specs`); None takes the published ones."""
+    width: float | None = None
+    """Scale of its channels; None: what the weights have."""
     mix: str | None = None
     """Address of a second source to train on, such as shards of ImageNet-AdvBN."""
     mix_share: float = 0.5
     """Share of each batch that comes from it."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of TrainingConfig that differ from PUBLISHED_TRAINING."""
 
 
-def fit(request: FineTuningRequest, *, overwrite: bool = False) -> tuple[dict[str, Path], dict[str, float]]:
-    """Fine-tune; return the file of each batch-norm set, and (in the first process) the held-out top-1 through each.
+def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) -> TrainingResult:
+    """Fine-tune a classifier; return the file of each batch-norm set (`main`, `auxiliary`) and the top-1 through each.
+
+    On several CUDA devices batch norm is synchronised between them, as in the published code.
+
+    Args:
+        request: what is trained, on what, how, and where to.
+        overwrite: start anew, without what an earlier run left in the folder.
 
     Raises:
-        UserError: something that was asked for does not exist or does not fit.
+        UserError: a part of the request does not exist or does not fit, a step would have one image, there is nothing
+            to tune, or the folder holds another run.
         WorkError: the loss is no longer a number.
     """
-    config = TrainingConfig(**{**PUBLISHED_TRAINING, **request.training})
-    choose_compute(config.device, config.precision)
-    for place in (request.source, request.held_out, request.mix):
-        require_apart(place if isinstance(place, str) else None, request.out)
-    source = _fitting(request, request.source, "train")
-    held_source = None if request.held_out is None else _fitting(request, request.held_out, "val")
+    config, tuning = request.training, request.tuning
+    start = _start(request)
+    request.require_possible()
+    require_apart(request.mix, request.out)
+    source = _of_its_classes(start, opened(request.source, split="train"))
+    held_source = None
+    if request.held_out is not None:
+        # Only held-out images may lie flat: the labels of training images are their folders.
+        held_source = _of_its_classes(start, opened(request.held_out, labels=request.labels, split="val"))
     require_same_classes(source, held_source)
     mix = None
     if request.mix is not None:
         mix = Mix(source=open_named("mix", request.mix, split="train").source, share=request.mix_share)
     images, held_out = training_images(
-        source, held_source, config, limit=request.limit, variation=request.tuning.variation,
-        view=request.tuning.start.view.scaled(config.image_size), mix=mix,
+        source, held_source, config, limit=request.limit, variation=tuning.variation,
+        view=start.view.scaled(config.image_size), mix=mix,
     )  # fmt: skip
-    facts = {
+    config.require_batches_for_batch_norm()
+    facts: dict[str, Any] = {
+        "arch": start.name,
+        "width": start.width,
+        "start_sha256": start.checksum,
+        **tuning.facts(),
         "source": images.source.address,
         "records_sha256": images.source.digest(),
         "held_out": held_out.digest(),
         "mix_share": None if mix is None else mix.share,
+        "images": len(images),
     }
-    files = fine_tune(
-        request.tuning, images, held_out=held_out, config=config, out=request.out, facts=facts, overwrite=overwrite
-    )
+    task = FineTuningTask(start, tuning, held_out, request.out, {"training": asdict(config), **facts})
+    if config.devices > 1 and choose_compute(config.device, config.precision).device.type == "cuda":
+        # torch has no synchronised batch norm for the CPU.
+        task.synchronise_batch_norm()
+    train(task, images, config, request.out, facts, overwrite=overwrite)
+    files = {which: request.out / name for which, name in FILES.items()}
     if not is_first_process(config.devices):
-        return files, {}
-    told = facts_of(read_metadata(next(iter(files.values()))))["facts"]
-    return files, {f"held_out_top1_{which}": told[f"held_out_top1_{which}"] for which in FILES}
+        return TrainingResult(files=files)
+    metadata = facts_of(read_metadata(next(iter(files.values()))))["facts"]
+    names = [f"held_out_top1_{which}" for which in FILES]
+    return TrainingResult(files=files, facts={name: metadata[name] for name in names})
 
 
-def _fitting(request: FineTuningRequest, place: str | Source, split: str) -> Source:
-    """Open images whose labels are the classifier's classes.
+def _start(request: FineTuningRequest) -> Classifier:
+    """Load the classifier to start from.
 
     Raises:
-        UserError: they are not.
+        UserError: it is of another architecture or width than the request says.
     """
-    # Only held-out images may lie flat: the labels of training images are their folders.
-    labels = request.labels if split == "val" else None
-    source = place if isinstance(place, Source) else open_source(place, labels=labels, split=split)
-    start = request.tuning.start
+    start = load_model(request.init or request.arch)
+    if start.name != request.arch:
+        raise UserError(
+            f"--init {request.init} is a {start.name}, not a {request.arch}; give the --arch that it is."
+        )  # fmt: skip
+    if request.width is not None and request.width != start.width:
+        raise UserError(
+            f"The weights to start from have width {start.width:g}, not {request.width:g}; leave --width out."
+        )
+    return start
+
+
+def _of_its_classes(start: Classifier, source: Source) -> Source:
+    """Return a source, after a check that its labels number the classifier's classes.
+
+    Raises:
+        UserError: they do not.
+    """
     if source.classes.count != start.classes:
         raise UserError(
             f"The labels of {source.address} number {source.classes.count} classes, but the {start.name} to start "

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,20 +12,19 @@ from torch.optim import SGD, Optimizer
 
 from attacks.pixels import PixelConfig
 from attacks.statistics import AdvBNConfig, alone
-from basics.compute import Compute, choose_compute
+from basics.compute import Compute
 from basics.errors import UserError
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import AUXILIARY, MAIN, SETS, freeze
-from downstream.exports import FILES, Exports
+from downstream.exports import Exports
 from downstream.methods import METHODS, Method, Trained
 from downstream.mixing import MIXINGS, MOEX, Mixing, MomentExchange
 from networks.classifiers import Classifier
 from networks.cuts import Cut
-from networks.task import batched
 from training.augment import POLICIES
 from training.config import TrainingConfig
 from training.data import TrainingImages, Variation
-from training.loop import train
+from training.evaluation import correct, evaluate
 
 AUGMENTATIONS = (*POLICIES, *MIXINGS)
 """What images and batches may be varied with beside crop and flip."""
@@ -45,22 +44,18 @@ PUBLISHED_ATTACKS = {"efficientnet_b0": AdvBNConfig(eps=0.5, steps=3)}
 PUBLISHED_AUGMENT = {"efficientnet_b0": ("autoaugment",)}
 """What the paper's AdvBN networks were fine-tuned with beside crop and flip, by architecture (appendix A.2)."""
 
-_EVALUATION_BATCH = 64
-
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning:
-    """What is fine-tuned, from where on, how it is attacked meanwhile, and how images are varied."""
+class FineTuningConfig:
+    """From where on a classifier is fine-tuned, how it is attacked meanwhile, and how images are varied."""
 
-    start: Classifier
-    """The classifier to start from."""
     cut: Cut
     """Where its head begins; what is before stays as it is."""
-    method: str = "advbn"
+    method: str
     """One of `downstream.methods.METHODS`."""
-    attack: AdvBNConfig = field(default_factory=AdvBNConfig)
+    attack: AdvBNConfig
     """Strength of the perturbation of statistics."""
-    pixels: PixelConfig = field(default_factory=PixelConfig)
+    pixels: PixelConfig
     """Strength of the perturbation of pixels, of methods that have one."""
     augment: tuple[str, ...] = ()
     """Any of AUGMENTATIONS."""
@@ -84,7 +79,7 @@ class FineTuning:
 
     @property
     def parts(self) -> Method:
-        """The method's terms."""
+        """The terms of the method's loss."""
         return METHODS[self.method]
 
     @property
@@ -94,10 +89,8 @@ class FineTuning:
         return Variation(crops=True, smallest=self.smallest_crop, policies=policies)
 
     def facts(self) -> dict[str, Any]:
-        """Return what tells this fine-tuning from another."""
-        start = {"arch": self.start.name, "width": self.start.width, "start_sha256": self.start.checksum}
+        """Return what tells this fine-tuning from another of the same classifier, as a run folder stores it."""
         return {
-            **start,
             "cut": asdict(self.cut),
             "method": self.method,
             "attack": asdict(self.attack) if self.parts.statistics else None,
@@ -109,27 +102,46 @@ class FineTuning:
 
 
 class FineTuningTask:
-    """The method's terms, added 1:1; only the head learns."""
+    """The method's terms, added 1:1; only the head learns.
 
-    def __init__(self, tuning: FineTuning, held_out: TrainingImages, out: Path, facts: Mapping[str, Any]) -> None:
-        self.tuning, self.held_out, self.facts = tuning, held_out, facts
-        self.exports = Exports(out, tuning.start, tuning.cut, held_out.view)
-        start: Any = copy.deepcopy(tuning.start.module).requires_grad_(True)
-        normalise, network = start
-        average = over_processes if tuning.statistics == "synchronised" else alone
-        self.network = AdvBNNetwork(network, tuning.cut, tuning.attack, average)
-        exchange = MomentExchange(self.network.front, tuning.start.name) if MOEX in tuning.augment else None
-        self.trained = Trained(self.network, tuning.parts, normalise, tuning.pixels, exchange)
-        self.mixing = Mixing([name for name in tuning.augment if name in MIXINGS], tuning.start.classes)
+    Args:
+        start: the classifier to start from; it is not changed.
+        config: from where on, how.
+        held_out: images to score after each epoch.
+        out: run folder.
+        facts: what the files of weights say of the run beside the scores.
+    """
+
+    def __init__(
+        self,
+        start: Classifier,
+        config: FineTuningConfig,
+        held_out: TrainingImages,
+        out: Path,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self.held_out, self.facts = held_out, facts
+        self.exports = Exports(out, start, config.cut, held_out.view)
+        start_copy: Any = copy.deepcopy(start.module).requires_grad_(True)
+        normalise, network = start_copy
+        average = over_processes if config.statistics == "synchronised" else alone
+        self.network = AdvBNNetwork(network, config.cut, config.attack, average)
+        exchange = MomentExchange(self.network.front, start.name) if MOEX in config.augment else None
+        self.trained = Trained(self.network, config.parts, normalise, config.pixels, exchange)
+        self.mixing = Mixing([name for name in config.augment if name in MIXINGS], start.classes)
         self.module: nn.Module = self.trained
-        if not tuning.parts.uses_auxiliary:
+        if not config.parts.uses_auxiliary:
             # Nothing passes through it, and data parallelism waits for the gradient of everything that learns.
             freeze(self.network.head, AUXILIARY)
 
+    def synchronise_batch_norm(self) -> None:
+        """Let batch norm behind the cut take its statistics over all CUDA devices that share a batch."""
+        self.network.head = nn.SyncBatchNorm.convert_sync_batchnorm(self.network.head)  # type: ignore[no-untyped-call]
+
     @property
-    def leaves(self) -> list[Path]:
+    def outputs(self) -> list[Path]:
         """The weights with main and with auxiliary batch norm, and the best ones."""
-        return self.exports.leaves
+        return self.exports.outputs
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
         """SGD over the head."""
@@ -142,19 +154,16 @@ class FineTuningTask:
         loss = torch.stack([value for name, value in terms.items() if name.endswith("_loss")]).sum()
         return {"loss": loss, **terms}
 
-    @torch.no_grad()
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         """Score the held-out images through both sets, and write the weights of both."""
-        self.module.eval()
-        right = dict.fromkeys(SETS, 0)
-        for image, label in batched(self.held_out, _EVALUATION_BATCH):
-            feat = self.network.features(self.trained.normalise(image.to(compute.device, compute.dtype) / 255))
-            for which in SETS:
-                right[which] += int((self.network.answer(feat, which).argmax(1).cpu() == label).sum())
-        measured = {f"held_out_top1_{which}": count / len(self.held_out) for which, count in right.items()}
+        measured = evaluate(self.module, self._scores, self.held_out, compute)
         facts = {**self.facts, "epochs_done": epoch, **measured}
         self.exports.write(self.network, facts, f"held_out_top1_{MAIN}")
         return measured
+
+    def _scores(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+        feat_NCHW = self.network.features(self.trained.normalise(image_N3HW))
+        return {f"held_out_top1_{which}": correct(self.network.logits(feat_NCHW, which), label_N) for which in SETS}
 
 
 def over_processes(value: Tensor) -> Tensor:
@@ -164,40 +173,3 @@ def over_processes(value: Tensor) -> Tensor:
     total = value.clone()
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
-
-
-def fine_tune(  # noqa: PLR0913 (what, on what, tried on what, how, where to)
-    tuning: FineTuning,
-    images: TrainingImages,
-    *,
-    held_out: TrainingImages,
-    config: TrainingConfig,
-    out: Path,
-    facts: Mapping[str, Any],
-    overwrite: bool = False,
-) -> dict[str, Path]:
-    """Fine-tune into the folder `out`; return the file of each batch-norm set.
-
-    On several CUDA devices batch norm is synchronised between them, as in the published code.
-
-    Args:
-        tuning: what, from where on, how.
-        images: training images.
-        held_out: images to score after each epoch.
-        config: length, speed, randomness.
-        out: run folder.
-        facts: what else tells this run from another (source).
-        overwrite: start anew, without what an earlier run left in the folder.
-
-    Raises:
-        UserError: `out` holds another run, a step would have one image, or there is nothing to tune.
-        WorkError: the loss is no longer a number.
-    """
-    config.require_batches_for_batch_norm()
-    told = {**tuning.facts(), **facts, "images": len(images)}
-    task = FineTuningTask(tuning, held_out, out, {"training": asdict(config), **told})
-    if config.devices > 1 and choose_compute(config.device, config.precision).device.type == "cuda":
-        # torch has no synchronised batch norm for the CPU.
-        task.network.head = nn.SyncBatchNorm.convert_sync_batchnorm(task.network.head)  # type: ignore[no-untyped-call]
-    train(task, images, config, out, told, overwrite=overwrite)
-    return {which: out / name for which, name in FILES.items()}

@@ -1,11 +1,10 @@
 """Training a classifier from scratch: plain cross-entropy, as little as the embedded world needs."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -15,10 +14,9 @@ from networks.classifiers import build_network, save_classifier
 from networks.normalise import Normalise
 from training.config import TrainingConfig
 from training.data import TrainingImages
-from training.loop import train
+from training.evaluation import correct, evaluate
 
 CLASSIFIER_FILE = "classifier.safetensors"
-_EVALUATION_BATCH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class SideImage:
     """
 
     tap: str
-    """Name of the module whose output has to tell the image."""
+    """Name of the module whose output the image is painted from."""
     channels: int
     """Channels of that output at the network's width."""
     reduction: int
@@ -41,8 +39,27 @@ class SideImage:
     """Weight of the painted image's mean squared error beside the cross-entropy."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig:
+    """A classifier to be trained from scratch."""
+
+    arch: str
+    """torchvision name."""
+    width: float = 1.0
+    """Scale of the channels."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """torchvision's options for it."""
+    side: SideImage | None = None
+    """A second output that is trained beside the classes; None trains the classes alone."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what tells the training of this classifier from that of another, as a run folder stores it."""
+        side = asdict(self.side) if self.side else None
+        return {"network": self.arch, "width": self.width, "side": side, "options": dict(self.options)}
+
+
 class _Trained(nn.Module):
-    """The network with normalisation in front and, if asked for, the side image: images -> (logits, side image)."""
+    """The network with normalisation in front and, if there is one, its side image: images -> (logits, side image)."""
 
     def __init__(self, network: nn.Module, side: SideImage | None) -> None:
         super().__init__()
@@ -65,26 +82,22 @@ class _Trained(nn.Module):
 
 
 class ClassifierTask:
-    """Cross-entropy of a torchvision network on labelled images."""
+    """Cross-entropy of a torchvision network on labelled images.
 
-    def __init__(  # noqa: PLR0913 (what, how wide, tried on what, where to)
-        self,
-        name: str,
-        classes: int,
-        width: float,
-        *,
-        held_out: TrainingImages,
-        out: Path,
-        side: SideImage | None,
-        options: Mapping[str, Any],
-    ) -> None:
-        self.name, self.classes, self.width, self.held_out, self.out = name, classes, width, held_out, out
-        self.side = side
-        self.network = build_network(name, classes, width, **options)
-        self.module: nn.Module = _Trained(self.network, side)
+    Args:
+        config: which network; its fresh weights come from torch's global generator.
+        classes: number of outputs.
+        held_out: images to score after each epoch.
+        out: run folder.
+    """
+
+    def __init__(self, config: ClassifierConfig, classes: int, held_out: TrainingImages, out: Path) -> None:
+        self.config, self.classes, self.held_out, self.out = config, classes, held_out, out
+        self.network = build_network(config.arch, classes, config.width, **config.options)
+        self.module: nn.Module = _Trained(self.network, config.side)
 
     @property
-    def leaves(self) -> tuple[Path]:
+    def outputs(self) -> tuple[Path]:
         """The weights file."""
         return (self.out / CLASSIFIER_FILE,)
 
@@ -93,68 +106,23 @@ class ClassifierTask:
         return AdamW(self.module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
     def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy (plus the side image's error), and the share of right answers."""
+        """Cross-entropy (plus the side image's error), and the share of correct predictions."""
         logits, painted = module(image_N3HW)
         loss = F.cross_entropy(logits, label_N)
-        if painted is not None and self.side is not None:
-            loss = loss + self.side.weight * F.mse_loss(painted, F.avg_pool2d(image_N3HW, self.side.coarseness))
+        side = self.config.side
+        if painted is not None and side is not None:
+            loss = loss + side.weight * F.mse_loss(painted, F.avg_pool2d(image_N3HW, side.coarseness))
         return {"loss": loss, "top1": (logits.argmax(1) == label_N).float().mean()}
 
-    @torch.no_grad()
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:  # noqa: ARG002 (the loop's signature)
         """Score the held-out images and write the weights."""
-        self.module.eval()
-        right = sum(
-            int((self.module(image.to(compute.device, compute.dtype) / 255)[0].argmax(1).cpu() == label).sum())
-            for image, label in batched(self.held_out, _EVALUATION_BATCH)
-        )
-        top1 = right / len(self.held_out)
+        measured = evaluate(self.module, self._scores, self.held_out, compute)
         save_classifier(
-            self.leaves[0],
-            self.name,
-            self.network,
-            self.classes,
-            self.width,
-            image_size=self.held_out.image_size,
-            top1=top1,
-        )
-        return {"held_out_top1": top1}
+            self.outputs[0], self.config.arch, self.network, self.classes, self.config.width,
+            image_size=self.held_out.image_size, top1=measured["held_out_top1"],
+        )  # fmt: skip
+        return measured
 
-
-def batched(images: TrainingImages, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield all images in order, as batches of 8-bit images and labels."""
-    for start in range(0, len(images), size):
-        samples = [images[0, index] for index in range(start, min(start + size, len(images)))]
-        yield torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
-
-
-def fit_classifier(  # noqa: PLR0913 (what, how wide, on what, tried on what, how, where to)
-    name: str,
-    width: float,
-    images: TrainingImages,
-    *,
-    held_out: TrainingImages,
-    config: TrainingConfig,
-    out: Path,
-    side: SideImage | None = None,
-    options: Mapping[str, Any],
-    facts: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Train a torchvision network (narrowed by `width`, with torchvision's `options`) into the folder `out`.
-
-    `facts` are what else tells this run from another; `overwrite` starts anew.
-
-    Returns:
-        Its weights file.
-
-    Raises:
-        UserError: unknown network, or `out` holds another run.
-    """
-    torch.manual_seed(config.seed)
-    task = ClassifierTask(
-        name, images.source.classes.count, width, held_out=held_out, out=out, side=side, options=options
-    )
-    settings = {"network": name, "width": width, "side": asdict(side) if side else None, "options": dict(options)}
-    train(task, images, config, out, {**settings, **(facts or {})}, overwrite=overwrite)
-    return task.leaves[0]
+    def _scores(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
+        logits_NK, _ = self.module(image_N3HW)
+        return {"held_out_top1": correct(logits_NK, label_N)}

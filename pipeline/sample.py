@@ -7,18 +7,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from platformdirs import user_cache_path
 
 from basics.errors import UserError
 from basics.files import digest_json, require_writable_folder
 from basics.progress import say
-from decoders.request import AutoencoderRequest, fit_autoencoder
+from decoders.request import AutoencoderRequest, train_autoencoder
 from decoders.task import AUTOENCODER_FILE
 from encoders import encoder_kind
-from networks.task import CLASSIFIER_FILE, SideImage, fit_classifier
+from networks.task import CLASSIFIER_FILE, ClassifierConfig, ClassifierTask, SideImage
 from sources.drawn.source import WORLD_VERSION, DrawnSource
 from training.config import TrainingConfig
 from training.data import TrainingImages, Variation
+from training.loop import train
 
 SAMPLE_IMAGE_SIZE = 48
 """Smaller than the 64 px that `sample-data` draws, so that two cores train the networks within two minutes."""
@@ -112,7 +114,7 @@ def sample_networks(encoder: str) -> SampleNetworks:
     classifier = sample_classifier(encoder)
     if not _finished(out, AUTOENCODER_FILE):
         _announce(f"{encoder} autoencoder", out)
-        fit_autoencoder(sample_request(encoder, out, {}))
+        train_autoencoder(sample_request(encoder, out, {}))
         _finish(out)
     return SampleNetworks(autoencoder=out / AUTOENCODER_FILE, classifier=classifier)
 
@@ -125,16 +127,12 @@ def sample_classifier(encoder: str) -> Path:
         _announce(f"classifier {recipe.network}", out)
         images, held_out = _drawn_images()
         config = TrainingConfig(image_size=SAMPLE_IMAGE_SIZE, device="cpu", **recipe.classifier)
-        fit_classifier(
-            recipe.network,
-            WIDTH,
-            images,
-            held_out=held_out,
-            config=config,
-            out=out,
-            side=recipe.side,
-            options=recipe.options,
-        )
+        classifier = ClassifierConfig(
+            arch=recipe.network, width=WIDTH, options=recipe.options, side=recipe.side
+        )  # fmt: skip
+        torch.manual_seed(config.seed)
+        task = ClassifierTask(classifier, images.source.classes.count, held_out, out)
+        train(task, images, config, out, classifier.facts())
         _finish(out)
     return out / CLASSIFIER_FILE
 
@@ -149,7 +147,7 @@ def sample_request(encoder: str, out: Path, training: Mapping[str, Any], **given
         held_out=DrawnSource("val", SAMPLE_IMAGE_SIZE),
         encoder_weights=weights,
         out=out,
-        training={"image_size": SAMPLE_IMAGE_SIZE, "device": "cpu", **recipe.decoder, **training},
+        training=TrainingConfig(**{"image_size": SAMPLE_IMAGE_SIZE, "device": "cpu", **recipe.decoder, **training}),
         **given,
     )
 

@@ -24,7 +24,7 @@ _CHANGE_NO_WEIGHT = ("loaders", "checkpoint_every")
 
 @contextmanager
 def own_folder(
-    out: Path, settings: Mapping[str, Any], leaves: Sequence[Path], *, devices: int, overwrite: bool
+    out: Path, settings: Mapping[str, Any], outputs: Sequence[Path], *, devices: int, overwrite: bool
 ) -> Iterator[None]:
     """Hold a run folder for one run with these settings.
 
@@ -33,7 +33,7 @@ def own_folder(
     Args:
         out: run folder.
         settings: everything that tells this run from another.
-        leaves: what the run leaves beside the loop's own files.
+        outputs: files and folders that the run writes beside the loop's own.
         devices: how many processes share the run.
         overwrite: remove what an earlier run left.
 
@@ -44,9 +44,9 @@ def own_folder(
         yield
         return
     with hold(out):
-        require_free(out, [out / name for name in (CHECKPOINT, METRICS, CURVES)] + list(leaves))
+        require_free(out, [out / name for name in (CHECKPOINT, METRICS, CURVES)] + list(outputs))
         if overwrite:
-            forget_run(out, leaves)
+            forget_run(out, outputs)
         claim_folder(out, settings)
         yield
 
@@ -104,9 +104,9 @@ def is_first_process(devices: int) -> bool:
     return devices == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def forget_run(out: Path, leaves: Sequence[Path]) -> None:
+def forget_run(out: Path, outputs: Sequence[Path]) -> None:
     """Remove a run's own files from its folder, and nothing else, so that a run starts anew there."""
-    for path in (*(out / name for name in (CHECKPOINT, METRICS, SETTINGS)), *leaves):
+    for path in (*(out / name for name in (CHECKPOINT, METRICS, SETTINGS)), *outputs):
         if path.is_dir():
             shutil.rmtree(path)
         else:

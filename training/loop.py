@@ -34,7 +34,7 @@ _FABRIC_PRECISION: dict[str, Any] = {
 
 
 class Task(Protocol):
-    """What one kind of training brings to the loop."""
+    """What a trainer optimises: the loss of a step, the optimiser, and the end of an epoch."""
 
     @property
     def module(self) -> nn.Module:
@@ -42,8 +42,8 @@ class Task(Protocol):
         ...
 
     @property
-    def leaves(self) -> Sequence[Path]:
-        """What every epoch leaves: first the file with the weights."""
+    def outputs(self) -> Sequence[Path]:
+        """Files and folders that every epoch writes: first the file with the weights."""
         ...
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
@@ -55,7 +55,7 @@ class Task(Protocol):
         ...
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
-        """Validate, leave pictures and weights behind; return the scalars to log."""
+        """Score the held-out images, write weights and pictures; return the scalars to log."""
         ...
 
 
@@ -89,7 +89,7 @@ def train(  # noqa: PLR0913 (what, on what, how, where to)
     keep_freed_memory()
     compute = choose_compute(config.device, config.precision)
     settings = {"training": asdict(config), **facts}
-    with own_folder(out, settings, task.leaves, devices=config.devices, overwrite=overwrite):
+    with own_folder(out, settings, task.outputs, devices=config.devices, overwrite=overwrite):
         fabric = Fabric(
             accelerator=compute.device.type,
             devices=config.devices if compute.device.index is None else [compute.device.index],
@@ -143,7 +143,7 @@ class _Run:
                 self._epoch(self.state["ended"], advance)
 
     def _all_there(self) -> bool:
-        return all(leaf.exists() for leaf in self.task.leaves)
+        return all(path.exists() for path in self.task.outputs)
 
     def _epoch(self, epoch: int, advance: Advance) -> None:
         """Make the rest of an epoch: steps, if any are left, and its end."""

@@ -7,13 +7,13 @@ import click
 import torch
 
 from abnn.adaptive import drift, driving
-from abnn.benchmarks import task_of
+from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import load_checkpoint
 from abnn.images import shown_images
 from abnn.network import ABNN
 from abnn.threats import Pgd
-from networks.task import batched
 from sources.opening import open_source
+from training.evaluation import batched
 
 IMAGES = 200
 
@@ -21,7 +21,7 @@ IMAGES = 200
 def main(folder: str, data: str) -> None:
     """Print the drift of noise, of the paper's attack, and of attacks that aim at it."""
     checkpoint = load_checkpoint(Path(folder))
-    network, pixels = checkpoint.module, task_of(checkpoint.task).pixels
+    network, pixels = checkpoint.module, benchmark_of(checkpoint.task).pixels
     if not isinstance(network, ABNN):
         sys.exit(f"{folder} has no substitute")
     image, label = next(batched(shown_images(checkpoint, open_source(data, split="test"), IMAGES), IMAGES))
@@ -40,7 +40,7 @@ def main(folder: str, data: str) -> None:
         clean = network.adaptations(image)
         for name, moved in attacked.items():
             adaptations = network.adaptations(moved)
-            right = (network.answer(moved, adaptations).argmax(1) == label).double().mean()
+            right = (network.logits(moved, adaptations).argmax(1) == label).double().mean()
             click.echo(
                 f"{name}: drift {float(drift(adaptations, clean, len(image)).mean()):.2f}, right {float(right):.1%}"
             )

@@ -75,9 +75,9 @@ def test_gradients_of_images_are_those_of_finite_differences_through_both_networ
     with torch.no_grad():
         given = net.adaptations(image)
     leaf = image.clone().requires_grad_()
-    (of_target,) = torch.autograd.grad(F.cross_entropy(net.answer(leaf, given), label), leaf)
+    (of_target,) = torch.autograd.grad(F.cross_entropy(net.logits(leaf, given), label), leaf)
     leaf = image.clone().requires_grad_()
-    (of_substitute,) = torch.autograd.grad(F.cross_entropy(net.answer(image, net.adaptations(leaf)), label), leaf)
+    (of_substitute,) = torch.autograd.grad(F.cross_entropy(net.logits(image, net.adaptations(leaf)), label), leaf)
     assert float(of_substitute.abs().max()) > 0.01 * float(of_target.abs().max()) > 0
     assert torch.allclose(of_target + of_substitute, gradient, atol=1e-10)
 
@@ -108,8 +108,8 @@ def test_answers_need_what_the_substitute_says() -> None:
     image, _ = images()
     with torch.no_grad():
         whole = net(image)
-        assert torch.equal(whole, net.answer(image, net.adaptations(image)))
-        assert not torch.allclose(whole, net.answer(image, net.adaptations(1 - image)))
+        assert torch.equal(whole, net.logits(image, net.adaptations(image)))
+        assert not torch.allclose(whole, net.logits(image, net.adaptations(1 - image)))
 
 
 def test_a_copy_has_layers_of_its_own() -> None:

@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+from abnn.attacking import AttackRequest
 from abnn.layer import LayerConfig
 from abnn.network import ABNN
 from abnn.plan import NetworkPlan, SubstitutePlan, build, plan_from, rebuild
 from basics.errors import UserError
 from networks.classifiers import build_network
 from tests.support import seeded
+from training.evaluation import EVALUATION_BATCH
 
 WIDTH = 1 / 16
 BESIDE = SubstitutePlan(arch="vgg11_bn", classes=4, width=WIDTH)
@@ -32,6 +34,13 @@ def plan(**changes: object) -> NetworkPlan:
 )
 def test_a_plan_survives_being_written_down(told: NetworkPlan) -> None:
     assert plan_from(json.loads(json.dumps(told.facts()))) == told
+
+
+def test_networks_whose_batch_is_part_of_the_result_are_scored_in_batches_of_one_size() -> None:
+    """Their held-out accuracy is then that of `abnn attack --attack clean` on the same images."""
+    by_batch = plan(layer=LayerConfig(statistics="batch"))
+    assert by_batch.evaluation_batch == AttackRequest(checkpoints=[], attacks=[], data="").batch_size == 250
+    assert plan().evaluation_batch == plan(substitute=None).evaluation_batch == EVALUATION_BATCH
 
 
 def test_a_network_alone_is_torchvision_s_behind_normalisation() -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abnn.adaptive import driving
-from abnn.benchmarks import TASKS
+from abnn.benchmarks import BENCHMARKS
 from abnn.checkpoint import Checkpoint
 from abnn.layer import LayerConfig
 from abnn.threats import ATTACKS, Roa, ThreatOptions, require_possible, threat_of
@@ -21,7 +21,7 @@ from basics.compute import choose_compute
 from basics.errors import UserError
 from tests.support import seeded
 
-CIFAR = TASKS["cifar10"]
+CIFAR = BENCHMARKS["cifar10"]
 
 
 def test_the_paper_s_attack_is_the_default() -> None:

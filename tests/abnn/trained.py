@@ -1,11 +1,12 @@
 """What several tests need: a folder of small images in two parts, and networks trained on them for a moment."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
-from abnn.request import DefenceRequest, fit_defence
+from abnn.request import DefenceRequest, train_defence
 from tests.support import image_folder, tiny_classifier
 
 CLASSES = ("cat", "dog", "frog", "ship")
@@ -29,18 +30,30 @@ def _square(path: Path) -> None:
     path.unlink()
 
 
-def fit(data: Path, out: Path, defence: str, **words: Any) -> Path:
-    """Train for an epoch; return the run folder."""
-    training: Mapping[str, Any] = {"epochs": 1, "batch_size": 8, "lr": 0.02, **words.pop("training", {})}
-    if defence == "abnn" and "substitute" not in words:
-        words["substitute"] = str(tiny_classifier(data / "substitute.safetensors", 3, "vgg11_bn"))
+def fit(data: Path, out: Path, defence: str, **changed: Any) -> Path:
+    """Train for an epoch, with some fields of the request changed; return the run folder.
+
+    `training` and `attack` are fields of their configs that differ from the benchmark's.
+    """
+    benchmark = benchmark_of("cifar10")
+    training = {"epochs": 1, "batch_size": 8, "lr": 0.02, **changed.pop("training", {})}
+    attack = changed.pop("attack", None)
+    if defence == "abnn" and "substitute" not in changed:
+        changed["substitute"] = str(tiny_classifier(data / "substitute.safetensors", 3, "vgg11_bn"))
     request = DefenceRequest(
-        task="cifar10", defence=defence, data=str(data), out=out, training=training, **{"width": WIDTH, **words}
+        benchmark=benchmark,
+        defence=defence,
+        source=str(data),
+        out=out,
+        training=replace(benchmark.training, **training),
+        attack=benchmark.ball(attack) if attack else None,
+        resize="image_size" in training,
+        **{"width": WIDTH, **changed},
     )
-    fit_defence(request)
+    train_defence(request)
     return out
 
 
-def trained(data: Path, out: Path, defence: str, **words: Any) -> Checkpoint:
+def trained(data: Path, out: Path, defence: str, **changed: Any) -> Checkpoint:
     """Train for an epoch and load."""
-    return load_checkpoint(fit(data, out, defence, **words))
+    return load_checkpoint(fit(data, out, defence, **changed))

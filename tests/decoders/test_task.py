@@ -10,12 +10,13 @@ from PIL import Image
 
 from decoders import task as training
 from decoders.autoencoder import Autoencoder, load_autoencoder
-from decoders.task import DecoderTask, total_variation, train_decoder
+from decoders.task import AutoencoderTask, total_variation
 from encoders import encoder_kind
 from sources.opening import open_source
 from tests.support import WIDTH, close, image_folder, seeded
 from training.config import TrainingConfig
 from training.data import TrainingImages
+from training.loop import train
 
 CONFIG = TrainingConfig(epochs=2, batch_size=4, lr=1e-3, image_size=16, device="cpu")
 
@@ -30,6 +31,12 @@ def images(tmp_path: Path) -> TrainingImages:
 def module() -> Autoencoder:
     with seeded(0):
         return Autoencoder(encoder_kind("vgg"), WIDTH)
+
+
+def fit(module: Autoencoder, images: TrainingImages, out: Path) -> Path:
+    task = AutoencoderTask(module, "torchvision", images, out, {"note": "x"})
+    train(task, images, CONFIG, out, {})
+    return task.outputs[0]
 
 
 def test_total_variation_of_a_ramp_is_known() -> None:
@@ -55,7 +62,7 @@ def test_total_variation_by_a_plain_loop() -> None:
 def test_the_loss_is_mse_and_a_little_total_variation(
     module: Autoencoder, images: TrainingImages, tmp_path: Path
 ) -> None:
-    task = DecoderTask(module.double(), "torchvision", images, tmp_path, {})
+    task = AutoencoderTask(module.double(), "torchvision", images, tmp_path, {})
     image = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     losses = task.losses(module, image, torch.zeros(2))
     decoded = module(image)
@@ -73,7 +80,7 @@ def test_devices_that_share_a_batch_climb_the_same_loss(
     image = torch.rand(4, 3, 16, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     losses = []
     for devices in (1, 2):
-        task = DecoderTask(module.double(), "torchvision", images, tmp_path, {}, devices=devices)
+        task = AutoencoderTask(module.double(), "torchvision", images, tmp_path, {}, devices=devices)
         parts = [task.losses(module, part, torch.zeros(2))["loss"] for part in image.chunk(devices)]
         losses.append(torch.stack(parts).mean())
     assert close(losses[1], losses[0], relative=1e-12)
@@ -83,9 +90,7 @@ def test_training_changes_the_decoder_only_and_improves_it(
     module: Autoencoder, images: TrainingImages, tmp_path: Path
 ) -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    path = train_decoder(
-        module, "torchvision", images, held_out=images, config=CONFIG, out=tmp_path / "run", facts={"note": "x"}
-    )
+    path = fit(module, images, tmp_path / "run")
     after = load_autoencoder(path).module.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if name.startswith("decoder.")}
@@ -100,9 +105,7 @@ def test_training_changes_the_decoder_only_and_improves_it(
 def test_measurements_in_the_file_are_those_of_its_weights(
     module: Autoencoder, images: TrainingImages, tmp_path: Path
 ) -> None:
-    path = train_decoder(
-        module, "torchvision", images, held_out=images, config=CONFIG, out=tmp_path / "run", facts={"note": "x"}
-    )
+    path = fit(module, images, tmp_path / "run")
     found = load_autoencoder(path)
     errors = []
     for record in images.records:
@@ -121,7 +124,7 @@ def test_measurements_in_the_file_are_those_of_its_weights(
 def test_a_picture_shows_originals_above_reconstructions(
     module: Autoencoder, images: TrainingImages, tmp_path: Path
 ) -> None:
-    train_decoder(module, "torchvision", images, held_out=images, config=CONFIG, out=tmp_path / "run", facts={})
+    fit(module, images, tmp_path / "run")
     pictures = sorted((tmp_path / "run/reconstructions").iterdir())
     assert [path.name for path in pictures] == ["epoch-0001.png", "epoch-0002.png"]
     with Image.open(pictures[1]) as picture:

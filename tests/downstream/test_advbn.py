@@ -170,7 +170,7 @@ def test_deltas_stay_in_their_ball_and_the_loss_grows(arch: str) -> None:
     for delta in shifted.deltas:
         assert float((delta - 1).abs().max()) <= attack.eps + 1e-12
         assert float((delta - 1).abs().max()) > 0
-    losses = [F.cross_entropy(ours.answer(each, "auxiliary"), label) for each in (feat, shifted.feat_NCHW)]
+    losses = [F.cross_entropy(ours.logits(each, "auxiliary"), label) for each in (feat, shifted.feat_NCHW)]
     assert losses[1] > losses[0]
 
 
@@ -189,11 +189,11 @@ def test_batch_norm_can_be_synchronised_in_place() -> None:
     """As on several GPUs. Without them only evaluation can be tried: names, both sets and answers stay."""
     net = AdvBNNetwork(fresh("resnet50"), cut_of("resnet50"), AdvBNConfig()).eval()
     feat = net.features(torch.rand(2, 3, 64, 64, dtype=torch.float64))
-    before = {which: net.answer(feat, which) for which in ("main", "auxiliary")}
+    before = {which: net.logits(feat, which) for which in ("main", "auxiliary")}
     names = list(net.state_dict())
     net.head = nn.SyncBatchNorm.convert_sync_batchnorm(net.head)  # type: ignore[no-untyped-call]
     kinds = {type(layer) for layer in net.head.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)}
     assert kinds == {nn.SyncBatchNorm}
     assert list(net.state_dict()) == names
     for which, answer in before.items():
-        assert torch.equal(net.answer(feat, which), answer)
+        assert torch.equal(net.logits(feat, which), answer)

@@ -28,7 +28,7 @@ class Counting:
         nn.init.zeros_(self.module.weight)
         nn.init.zeros_(self.module.bias)
         self.nan_at, self.stop_at, self.calls = nan_at, stop_at, 0
-        self.leaves: list[Path] = []
+        self.outputs: list[Path] = []
         self.ended: list[int] = []
         self.optim: torch.optim.Optimizer | None = None
 
@@ -156,7 +156,7 @@ def test_a_lost_result_is_written_again(images: TrainingImages, tmp_path: Path) 
     train(Counting(), images, CONFIG, tmp_path, {})
     before = (tmp_path / "metrics.jsonl").read_bytes()
     again = Counting()
-    again.leaves = [tmp_path / "lost"]
+    again.outputs = [tmp_path / "lost"]
     train(again, images, CONFIG, tmp_path, {})
     assert (again.calls, again.ended) == (0, [3])
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
@@ -216,7 +216,7 @@ def test_overwriting_removes_what_the_run_left_and_nothing_else(images: Training
     (tmp_path / "pictures").mkdir()
     (tmp_path / "weights").write_text("old")
     anew = Counting()
-    anew.leaves = [tmp_path / "weights", tmp_path / "pictures"]
+    anew.outputs = [tmp_path / "weights", tmp_path / "pictures"]
     train(anew, images, replace(CONFIG, lr=0.5), tmp_path, {}, overwrite=True)
     assert anew.calls == 15
     assert {path.name for path in tmp_path.iterdir()} == {"own.txt", "checkpoint.pt", "metrics.jsonl", "settings.json"}

@@ -1,0 +1,70 @@
+"""What the requests to all trainers have in common, and what a trainer returns.
+
+Each trainer is two modules of its package: `task.py` says what a training step is, `request.py` has an `XRequest` (what
+a user asks for, without any defaults of a published experiment) and a function `train_x(request)`, which checks it,
+opens images and weights, and trains into the run folder.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from basics.compute import choose_compute
+from basics.files import require_apart
+from sources.base import Source
+from sources.opening import open_source
+from training.config import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRequest:
+    """Images, settings and run folder of a training."""
+
+    source: str | Source
+    """Training images: an address, or an open source."""
+    out: Path
+    """Run folder."""
+    training: TrainingConfig
+    """Length, speed and randomness."""
+    held_out: str | Source | None = None
+    """Images to score after each epoch; None keeps some of the training images back."""
+    labels: Path | None = None
+    """Label list or devkit of images in a flat ILSVRC2012 folder."""
+    limit: int | None = None
+    """Only so many training images, evenly spread."""
+
+    def require_possible(self) -> None:
+        """Refuse a device or precision that this machine lacks, and a run folder that overlaps with the images.
+
+        Raises:
+            UserError: see above.
+        """
+        choose_compute(self.training.device, self.training.precision)
+        for address in (self.source, self.held_out):
+            require_apart(address if isinstance(address, str) else None, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingResult:
+    """What a training wrote and measured."""
+
+    files: Mapping[str, Path]
+    """Files with weights, by what they hold."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Held-out scores after the last epoch, and what else the weights' metadata says of the run; empty in all processes
+    but the first of several."""
+
+
+def opened(source: str | Source, *, labels: Path | None = None, split: str) -> Source:
+    """Return a source of images: opened, if it is an address.
+
+    Args:
+        source: an address, or an open source.
+        labels: label list or devkit of a flat ILSVRC2012 folder.
+        split: which part of a data set of several parts.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return source if isinstance(source, Source) else open_source(source, labels=labels, split=split)
