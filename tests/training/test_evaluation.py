@@ -1,6 +1,5 @@
 """Held-out scores against a plain loop, one image at a time."""
 
-from pathlib import Path
 
 import pytest
 import torch
