@@ -1,4 +1,4 @@
-"""What a source of labelled images is, whatever it is stored in."""
+"""The interface of a source of labelled images, in whatever form it is stored."""
 
 import copy
 import hashlib
@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from basics.files import canonical_json
 
 _PIECE = 4096
-"""Records that are digested at once."""
+"""Records that are added to the checksum at once."""
 
 
 class ImageRecord(NamedTuple):
@@ -19,7 +19,7 @@ class ImageRecord(NamedTuple):
     name: str
     """Path inside the source with "/" between its parts, e.g. `n01440764/ILSVRC2012_val_00000293.JPEG`."""
     label: int
-    """Class index: the output of a classifier that is right."""
+    """Class index: the output that is highest when a classifier is correct."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +44,13 @@ class Source(ABC):
     """
 
     address: str
-    """Where it is, as the user gave it."""
+    """Address of the source, as the user gave it."""
     records: Sequence[ImageRecord]
     """Every image, in the order in which batches are cut."""
     classes: ClassMap
+    """What the labels mean."""
     order: str
-    """How `records` is sorted: `ImageFolder` or the checksum of the user's order file."""
+    """How `records` is sorted: `ImageFolder`, or `file:` and the checksum of the user's order file."""
 
     @abstractmethod
     def read(self, record: ImageRecord) -> bytes:
@@ -70,7 +71,7 @@ class Source(ABC):
         return part
 
     def digest(self) -> str:
-        """Return a checksum (hex) over the names and labels in order: what a resumed run compares.
+        """Return a checksum (hex) over the names and labels in order: a resumed run compares it.
 
         Pixels are left out on purpose: a broken file may be mended between two runs.
         """

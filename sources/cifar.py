@@ -17,7 +17,7 @@ from sources.listing import Folder
 from sources.names import of_split
 from sources.pickled import PickledArray, PickleFormatError, read_table
 from sources.storage import RandomFile, open_random
-from sources.tar.scanning import Places, Tar, scan_tars
+from sources.tar.scanning import Locations, Tar, scan_tars
 from sources.tar.source import TarSource
 
 SIDE = 32
@@ -27,7 +27,7 @@ _MEND = "download or unpack it again"
 
 
 class CifarSource(TarSource):
-    """Pictures that lie in larger files as bare pixels, read in place like the members of a tar."""
+    """Pictures whose bare pixels lie in larger files, read in place like the members of a tar."""
 
     def read(self, record: ImageRecord) -> bytes:
         """Return one picture as PNG: losslessly, and always the same bytes.
@@ -40,11 +40,12 @@ class CifarSource(TarSource):
 
 @dataclass(frozen=True, kw_only=True)
 class _Form:
-    """A form in which a data set is published."""
+    """One of the published forms of a data set."""
 
     folder: str
-    """What the folder is called in the archive."""
+    """Name of the folder in the archive."""
     classes: int
+    """Number of classes."""
     names: str
     """File of the class names."""
     parts: dict[str, tuple[str, ...]]
@@ -56,8 +57,8 @@ class _Form:
     label_key: str = ""
     """Python version: key of the labels in a pickle of pictures."""
 
-    def told_by(self, present: Iterable[str]) -> list[str]:
-        """Return which of its files are among the present ones; none if it is only one, by chance called so."""
+    def files_among(self, present: Iterable[str]) -> list[str]:
+        """Return which of its files are present; none if it is a single one, which may have the name by chance."""
         own = {self.names, *self.parts["train"], *self.parts["test"]}.intersection(present)
         return sorted(own) if len(own) > 1 else []
 
@@ -83,8 +84,8 @@ _FORMS = (
 )  # fmt: skip
 
 
-class _Place(NamedTuple):
-    """Where one of the published files lies."""
+class _FileLocation(NamedTuple):
+    """Where one of the published files lies: a file, or a part of an archive."""
 
     path: AnyPath
     file: RandomFile
@@ -97,19 +98,21 @@ class Published:
     """The published files of one data set, found in a folder or an archive."""
 
     where: str
-    """What the user knows the place by."""
+    """Folder or archive, for messages."""
     form: _Form
-    places: dict[str, _Place]
+    """Form in which they are published."""
+    locations: dict[str, _FileLocation]
+    """Location of each file by its name."""
 
-    def place(self, name: str) -> _Place:
+    def location(self, name: str) -> _FileLocation:
         """Return where one of the files lies.
 
         Raises:
             UserError: it is missing.
         """
-        if name not in self.places:
+        if name not in self.locations:
             raise UserError(f"{self.where} lacks {name}, a file of the published {self.form.folder}; {_MEND}.")
-        return self.places[name]
+        return self.locations[name]
 
     def content(self, name: str) -> bytes:
         """Return the bytes of one of the files.
@@ -118,7 +121,7 @@ class Published:
             UserError: it is missing.
             OSError: it cannot be read.
         """
-        _, file, offset, size = self.place(name)
+        _, file, offset, size = self.location(name)
         return file.read(offset, size)
 
     def damaged(self, name: str, fault: str) -> UserError:
@@ -127,7 +130,7 @@ class Published:
 
 
 def find_in_folder(folder: Folder) -> Published | None:
-    """Return the published files in a folder, or in a folder of it that is called as it is published.
+    """Return the published files in a folder, or in a sub-folder that has the published name.
 
     Raises:
         UserError: it holds both CIFAR-10 and CIFAR-100.
@@ -135,10 +138,10 @@ def find_in_folder(folder: Folder) -> Published | None:
     """
     folders = folder.folders()
     found = [
-        Published(where=str(place.path), form=form, places={name: _whole(place.path / name) for name in names})
+        Published(where=str(where.path), form=form, locations={name: _whole(where.path / name) for name in names})
         for form in _FORMS
-        for place in (folder, *(folder.into(name) for name in folders if name == form.folder))
-        if (names := form.told_by(place.files()))
+        for where in (folder, *(folder.into(name) for name in folders if name == form.folder))
+        if (names := form.files_among(where.files()))
     ]
     if len({published.form.classes for published in found}) > 1:
         raise UserError(f"{folder.path} holds both CIFAR-10 and CIFAR-100; give the folder of one.")
@@ -156,20 +159,21 @@ def find_in_archive(tar: AnyPath, members: Iterable[str]) -> Published | None:
         UserError: it cannot be read.
     """
     files = [PurePosixPath(name).name for name in members]
-    form = next((form for form in _FORMS if form.told_by(files)), None)
+    form = next((form for form in _FORMS if form.files_among(files)), None)
     if form is None:
         return None
-    places = {
-        PurePosixPath(name).name: _Place(tar, file, offset, size) for _, file, (name, offset, size) in scan_tars([tar])
+    locations = {
+        PurePosixPath(name).name: _FileLocation(tar, file, offset, size)
+        for _, file, (name, offset, size) in scan_tars([tar])
     }
-    return Published(where=str(tar), form=form, places=places)
+    return Published(where=str(tar), form=form, locations=locations)
 
 
 def open_cifar(address: str, published: Published, split: str, labels: AnyPath | None) -> CifarSource:
     """Make a source of published files.
 
     Args:
-        address: Where they are, as the user gave it.
+        address: Address of the source, as the user gave it.
         published: The files.
         split: `train` or `test`; `val` means the latter.
         labels: The user's label list, which is not wanted.
@@ -187,26 +191,26 @@ def open_cifar(address: str, published: Published, split: str, labels: AnyPath |
     files = form.parts[chosen[0]]
     classes = _class_names(published)
     table: dict[str, int] = {}
-    places = Places()
+    locations = Locations()
     for number, file in enumerate(files):
         for index, (label, offset) in enumerate(_pictures(published, file)):
             name = f"{classes[label]}/{PurePosixPath(file).stem}-{index:05}.png"
             table[name] = label
-            places.add(name, number, offset, _PLANES)
-    tars = [Tar(published.place(file).path) for file in files]
-    return CifarSource(address, tars, table, places, ClassMap(names=classes, imagenet=False))
+            locations.add(name, number, offset, _PLANES)
+    tars = [Tar(published.location(file).path) for file in files]
+    return CifarSource(address, tars, table, locations, ClassMap(names=classes, imagenet=False))
 
 
 def _png(planes: npt.NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
-    # Stored and not compressed: it is decoded at once.
+    # Not compressed, because it is decoded at once.
     Image.fromarray(planes.transpose(1, 2, 0)).save(stream, "PNG", compress_level=0)
     return stream.getvalue()
 
 
-def _whole(path: AnyPath) -> _Place:
+def _whole(path: AnyPath) -> _FileLocation:
     file = open_random(path)
-    return _Place(path, file, 0, file.size)
+    return _FileLocation(path, file, 0, file.size)
 
 
 def _class_names(published: Published) -> tuple[str, ...]:
@@ -226,7 +230,7 @@ def _class_names(published: Published) -> tuple[str, ...]:
 
 def _pictures(published: Published, file: str) -> Iterator[tuple[int, int]]:
     """Yield label and first byte of each picture of a file."""
-    form, start = published.form, published.place(file).offset
+    form, start = published.form, published.location(file).offset
     labels, first, step = _pickled(published, file) if form.label_key else _binary(published, file)
     for index, label in enumerate(labels):
         if not isinstance(label, int) or not 0 <= label < form.classes:

@@ -40,12 +40,12 @@ def imagenet_map() -> ClassMap:
 def map_folders(folders: Collection[str], where: str) -> ClassMap:
     """Return the class map of a set of class folders.
 
-    If all are ImageNet-1k wnids, the labels are the ImageNet-1k indices, however few there are; if none is,
-    they number the sorted folder names, as torchvision's ImageFolder does.
+    If all are ImageNet-1k wnids, the labels are the ImageNet-1k indices, however few there are. If none is,
+    the labels are positions in the sorted folder names, as in torchvision's ImageFolder.
 
     Args:
         folders: Names of the folders that hold images.
-        where: What the user knows the source by, for the error.
+        where: Name of the source, for messages.
 
     Raises:
         UserError: some are ImageNet-1k wnids and some are not. Numbering them would give every image a label

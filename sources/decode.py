@@ -1,9 +1,9 @@
-"""Encoded bytes to pixels, exactly as torchvision's loader, `Resize` and `CenterCrop` do it.
+"""Decodes images to pixels, exactly as torchvision's loader, `Resize` and `CenterCrop` do.
 
-What that means for unusual files: the EXIF rotation is ignored; transparency is dropped, not blended; a
+For unusual files this means: the EXIF rotation is ignored; transparency is dropped, not blended; a
 palette is looked up; CMYK (also Adobe's inverted one) becomes RGB by Pillow's plain formula; an image smaller
-than the wanted size is enlarged. One thing differs: Pillow clips 16-bit grayscale at 255, which turns such an
-image white, so here its high byte is taken, as Pillow itself does for 16-bit colour.
+than the wanted size is enlarged. There is one difference: Pillow clips 16-bit grayscale at 255, which turns such an
+image white, so the high byte is used instead, as Pillow itself does for 16-bit colour.
 """
 
 import io
@@ -25,7 +25,7 @@ _PILLOW = r"PIL\."
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """What a network is shown of an image: short side resized (antialiased), then the centre."""
+    """The part of an image that a network sees: short side resized (antialiased), then a square from the centre."""
 
     crop: int
     """Side of the square, in pixels."""
@@ -41,7 +41,7 @@ class View:
         return replace(self, crop=crop, resize=None if self.resize is None else round(self.resize * crop / self.crop))
 
     def describe(self) -> str:
-        """Return it in words, e.g. `resize 256 bilinear, crop 224`."""
+        """Return a description, e.g. `resize 256 bilinear, crop 224`."""
         crop = f"crop {self.crop}"
         if self.resize is None:
             return crop
@@ -96,7 +96,7 @@ def load_image(content: bytes, name: str, image_size: int) -> torch.Tensor:
 
 
 def pixels_of(image: Image.Image, view: View, name: str) -> torch.Tensor:
-    """Return what a view shows of a decoded image, as a uint8 tensor (3, crop, crop).
+    """Return the view of a decoded image, as a uint8 tensor (3, crop, crop).
 
     Raises:
         BrokenImageError: the image is so long and thin that resizing would fill the memory.
@@ -122,7 +122,7 @@ def _silence_pillow() -> None:
     """Ignore Pillow's warnings (corrupt EXIF, transparent palette): a data set has thousands of such files.
 
     Set again at every call, because test runners and `catch_warnings` blocks drop filters, and without taking
-    it back, because `catch_warnings` here would race with the other decoding threads.
+    it back, because `catch_warnings` would race with the other decoding threads.
     """
     first = warnings.filters[0] if warnings.filters else None
     if first is None or getattr(first[3], "pattern", None) != _PILLOW:

@@ -1,7 +1,7 @@
 """The ILSVRC2012 devkit: which class each of the 50,000 validation images has.
 
 Its ground truth numbers the classes by ILSVRC2012_ID, 1 to 1000, which is *not* the index that classifiers
-use (that one follows the sorted wnids); `meta.mat` says the wnid of each ID.
+use (that one follows the sorted wnids); `meta.mat` holds the wnid of each ID.
 """
 
 import io
@@ -24,7 +24,7 @@ def find_devkit(folders: Sequence[AnyPath]) -> AnyPath | None:
 
 
 def is_devkit(path: AnyPath) -> bool:
-    """Tell whether a path given for labels is a devkit: a folder or a tar."""
+    """Return whether a path given for labels is a devkit: a folder or a tar."""
     return is_folder(path) or path.name.endswith((".tar", ".tar.gz", ".tgz"))
 
 
@@ -86,5 +86,5 @@ def _parse_meta(content: bytes, path: AnyPath) -> dict[str, str]:
         pairs = [(str(int(synset["ILSVRC2012_ID"])), str(synset["WNID"])) for synset in synsets]
     except Exception as error:  # SciPy raises nearly anything on a damaged file
         raise UserError(f"{_META} of the devkit {path} cannot be read ({error}); download it again.") from error
-    # The IDs above 1000 are inner nodes of the class tree, which no image has.
+    # The IDs above 1000 are inner nodes of the class tree; no image has them.
     return {number: wnid for number, wnid in pairs if wnid in imagenet_index()}

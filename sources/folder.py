@@ -18,11 +18,11 @@ class FolderSource(Source):
     """Images as files of one folder.
 
     Args:
-        address: Where it is, as the user gave it.
+        address: Address of the source, as the user gave it.
         root: The folder that holds the class folders or, if `flat`, the images.
         labels: Label of each record name.
         classes: What the labels mean.
-        flat: Whether the class folders in the record names are not on the disk.
+        flat: Whether the images lie in `root` itself, so that the class folders in the record names do not exist.
     """
 
     def __init__(
@@ -51,19 +51,19 @@ def open_images(
     """Make a source of the images in a folder.
 
     Args:
-        address: Where it is, as the user gave it.
+        address: Address of the source, as the user gave it.
         folder: The folder.
         names: Path of each image relative to `folder`; at least one.
         labels: The user's label list, for a flat folder.
         beside: Folders in which a devkit is looked for.
 
     Raises:
-        UserError: the labels are missing, wrong or not wanted.
+        UserError: the labels are missing or wrong, or there is a label list for class folders.
     """
     check_printable(names, str(folder))
     nested = [name for name in names if "/" in name]
     if nested and labels is None:
-        # Images beside the class folders belong to no class; torchvision leaves them out, too.
+        # Images beside the class folders have no class; torchvision leaves them out, too.
         table, classes = label_folders(nested, str(folder))
         return FolderSource(address, folder, table, classes)
     if nested:
@@ -86,7 +86,7 @@ def find_split(folder: Folder, split: str) -> Folder:
     if not chosen:
         found = ", ".join(sorted(splits))
         raise UserError(f"{folder.path} has no folder named {split}, but {found}; give another --split.")
-    # `val` itself goes before a synonym beside it.
+    # A folder with the split's own name is preferred to one with a synonym.
     return folder.into(split if split in chosen else min(chosen))
 
 

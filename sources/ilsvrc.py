@@ -1,4 +1,4 @@
-"""Labels of the flat ILSVRC2012 validation folder, whose file names do not say the class."""
+"""Labels of the flat ILSVRC2012 validation folder, whose file names do not give the class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +19,8 @@ _FORMS = (
 
 @dataclass
 class _LabelList:
+    """A label list, which either names its files or has a line for each."""
+
     by_name: dict[str, int] = field(default_factory=dict)
     """ImageNet index by file name, with or without extension."""
     by_line: list[int] = field(default_factory=list)
@@ -30,17 +32,17 @@ def label_flat(
 ) -> dict[str, int]:
     """Label the images of a flat folder.
 
-    A list without names belongs to the files by the number in `ILSVRC2012_val_00000001.JPEG`, so that it also
+    A list without names is matched to the files by the number in `ILSVRC2012_val_00000001.JPEG`, so that it also
     fits a part of them; files with other names are matched in sorted order and must be as many as the lines.
 
     Args:
-        files: Their names.
+        files: Names of the images.
         labels: Label list or devkit as the user gave it; None to look for a devkit.
-        where: The folder, for errors.
+        where: Name of the folder, for messages.
         beside: Folders in which a devkit is looked for.
 
     Returns:
-        ImageNet-1k index of `<wnid>/<file>` for each file: the name it has once sorted into class folders.
+        ImageNet-1k index of `<wnid>/<file>` for each file, its name when sorted into class folders.
 
     Raises:
         UserError: there is no list, it cannot be read, has a bad line, or lacks an image.
@@ -83,7 +85,7 @@ def _match_lines(files: Sequence[str], by_line: list[int], labels: AnyPath) -> d
 
 def _read_labels(path: AnyPath) -> _LabelList:
     if path.name == GROUND_TRUTH:
-        # Its numbers are ILSVRC2012_IDs, which look like indices but are others: only meta.mat tells.
+        # Its numbers are ILSVRC2012_IDs, which look like class indices but are not; meta.mat translates them.
         path = path.parent
     if is_devkit(path):
         wnids = read_devkit(path)
@@ -120,8 +122,8 @@ def _split(line: str) -> list[str]:
     """Return the file name, if there is one, and the label; what follows the label in a CSV is dropped."""
     for separator in ("\t", ","):
         if separator in line:
-            name, rest = line.split(separator, 1)
-            label = rest.replace(",", " ").strip(' "\t').split()
+            name, fields_after = line.split(separator, 1)
+            label = fields_after.replace(",", " ").strip(' "\t').split()
             return [PurePosixPath(name.strip(' "')).name, label[0].strip('"') if label else ""]
     fields = line.rsplit(maxsplit=1)
     return [PurePosixPath(fields[0]).name, fields[1]] if len(fields) == 2 else fields

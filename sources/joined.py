@@ -1,4 +1,4 @@
-"""Two sources as one, to train on both: the images of the second stand behind those of the first."""
+"""Two sources as one, to train on both: the images of the second follow those of the first."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -7,16 +7,20 @@ from basics.errors import UserError
 from sources.base import ImageRecord, Source
 
 _SECOND = "+/"
-"""Before the names of the second source's images, so that no name comes twice."""
+"""Prefix of the names of the second source's images, so that no name comes twice."""
 
 
 class JoinedSource(Source):
-    """The images of two sources with the same classes."""
+    """The images of two sources with the same classes.
+
+    Raises:
+        UserError: their classes differ.
+    """
 
     def __init__(self, first: Source, second: Source) -> None:
         if first.classes != second.classes:
             raise UserError(
-                f"{first.address} and {second.address} number other classes "
+                f"{first.address} and {second.address} have different classes "
                 f"({first.classes.count} and {second.classes.count}); only data sets of the same classes can be mixed."
             )
         self.first, self.second = first, second
@@ -26,11 +30,11 @@ class JoinedSource(Source):
 
     @property
     def second_records(self) -> list[ImageRecord]:
-        """The second source's images under the names that they have here."""
+        """The second source's images under the names that they have in the joined source."""
         return [ImageRecord(_SECOND + record.name, record.label) for record in self.second.records]
 
     def part(self, records: Sequence[ImageRecord]) -> Self:
-        """Return the same source reduced to some of its records, of which each lies in a part of its own source."""
+        """Return the same source reduced to some of its records; both sources are reduced as well."""
         part = super().part(records)
         own = [record for record in records if not record.name.startswith(_SECOND)]
         part.first = self.first.part(own)
@@ -38,12 +42,16 @@ class JoinedSource(Source):
         return part
 
     def read(self, record: ImageRecord) -> bytes:
-        """Return the encoded bytes of one image, from the source that it is in."""
+        """Return the encoded bytes of one image, from the source that it is in.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         if record.name.startswith(_SECOND):
             return self.second.read(_in_second(record))
         return self.first.read(record)
 
 
 def _in_second(record: ImageRecord) -> ImageRecord:
-    """Return a record as the second source knows it."""
+    """Return a record under the name that it has in the second source."""
     return ImageRecord(record.name.removeprefix(_SECOND), record.label)

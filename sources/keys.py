@@ -1,4 +1,4 @@
-"""Sample keys: what the files of one sample are called in a shard."""
+"""Sample keys: the part of their names that the files of one sample share in a shard."""
 
 import hashlib
 import re
@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from sources.base import ImageRecord
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
-_LONGEST = 4
+_LAST_LEVEL = 4
+"""The level of `_key` that cannot collide for different names."""
 
 
 def sample_keys(records: Sequence[ImageRecord]) -> list[str]:
     """Return a unique key for each record, made of the file's stem and of `A-Z a-z 0-9 _ -` only.
 
     A key has no dot because WebDataset splits key and extension at the first one. Records whose stems
-    collide get the class folder in front; those that still collide the whole folder path, then the
-    extension, then 12 hex digits of the SHA-256 of the name. All that collide move on together, so a key
+    collide get the class folder in front. Those that still collide get the whole folder path, then the
+    extension, then 12 hex digits of the SHA-256 of the name. All that collide are changed together, so a key
     depends on which names there are and not on their order.
 
     Args:
@@ -30,7 +31,7 @@ def sample_keys(records: Sequence[ImageRecord]) -> list[str]:
     levels = dict.fromkeys(_colliding(keys), 0)
     colliding = list(levels)
     while colliding:
-        movable = [index for index in colliding if levels.get(index, 0) < _LONGEST]
+        movable = [index for index in colliding if levels.get(index, 0) < _LAST_LEVEL]
         if not movable:
             raise ValueError(f"two records have the name {names[colliding[0]]!r}")
         for index in movable:
@@ -48,7 +49,7 @@ def _colliding(keys: list[str]) -> list[int]:
 
 
 def _key(name: str, level: int) -> str:
-    """Return the candidate key of a name; higher levels tell more names apart."""
+    """Return the candidate key of a name; higher levels distinguish more names."""
     folder, _, file = name.rpartition("/")
     stem, dot, extension = file.rpartition(".")
     if not dot:

@@ -1,4 +1,4 @@
-"""Labels out of paths: which part of an image's path is its class folder."""
+"""Labels from paths: which part of an image's path is its class folder."""
 
 from collections.abc import Collection, Sequence
 
@@ -11,11 +11,11 @@ from sources.names import VALIDATION_FILE, canonical_split, of_split
 def label_folders(names: Collection[str], where: str) -> tuple[dict[str, int], ClassMap]:
     """Label images by the first folder of their paths.
 
-    Folders without images are no classes, whether they stand on a disk or in a tar.
+    Folders without images are no classes, on a disk as in a tar.
 
     Args:
         names: `<class folder>/<any folders/><file>` of each image.
-        where: What the user knows the source by, for errors.
+        where: Name of the source, for messages.
 
     Raises:
         UserError: the folders are no consistent set of classes, or lie one level further down.
@@ -43,9 +43,9 @@ def _refuse_too_high(names: Collection[str], folders: set[str], where: str) -> N
 
 
 def strip_parents(names: Sequence[str], split: str, where: str) -> dict[str, str]:
-    """Cut the folders that stand before the class folders off the paths in a tar.
+    """Remove the folders before the class folders from the paths in a tar.
 
-    These are the folders that all images share, as long as a class folder is left, and then the folder of the
+    These are the folders that all images share, as long as a class folder remains, and then the folder of the
     split.
 
     Returns:
@@ -68,7 +68,7 @@ def strip_parents(names: Sequence[str], split: str, where: str) -> dict[str, str
 
 
 def _shared_parent(paths: Collection[str]) -> str | None:
-    """Return `<folder>/` if all paths start with it, none ends there, and it is no class or split."""
+    """Return `<folder>/` if all paths start with it and go on below it, and it is no class or split."""
     first = next(iter(paths), "")
     top = first.partition("/")[0]
     if top in imagenet_index() or canonical_split(top):

@@ -1,4 +1,4 @@
-"""What lies in a folder: asked from the disk as it is needed, from a server once and with all that is below."""
+"""Listing folders: a local one when its content is needed, a remote one once, with all folders below it."""
 
 import os
 from abc import ABC, abstractmethod
@@ -13,9 +13,10 @@ from sources.names import is_hidden, is_image
 
 
 class Folder(ABC):
-    """A folder in which images are looked for. Hidden files and folders are left out."""
+    """A folder that is searched for images. Hidden files and folders are left out."""
 
     path: AnyPath
+    """Path of the folder."""
 
     @abstractmethod
     def folders(self) -> list[str]:
@@ -37,7 +38,7 @@ class Folder(ABC):
     def images(self) -> Iterator[str]:
         """Yield the paths of all images below it, relative to it, in no particular order.
 
-        No file is opened and none is asked for its size, so that a million files take seconds.
+        No file is opened and no size is read, so that a million files take seconds.
 
         Raises:
             OSError: a folder cannot be listed.
@@ -49,7 +50,7 @@ class Folder(ABC):
 
 
 def list_folder(path: AnyPath) -> Folder:
-    """Return a folder; if it is remote, with all that is below it, by one recursive listing.
+    """Return a folder. If it is remote, one recursive request lists all that is below it.
 
     Raises:
         OSError: it cannot be listed.
@@ -59,7 +60,7 @@ def list_folder(path: AnyPath) -> Folder:
     with plain_faults(path):
         system = file_system(path)
         found = system.find(path.path, detail=True)
-    # With a slash, so that nothing but a whole first part of a name is cut off.
+    # With a slash, so that only whole parts of a name are removed.
     root = system._strip_protocol(path.path).rstrip("/") + "/"
     files = (name for name, about in found.items() if about["type"] == "file")
     return RemoteFolder(path, [name.removeprefix(root) for name in files if name.startswith(root)])
@@ -77,7 +78,7 @@ class LocalFolder(Folder):
             return [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
 
     def files(self) -> list[str]:
-        """Return the names of all that is in it and no folder."""
+        """Return the names of all entries in it that are not folders."""
         with os.scandir(self.path) as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
 
@@ -110,7 +111,7 @@ class RemoteFolder(Folder):
     """A folder on another file system, as it was when it was listed.
 
     Args:
-        path: Where it is.
+        path: Path of the folder.
         names: Every file below it, relative to it.
     """
 

@@ -1,4 +1,4 @@
-"""Rules on file names: what counts as an image, what is ignored, how names tell splits apart."""
+"""Rules on file names: what counts as an image, what is ignored, which names mean a split."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from basics.errors import UserError
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What torchvision's ImageFolder takes for an image; written here so that listing need not import torch."""
+"""Extensions of images in torchvision's ImageFolder; repeated here so that listing need not import torch."""
 
 VALIDATION_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 """Name of an image of the ImageNet-1k validation set, with its number, which starts at 1."""
@@ -17,31 +17,31 @@ _WORD = re.compile(r"[A-Za-z]+")
 
 
 def is_image(name: str) -> bool:
-    """Tell whether a file is an image by its name, as torchvision does."""
+    """Return whether a file is an image by its name, as torchvision does."""
     return name.lower().endswith(IMG_EXTENSIONS)
 
 
 def is_hidden(path: str) -> bool:
-    """Tell whether any part of a path starts with a dot: `.DS_Store`, `._x.jpg`, `.git/x.jpg`."""
+    """Return whether any part of a path starts with a dot: `.DS_Store`, `._x.jpg`, `.git/x.jpg`."""
     return path.startswith(".") or "/." in path
 
 
 def canonical_split(word: str) -> str | None:
-    """Return `train`, `val` or `test` if a word (in any case) means that, else None."""
+    """Return `train`, `val` or `test` if a word (in any case) means one of them, else None."""
     word = word.lower()
     word = _SYNONYMS.get(word, word)
     return word if word in _SPLITS else None
 
 
 def same_split(word: str, split: str) -> bool:
-    """Tell whether a folder's name is the name of a split, or a synonym such as `validation` for `val`."""
+    """Return whether a folder's name is the name of a split, or a synonym such as `validation` for `val`."""
     return word == split or (canonical_split(word) is not None and canonical_split(word) == canonical_split(split))
 
 
 def of_split(words: Iterable[str], split: str) -> list[str]:
     """Return those of several words that name a split.
 
-    Data sets of two parts call the held-out one `test`, so that stands for a `val` that is not there.
+    Data sets of two parts call the held-out one `test`, so `test` is taken where there is no `val`.
     """
     words = list(words)
     found = [word for word in words if same_split(word, split)]
@@ -51,7 +51,7 @@ def of_split(words: Iterable[str], split: str) -> list[str]:
 
 
 def choose_split(file_names: Iterable[str], split: str, where: str) -> list[str]:
-    """Return those of several files that belong to a split (as `of_split`), told by a word in their names.
+    """Return those of several files whose names hold a word for a split (see `of_split`).
 
     Files whose names mention no split at all are all taken.
 

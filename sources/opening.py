@@ -1,4 +1,4 @@
-"""The front door: an address becomes a source."""
+"""Opens the source at an address, whatever form it is stored in."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ from sources.tar.scanning import first_members
 from sources.tar.source import open_tars
 
 _AT_ONCE = 16
-"""Files whose presence is asked for at the same time."""
+"""Files whose existence is checked at the same time."""
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _TARS = (".tar", ".tar.gz", ".tgz")
 
@@ -106,7 +106,7 @@ def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str) 
 def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str) -> Source:
     tars = _list_tars(given)
     if tars and MANIFEST in given.files():
-        # A data set of ours: pictures in folders beside its shards are not its images.
+        # A data set of this program: images in folders beside its shards are not part of it.
         return _open_archives(address, _of_split(tars, split, given), labels, split)
     folder = find_split(given, split)
     names = list(folder.images())

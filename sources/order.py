@@ -13,7 +13,7 @@ IMAGE_FOLDER = "ImageFolder"
 
 
 def image_folder_order(labels: Mapping[str, int]) -> list[ImageRecord]:
-    """Return records, of each name with its label, sorted as torchvision's ImageFolder does: class, folder, file name.
+    """Return a record for each name, sorted as by torchvision's ImageFolder: by class, folder and file name.
 
     Folder and file are compared as strings, one after the other; sorting whole paths would put `a-b/x.png`
     before `a/x.png`.
@@ -35,7 +35,7 @@ def _folder_and_file(name: str) -> tuple[str, str]:
 def file_order(records: Sequence[ImageRecord], path: AnyPath) -> tuple[list[ImageRecord], str]:
     """Put records into the order of a text file that holds one record name a line.
 
-    Every record must be named once: a file that names fewer would make a smaller data set without a word.
+    Every record must be named once: a file that names fewer would silently make a smaller data set.
 
     Returns:
         The records, and `file:` with the SHA-256 (hex) of the file's bytes.

@@ -1,7 +1,7 @@
-"""Tables in other people's pickles, read without running what a pickle may ask to be run.
+"""Reads tables from untrusted pickles without running code that they name.
 
-A pickle is a small program that calls any function it names. Here the few names that such tables need stand for classes
-and a function of this module, which only keep what they are given; every other name is refused.
+A pickle is a small program that calls any function it names. The few names that such tables need are mapped to classes
+and a function of this module, which only store their arguments; every other name is refused.
 """
 
 import io
@@ -11,20 +11,20 @@ from pickletools import genops
 from typing import Any
 
 _ENCODING = "bytes"
-"""How strings of Python 2 are taken: bytes of arrays are among them."""
+"""Strings of Python 2 are read as bytes, because the items of arrays are stored as such strings."""
 
 
 class PickleFormatError(Exception):
-    """The bytes are no such table. The message, to be put after the file's name, says what is wrong."""
+    """The bytes are no such table. The message follows the file's name and says what is wrong."""
 
 
 class PickledArray:
-    """An array as a pickle describes it, its items not looked at."""
+    """An array as a pickle describes it, its items not interpreted."""
 
     shape: tuple[int, ...] = ()
-    """Its sides."""
+    """Length of each axis."""
     content: bytes = b""
-    """Its items, row by row."""
+    """Bytes of the items, row by row."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -36,7 +36,7 @@ class PickledArray:
 
 
 class _ItemType:
-    """The type of an array's items, of which nothing is kept: sizes tell whether they are bytes."""
+    """Stands for the type of an array's items, which is not kept: sizes show whether items are bytes."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -46,7 +46,7 @@ class _ItemType:
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """What Python 3 writes for bytes in an old protocol: a call that turns a text back into them."""
+    """Return the bytes of a text. In old protocols, Python 3 writes bytes as a text and a call of this function."""
     return text.encode(encoding)
 
 
@@ -66,10 +66,10 @@ class _Reader(pickle.Unpickler):
         return _STANDINS[module, name]
 
 
-def _require_modest(content: bytes) -> None:
-    """Refuse what a damaged byte makes of a pickle: places in the reader's memory that it has no room for."""
-    places = (argument for code, argument, _ in genops(content) if "PUT" in code.name)
-    if any(place is None or place > len(content) for place in places):
+def _require_small_memo(content: bytes) -> None:
+    """Refuse a memo index beyond the length of the pickle: damaged bytes make some that would fill the memory."""
+    indices = (argument for code, argument, _ in genops(content) if "PUT" in code.name)
+    if any(index is None or index > len(content) for index in indices):
         raise PickleFormatError("is damaged or no pickled table")
 
 
@@ -77,10 +77,10 @@ def read_table(content: bytes) -> dict[str, Any]:
     """Return the pickled dictionary of texts to numbers, bytes, lists and arrays (as `PickledArray`).
 
     Raises:
-        PickleFormatError: it is something else, or damaged, or asks for code to be run.
+        PickleFormatError: it is something else, or damaged, or names other functions.
     """
     try:
-        _require_modest(content)
+        _require_small_memo(content)
         table = _Reader(io.BytesIO(content), encoding=_ENCODING).load()
         return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in table.items()}
     except PickleFormatError:

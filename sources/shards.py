@@ -15,7 +15,7 @@ from sources.base import ClassMap
 from sources.classes import imagenet_index, imagenet_map
 from sources.names import IMG_EXTENSIONS, check_printable
 from sources.storage import read_text
-from sources.tar.scanning import Places, Scanned, Tar, scan_each
+from sources.tar.scanning import Locations, Scanned, Tar, scan_each
 from sources.tar.source import TarSource
 
 MANIFEST = "manifest.json"
@@ -24,7 +24,7 @@ _WNID_FIELD = re.compile(rb'"wnid"\s*:\s*"(n\d{8})"')
 
 
 _File = tuple[int, int, bytes]
-"""Offset, size and content of a file of a sample; the content is there if it was read along."""
+"""Offset, size and content of a file of a sample; the content is empty unless the scan read it as well."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class _Samples:
 
 
 def are_shards(members: Iterable[str]) -> bool:
-    """Tell whether tars are shards with labels: whether there is a `.cls` among their first members."""
+    """Return whether tars are shards with labels, that is, have a `.cls` among their first members."""
     return any(name.endswith(".cls") for name in members)
 
 
@@ -54,7 +54,7 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
     named `<class>/<key>.<extension>`, with the shard's name after the class where that is not unique.
 
     Args:
-        address: Where they are, as the user gave it.
+        address: Address of the source, as the user gave it.
         shards: The tars.
 
     Raises:
@@ -65,13 +65,13 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
     agree = classes is None
     files: list[str] = []
     labels = array("l")
-    places, tars = Places(), []
+    locations, tars = Locations(), []
     for number, (tar, found) in enumerate(scan_each(shards, partial(_list_samples, want_wnid=agree))):
         tars.append(tar)
         agree = agree and found.agree
         files += found.files
         labels += found.labels
-        places.extend(number, found.offsets, found.sizes)
+        locations.extend(number, found.offsets, found.sizes)
     if not files:
         raise UserError(f"{address} holds no sample with an image and a label; give other shards.")
     highest = max(labels)
@@ -79,10 +79,10 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
         classes = imagenet_map() if agree else ClassMap(names=tuple(map(str, range(highest + 1))), imagenet=False)
     if highest >= classes.count:
         raise UserError(f"{address} has the label {highest}, but {manifest} names {classes.count} classes.")
-    names = _record_names(files, [classes.names[label] for label in labels], places.tars, tars)
+    names = _record_names(files, [classes.names[label] for label in labels], locations.tars, tars)
     check_printable(names, address)
-    places.rows = dict(zip(names, range(len(names)), strict=True))
-    return TarSource(address, tars, dict(zip(names, labels, strict=True)), places, classes)
+    locations.rows = dict(zip(names, range(len(names)), strict=True))
+    return TarSource(address, tars, dict(zip(names, labels, strict=True)), locations, classes)
 
 
 def _declared_classes(manifest: AnyPath) -> ClassMap | None:
@@ -104,7 +104,7 @@ def _list_samples(shard: Scanned, *, want_wnid: bool) -> _Samples:
     samples = _Samples(want_wnid)
     files: dict[str, _File] = {}
     last = ""
-    # Their content is read along: later, it would cost a read of its own.
+    # Their content is read during the scan: later, each would cost a read of its own.
     for chunk in shard.scan.chunks((b".cls", b".json") if want_wnid else (b".cls",)):
         for name, offset, size, content in zip(*chunk, strict=True):
             key, _, extension = name.partition(".")
@@ -123,7 +123,7 @@ def _list_samples(shard: Scanned, *, want_wnid: bool) -> _Samples:
 def _add_sample(samples: _Samples, key: str, files: dict[str, _File], shard: Scanned) -> None:
     images = files.keys() & _IMAGES
     if not images and "cls" not in files:
-        return  # a README, a `__meta__` entry: no sample
+        return  # a README or a `__meta__` entry, not a sample
     if len(images) != 1 or "cls" not in files:
         found = ", ".join(sorted(files))
         raise UserError(f"The sample {key} in {shard.path} needs one image and a cls, and has {found}; mend it.")
@@ -140,7 +140,7 @@ def _add_sample(samples: _Samples, key: str, files: dict[str, _File], shard: Sca
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Return key and extension of a name, split at its first dot as WebDataset does: that of the file, not a folder."""
+    """Return key and extension of a name, split as WebDataset does: at the first dot of the file's name."""
     folder, slash, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
     return folder + slash + stem, extension
@@ -148,7 +148,7 @@ def _split(name: str) -> tuple[str, str]:
 
 def _content(file: _File, shard: Scanned) -> bytes:
     offset, size, content = file
-    # Another spelling of the ending, such as `.CLS`, was not read along.
+    # Files with another spelling of the extension, such as `.CLS`, were not read during the scan.
     return content or shard.scan.content(offset, size)
 
 

@@ -1,6 +1,6 @@
-"""The one place where files of sources are opened: as text, at an offset; local or on any file system of fsspec.
+"""Opens the files of sources, local or on any file system of fsspec, as text or for reading at an offset.
 
-Nothing else in this package touches a file by itself but the listing of folders.
+All of this package opens files here; only the listing of folders has a module of its own.
 """
 
 import gzip
@@ -23,9 +23,9 @@ UNPACKED_LIMIT = 2**30
 """Bytes that gzipped tars may take in memory: they cannot be read at an offset otherwise."""
 
 _LOCAL_WINDOW = 1 << 12
-"""A page: from a disk, reading more costs more than reading again further on."""
+"""Bytes of a page: from a disk, one more read costs less than reading more."""
 _REMOTE_WINDOW = 1 << 22
-"""From a server, an answer takes as long as some megabytes do."""
+"""Bytes that a server sends in about the time that it takes to respond."""
 
 
 class RandomFile(Protocol):
@@ -35,22 +35,22 @@ class RandomFile(Protocol):
     def size(self) -> int:
         """Bytes in the file."""
 
-    held: int
+    memory: int
     """Bytes of memory that it takes."""
     window: int
-    """Bytes that are best read at once by who reads on from there."""
+    """Bytes that a caller who goes on reading should read at once."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes from `offset`; fewer only where the file ends."""
 
 
 class _LocalFile:
-    held = 0
+    memory = 0
     window = _LOCAL_WINDOW
 
     def __init__(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # Closed when the last reference goes, not sooner: another thread may still be reading.
+        # Closed with the last reference, not sooner: another thread may still be reading.
         weakref.finalize(self, os.close, descriptor)
         self._descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
@@ -62,14 +62,14 @@ class _LocalFile:
 class _UnpackedFile:
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self.size = self.held = self.window = len(content)
+        self.size = self.memory = self.window = len(content)
 
     def read(self, offset: int, size: int) -> bytes:
         return self._content[offset : offset + size]
 
 
 class _RemoteFile:
-    held = 0
+    memory = 0
     window = _REMOTE_WINDOW
 
     def __init__(self, path: UPath) -> None:
@@ -77,12 +77,12 @@ class _RemoteFile:
 
     @cached_property
     def size(self) -> int:
-        # Asked for only by who scans a tar: whoever reads its members knows where they lie.
+        # Requested only when a tar is scanned: readers of its members know the offsets.
         return int(remote_info(self._path)["size"])
 
     def read(self, offset: int, size: int) -> bytes:
         if "size" in self.__dict__:
-            # Servers refuse what starts beyond the end.
+            # Servers refuse a range that starts beyond the end.
             size = min(size, self.size - offset)
         return read_range(self._path, offset, offset + size) if size > 0 else b""
 
@@ -92,7 +92,7 @@ def open_random(path: AnyPath, *, gzipped: bool | None = None) -> RandomFile:
 
     Args:
         path: The file.
-        gzipped: Whether it is gzipped, if that is known; its first bytes are looked at otherwise.
+        gzipped: Whether it is gzipped; None to look at its first bytes.
 
     Raises:
         OSError: it cannot be read, or its gzip stream is damaged.
@@ -115,7 +115,7 @@ def open_random(path: AnyPath, *, gzipped: bool | None = None) -> RandomFile:
 
 
 def is_gzipped(file: RandomFile) -> bool:
-    """Tell whether a file is gzipped, by its first bytes.
+    """Return whether a file is gzipped, by its first bytes.
 
     Raises:
         OSError: it cannot be read.
@@ -124,7 +124,7 @@ def is_gzipped(file: RandomFile) -> bool:
 
 
 def too_large_to_unpack(path: AnyPath) -> str:
-    """Return the sentence that says why a gzipped file is refused."""
+    """Return the message with which a gzipped file is refused."""
     return (
         f"{path} is gzipped and unpacks to over {UNPACKED_LIMIT >> 20} MiB, too much to be held in memory; "
         f"unpack it first, e.g. with `gunzip -k`."
@@ -136,7 +136,7 @@ def read_text(path: AnyPath, what: str) -> str:
 
     Args:
         path: The file.
-        what: What the user knows it by, such as "label file".
+        what: Name of the file in messages, such as "label file".
 
     Raises:
         UserError: it is missing, unreadable or not text.

@@ -1,4 +1,4 @@
-"""What moves and mixes pixels: the blurs of ImageNet-C and its elastic transform.
+"""Corruptions that move and mix pixels: the blurs of ImageNet-C and its elastic transform.
 
 Pictures are float64 (H, W, 3) in [0, 1]. Lengths are given as published, for a width of 224 pixels, and scaled here.
 Beyond its border a picture is mirrored.
@@ -16,9 +16,9 @@ Picture = npt.NDArray[np.float64]
 PUBLISHED_WIDTH = 224
 """The width in pixels that the published lengths belong to."""
 _ELASTIC_WIDTH = 244
-"""The width that the published elastic transform takes its parts of; 244 it is, not 224."""
+"""The width by which the published elastic transform scales its lengths: 244, not 224."""
 _TRUNCATE = 3.0
-"""Gaussian kernels end at so many standard deviations."""
+"""Standard deviations at which Gaussian kernels end."""
 
 
 def length_scale(picture: Picture) -> float:
@@ -48,7 +48,7 @@ def disc_kernel(radius: float, softness: float) -> Picture:
     half a pixel beyond (wholly). So the disc grows evenly with its radius.
 
     Args:
-        radius: In pixels.
+        radius: Radius of the disc, in pixels.
         softness: Standard deviation of the Gaussian that smooths it, in pixels.
     """
     reach = math.ceil(radius + 0.5 + _TRUNCATE * softness)
@@ -94,12 +94,12 @@ def motion_blur(picture: Picture, rng: np.random.Generator, radius: float, sprea
 def _zoom_matrix(side: int, factor: float) -> Picture:
     """Return the (side, side) matrix that enlarges a line of pixels around its middle, interpolating linearly."""
     middle = (side - 1) / 2
-    places = middle + (np.arange(side) - middle) / factor
-    low = np.minimum(np.floor(places).astype(int), side - 2)
+    positions = middle + (np.arange(side) - middle) / factor
+    low = np.minimum(np.floor(positions).astype(int), side - 2)
     matrix = np.zeros((side, side))
     rows = np.arange(side)
-    matrix[rows, low] = 1 - (places - low)
-    matrix[rows, low + 1] += places - low
+    matrix[rows, low] = 1 - (positions - low)
+    matrix[rows, low + 1] += positions - low
     return matrix
 
 
@@ -119,12 +119,12 @@ def _swap_order(height: int, width: int, reach: float, rounds: int, rng: np.rand
     """Return where each pixel comes from after every pixel was swapped with a random one nearby, row by row."""
     order = list(range(height * width))
     for _ in range(rounds):
-        # A reach below one pixel is kept by chance: half a pixel is one pixel every other time.
+        # A fraction of a pixel is kept on average: half a pixel is one pixel every other time.
         shifts = np.floor(rng.uniform(-reach, reach, (height, width, 2)) + rng.random((height, width, 2))).astype(int)
         rows = np.clip(np.arange(height)[:, None] + shifts[..., 0], 0, height - 1)
         columns = np.clip(np.arange(width)[None, :] + shifts[..., 1], 0, width - 1)
-        for here, there in enumerate((rows * width + columns).ravel().tolist()):
-            order[here], order[there] = order[there], order[here]
+        for index, other in enumerate((rows * width + columns).ravel().tolist()):
+            order[index], order[other] = order[other], order[index]
     return np.array(order, np.intp)
 
 
@@ -140,7 +140,7 @@ def glass_blur(picture: Picture, rng: np.random.Generator, spread: float, reach:
 
 
 def _random_affine(height: int, width: int, reach: float, rng: np.random.Generator) -> Picture:
-    """Return the (2, 3) map from places (row, column, 1) to where they are looked up: three corners are shifted."""
+    """Return the (2, 3) map from output to input positions (row, column, 1): three corners are shifted."""
     corner = min(height, width) // 3
     centre = np.array([height // 2, width // 2], np.float64)
     corners = centre + corner * np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0)])
@@ -151,11 +151,11 @@ def _random_affine(height: int, width: int, reach: float, rng: np.random.Generat
 def elastic_transform(
     picture: Picture, rng: np.random.Generator, amplitude: float, smoothness: float, reach: float
 ) -> Picture:
-    """Warp a picture: tilt it by three shifted corners, then let every pixel look a little beside itself.
+    """Warp a picture: tilt it by three shifted corners, then shift every pixel a little.
 
     Args:
         picture: The picture.
-        rng: Where the shifts come from.
+        rng: Generator of the shifts.
         amplitude: Factor on the smoothed noise that the shifts are, as a part of 244.
         smoothness: Standard deviation of the Gaussian that smooths the noise, as a part of 244.
         reach: How far a corner may go to each side, as a part of 244.
@@ -169,7 +169,7 @@ def elastic_transform(
     matrix = _random_affine(height, width, reach * _ELASTIC_WIDTH * scale, rng)
     noise = rng.uniform(-1, 1, (2, height, width))
     shifts = factor * np.stack([ndimage.gaussian_filter(plane, spread, truncate=_TRUNCATE) for plane in noise])
-    places = np.indices((height, width)) + shifts
-    sought = np.tensordot(matrix[:, :2], places, axes=1) + matrix[:, 2, None, None]
+    positions = np.indices((height, width)) + shifts
+    sought = np.tensordot(matrix[:, :2], positions, axes=1) + matrix[:, 2, None, None]
     planes = [ndimage.map_coordinates(picture[..., c], sought, order=1, mode="reflect") for c in range(3)]
     return np.stack(planes, axis=-1)

@@ -1,13 +1,13 @@
 """The 15 corruptions of ImageNet-C in five severities each: noise, blur, weather, digital.
 
-Definitions and numbers are the published ones (Hendrycks and Dietterich, 2019), written anew. The published numbers are
-for images 224 pixels wide, and these rules carry them over to another width:
+Definitions and numbers are the published ones (Hendrycks and Dietterich, 2019), implemented anew. The published numbers
+are for images 224 pixels wide, and these rules scale them to another width:
 
 - A length in pixels (radius, spread, reach, flake) is multiplied by width / 224. What is shifted or blurred is then the
   same part of the picture. Kernels are continuous, so that fractions of a pixel count too.
 - A strength of values, a ratio or a quality stays as it is (noise, zoom, contrast, `pixelate`, JPEG).
 
-Two things could not be carried over. The published frost is a photograph; here a pattern is drawn. And images are
+There are two differences. The published frost is a photograph, instead of which a pattern is drawn. And images are
 rounded to 8 bits, not truncated, and not stored as JPEG.
 
 By mean difference to the original, every severity is stronger than the one before, with five exceptions that follow
@@ -39,9 +39,10 @@ class Corruption:
     group: str
     """noise, blur, weather or digital."""
     levels: tuple[tuple[Any, ...], ...]
-    """What `apply` is given at each severity."""
+    """Parameters of `apply` at each severity."""
     apply: Callable[..., Picture]
-    """Called with the picture (H, W, 3) in [0, 1], a generator and the numbers of a level; values may leave [0, 1]."""
+    """Called with the picture (H, W, 3) in [0, 1], a generator and the parameters of a severity. The values that it
+    returns may lie outside [0, 1]."""
 
 
 def _gaussian_noise(picture: Picture, rng: np.random.Generator, spread: float) -> Picture:
@@ -147,7 +148,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "pixelate": Corruption(group="digital", apply=_pixelate, levels=_levels(0.6, 0.5, 0.4, 0.3, 0.25)),
     "jpeg_compression": Corruption(group="digital", apply=_jpeg_compression, levels=_levels(25, 18, 15, 10, 7)),
 }
-"""Every corruption by its published name. A new one goes to the end: the place in this list is part of its seed."""
+"""Every corruption by its published name. A new one goes to the end: the position in this list is part of the seed."""
 
 
 def to_bytes(picture: Picture) -> npt.NDArray[np.uint8]:
@@ -162,7 +163,7 @@ def corrupt(pixels: npt.NDArray[np.uint8], name: str, severity: int, rng: np.ran
         pixels: RGB image (H, W, 3).
         name: One of `CORRUPTIONS`.
         severity: 1 (weakest) to 5.
-        rng: Where all chance comes from. The same state gives the same pixels.
+        rng: Generator of all random numbers. The same state gives the same pixels.
 
     Returns:
         The corrupted image, of the same shape.

@@ -1,4 +1,4 @@
-"""How one picture of the drawn world is drawn: outlines, palettes, textures, shadows, all from one generator."""
+"""Draws one picture of the drawn world: outline, palette, textures and shadow, all from one generator."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Polygons = list[tuple[Points, int]]
 Plane = npt.NDArray[np.float32]
 
 SUPERSAMPLING = 3
-"""How much larger than asked for a picture is drawn, before it is reduced."""
+"""Factor by which a picture is drawn larger, before it is reduced."""
 _MAX_ANGLE = 30.0  # degrees to either side
 _RADIUS = (0.28, 0.42)  # of the unit circle, as a part of the image's width
 _MARGIN = 0.03  # that stays free at the frame, as a part of the image's width
@@ -158,7 +158,7 @@ def _fill(side: int, colours: Plane, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_mask(side: int, shape: str, rng: np.random.Generator) -> Image.Image:
-    """Draw the shape, white on black (L), at a random place, size and angle, wholly inside the frame."""
+    """Draw the shape, white on black (L), at a random position, size and angle, wholly inside the frame."""
     radius = rng.uniform(*_RADIUS)
     x, y = rng.uniform(radius + _MARGIN, 1 - radius - _MARGIN, 2)
     angle = math.radians(rng.uniform(-_MAX_ANGLE, _MAX_ANGLE))
@@ -172,7 +172,7 @@ def draw_mask(side: int, shape: str, rng: np.random.Generator) -> Image.Image:
 
 
 def _shade(ground: Image.Image, mask: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Let the shape throw a soft shadow on the ground."""
+    """Draw a soft shadow of the shape on the ground."""
     shift = round(ground.width * rng.uniform(0.015, 0.03))
     shadow = ImageChops.offset(mask, shift, shift).filter(ImageFilter.BoxBlur(ground.width * 0.015))
     dark = ground.point([value * 11 // 20 for value in range(256)] * 3)
@@ -187,7 +187,7 @@ def _outline(fill: Image.Image, mask: Image.Image, colour: Plane) -> Image.Image
 
 
 class Layers(NamedTuple):
-    """What a picture is put together from, drawn larger than it will be."""
+    """The parts of a picture, larger than it by `SUPERSAMPLING`."""
 
     ground: Image.Image
     """RGB, the whole square."""
@@ -198,7 +198,7 @@ class Layers(NamedTuple):
 
 
 def draw_layers(shape: str, size: int, rng: np.random.Generator) -> Layers:
-    """Draw what `draw_image` puts together, `SUPERSAMPLING` times as wide and high as `size`."""
+    """Draw the parts of a picture, `SUPERSAMPLING` times as wide and high as `size`."""
     side = size * SUPERSAMPLING
     shape_colours, ground_colours = _colours(rng)
     ground = _fill(side, ground_colours, rng)

@@ -5,12 +5,12 @@
 | `imagenet-c` | `<group>/<corruption>/<severity>/` | the first validation images of each class, corrupted |
 | `imagenet-instagram` | `<filter>/` | the same images under a colour filter |
 | `imagenet-sketch` | none | new drawings: pencil sketches |
-| `imagenet-style` | `val/` | all validation images, their shapes in place, in new textures and colours |
+| `imagenet-style` | `val/` | all validation images, their shapes unchanged, in new textures and colours |
 
-Each of these folders holds class folders, and is one source here: a subset. An image that is made of a validation image
-has its name. Whatever is left to chance in an image comes from a generator of its own, seeded by (seed, set,
-corruption, severity, class, number), so that any image can be drawn alone, in any order and by any process, always the
-same bytes.
+Each of these folders holds class folders and is one source, called a subset. An image that is made of a validation
+image has its name. All randomness of an image comes from a generator of its own, seeded by (seed, set,
+corruption, severity, class, number), so that any image can be drawn alone, in any order and by any process, always
+with the same bytes.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ from sources.drawn.source import DEFAULT_SIZE, PER_CLASS, picture_generator, png
 from sources.drawn.styles import draw_sketch, draw_stylized
 
 SHIFTS_VERSION = 1
-"""Raised whenever the same seed would draw other pixels in any of these sets."""
+"""Increased whenever the same seed would draw other pixels in any of these sets."""
 MOST_PER_CLASS = {"imagenet-c": 10, "imagenet-instagram": 10, "imagenet-sketch": 42, "imagenet-style": 42}
 """Images of each class in a subset; those made of validation images are at most as many as these."""
 
@@ -60,11 +60,11 @@ FILTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
 perpetua, rise, slumber, valencia) and moon, which is nearly inkwell."""
 
 _SET_NUMBERS = {"imagenet-c": 2, "imagenet-sketch": 3, "imagenet-style": 4}
-"""Part of each seed; 0 and 1 are train and val. The filters leave nothing to chance."""
+"""Part of each seed; 0 and 1 are train and val. The filters are not random."""
 
 
-class _Spot(NamedTuple):
-    """Which image of which world."""
+class _WorldImage(NamedTuple):
+    """An image of a drawn world, by what it is drawn from."""
 
     size: int
     seed: int
@@ -72,36 +72,36 @@ class _Spot(NamedTuple):
     number: int
 
 
-def _generator(spot: _Spot, test_set: str, kind: int = 0, severity: int = 0) -> np.random.Generator:
-    return np.random.default_rng([spot.seed, _SET_NUMBERS[test_set], kind, severity, spot.label, spot.number])
+def _generator(image: _WorldImage, test_set: str, kind: int = 0, severity: int = 0) -> np.random.Generator:
+    return np.random.default_rng([image.seed, _SET_NUMBERS[test_set], kind, severity, image.label, image.number])
 
 
 @lru_cache(maxsize=256)
-def _validation_pixels(spot: _Spot) -> npt.NDArray[np.uint8]:
-    """Draw a validation image; kept, because up to 95 images are made of each."""
-    rng = picture_generator(spot.seed, "val", spot.label, spot.number)
-    pixels = np.array(draw_image(SHAPES[spot.label], spot.size, rng))
+def _validation_pixels(image: _WorldImage) -> npt.NDArray[np.uint8]:
+    """Draw a validation image. It is cached, because up to 95 images are made of each."""
+    rng = picture_generator(image.seed, "val", image.label, image.number)
+    pixels = np.array(draw_image(SHAPES[image.label], image.size, rng))
     pixels.setflags(write=False)
     return pixels
 
 
-def _corrupted(folders: list[str], spot: _Spot) -> Image.Image:
+def _corrupted(folders: list[str], image: _WorldImage) -> Image.Image:
     _, name, severity = folders
-    rng = _generator(spot, "imagenet-c", list(CORRUPTIONS).index(name), int(severity))
-    return Image.fromarray(corrupt(_validation_pixels(spot), name, int(severity), rng))
+    rng = _generator(image, "imagenet-c", list(CORRUPTIONS).index(name), int(severity))
+    return Image.fromarray(corrupt(_validation_pixels(image), name, int(severity), rng))
 
 
-def _filtered(folders: list[str], spot: _Spot) -> Image.Image:
-    return FILTERS[folders[0]](Image.fromarray(_validation_pixels(spot)))
+def _filtered(folders: list[str], image: _WorldImage) -> Image.Image:
+    return FILTERS[folders[0]](Image.fromarray(_validation_pixels(image)))
 
 
-def _sketched(_: list[str], spot: _Spot) -> Image.Image:
-    return draw_sketch(SHAPES[spot.label], spot.size, _generator(spot, "imagenet-sketch"))
+def _sketched(_: list[str], image: _WorldImage) -> Image.Image:
+    return draw_sketch(SHAPES[image.label], image.size, _generator(image, "imagenet-sketch"))
 
 
-def _stylized(_: list[str], spot: _Spot) -> Image.Image:
-    drawn = picture_generator(spot.seed, "val", spot.label, spot.number)
-    return draw_stylized(SHAPES[spot.label], spot.size, drawn, _generator(spot, "imagenet-style"))
+def _stylized(_: list[str], image: _WorldImage) -> Image.Image:
+    drawn = picture_generator(image.seed, "val", image.label, image.number)
+    return draw_stylized(SHAPES[image.label], image.size, drawn, _generator(image, "imagenet-style"))
 
 
 _DRAW = {
@@ -136,7 +136,7 @@ class ShiftSource(Source):
     Args:
         subset: One of the folders in `SHIFT_SETS`, such as `imagenet-c/noise/shot_noise/3`.
         size: Width and height in pixels.
-        seed: Of the world that is shifted.
+        seed: Seed of the world that is shifted.
 
     Raises:
         UserError: there is no such subset, or nothing can be drawn in this size or with this seed.
@@ -156,19 +156,19 @@ class ShiftSource(Source):
         self.classes = ClassMap(names=SHAPES, imagenet=False)
         self.order = "ImageFolder"
         part = "sketch" if test_set == "imagenet-sketch" else "val"
-        self._spots = {
-            ImageRecord(f"{shape}/{shape}-{part}-{index:04d}.png", label): _Spot(size, seed, label, index)
+        self._images = {
+            ImageRecord(f"{shape}/{shape}-{part}-{index:04d}.png", label): _WorldImage(size, seed, label, index)
             for label, shape in enumerate(SHAPES)
             for index in range(1, images_per_class(test_set) + 1)
         }
-        self.records = list(self._spots)
+        self.records = list(self._images)
         self._test_set = test_set
         self._folders = folders
 
     def part(self, records: Sequence[ImageRecord]) -> Self:
         """Return the same source reduced to some of its records."""
         part = super().part(records)
-        part._spots = {record: self._spots[record] for record in records}
+        part._images = {record: self._images[record] for record in records}
         return part
 
     def read(self, record: ImageRecord) -> bytes:
@@ -177,6 +177,6 @@ class ShiftSource(Source):
         Raises:
             FileNotFoundError: the record is not one of this subset.
         """
-        if record not in self._spots:
+        if record not in self._images:
             raise FileNotFoundError(f"{self.address} has no {record.name}")
-        return png_bytes(_DRAW[self._test_set](self._folders, self._spots[record]))
+        return png_bytes(_DRAW[self._test_set](self._folders, self._images[record]))

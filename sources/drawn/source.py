@@ -1,8 +1,8 @@
 """The drawn world: a small labelled data set that is drawn from a seed, so nothing has to be downloaded.
 
-Shape is the label and style is the nuisance: palette, textures, position, size, angle, shadow and outline
-are chosen without a look at the class. Every image has a random generator of its own, seeded by (seed, split,
-class, index), so that any image can be drawn alone, in any order and by any process, always the same bytes.
+The shape is the label and the style is the nuisance: palette, textures, position, size, angle, shadow and outline
+are independent of the class. Every image has a random generator of its own, seeded by (seed, split,
+class, index), so that any image can be drawn alone, in any order and by any process, always with the same bytes.
 """
 
 import io
@@ -19,13 +19,13 @@ from sources.drawn.drawing import SHAPES, draw_image
 __all__ = ["DEFAULT_SIZE", "PER_CLASS", "SHAPES", "WORLD_VERSION", "DrawnSource"]
 
 WORLD_VERSION = 1
-"""Raised whenever the same seed would draw other pixels."""
+"""Increased whenever the same seed would draw other pixels."""
 DEFAULT_SIZE = 64
 """Width and height in pixels."""
 MIN_SIZE = 16
-"""Below this the shapes cannot be told apart."""
+"""Smallest width in pixels at which the shapes can be distinguished."""
 PER_CLASS = {"train": 200, "val": 42}
-"""Images of each class by split. 12 x 42 is 15 batches of 32 and an odd last one of 24, as ImageNet's."""
+"""Images of each class by split. 12 x 42 is 15 batches of 32 and a last one of 24."""
 
 _SPLIT_NUMBERS = {split: number for number, split in enumerate(PER_CLASS)}
 
@@ -48,12 +48,12 @@ class DrawnSource(Source):
             for label, shape in enumerate(SHAPES)
             for index in range(1, PER_CLASS[split] + 1)
         ]
-        self._places = {record: (number % PER_CLASS[split]) + 1 for number, record in enumerate(self.records)}
+        self._numbers = {record: (number % PER_CLASS[split]) + 1 for number, record in enumerate(self.records)}
 
     def part(self, records: Sequence[ImageRecord]) -> Self:
         """Return the same source reduced to some of its records."""
         part = super().part(records)
-        part._places = {record: self._places[record] for record in records}
+        part._numbers = {record: self._numbers[record] for record in records}
         return part
 
     def read(self, record: ImageRecord) -> bytes:
@@ -62,9 +62,9 @@ class DrawnSource(Source):
         Raises:
             FileNotFoundError: the record is not one of this split.
         """
-        if record not in self._places:
+        if record not in self._numbers:
             raise FileNotFoundError(f"{self.address} has no {record.name} in {self.split}")
-        rng = picture_generator(self.seed, self.split, record.label, self._places[record])
+        rng = picture_generator(self.seed, self.split, record.label, self._numbers[record])
         return png_bytes(draw_image(SHAPES[record.label], self.size, rng))
 
 
@@ -72,16 +72,16 @@ def picture_generator(seed: int, split: str, label: int, index: int) -> np.rando
     """Return the generator that one picture of the world is drawn from.
 
     Args:
-        seed: The world's.
+        seed: Seed of the world.
         split: One of `PER_CLASS`.
-        label: The class.
+        label: Index of the class.
         index: Number of the picture in its class, from 1.
     """
     return np.random.default_rng([seed, _SPLIT_NUMBERS[split], label, index])
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """Encode a picture as every picture of the world is."""
+    """Return a picture as PNG, compressed as all pictures of the world are."""
     stream = io.BytesIO()
     picture.save(stream, "PNG", compress_level=6)
     return stream.getvalue()

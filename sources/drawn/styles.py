@@ -1,4 +1,4 @@
-"""Two ways to show the drawn world's shapes that its training images do not have: pencil sketches and new textures.
+"""Two styles that the drawn world's training images do not have: pencil sketches and new textures.
 
 Both work on a mask of the shape: one float64 plane (side, side), 1 inside and 0 outside.
 """
@@ -18,7 +18,7 @@ from sources.drawn.weather import enlarge, plasma
 Plane = npt.NDArray[np.float64]
 Grid = tuple[Plane, Plane]
 
-_STROKES = (2, 4)  # the pencil goes round so often, at least and less than
+_STROKES = (2, 4)  # times that the pencil goes round: at least the first, fewer than the second
 _WOBBLE = 0.012  # how far a stroke strays, as a part of the width
 _HATCHING_CHANCE = 0.5
 
@@ -33,7 +33,7 @@ def _waves(side: int, cells: int, rng: np.random.Generator) -> Plane:
 
 
 def _stroke(mask: Plane, rng: np.random.Generator) -> Plane:
-    """Go once round the shape with an unsteady pencil; returns how dark it drew, 0 to 1."""
+    """Return one unsteady pencil stroke round the shape: darkness, 0 to 1."""
     side = len(mask)
     drift = rng.uniform(-_WOBBLE, _WOBBLE, 2)[:, None, None] * side / 2
     shifts = np.stack([_waves(side, 6, rng) for _ in range(2)]) * _WOBBLE * side + drift
@@ -59,12 +59,12 @@ def _hatching(mask: Plane, rng: np.random.Generator) -> Plane:
 
 
 def draw_sketch(shape: str, size: int, rng: np.random.Generator) -> Image.Image:
-    """Draw a pencil sketch of a shape at a random place, size and angle: dark lines on light paper, no colours.
+    """Draw a pencil sketch of a shape at a random position, size and angle: dark lines on light paper, no colours.
 
     Args:
         shape: One of the drawn world's shapes.
         size: Width and height in pixels.
-        rng: Where all chance comes from.
+        rng: Generator of all random numbers.
 
     Returns:
         A grey RGB image.
@@ -123,7 +123,7 @@ def _scales(side: int, rng: np.random.Generator) -> Plane:
     pitch = rng.uniform(0.11, 0.16)
     blend = np.zeros((side, side))
     free = np.ones((side, side), bool)
-    # Of the scales that may lie over a place, the one furthest down is on top.
+    # Of the scales that may cover a point, the one furthest down is on top.
     row = np.floor(y / (0.5 * pitch))
     for back in (0, 1, 2):
         offset = 0.5 * ((row - back) % 2)
@@ -153,7 +153,7 @@ def _rings(side: int, rng: np.random.Generator) -> Plane:
 
 
 def _cells(side: int, rng: np.random.Generator) -> Plane:
-    """Draw cracked ground: every place belongs to the nearest of many points, with gaps between."""
+    """Draw cracked ground: every point belongs to the nearest of many centres, with gaps between."""
     count = int(rng.integers(24, 48))
     points = rng.uniform(-0.1, 1.1, (count, 2))
     distances, _ = KDTree(points).query(np.moveaxis(np.indices((side, side)) / side, 0, -1), k=2)
@@ -203,7 +203,7 @@ def retexture(mask: Plane, rng: np.random.Generator) -> Image.Image:
 
     Args:
         mask: (side, side), 1 inside the shape, 0 outside.
-        rng: Where all chance comes from.
+        rng: Generator of all random numbers.
 
     Returns:
         An RGB image as large as the mask.
@@ -221,13 +221,13 @@ def retexture(mask: Plane, rng: np.random.Generator) -> Image.Image:
 
 
 def draw_stylized(shape: str, size: int, drawn: np.random.Generator, rng: np.random.Generator) -> Image.Image:
-    """Draw a picture of the drawn world with its shape in its place, but in new textures and colours.
+    """Draw a picture of the drawn world with its shape at its position, but in new textures and colours.
 
     Args:
         shape: One of the drawn world's shapes.
         size: Width and height in pixels.
         drawn: The generator that draws the picture itself.
-        rng: Where textures and colours come from.
+        rng: Generator of textures and colours.
 
     Returns:
         An RGB image.

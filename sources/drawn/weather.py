@@ -58,8 +58,8 @@ def snow(  # noqa: PLR0913, PLR0917 (the published numbers of a level)
 
     Args:
         picture: The picture.
-        rng: Where the flakes and their direction come from.
-        mean: Of the noise; more means more flakes.
+        rng: Generator of the flakes and of their direction.
+        mean: Mean of the noise; a higher one gives more flakes.
         spread: Standard deviation of the noise.
         flake: Width of a grain.
         threshold: Noise below it is no flake.
@@ -97,7 +97,7 @@ def frost_pattern(height: int, width: int, rng: np.random.Generator) -> Picture:
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
     for _ in range(46):
-        # A place on the border, moved inwards by a random way that is mostly short.
+        # A point on the border, moved inwards by a random distance that is mostly short.
         turn = rng.uniform(0, 2 * math.pi)
         reach = side * (0.72 - 0.5 * rng.random() ** 2)
         start = side / 2 + reach * math.cos(turn), side / 2 + reach * math.sin(turn)

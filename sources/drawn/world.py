@@ -15,14 +15,13 @@ from sources.drawn.shifts import SHIFT_SETS, SHIFTS_VERSION, ShiftSource
 from sources.drawn.source import DEFAULT_SIZE, PER_CLASS, WORLD_VERSION, DrawnSource
 
 WORLD_FILE = "world.json"
-"""The file in which a written world says what it was drawn from."""
+"""Record of what a written world was drawn from."""
 WORLD_SETS = (*PER_CLASS, *SHIFT_SETS)
-"""Everything that a world can hold: its splits and its test sets."""
-
+"""All sets that a world can hold: its splits and its test sets."""
 
 _WRITERS = 4
 """Threads that draw and write. More than most machines have cores to spare, because each waits for the disk: without a
-flush of every file, a power cut could leave empty ones, which the next run would take for finished."""
+flush of every file, a power cut could leave empty ones, which the next run would treat as finished."""
 
 
 def world_counts(sets: Collection[str] = WORLD_SETS) -> dict[str, int]:
@@ -38,14 +37,14 @@ def write_world(
     sets: Collection[str] = WORLD_SETS,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
-    """Write the world below `out`, each set in the layout of the real one, going on where a run broke off.
+    """Write the world below `out`, each set in the layout of the real one, going on where an earlier run stopped.
 
     A folder that holds only some of the sets, such as one from before there were test sets, is completed.
 
     Args:
         out: a new or empty folder, or one that holds the same world, complete or not.
-        size: width and height in pixels.
-        seed: what the world is drawn from.
+        size: width and height of an image in pixels.
+        seed: seed of the world.
         sets: which of `WORLD_SETS` to write.
         progress: called with (images there, images in all) after each image.
 
@@ -75,7 +74,7 @@ def _write_all(out: Path, sources: Mapping[str, Source], progress: Callable[[int
             if progress:
                 progress(done, total)
     finally:
-        # Interrupted, it ends after the images in work instead of after all.
+        # On an interruption, stop after the images in work, not after all.
         pool.shutdown(cancel_futures=True)
 
 
@@ -89,14 +88,14 @@ def _write(out: Path, file: tuple[str, Source, ImageRecord]) -> None:
 
 
 def _sources(name: str, size: int = DEFAULT_SIZE, seed: int = 0) -> dict[str, Source]:
-    """Return the folders of a set that hold class folders, each with what is drawn there."""
+    """Return the source of each folder of a set that holds class folders."""
     if name in PER_CLASS:
         return {name: DrawnSource(name, size, seed)}
     return {subset: ShiftSource(subset, size, seed) for subset in SHIFT_SETS[name]}
 
 
 def _files(sources: Mapping[str, Source]) -> Iterator[tuple[str, Source, ImageRecord]]:
-    """Yield every file: its path below the world's folder, and what is drawn there."""
+    """Yield every file: its path below the world's folder, its source and its record."""
     for folder, source in sources.items():
         for record in source.records:
             yield f"{folder}/{record.name}", source, record
@@ -113,11 +112,14 @@ def _claim(out: Path, size: int, seed: int, sets: Collection[str]) -> None:
     recorded_sets = _recorded_sets(out, size, seed) if record.exists() else set()
     # What an earlier run wrote stays recorded, also if this one writes less.
     if not record.exists() or set(sets) - recorded_sets:
-        write_json(record, _facts(size, seed, recorded_sets | set(sets)))
+        write_json(record, _identity(size, seed, recorded_sets | set(sets)))
 
 
-def _facts(size: int, seed: int, sets: Collection[str]) -> dict[str, Any]:
-    """Return all that a world's pixels follow from. Without test sets, these are the facts of before there were any."""
+def _identity(size: int, seed: int, sets: Collection[str]) -> dict[str, Any]:
+    """Return all that determines a world's pixels.
+
+    Without test sets these are the values of versions that had none, so that their worlds are completed.
+    """
     facts = {"world": "drawn", "version": WORLD_VERSION, "size": size, "seed": seed, "images": world_counts(sets)}
     return facts | ({"shifts_version": SHIFTS_VERSION} if set(sets) & set(SHIFT_SETS) else {})
 
@@ -138,7 +140,7 @@ def _recorded_sets(out: Path, size: int, seed: int) -> set[str]:
     require_owner(
         out,
         recorded=recorded,
-        identity=_facts(size, seed, sets or WORLD_SETS),  # a record without sets is none that a run wrote
+        identity=_identity(size, seed, sets or WORLD_SETS),  # a record without sets is none that a run wrote
         other="a world of another seed or size, or of another version",
         mend="give another folder",
     )

@@ -1,7 +1,7 @@
-"""Where each file lies in a tar: the headers alone, so that members can be read at their offset.
+"""Offsets and sizes of the files in a tar, from its headers alone, so that members can be read in place.
 
 Python's `tarfile` knows more kinds of member but takes some 25 microseconds and a kilobyte for each, too much
-for the millions of members of a large set of shards. A test holds the two against each other.
+for the millions of members of a large set of shards. A test compares the results of the two.
 """
 
 import struct
@@ -20,7 +20,7 @@ _FIELDS = struct.Struct("100s24x12s20xc100x6s82x155s12x")
 _IS_PLAIN = (b"0", b"ustar", False)
 """Kind, magic, and whether there is a prefix."""
 _FEW, _MANY = 64, 4096
-"""Headers read at once: for who may stop soon, and for who wants all."""
+"""Headers read for one chunk: by a caller that may stop soon, and by one that reads all."""
 _PLAIN = struct.Struct("100s24x11sc20xc100x5s83x?")
 _MEND = "download or copy it again"
 _CUT_OFF = f"is cut off in the middle of a file; {_MEND}"
@@ -30,11 +30,11 @@ _EMPTY_KINDS = _LINK_KINDS | {b"3", b"4", b"5", b"6"}
 """Links, devices and folders: no content follows, whatever size their header claims."""
 _FILE_KINDS = frozenset((b"0", b"\0", b"7"))
 _EXTENSION_KINDS = frozenset((b"x", b"L", b"g", b"K"))
-"""Headers that say something about the next file; `g` and `K` nothing that matters here."""
+"""Headers that describe the next file; those of kind `g` and `K` hold nothing that is needed here."""
 
 
 class _Special(NamedTuple):
-    """What extension headers say about the next file."""
+    """Path and size of the next file, from its extension headers; the defaults mean that they give none."""
 
     path: str = ""
     size: int = -1
@@ -44,7 +44,7 @@ _NOTHING = _Special()
 
 
 class TarFormatError(Exception):
-    """The bytes are no whole tar. The message, to be put after its name, says what is wrong and the mend."""
+    """The bytes are no whole tar. The message follows the tar's name and says what is wrong and how to mend it."""
 
 
 class TarScan:
@@ -60,7 +60,7 @@ class TarScan:
         self._start = 0
 
     def content(self, offset: int, size: int) -> bytes:
-        """Return bytes of the tar, without another read if they lie where the scan is.
+        """Return bytes of the tar, without another read if they lie in the window that the scan has read.
 
         Raises:
             OSError: they cannot be read.
@@ -76,12 +76,12 @@ class TarScan:
             yield from map(Member, chunk.names, chunk.offsets, chunk.sizes)
 
     def chunks(self, keep: tuple[bytes, ...] = (), count: int = _MANY) -> Iterator[Columns]:
-        """Yield the regular files of the tar in their order, so many at once, without hidden ones.
+        """Yield the regular files of the tar in their order, in chunks; hidden files are left out.
 
         Reads the v7, ustar, GNU and pax formats. Folders and devices are left out, and links that are no images.
 
         Args:
-            keep: Endings of names of which the content is read along.
+            keep: Files whose names end in one of these get their content read as well.
             count: How many headers are read for each chunk.
 
         Raises:
@@ -92,15 +92,15 @@ class TarScan:
         while position >= 0:
             chunk = Chunk()
             while position >= 0 and len(chunk.raw_names) < count:
-                # The first header is always looked at closely: it tells whether this is a tar.
+                # The first header is always checked in full: only so can a file that is no tar be refused.
                 position = self._plain_files(chunk, position, keep, count) if position else position
                 position = self._other_file(chunk, position, keep)
             yield chunk.columns()
 
     def _plain_files(self, chunk: Chunk, position: int, keep: tuple[bytes, ...], count: int) -> int:
-        """Add the files whose headers are as nearly all are; returns the position of the first that is not.
+        """Add files with the most common kind of header; return the position of the first other header.
 
-        Those are ustar or GNU headers of regular files that need no prefix. There are millions, so this is one loop
+        Those are ustar or GNU headers of regular files without a prefix. There are millions, so this is one loop
         without a call that is not needed.
         """
         add_name, add_offset, add_size, add_content = chunk.adders()
@@ -125,7 +125,7 @@ class TarScan:
         return position
 
     def _other_file(self, chunk: Chunk, position: int, keep: tuple[bytes, ...]) -> int:
-        """Add the file of one header of any kind, if it is one; returns the next position, -1 at the end."""
+        """Add the file of one header of any kind, if it describes a file; return the next position, -1 at the end."""
         at = position - self._start
         if at + _BLOCK > len(self._window):
             at = self._move(position)
@@ -141,10 +141,10 @@ class TarScan:
         return position
 
     def _move(self, position: int) -> int:
-        """Read the window that starts at a position; returns 0, where the position is in it."""
+        """Read the window that starts at a position; return 0, the index of the position in the window."""
         jumped = position - self._start - len(self._window)
         ahead = self._file.window
-        # Beyond content that no window spans, the next header is likely to be as lonely.
+        # After content larger than a window, the next header is likely to be followed by as much content.
         self._window = self._file.read(position, min(ahead, _TAIL) if jumped > ahead else ahead)
         self._start = position
         return 0
@@ -171,11 +171,6 @@ class TarScan:
         return None, -1
 
 
-def list_members(file: RandomFile) -> Iterator[Member]:
-    """Yield the regular files of a tar in their order, without hidden ones, as `TarScan` does."""
-    return iter(TarScan(file))
-
-
 def _member(name: str, kind: bytes, start: int, size: int) -> Member | None:
     if kind in _LINK_KINDS and is_image(name):
         raise TarFormatError(f"holds {name} as a link; pack it with `tar --dereference --hard-dereference`")
@@ -185,8 +180,8 @@ def _member(name: str, kind: bytes, start: int, size: int) -> Member | None:
 def _fields(header: bytes, position: int) -> tuple[bytes, bytes, bytes, bytes, bytes]:
     """Return name, size, kind, magic and prefix.
 
-    The checksum is only looked at where the magic does not tell a header: at the start, and in tars older
-    than the magic. Adding up 512 bytes takes as long as all the rest.
+    The checksum is only compared where the magic does not prove a header: at the start, and in tars older
+    than the magic. Adding up 512 bytes takes as long as all other work on a header.
     """
     if len(header) < _BLOCK:
         raise TarFormatError(f"is cut off in the middle of a header; {_MEND}" if position else _NO_TAR)
@@ -227,12 +222,12 @@ def _text(field: bytes) -> str:
 
 
 def _name(raw_name: bytes, raw_prefix: bytes) -> str:
-    # GNU tar keeps other things in the place of ustar's prefix; there the caller gives none.
+    # GNU tar keeps other values in the bytes of ustar's prefix; for its headers the caller gives none.
     return f"{_text(raw_prefix)}/{_text(raw_name)}" if raw_prefix[:1].strip(b"\0") else _text(raw_name)
 
 
 def _extend(special: _Special, kind: bytes, content: bytes) -> _Special:
-    """Return what is known of the next file after an extension header."""
+    """Return path and size of the next file, updated from an extension header."""
     if kind == b"L":
         return special._replace(path=_text(content))
     if kind != b"x":
@@ -246,13 +241,13 @@ def _extend(special: _Special, kind: bytes, content: bytes) -> _Special:
 
 
 def _pax_fields(content: bytes) -> dict[bytes, bytes]:
-    """Parse `<length of the line> <key>=<value>` lines; a ValueError says that they are none."""
+    """Parse `<length of the line> <key>=<value>` lines; raise a ValueError if they are malformed."""
     found = {}
     while content[:1].isdigit():
         digits, _, _ = content.partition(b" ")
         length = int(digits)
         if not len(digits) < length <= len(content):
-            raise ValueError("a length that the header has not")
+            raise ValueError("a line is longer than the header")
         key, _, value = content[len(digits) + 1 : length - 1].partition(b"=")
         found[key] = value
         content = content[length:]

@@ -1,4 +1,4 @@
-"""Files in tars: one alone, and many in columns."""
+"""Files in a tar: a single one, and many in columns."""
 
 import posixpath
 import re
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from sources.names import is_hidden
 
 _UNCLEAN = re.compile(r"^[./]|//|/\.|/$", re.MULTILINE)
-"""In names, one a line, at least one that is not clean, hidden, or a folder's."""
+"""Matches if any of several names, one a line, is unclean, hidden, or that of a folder."""
 
 
 class Member(NamedTuple):
@@ -26,30 +26,32 @@ class Columns(NamedTuple):
     """Several files of a tar, in columns: an object for each would take most of the time."""
 
     names: list[str]
-    """As in `Member`, and so are the next two."""
+    """Path of each file, as in `Member`."""
     offsets: list[int]
+    """Offset of each content, in bytes."""
     sizes: list[int]
+    """Length of each content, in bytes."""
     contents: list[bytes]
-    """What is in those that were to be kept, nothing of the others."""
+    """Content of the files that were to be read as well; empty for the others."""
 
 
 class Chunk:
-    """Columns in the making: names are bytes as in the headers, for which decoding waits until there are many."""
+    """Columns that files are added to. Names stay bytes until those of the whole chunk are decoded at once."""
 
     def __init__(self) -> None:
         self.raw_names: list[bytes] = []
         self.special_names: dict[int, str] = {}
-        """Names that are not in the header alone, by row."""
+        """By row, names that are not wholly in the header."""
         self.offsets: list[int] = []
         self.sizes: list[int] = []
         self.contents: list[bytes] = []
 
     def adders(self) -> tuple[Callable[[Any], None], ...]:
-        """Return what adds to each column: name, offset, size and content."""
+        """Return the functions that add to each column: name, offset, size and content."""
         return self.raw_names.append, self.offsets.append, self.sizes.append, self.contents.append
 
     def columns(self) -> Columns:
-        """Return the files under their clean names, without hidden ones."""
+        """Return the files under their cleaned names, without hidden ones."""
         raw_names = [name.partition(b"\0")[0] for name in self.raw_names]
         try:
             names = [name.decode() for name in raw_names]
@@ -58,7 +60,7 @@ class Chunk:
         for row, name in self.special_names.items():
             names[row] = name
         found = Columns(names, self.offsets, self.sizes, self.contents)
-        # One search through all names tells whether any has to be looked at.
+        # One search through all names is faster than a check of each.
         return found if _UNCLEAN.search("\n".join(names)) is None else _clean(found)
 
 

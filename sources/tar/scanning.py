@@ -1,4 +1,4 @@
-"""What lies where in several tars: each is scanned once, those on servers several at a time."""
+"""Where the members of several tars lie: each tar is scanned once, remote ones several at a time."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,9 +19,9 @@ _AT_ONCE = 16
 _UNPACKING = Lock()
 """Gzipped tars are unpacked one after the other: together they could take more memory than there is."""
 _PROBED = 100
-"""Members looked at to tell what tars hold; the files of a sample stand together."""
+"""Members whose names show what a tar holds; the files of a sample stand together."""
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Tar(NamedTuple):
@@ -29,7 +29,7 @@ class Tar(NamedTuple):
 
     path: AnyPath
     gzipped: bool | None = None
-    """Whether it is; None to look when it is opened."""
+    """Whether it is gzipped; None to look when it is opened."""
 
 
 class Location(NamedTuple):
@@ -43,8 +43,8 @@ class Location(NamedTuple):
     """Number of bytes."""
 
 
-class Places:
-    """Where many images lie, by name: a table in columns, a third of what an object for each would take."""
+class Locations:
+    """Locations of many images by name, in columns: a third of the memory that an object for each would take."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
@@ -63,19 +63,19 @@ class Places:
         self.sizes.append(size)
 
     def extend(self, tar: int, offsets: "array[int]", sizes: "array[int]") -> None:
-        """Add rows of one tar, to which names are given by `rows`."""
+        """Add rows of one tar; `rows` gives them their names."""
         self.tars.extend(array("l", [tar]) * len(offsets))
         self.offsets.extend(offsets)
         self.sizes.extend(sizes)
 
-    def part(self, names: Iterable[str]) -> tuple["Places", list[int]]:
-        """Return the places of some names, and the tars that they lie in: the part numbers these anew, in order."""
+    def part(self, names: Iterable[str]) -> tuple["Locations", list[int]]:
+        """Return the locations of some names, and the numbers of their tars: the part numbers these anew, in order."""
         found = {name: self[name] for name in names}
-        tars = sorted({place.tar for place in found.values()})
+        tars = sorted({location.tar for location in found.values()})
         number = {tar: new for new, tar in enumerate(tars)}
-        part = Places()
-        for name, place in found.items():
-            part.add(name, number[place.tar], place.offset, place.size)
+        part = Locations()
+        for name, location in found.items():
+            part.add(name, number[location.tar], location.offset, location.size)
         return part, tars
 
 
@@ -88,44 +88,44 @@ class Scanned(NamedTuple):
     scan: TarScan
 
 
-def scan_each(tars: Sequence[AnyPath], job: Callable[[Scanned], Found]) -> Iterator[tuple[Tar, Found]]:
-    """Yield each tar with what a function makes of it, in order; remote tars are in work several at a time.
+def scan_each(tars: Sequence[AnyPath], function: Callable[[Scanned], Result]) -> Iterator[tuple[Tar, Result]]:
+    """Yield each tar with the result of a function of it, in order; remote tars are scanned several at a time.
 
     Raises:
         UserError: one is unreadable or no tar, or gzipped ones are too large for the memory.
     """
-    held = 0
-    for path, (size, found) in zip(tars, _map(tars, job), strict=True):
-        held += size
-        if held > UNPACKED_LIMIT:
+    memory = 0
+    for path, (size, result) in zip(tars, _map(tars, function), strict=True):
+        memory += size
+        if memory > UNPACKED_LIMIT:
             raise UserError(too_large_to_unpack(path))
-        yield Tar(path, size > 0), found
+        yield Tar(path, size > 0), result
 
 
-def _map(tars: Sequence[AnyPath], job: Callable[[Scanned], Found]) -> Iterator[tuple[int, Found]]:
+def _map(tars: Sequence[AnyPath], function: Callable[[Scanned], Result]) -> Iterator[tuple[int, Result]]:
     numbered = list(enumerate(tars))
     if len(tars) == 1 or not any(map(is_remote, tars)):
-        # From a disk, Python's own work takes the most time, and threads would not share that.
-        yield from (_scan(tar, job) for tar in numbered)
+        # From a disk, Python's own work takes most of the time, and threads do not speed that up.
+        yield from (_scan(tar, function) for tar in numbered)
         return
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        yield from pool.map(lambda tar: _scan(tar, job), numbered)
+        yield from pool.map(lambda tar: _scan(tar, function), numbered)
     finally:
-        # After a fault in one, the others are not waited for.
+        # If one tar is faulty, do not wait for the others.
         pool.shutdown(cancel_futures=True)
 
 
-def _scan(tar: tuple[int, AnyPath], job: Callable[[Scanned], Found]) -> tuple[int, Found]:
-    """Return the memory that a tar takes while it is open, and what the function makes of it."""
+def _scan(tar: tuple[int, AnyPath], function: Callable[[Scanned], Result]) -> tuple[int, Result]:
+    """Return the bytes of memory that a tar takes while it is open, and the result of the function."""
     number, path = tar
     with _plain_words(path):
         file = open_random(path, gzipped=False)
         if not is_gzipped(file):
-            return file.held, job(Scanned(number, path, TarScan(file)))
+            return file.memory, function(Scanned(number, path, TarScan(file)))
         with _UNPACKING:
             file = open_random(path, gzipped=True)
-            return file.held, job(Scanned(number, path, TarScan(file)))
+            return file.memory, function(Scanned(number, path, TarScan(file)))
 
 
 @contextmanager
@@ -139,24 +139,24 @@ def _plain_words(path: AnyPath) -> Iterator[None]:
 
 
 def scan_tars(tars: Sequence[AnyPath]) -> Iterator[tuple[int, RandomFile, Member]]:
-    """Yield each member of each tar with the tar's number and open file, without hidden ones, as they are found.
+    """Yield each member of each tar with the tar's number and open file, in order; hidden members are left out.
 
     Raises:
         UserError: one is unreadable or no tar, or gzipped ones are too large for the memory.
     """
-    held = 0
+    memory = 0
     for number, path in enumerate(tars):
         with _plain_words(path):
             file = open_random(path)
-            held += file.held
-            if held > UNPACKED_LIMIT:
+            memory += file.memory
+            if memory > UNPACKED_LIMIT:
                 raise UserError(too_large_to_unpack(path))
             for member in TarScan(file):
                 yield number, file, member
 
 
 def first_members(tars: Sequence[AnyPath]) -> list[str]:
-    """Return the names of the first members of several tars, by which one tells what they hold.
+    """Return the names of the first members of several tars, which show what the tars hold.
 
     Raises:
         UserError: the first cannot be read.

@@ -11,14 +11,14 @@ from sources.storage import open_random, read_text
 def test_a_file_is_read_at_any_offset(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"0123456789")
     file = open_random(tmp_path / "f")
-    assert (file.size, file.held) == (10, 0)
+    assert (file.size, file.memory) == (10, 0)
     assert (file.read(7, 2), file.read(8, 9), file.read(20, 1)) == (b"78", b"89", b"")
 
 
 def test_a_gzipped_file_is_unpacked_into_memory(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(gzip.compress(b"0123456789"))
     file = open_random(tmp_path / "f")
-    assert (file.size, file.held, file.read(7, 2)) == (10, 10, b"78")
+    assert (file.size, file.memory, file.read(7, 2)) == (10, 10, b"78")
 
 
 def test_a_gzipped_file_too_large_for_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_another_process_draws_the_same_bytes_in_any_order() -> None:
     places = [0, 57, 119]
     here = digests(SOME, places)
     code = (
-        "import json\nfrom tests.sources.test_shifts import SOME, digests\n"
+        "import json\nfrom tests.sources.drawn.test_shifts import SOME, digests\n"
         "print(json.dumps(digests(SOME[::-1], [119, 57, 0])))"
     )
     done = subprocess.run(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sources.storage import open_random
-from sources.tar.headers import TarFormatError, TarScan, list_members
+from sources.tar.headers import TarFormatError, TarScan
 from sources.tar.members import Member
 
 LONG = "/".join(["folder" * 10] * 4) + "/é" + "x" * 120 + ".png"
@@ -48,14 +48,14 @@ def test_the_members_are_those_that_tarfile_finds(tmp_path: Path, form: int) -> 
     with tarfile.open(path) as tar:
         expected = [Member(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
     assert len(expected) >= 5
-    assert list(list_members(open_random(path))) == expected
+    assert list(TarScan(open_random(path))) == expected
 
 
 def test_real_tars_are_listed_as_tarfile_lists_them(shared_data: Path) -> None:
     for path in sorted(shared_data.glob("*.tar")):
         with tarfile.open(path) as tar:
             expected = [Member(m.name.removeprefix("./"), m.offset_data, m.size) for m in tar if m.isfile()]
-        assert list(list_members(open_random(path))) == expected
+        assert list(TarScan(open_random(path))) == expected
 
 
 def test_a_size_over_8_gib_is_read_from_base_256_and_from_pax(tmp_path: Path) -> None:
@@ -67,14 +67,14 @@ def test_a_size_over_8_gib_is_read_from_base_256_and_from_pax(tmp_path: Path) ->
         with path.open("wb") as file:
             file.write(head)
             file.truncate(len(head) + member.size)  # sparse: takes no room on the disk
-        assert list(list_members(open_random(path))) == [Member("a.png", len(head), 9 << 30)]
+        assert list(TarScan(open_random(path))) == [Member("a.png", len(head), 9 << 30)]
 
 
 def test_global_pax_headers_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "made by git"}) as tar:
         add(tar, "a.png")
-    assert [member.name for member in list_members(open_random(path))] == ["a.png"]
+    assert [member.name for member in TarScan(open_random(path))] == ["a.png"]
 
 
 def test_leading_dots_and_slashes_are_dropped(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_leading_dots_and_slashes_are_dropped(tmp_path: Path) -> None:
             add(tar, name)
 
     path = build(tmp_path / "x.tar", fill)
-    assert [member.name for member in list_members(open_random(path))] == ["a/1", "b/2", "c/3", "d/4"]
+    assert [member.name for member in TarScan(open_random(path))] == ["a/1", "b/2", "c/3", "d/4"]
 
 
 def test_a_tar_before_ustar_is_known_by_its_checksum(tmp_path: Path) -> None:
@@ -92,20 +92,20 @@ def test_a_tar_before_ustar_is_known_by_its_checksum(tmp_path: Path) -> None:
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     (tmp_path / "v7.tar").write_bytes(bytes(header) * 2 + bytes(1024))
-    assert list(list_members(open_random(tmp_path / "v7.tar"))) == [Member("a.png", 512, 0), Member("a.png", 1024, 0)]
+    assert list(TarScan(open_random(tmp_path / "v7.tar"))) == [Member("a.png", 512, 0), Member("a.png", 1024, 0)]
 
 
 def test_a_tar_may_lack_its_closing_blocks(tmp_path: Path) -> None:
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"))
     path.write_bytes(path.read_bytes()[:1024])
-    assert len(list(list_members(open_random(path)))) == 1
+    assert len(list(TarScan(open_random(path)))) == 1
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_an_image_stored_as_a_link_is_not_lost_silently(tmp_path: Path, kind: bytes) -> None:
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png", b"", kind))
     with pytest.raises(TarFormatError, match=r"holds a\.png as a link; .*--hard-dereference"):
-        list(list_members(open_random(path)))
+        list(TarScan(open_random(path)))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_damage_is_told(tmp_path: Path, damage: Callable[[bytes], bytes], messag
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(TarFormatError, match=message):
-        list(list_members(open_random(path)))
+        list(TarScan(open_random(path)))
 
 
 @pytest.mark.parametrize("start", [b"9999", b"9999 ", b"1 "])
@@ -134,7 +134,7 @@ def test_a_damaged_pax_header_is_told(tmp_path: Path, start: bytes) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:512] + start + content[512 + len(start) :])
     with pytest.raises(TarFormatError, match="has a damaged pax header"):
-        list(list_members(open_random(path)))
+        list(TarScan(open_random(path)))
 
 
 def test_hidden_files_are_left_out_and_names_cleaned_among_many(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_hidden_files_are_left_out_and_names_cleaned_among_many(tmp_path: Path) 
     shown = [member for member in expected if "/." not in member.name and not member.name.startswith(".")]
     assert len(shown) == 10_002
     expected_names = [member.name.replace("//", "/") for member in shown]
-    found = list(list_members(open_random(path)))
+    found = list(TarScan(open_random(path)))
     assert [member.name for member in found] == expected_names
     assert [member[1:] for member in found] == [member[1:] for member in shown]
 
