@@ -40,7 +40,7 @@ EXIT_INTERRUPTED = 130
 class LazyGroup(click.Group):
     """A group that imports a command's module only when that command is used.
 
-    torch takes seconds to import; `advbn-gen --help` and a mistyped option must answer at once.
+    torch takes seconds to import; `advbn-gen --help` and a mistyped option must respond at once.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
@@ -91,7 +91,7 @@ def foreign_package() -> str | None:
 
 
 def main() -> None:
-    """Run a command; turn what a user can mend into one sentence and an exit code."""
+    """Run a command; report errors that a user can mend in one sentence and by the exit code."""
     foreign = foreign_package()
     if foreign:
         print(f"Error: {foreign}", file=sys.stderr, flush=True)  # noqa: T201 (`basics` may be the foreign one)
@@ -114,7 +114,7 @@ def main() -> None:
         say(f"Error: {error}")
         sys.exit(EXIT_WRONG_USE)
     except (WorkError, OSError) as error:
-        # What the machine refuses in mid-work (permissions, a full disk) is no bug: its own words say what and where.
+        # Errors of the operating system during work (permissions, a full disk) are no bugs; their messages say where.
         say(f"Failed: {error}")
         sys.exit(EXIT_WORK_FAILED)
 

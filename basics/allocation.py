@@ -1,4 +1,4 @@
-"""How memory is kept: the difference between working and tidying up."""
+"""Settings of memory management that save time: the C library's allocator and Python's garbage collector."""
 
 import ctypes
 import gc
@@ -15,9 +15,9 @@ _LARGE = 2**30
 def keep_freed_memory() -> None:
     """Let this process keep what it frees, instead of handing it back to the kernel.
 
-    An ascent asks for the same large tensors again in every step. By default glibc maps each one anew and the kernel
+    An ascent allocates the same large tensors again in every step. By default glibc maps each one anew and the kernel
     clears its pages, which took more than a quarter of the processor time of a full-size batch on two CPU cores
-    (docs/measurements.md). The price: what was free at the peak is not given back to other programs until the end.
+    (docs/measurements.md). The price: freed memory is not available to other programs until the process ends.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -29,9 +29,9 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Pause the search for reference cycles, while very many small objects are made that all stay.
+    """Pause the search for reference cycles while very many small objects are made that are all kept.
 
-    Each is looked at again and again for nothing: a third of the time that listing a million images takes.
+    It would visit each of them many times in vain: a third of the time that listing a million images takes.
     """
     was_enabled = gc.isenabled()
     gc.disable()

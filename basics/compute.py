@@ -1,4 +1,4 @@
-"""On which device and in which precision networks run."""
+"""The device and the precision in which networks run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +17,12 @@ _AMPERE = (8, 0)
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """A device with a precision; the same object gives the same arithmetic everywhere it is used."""
+    """A device and a precision. All that computes with the same object uses the same arithmetic."""
 
     device: torch.device
+    """Device that networks and images are on."""
     precision: Precision
+    """Type or mode of arithmetic."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -29,7 +31,7 @@ class Compute:
 
     @property
     def training_layout(self) -> torch.memory_format:
-        """How images lie in memory while a network is trained: channels_last is the faster one for convolutions.
+        """Memory format of images while a network is trained: channels_last is the faster one for convolutions.
 
         Not on the CPU: there torch 2.15's weight gradient of a strided 1x1 convolution with 4 channels writes past its
         memory in this layout.
@@ -43,7 +45,7 @@ class Compute:
 
     @contextmanager
     def kernels(self) -> Iterator[None]:
-        """Set torch's global switches for this precision and for repeatable kernels, and put them back after."""
+        """Set torch's global switches for this precision and for repeatable kernels, and restore them afterwards."""
         before = (
             torch.get_float32_matmul_precision(),
             torch.backends.cudnn.allow_tf32,

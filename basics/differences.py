@@ -1,4 +1,4 @@
-"""Saying how two runs differ."""
+"""Describes how two runs differ."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The errors that are meant for a user's eyes."""
+"""The errors whose messages are shown to the user."""
 
 
 class UserError(Exception):
@@ -15,6 +15,7 @@ class WorkError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        # torch's loader processes hand an error over with its trace as the message, which ends in the words said here.
-        said = f"{type(self).__name__}: "
-        super().__init__(message.rstrip().rpartition(said)[2] if message.startswith("Caught ") else message)
+        # torch's loader processes raise an error anew with its traceback as the message, which ends in this prefix and
+        # the original message.
+        prefix = f"{type(self).__name__}: "
+        super().__init__(message.rstrip().rpartition(prefix)[2] if message.startswith("Caught ") else message)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and their checksums."""
+"""Writes files that are whole or absent, and computes their checksums."""
 
 import hashlib
 import io
@@ -21,18 +21,18 @@ from basics.remote import faults_of, file_system, plain_faults
 
 TEMPORARY_SUFFIX = ".tmp"
 WORKING_PREFIX = "working-"
-"""How the temporary folders begin in which files are made before they are whole."""
+"""Prefix of the temporary folders in which files are written before they are whole."""
 SEAL = "sha256_of_the_rest"
-"""Field of a sealed JSON file: the checksum over all others."""
+"""Field of a sealed JSON file: the checksum over all other fields."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*")
 
 
 @contextmanager
 def atomic_path(path: AnyPath) -> Iterator[Path]:
-    """Lend a temporary local path; its content takes the place of `path` only if the block ends well.
+    """Provide a temporary local path; its file replaces `path` only if the block ends without an error.
 
     On a local disk it lies beside `path` and is flushed before it is renamed, so that after a power cut the name holds
-    either the old file or the whole new one. On an object store it is uploaded, and is there when all of it is.
+    either the old file or the whole new one. An upload to an object store exists only when it is complete.
     """
     with ExitStack() as stack:
         if is_remote(path):
@@ -46,9 +46,9 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
 
 @contextmanager
 def working_folder(folder: AnyPath) -> Iterator[Path]:
-    """Lend a local folder of the caller's own, out of which `commit` brings files to `folder` at once.
+    """Provide a local folder of the caller's own, from which `commit` moves whole files to `folder`.
 
-    Several processes may so make the same files at the same time, none of them seeing the other's half ones.
+    So several processes may make the same files at the same time, and none sees incomplete files of the others.
     """
     beside = None if is_remote(folder) else folder
     with tempfile.TemporaryDirectory(
@@ -58,7 +58,7 @@ def working_folder(folder: AnyPath) -> Iterator[Path]:
 
 
 def commit(temporary: Path, path: AnyPath) -> None:
-    """Give a finished local file its place: flushed to the disk and renamed, or uploaded."""
+    """Move a finished local file to its path: flushed to the disk and renamed, or uploaded."""
     if is_remote(path):
         with plain_faults(path):
             file_system(path).put_file(str(temporary), path.path)
@@ -69,10 +69,10 @@ def commit(temporary: Path, path: AnyPath) -> None:
 
 
 def upload_new(path: UPath, content: bytes) -> None:
-    """Write `content` to an object store where nothing may be yet; of two who try at the same time, one succeeds.
+    """Write a new object to an object store; of two processes that do so at the same time, one succeeds.
 
     Raises:
-        FileExistsError: something is there.
+        FileExistsError: the object exists.
         OSError: it cannot be written.
     """
     with plain_faults(path):
@@ -80,7 +80,7 @@ def upload_new(path: UPath, content: bytes) -> None:
 
 
 def remove_files(paths: Sequence[AnyPath]) -> None:
-    """Remove those of several files that are there."""
+    """Remove those of several files that exist."""
     for path in paths:
         with faults_of(path):
             path.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def write_text(path: AnyPath, text: str) -> None:
 
 
 def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write several files of a folder, name -> UTF-8 text: every one is on the disk before the first takes its name."""
+    """Write several files of a folder, name -> UTF-8 text: all are on the disk before the first is renamed."""
     with ExitStack() as stack:
         for name, text in texts.items():
             stack.enter_context(atomic_path(folder / name)).write_text(text, encoding="utf-8")
@@ -115,7 +115,7 @@ def json_text(value: Any) -> str:
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one JSON text of `value` that checksums are taken over."""
+    """Return the canonical JSON of `value`, over which checksums are taken."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -125,12 +125,12 @@ def digest_json(value: Any) -> str:
 
 
 def write_sealed(path: AnyPath, values: Mapping[str, Any]) -> None:
-    """Write `values` as `write_json` does, with a checksum over them that betrays any later change."""
+    """Write `values` as `write_json` does, with a checksum over them that reveals any later change."""
     write_json(path, sealed(values))
 
 
 def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `values` with a checksum over them."""
+    """Return `values` with a field that holds a checksum over them."""
     return {**values, SEAL: digest_json(values)}
 
 
@@ -139,16 +139,16 @@ def read_sealed(path: AnyPath) -> dict[str, Any]:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, or not as it was written.
+        ValueError: it is not JSON, or its content does not match its checksum.
     """
     return unsealed(json.loads(read_bytes(path)))
 
 
 def unsealed(values: Any) -> dict[str, Any]:
-    """Return the content of a sealed JSON value.
+    """Return a sealed JSON value without its checksum.
 
     Raises:
-        ValueError: it is not as it was written.
+        ValueError: its content does not match its checksum.
     """
     content = {name: value for name, value in values.items() if name != SEAL} if isinstance(values, dict) else {}
     if not content or values.get(SEAL) != digest_json(content):
@@ -163,7 +163,7 @@ def digest_file(path: AnyPath, algorithm: str = "sha256") -> str:
 
 
 def is_plain_name(text: object) -> bool:
-    """Whether something is a file name that is safe wherever it comes from: no folder, no pattern, nothing hidden."""
+    """Return whether something is a file name that is safe from any origin: no folder, no pattern, not hidden."""
     return isinstance(text, str) and _PLAIN_NAME.fullmatch(text) is not None
 
 
@@ -187,7 +187,7 @@ def require_writable_folder(path: AnyPath, mend: str = "give another --out") -> 
     """Create the folder `path` if need be, and prove that files can be written in it.
 
     Raises:
-        UserError: it is a file, or it cannot be created or written; the sentence ends in `mend`.
+        UserError: it is a file, or it cannot be created or written; the message ends in `mend`.
     """
     try:
         if is_file(path):

@@ -1,4 +1,4 @@
-"""Where files lie: a local path, or an address of any file system that fsspec knows (`s3://`, `gs://`, `hf://`...)."""
+"""Paths of files: local, or addresses of any file system that fsspec knows (`s3://`, `gs://`, `hf://`...)."""
 
 import os
 import re
@@ -19,16 +19,16 @@ AnyPath = Path | UPath
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SIGNED = re.compile(r"(?i)[?&;][^=&;]*(sig|token|credential|secret|passw|key|auth|policy|access)[^=&;]*=")
-"""Parameters with which clouds let the holder of an address in (S3's and Google's X-...-Signature, Azure's sig)."""
+"""Parameters by which an address grants access to whoever has it (S3's and Google's X-...-Signature, Azure's sig)."""
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
-"""Which of our extras brings the package for a scheme."""
+"""Extra of this project that installs the package for a scheme."""
 
 
 def as_path(address: str | os.PathLike[str]) -> AnyPath:
     """Return the path that an address names: a `Path` for a path (`~` is the home folder) or `file://`, else a UPath.
 
-    Nothing is opened and no server is asked. Credentials come from where each file system's own package looks for
-    them (environment, configuration files).
+    Nothing is opened and no server is contacted. Credentials come from where each file system's own package looks
+    for them (environment, configuration files).
 
     Raises:
         UserError: the address is empty or of an unknown scheme, its scheme needs a package that is not installed, or
@@ -53,7 +53,7 @@ def as_path(address: str | os.PathLike[str]) -> AnyPath:
             "out, and put credentials where the file system's own tools look for them."
         )
     _require_package(scheme[1])
-    # Listings are not kept: what another process wrote a moment ago has to be seen.
+    # Listings are not cached: what another process wrote a moment ago has to be seen.
     return UPath(text, use_listings_cache=False)
 
 
@@ -65,7 +65,7 @@ def _local(text: str, path: str) -> Path:
 
 
 def is_remote(path: AnyPath) -> "TypeIs[UPath]":
-    """Tell whether a path lies on another file system than this machine's own."""
+    """Return whether a path is on another file system than this machine's own."""
     return not isinstance(path, Path)
 
 

@@ -13,10 +13,10 @@ SECONDS_BETWEEN_LINES = 15.0
 
 
 class Advance(Protocol):
-    """Reports that `amount` more is done; `detail` is shown behind the bar."""
+    """A function that reports progress."""
 
     def __call__(self, amount: int = 1, detail: str = "") -> None:
-        """Report it."""
+        """Report that `amount` more units are done; `detail` is shown behind the bar."""
         ...
 
 
@@ -32,9 +32,9 @@ def counted(number: int, noun: str) -> str:
 
 @contextmanager
 def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
-    """Show how far work of `total` units is, of which `done` were there before.
+    """Show the progress of `total` units of work, `done` of which were finished before.
 
-    Rate and remaining time count only what this run does.
+    Rate and remaining time count only the work of this run.
     """
     console = Console(stderr=True)
     shown = _bar(console, title, total, unit, done) if console.is_terminal else _lines(title, total, unit, done)
@@ -55,12 +55,12 @@ def _bar(console: Console, title: str, total: int, unit: str, done: int) -> Iter
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=total, completed=done, rate="", detail="")
-        counted, start = 0, time.monotonic()
+        finished, start = 0, time.monotonic()
 
         def advance(amount: int = 1, detail: str = "") -> None:
-            nonlocal counted
-            counted += amount
-            rate = counted / max(time.monotonic() - start, 1e-9)
+            nonlocal finished
+            finished += amount
+            rate = finished / max(time.monotonic() - start, 1e-9)
             bar.update(task, advance=amount, rate=f"{rate:.1f} {unit}/s", detail=detail)
 
         yield advance
@@ -68,17 +68,17 @@ def _bar(console: Console, title: str, total: int, unit: str, done: int) -> Iter
 
 @contextmanager
 def _lines(title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
-    counted, start, last = 0, time.monotonic(), time.monotonic()
+    finished, start, last = 0, time.monotonic(), time.monotonic()
 
     def advance(amount: int = 1, detail: str = "") -> None:
-        nonlocal counted, last
-        counted += amount
+        nonlocal finished, last
+        finished += amount
         now = time.monotonic()
-        reached = done + counted
+        reached = done + finished
         if now - last < SECONDS_BETWEEN_LINES and reached < total:
             return
         last = now
-        rate = counted / max(now - start, 1e-9)
+        rate = finished / max(now - start, 1e-9)
         eta = (total - reached) / max(rate, 1e-9)
         say(f"{title}: {reached}/{total} {unit}, {rate:.1f} {unit}/s, {eta:.0f} s left {detail}".rstrip())
 

@@ -1,4 +1,4 @@
-"""What is there, and what it holds: on a disk or a server, where a fault is never taken for an absence."""
+"""Existence and content of files, on a disk or a server. A fault is never reported as an absence."""
 
 import errno
 import stat
@@ -14,28 +14,28 @@ from basics.remote import file_system, plain_faults, remote_info
 
 
 def exists(path: AnyPath) -> bool:
-    """Tell whether there is a file or folder.
+    """Return whether there is a file or folder.
 
     Raises:
-        OSError: its file system cannot be asked.
+        OSError: its file system does not respond, or denies access.
     """
     return _kind(path) is not None
 
 
 def is_file(path: AnyPath) -> bool:
-    """Tell whether there is a file.
+    """Return whether there is a file.
 
     Raises:
-        OSError: its file system cannot be asked.
+        OSError: its file system does not respond, or denies access.
     """
     return _kind(path) == "file"
 
 
 def is_folder(path: AnyPath) -> bool:
-    """Tell whether there is a folder; on an object store that is a name with files below it.
+    """Return whether there is a folder; on an object store that is a name with files below it.
 
     Raises:
-        OSError: its file system cannot be asked.
+        OSError: its file system does not respond, or denies access.
     """
     return _kind(path) == "directory"
 
@@ -59,12 +59,12 @@ def read_bytes(path: AnyPath) -> bytes:
     if not is_remote(path):
         return path.read_bytes()
     try:
-        # With a start, s3fs asks for the content at once and not first for the size.
+        # With a start, s3fs requests the content at once, without a request for the size before.
         return read_range(path, 0, None)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    # S3 knows no range of an empty file.
+    # S3 refuses any range of an empty file.
     with plain_faults(path):
         content: bytes = file_system(path).cat_file(path.path)
     return content
@@ -83,7 +83,7 @@ def read_range(path: UPath, start: int, end: int | None) -> bytes:
 
 @contextmanager
 def local_copy(path: AnyPath) -> Iterator[Path]:
-    """Lend a file as a local one: itself on a disk, else a temporary copy.
+    """Provide the local path of a file: its own on a disk, else that of a temporary copy.
 
     Raises:
         OSError: it cannot be read.

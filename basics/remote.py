@@ -1,4 +1,4 @@
-"""Other machines' file systems: one connection a process, and every fault an OSError in plain words."""
+"""Remote file systems: one connection for each process, and every fault as an OSError with a plain message."""
 
 import asyncio
 import errno
@@ -17,7 +17,7 @@ from basics.errors import UserError
 from basics.paths import AnyPath, is_remote
 
 PATIENCE = 30.0
-"""Seconds in which a server must have answered once. Each package retries by itself, some for many minutes."""
+"""Seconds within which a server must respond to the first request. Packages retry by themselves, some for minutes."""
 
 _RENEW = "renew them where the file system's own tools look for them"
 _MISSING = (
@@ -37,7 +37,7 @@ _CODES = {
     "NoSuchBucket": (errno.ENOENT, "there is no such bucket"),
     "SlowDown": (errno.EBUSY, "its server is overloaded"),
 }
-"""What servers say, by the code in their answer."""
+"""Error number and message by the error code in a server's response."""
 _KINDS = {
     "NoCredentialsError": (errno.EACCES, _MISSING),
     "PartialCredentialsError": (errno.EACCES, _MISSING),
@@ -63,9 +63,9 @@ _KINDS = {
     "NotADirectoryError": (errno.ENOTDIR, "it is no folder"),
     "PermissionError": (errno.EACCES, "access is denied to these credentials"),
 }
-"""What packages raise, by the names of the classes: none of the packages has to be installed."""
+"""Error number and message by the class name of an exception, so that none of the packages has to be installed."""
 _VAGUE = {errno.EACCES, errno.EINVAL, errno.EIO}
-"""Errors that may have a reason which is worth another question."""
+"""Errors whose reason another request may reveal."""
 _SECRET = re.compile(r"(?i)key|secret|token|password|credential")
 _QUERY = re.compile(r"\?[^\s\"']*=[^\s\"']*")
 _USER = re.compile(r"://[^/\s@]*@")
@@ -85,7 +85,7 @@ def file_system(path: UPath) -> Any:
 
 
 def forget_connections() -> None:
-    """Make the next use of any file system connect anew, with the credentials that are there then."""
+    """Make the next use of any file system connect anew, with the credentials of that time."""
     _connected.cache_clear()
     for kind in dict(fsspec.registry).values():
         kind.clear_instance_cache()
@@ -93,22 +93,22 @@ def forget_connections() -> None:
 
 @contextmanager
 def plain_faults(path: UPath) -> Iterator[None]:
-    """Turn whatever a file system's package raises in the block into an OSError of the fitting kind.
+    """Turn any exception of a file system's package in the block into an OSError of the matching class.
 
-    Its `strerror` is a plain reason, its `filename` the address. The packages have retried by then. The error that
-    was raised is not chained, since it may quote addresses and requests with keys in them.
+    Its `strerror` is a plain reason, its `filename` the address. The packages have retried before. The original
+    exception is not chained, since it may quote addresses and requests with keys in them.
     """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:  # botocore's, aiohttp's and others' errors have no base class in common
-        raise _better_told(path, error) from None
+        raise _with_reason(path, error) from None
 
 
 @contextmanager
 def faults_of(path: AnyPath) -> Iterator[None]:
-    """Do as `plain_faults` if a path is on another machine; a disk's faults are OSErrors already."""
+    """Apply `plain_faults` if a path is remote; faults of a disk are OSErrors already."""
     if is_remote(path):
         with plain_faults(path):
             yield
@@ -116,21 +116,21 @@ def faults_of(path: AnyPath) -> Iterator[None]:
         yield
 
 
-def _better_told(path: UPath, error: Exception) -> OSError:
-    """Return the OSError of an error; where the answer had no body to say why, the server is asked once more.
+def _with_reason(path: UPath, error: Exception) -> OSError:
+    """Return the OSError of an exception; where the response gave no reason, another request is made to get one.
 
-    S3 gives the code of an error in the body alone, and the answers to `info` have none: credentials that have expired
-    would be a "Bad Request".
+    S3 gives the code of an error in the body alone, and the responses to `info` have none: expired credentials would be
+    a "Bad Request".
     """
-    told = as_os_error(error, str(path))
-    if told.errno not in _VAGUE or any(_coded(cause) for cause in _chain(error)):
-        return told
+    fault = as_os_error(error, str(path))
+    if fault.errno not in _VAGUE or any(_coded(cause) for cause in _chain(error)):
+        return fault
     try:
         _read_a_byte(path)
     except Exception as reason:  # as above
         if any(_coded(cause) for cause in _chain(reason)):
             return as_os_error(reason, str(path))
-    return told
+    return fault
 
 
 def _read_a_byte(path: UPath) -> None:
@@ -142,12 +142,12 @@ def _read_a_byte(path: UPath) -> None:
 
 
 def as_os_error(error: BaseException, address: str) -> OSError:
-    """Return the OSError, of the class that its number has, which says why something at an address failed."""
+    """Return the OSError, of the class of its number, that gives the reason of a failure at an address."""
     for cause in reversed(list(_chain(error))):
         known = _coded(cause)
         if known:
             return OSError(*known, address)
-    # The innermost reason is the most telling one: an unknown name, not a failed connection.
+    # The innermost cause is the most specific one: an unknown name, not a failed connection.
     for cause in reversed(list(_chain(error))):
         known = next((_KINDS[kind.__name__] for kind in type(cause).__mro__ if kind.__name__ in _KINDS), None)
         if known:
@@ -157,28 +157,28 @@ def as_os_error(error: BaseException, address: str) -> OSError:
 
 
 def remote_info(path: UPath) -> dict[str, Any]:
-    """Return what fsspec's `info` tells of a file or folder (`type`, `size`), within `PATIENCE` seconds.
+    """Return fsspec's `info` of a file or folder (`type`, `size`...), waiting at most `PATIENCE` seconds.
 
     Raises:
-        OSError: it is not there (FileNotFoundError), or cannot be asked for.
+        OSError: it does not exist (FileNotFoundError), or its server does not respond or denies access.
     """
     with plain_faults(path):
         found: dict[str, Any] = _in_time(file_system(path), "info", path.path)
     return found
 
 
-def _in_time(system: Any, method: str, *given: Any, **options: Any) -> Any:
+def _in_time(system: Any, method: str, *args: Any, **options: Any) -> Any:
     if not isinstance(system, AsyncFileSystem):
-        return getattr(system, method)(*given, **options)
+        return getattr(system, method)(*args, **options)
 
-    async def ask() -> Any:
-        return await asyncio.wait_for(getattr(system, f"_{method}")(*given, **options), PATIENCE)
+    async def request() -> Any:
+        return await asyncio.wait_for(getattr(system, f"_{method}")(*args, **options), PATIENCE)
 
-    return sync(system.loop, ask)
+    return sync(system.loop, request)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and what it came from, as Python or botocore (`kwargs["error"]`) keeps it."""
+    """Yield an exception and its causes, as Python or botocore (`kwargs["error"]`) records them."""
     seen: list[BaseException] = []
     following: object = error
     while isinstance(following, BaseException) and following not in seen:
@@ -190,14 +190,14 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _coded(error: BaseException) -> tuple[int, str] | None:
-    """Return what the code of a server's answer means, if the error has one that is known."""
-    answer = getattr(error, "response", None)
-    told = answer.get("Error") if isinstance(answer, dict) else None
-    return _CODES.get(str(told.get("Code", ""))) if isinstance(told, dict) else None
+    """Return error number and message by the code of a server's response, if the exception has a known one."""
+    response = getattr(error, "response", None)
+    content = response.get("Error") if isinstance(response, dict) else None
+    return _CODES.get(str(content.get("Code", ""))) if isinstance(content, dict) else None
 
 
 def _without_secrets(text: str) -> str:
-    """Return one short line without the queries and users of addresses, and without what the environment keeps."""
+    """Return a text as one short line, without queries and users of addresses and secrets of the environment."""
     text = _USER.sub("://", _QUERY.sub("", " ".join(text.split())))
     for name, value in os.environ.items():
         if len(value) >= 6 and _SECRET.search(name):

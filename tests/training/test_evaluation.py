@@ -1,6 +1,5 @@
 """Held-out scores against a plain loop, one image at a time."""
 
-
 import pytest
 import torch
 from torch import Tensor, nn
