@@ -1,4 +1,4 @@
-"""How far attacks move what a substitute says: `python -m docs.experiments.drift RUN_FOLDER DATA`."""
+"""How far attacks move a substitute's statistics: `python -m docs.experiments.drift RUN_FOLDER DATA`."""
 
 import sys
 from pathlib import Path
@@ -40,9 +40,9 @@ def main(folder: str, data: str) -> None:
         clean = network.adaptations(image)
         for name, moved in attacked.items():
             adaptations = network.adaptations(moved)
-            right = (network.logits(moved, adaptations).argmax(1) == label).double().mean()
+            accuracy = (network.logits(moved, adaptations).argmax(1) == label).double().mean()
             click.echo(
-                f"{name}: drift {float(drift(adaptations, clean, len(image)).mean()):.2f}, right {float(right):.1%}"
+                f"{name}: drift {float(drift(adaptations, clean, len(image)).mean()):.2f}, accuracy {float(accuracy):.1%}"
             )
 
 

@@ -34,8 +34,8 @@ def main(folder: Path) -> None:
     print("| test set | " + " | ".join(found) + " |")  # noqa: T201
     print("|---|" + "---|" * len(found))  # noqa: T201
     for column in columns:
-        told = [_cell([values[column] for values in seeds.values() if column in values]) for seeds in found.values()]
-        print(f"| {column} | " + " | ".join(told) + " |")  # noqa: T201
+        cells = [_cell([values[column] for values in seeds.values() if column in values]) for seeds in found.values()]
+        print(f"| {column} | " + " | ".join(cells) + " |")  # noqa: T201
 
 
 def _cell(values: list[float]) -> str:
