@@ -41,9 +41,8 @@ def main(folder: str, data: str) -> None:
         for name, moved in attacked.items():
             adaptations = network.adaptations(moved)
             accuracy = (network.logits(moved, adaptations).argmax(1) == label).double().mean()
-            click.echo(
-                f"{name}: drift {float(drift(adaptations, clean, len(image)).mean()):.2f}, accuracy {float(accuracy):.1%}"
-            )
+            moves = drift(adaptations, clean, len(image)).mean()
+            click.echo(f"{name}: drift {float(moves):.2f}, accuracy {float(accuracy):.1%}")
 
 
 if __name__ == "__main__":
