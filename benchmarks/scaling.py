@@ -28,8 +28,7 @@ from matplotlib.figure import Figure
 from pipeline.config import GenerationConfig
 from pipeline.job import Job, Product
 from pipeline.outcome import ShardResult
-from pipeline.runners.cluster import SHORT_LOGS
-from pipeline.runners.distributed import Distributed
+from pipeline.runners.dask_runner import SHORT_LOGS, DaskRunner
 from sources.base import ClassMap, ImageRecord, Source
 from sources.keys import sample_keys
 from sources.opening import open_source
@@ -112,7 +111,7 @@ def main(
         return
     dask.config.set(SHORT_LOGS)
     with _simulated(workers) as client:
-        course = _run(job, Distributed(client, work=Wait(seconds)))
+        course = _run(job, DaskRunner(client, shard_function=Wait(seconds)))
     ideal = job.plan.shards * seconds / workers
     tenth = len(course.mebibytes) // 10
     click.echo(f"{workers} workers: {course.seconds[-1]:.1f} s, ideal {ideal:.1f} s, {ideal / course.seconds[-1]:.1%}")
@@ -156,7 +155,7 @@ def _memory() -> float:
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
-def _run(job: Job, runner: Distributed) -> Course:
+def _run(job: Job, runner: DaskRunner) -> Course:
     course, done = Course(), 0
     with _every_second(lambda: done, course):
         for result in runner.results(job, range(job.plan.shards), lambda *_: None):

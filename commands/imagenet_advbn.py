@@ -22,7 +22,7 @@ from commands.options import (
 
 if TYPE_CHECKING:
     from pipeline.job import Job
-    from pipeline.runners.serial import Runner
+    from pipeline.runners.runner import Runner
 
 _SOURCE_VARIABLE = "ADVBN_SOURCE"
 
@@ -90,13 +90,13 @@ def imagenet_advbn(**options: Any) -> None:
         --autoencoder autoencoder.safetensors --reconstructed
     """
     from pipeline.job import prepare, products_of
-    from pipeline.runners.cluster import workers_for
+    from pipeline.runners.selection import workers_for
 
     config = _config(options)
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"
     products = products_of(config, options["out"] or Path(name), name)
     with workers_for(config, options["scheduler"]) as workers:
-        job = prepare(workers.config, products, workers.facts if workers.elsewhere else None)
+        job = prepare(workers.config, products, workers.facts if workers.remote else None)
         if options["dry_run"]:
             _tell_plan(job, options)
         else:

@@ -21,7 +21,7 @@ from pipeline.job import Job, Product, open_images, rendering_facts
 from pipeline.renderable import config_of, plan_of, read_renderable, records_of
 from pipeline.replay import Replay
 from pipeline.run import RunReport, run
-from pipeline.runners.cluster import Workers, workers_for
+from pipeline.runners.selection import Workers, workers_for
 from pipeline.sample import sample_networks
 from sources.base import ImageRecord, Source
 

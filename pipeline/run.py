@@ -18,7 +18,8 @@ from pipeline.dataset.manifest import Recorded, accuracies, write_manifest
 from pipeline.dataset.reader_files import write_reader_files
 from pipeline.job import Job, Product
 from pipeline.outcome import ShardResult
-from pipeline.runners.serial import Here, Runner
+from pipeline.runners.runner import Runner
+from pipeline.runners.serial import SerialRunner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def run(job: Job, runner: Runner | None = None, *, overwrite: bool = False, rema
     """
     check_outputs(job, overwrite=overwrite)
     try:
-        return _run(job, runner or Here(), overwrite=overwrite, remake=remake)
+        return _run(job, runner or SerialRunner(), overwrite=overwrite, remake=remake)
     except OSError as error:
         raise WorkError(f"{error}. What was finished is kept; the same command goes on from there.") from error
 

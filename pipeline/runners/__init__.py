@@ -1,1 +1,1 @@
-"""Who makes the shards: this process, a local Dask cluster or a remote one; they know shards, not images."""
+"""Runners: this process, a local Dask cluster or a remote one. They know shards, not images."""

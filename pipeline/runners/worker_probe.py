@@ -1,4 +1,4 @@
-"""What is asked of a Dask scheduler and its workers, without waiting for those that are gone."""
+"""Questions to a Dask scheduler and its workers, with no wait for workers that are gone; the probe of new workers."""
 
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import CancelledError
@@ -10,117 +10,119 @@ from typing import TypeVar
 from distributed import Client, Future, wait
 
 from basics.errors import UserError
-from pipeline.runners.tasks import work_on
+from pipeline.runners.worker_entry import run_on_worker
 
-Answer = TypeVar("Answer")
-_FETCH = 10.0
-"""Seconds to wait for an answer that is ready; a worker that has it may go at that moment."""
-_LOOK = 2.0
-"""Seconds between two looks at whether workers that were asked something are still there."""
+Reply = TypeVar("Reply")
+_FETCH_TIMEOUT = 10.0
+"""Seconds to wait for a reply that is ready; the worker that holds it may die at that moment."""
+_POLL_INTERVAL = 2.0
+"""Seconds between two checks that the workers whose reply is missing are still alive."""
 
 
-def able_workers(client: Client, resources: Mapping[str, float]) -> dict[str, int]:
-    """Return how many tasks each worker of a scheduler can work on at a time, if each needs some resources.
+def worker_slots(client: Client, resources: Mapping[str, float]) -> dict[str, int]:
+    """Return how many shards each running worker of a scheduler can make at a time, if each needs some resources.
+
+    Workers without a slot are left out.
 
     Raises:
         OSError, RuntimeError: the scheduler does not answer.
     """
-    threads = _running(client)
+    threads = _running_workers(client)
     if not resources:
         return threads
-    told = client.scheduler_info(n_workers=-1)["workers"]
-    offers = {address: worker["resources"] for address, worker in told.items()}
-    places = {
+    known = client.scheduler_info(n_workers=-1)["workers"]
+    offers = {address: worker["resources"] for address, worker in known.items()}
+    slots = {
         address: min(number, *(int(offers.get(address, {}).get(name, 0) // need) for name, need in resources.items()))
         for address, number in threads.items()
     }
-    return {address: number for address, number in places.items() if number}
+    return {address: number for address, number in slots.items() if number}
 
 
-def _running(client: Client) -> dict[str, int]:
-    """Return the threads of each worker that takes tasks; one whose memory is short is paused, and takes none."""
+def _running_workers(client: Client) -> dict[str, int]:
+    """Return the threads of each worker that Dask gives work; it pauses a worker whose memory is short."""
     if client.scheduler is None:
         raise RuntimeError("The connection to the Dask scheduler is closed.")
     threads: dict[str, int] = client.sync(client.scheduler.ncores_running)
     return threads
 
 
-def answers(client: Client, asked: "Mapping[str, Future[Answer]]") -> dict[str, Answer]:
-    """Return what workers answer; those that leave before they have are left out.
+def gather_replies(client: Client, calls: "Mapping[str, Future[Reply]]") -> dict[str, Reply]:
+    """Return what calls on workers return; workers that leave before they have replied are left out.
 
     Args:
         client: connection to the scheduler.
-        asked: the question put to each worker, by the worker's address.
+        calls: the call made on each worker, by the worker's address.
 
     Raises:
-        UserError: one cannot answer, or all have left, or the scheduler is lost.
+        UserError: a call failed, or all workers have left, or the scheduler is lost.
     """
-    waiting = dict(asked)
+    waiting = dict(calls)
     try:
         while not all(future.done() for future in waiting.values()):
             with suppress(TimeoutError):
-                wait(list(waiting.values()), timeout=_LOOK)
-            here = _running(client)
-            waiting = {address: future for address, future in waiting.items() if future.done() or address in here}
+                wait(list(waiting.values()), timeout=_POLL_INTERVAL)
+            running = _running_workers(client)
+            waiting = {address: future for address, future in waiting.items() if future.done() or address in running}
     except (OSError, CancelledError) as error:
-        raise UserError("The Dask scheduler was lost while its workers were asked what they are.") from error
+        raise UserError("The Dask scheduler was lost while its workers were being checked.") from error
     if not waiting:
-        raise UserError("Every worker left when it was asked what it is; see their logs (too little memory?).")
-    return {address: _answer(address, future) for address, future in waiting.items()}
+        raise UserError("Every worker left while it was being checked; see their logs (too little memory?).")
+    return {address: _reply(address, future) for address, future in waiting.items()}
 
 
-def _answer(address: str, future: "Future[Answer]") -> Answer:
+def _reply(address: str, future: "Future[Reply]") -> Reply:
     try:
-        return future.result(timeout=_FETCH)
+        return future.result(timeout=_FETCH_TIMEOUT)
     except UserError:
         raise
-    except Exception as error:  # whatever a worker raises that cannot even load the question
+    except Exception as error:  # whatever a worker raises that cannot even load the function that is called
         raise UserError(
-            f"The worker {address} cannot tell what it is ({type(error).__name__}: {' '.join(str(error).split())}); "
+            f"The worker {address} cannot be checked ({type(error).__name__}: {' '.join(str(error).split())}); "
             "install the same advbn-gen there, and where the scheduler runs, as here."
         ) from error
 
 
-def asked_for_code(client: Client, address: str) -> "Future[object]":
-    """Ask a worker to load what a shard needs.
+def probe_code(client: Client, address: str) -> "Future[object]":
+    """Have a worker import the code that makes a shard.
 
-    By its name: a worker that cannot unpickle what it is sent does not say so, but ends.
+    By name: a worker that cannot unpickle what it is sent does not report an error, but ends.
     """
-    name = f"{work_on.__module__}:{work_on.__qualname__}"
+    name = f"{run_on_worker.__module__}:{run_on_worker.__qualname__}"
     return client.submit(resolve_name, name, workers=[address], pure=False)
 
 
-class Newcomers:
-    """Asks every worker that comes whether it can load our code, as it would otherwise fail at all it is given."""
+class WorkerProbe:
+    """Has every new worker import our code before it gets a shard: one that cannot would fail at every shard."""
 
-    def __init__(self, client: Client, on_answer: Callable[[], None]) -> None:
-        self._client, self._on_answer = client, on_answer
-        self._asked: dict[str, Future[object]] = {}
+    def __init__(self, client: Client, on_reply: Callable[[], None]) -> None:
+        self._client, self._on_reply = client, on_reply
+        self._probes: dict[str, Future[object]] = {}
         self._news = Event()
 
-    def ask(self, here: Collection[str]) -> None:
-        """Ask those of the workers here that were not asked yet."""
+    def start(self, alive: Collection[str]) -> None:
+        """Probe the workers that were not probed yet, and forget those that are no longer alive."""
         self._news.clear()
-        for address in self._asked.keys() - set(here):
-            self._asked.pop(address).release()
-        for address in here:
-            if address not in self._asked:
-                self._asked[address] = asked_for_code(self._client, address)
-                self._asked[address].add_done_callback(self._answered)
+        for address in self._probes.keys() - set(alive):
+            self._probes.pop(address).release()
+        for address in alive:
+            if address not in self._probes:
+                self._probes[address] = probe_code(self._client, address)
+                self._probes[address].add_done_callback(self._replied)
 
-    def _answered(self, _: "Future[object]") -> None:
+    def _replied(self, _: "Future[object]") -> None:
         self._news.set()
-        self._on_answer()
+        self._on_reply()
 
-    def answered(self) -> bool:
-        """Return whether one has answered since others were asked last."""
+    def has_news(self) -> bool:
+        """Return whether a worker has replied since `start` was last called."""
         return self._news.is_set()
 
     def ready(self) -> list[str]:
-        """Return the workers that can."""
-        return [address for address, future in self._asked.items() if future.status == "finished"]
+        """Return the workers that passed."""
+        return [address for address, future in self._probes.items() if future.status == "finished"]
 
-    def unable(self) -> dict[str, str]:
-        """Return the workers that cannot, and why."""
-        failed = {address: future for address, future in self._asked.items() if future.status == "error"}
-        return {address: repr(future.exception(timeout=_FETCH)) for address, future in failed.items()}
+    def failed(self) -> dict[str, str]:
+        """Return the workers that did not pass, and the error of each."""
+        failed = {address: future for address, future in self._probes.items() if future.status == "error"}
+        return {address: repr(future.exception(timeout=_FETCH_TIMEOUT)) for address, future in failed.items()}

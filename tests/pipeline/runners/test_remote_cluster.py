@@ -1,32 +1,50 @@
-"""Several processes at once give the bytes of one."""
+"""The workers of a running scheduler make the bytes of one process, also when some of them or the scheduler are lost."""
 
 import json
 import os
 import re
+import shutil
 import signal
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
-from basics.errors import UserError
+from basics.errors import UserError, WorkError
 from pipeline.config import GenerationConfig
-from pipeline.runners import cluster as cluster_module
-from pipeline.runners.cluster import workers_for
+from pipeline.job import Job, own_facts
+from pipeline.run import run
+from pipeline.runners import remote_cluster
+from pipeline.runners.dask_runner import DaskRunner
+from pipeline.runners.remote_cluster import RemoteClusterRunner
+from pipeline.runners.selection import workers_for
 from tests.cluster import cluster
+from tests.pipeline.runners.shard_functions import DelayedMarks
 from tests.pipeline.world import PER_CLASS, SHARDS, World, broken_image, wherever
 from tests.processes import finish, start, wait_until
-from tests.support import folder_bytes, image_folder, refused
+from tests.support import folder_bytes, image_folder, refused, tiny_autoencoder
+
+LONG = {"image_size": 48, "steps": 6}
+"""Makes a shard last long enough to be hit."""
 
 
-@pytest.mark.slow
-def test_three_workers_give_the_bytes_of_one(world: World, tmp_path: Path, finished: Path) -> None:
-    out = tmp_path / "out"
-    code, stdout, stderr = finish(start(*world.words(out, "--json", workers=3)))
-    assert code == 0, stderr
-    assert json.loads(stdout)["made"] == SHARDS
-    assert folder_bytes(out) == folder_bytes(finished)
-    shards = [json.loads(line)["shard"] for line in (out / "log.jsonl").read_text().splitlines()]
-    assert sorted(shards) == list(range(SHARDS))
+def marks(out: Path) -> int:
+    return len(list(out.glob("stats/*.json")))
+
+
+def attempts(out: Path) -> set[str]:
+    """Folders of shards that are in work, or were when their process ended."""
+    return {path.name for path in out.glob("working-*")}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("uninterrupted") / "out"
+    done = world.make(out, **LONG)
+    assert done.code == 0, done.err
+    return out
 
 
 @pytest.mark.slow
@@ -53,40 +71,6 @@ def test_a_running_scheduler_gives_the_same_bytes_also_after_a_failure(
 
 
 @pytest.mark.slow
-def test_ctrl_c_reaches_workers_and_the_next_run_completes(world: World, tmp_path: Path, finished: Path) -> None:
-    out = tmp_path / "out"
-    process = start(*world.words(out, workers=2))
-    assert wait_until(lambda: any(out.glob("stats/*.json")), process)
-    os.killpg(process.pid, signal.SIGINT)
-    code, _, stderr = finish(process)
-    assert code == 130, stderr
-    assert "Traceback" not in stderr
-    assert world.make(out).code == 0
-    assert folder_bytes(out) == folder_bytes(finished)
-
-
-LONG = {"image_size": 48, "steps": 6}
-"""Makes a shard last long enough to be hit."""
-
-
-def marks(out: Path) -> int:
-    return len(list(out.glob("stats/*.json")))
-
-
-def attempts(out: Path) -> set[str]:
-    """Folders of shards that are in work, or were when their process ended."""
-    return {path.name for path in out.glob("working-*")}
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("uninterrupted") / "out"
-    done = world.make(out, **LONG)
-    assert done.code == 0, done.err
-    return out
-
-
-@pytest.mark.slow
 def test_a_killed_worker_and_a_hung_one_change_no_byte(world: World, tmp_path: Path, uninterrupted: Path) -> None:
     """One of three is killed in mid-shard, one is stopped, taken for dead, and goes on beside its replacement."""
     out = tmp_path / "out"
@@ -103,7 +87,7 @@ def test_a_killed_worker_and_a_hung_one_change_no_byte(world: World, tmp_path: P
         held = attempts(out)
         assert len(held) == 2, "both have left a shard half made"
         os.kill(started.workers[1].pid, signal.SIGCONT)
-        # It finishes what it was at, and only then finds out that nobody waits for it.
+        # It finishes its shard, and only then finds out that nobody waits for it.
         assert wait_until(lambda: len(attempts(out)) == 1, started.scheduler)
     assert len(attempts(out)) == 1
     again = world.make(out, "--json", **LONG)
@@ -122,10 +106,10 @@ def test_a_lost_scheduler_costs_only_what_was_in_work(world: World, tmp_path: Pa
         assert code == 1, stderr
         assert "scheduler was lost" in stderr
         assert "Traceback" not in stderr
-        told = re.search(rf"(\d+) of {SHARDS} shards could not be made", stderr)
-        assert told
-        # The workers finish what they are at, be it after the client has counted.
-        kept = SHARDS - int(told[1])
+        failed = re.search(rf"(\d+) of {SHARDS} shards could not be made", stderr)
+        assert failed
+        # The workers finish their shards, possibly after the client has counted.
+        kept = SHARDS - int(failed[1])
         assert 2 <= kept <= marks(out) < SHARDS
         started.start_scheduler()
         started.add_worker()
@@ -136,8 +120,8 @@ def test_a_lost_scheduler_costs_only_what_was_in_work(world: World, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_of_mixed_workers_those_with_a_gpu_are_asked(world: World, tmp_path: Path, finished: Path) -> None:
-    """The others would never be given the question."""
+def test_of_mixed_workers_only_those_with_a_gpu_are_checked(world: World, tmp_path: Path, finished: Path) -> None:
+    """The others would never get the call."""
     with cluster(tmp_path, 1) as started:
         started.add_worker("--resources", "GPU=1")
         assert wait_until(lambda: started.logs().count("Register worker") == 2, started.scheduler)
@@ -150,7 +134,7 @@ def test_of_mixed_workers_those_with_a_gpu_are_asked(world: World, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_an_unlike_worker_and_a_missing_gpu_are_refused_before_work(world: World, tmp_path: Path) -> None:
+def test_a_worker_that_differs_and_a_missing_gpu_are_refused_before_work(world: World, tmp_path: Path) -> None:
     other = tmp_path / "other/pillow-0.0.1.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: pillow\nVersion: 0.0.1\n")
@@ -182,8 +166,8 @@ def test_machines_without_our_code_are_refused_before_work(world: World, tmp_pat
     assert not out.exists()
 
 
-def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_module, "_ARRIVAL", 0.5)
+def test_a_scheduler_without_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_cluster, "_FIRST_WORKER_TIMEOUT", 0.5)
     config = GenerationConfig(encoder="vgg", source=None, autoencoder=None)
     with (
         cluster(tmp_path, 0) as started,
@@ -193,7 +177,32 @@ def test_a_scheduler_without_workers_is_told(tmp_path: Path, monkeypatch: pytest
         pass
 
 
-def test_workers_here_and_a_scheduler_s_are_not_mixed(world: World, tmp_path: Path) -> None:
-    said = refused(*world.words(tmp_path / "out", workers=2, scheduler="tcp://127.0.0.1:1"))
-    assert "give one of the two" in said
-    assert not (tmp_path / "out").exists()
+def test_an_address_with_tls_needs_its_settings(world: World, tmp_path: Path) -> None:
+    message = refused(*world.words(tmp_path / "out", scheduler="tls://127.0.0.1:1"))
+    assert "distributed.comm.tls" in message
+    assert "No Dask scheduler answers at ''" in refused(*world.words(tmp_path / "out", scheduler=""))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_marks_that_are_seen_late_are_waited_for(
+    job: Job, tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_cluster, "_MARKS_TIMEOUT", seconds)
+    with cluster(tmp_path, 2) as started, Client(started.address) as client:  # type: ignore[no-untyped-call]
+        client.wait_for_workers(2, timeout=60)
+        runner = RemoteClusterRunner(DaskRunner(client, shard_function=DelayedMarks()))
+        if seconds:
+            assert run(job, runner).made == SHARDS
+        else:
+            with pytest.raises(WorkError, match="it was removed or changed while"):
+                run(job, runner)
+
+
+def test_a_worker_reports_the_files_as_they_are_now(job: Job, world: World, tmp_path: Path) -> None:
+    path = tmp_path / "autoencoder.safetensors"
+    config = replace(job.config, autoencoder=str(shutil.copy(world.autoencoder, path)))
+    facts = partial(own_facts, classes=1000)
+    before = remote_cluster.fresh_facts(facts, config)["autoencoder"]
+    tiny_autoencoder(path, seed=77)
+    assert remote_cluster.fresh_facts(facts, config)["autoencoder"] != before

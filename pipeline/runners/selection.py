@@ -1,0 +1,81 @@
+"""Which runner a run has: serial, on a local cluster or on a remote one."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from distributed import Client
+
+from basics.errors import UserError
+from pipeline.config import GenerationConfig
+from pipeline.job import Facts, FactsOf
+from pipeline.runners.dask_runner import DaskRunner
+from pipeline.runners.local_cluster import LocalClusterRunner
+from pipeline.runners.remote_cluster import (
+    RemoteClusterRunner,
+    common_facts,
+    connected,
+    needed_resources,
+    require_code,
+    threads_per_slot,
+)  # fmt: skip
+from pipeline.runners.runner import Runner
+from pipeline.runners.serial import SerialRunner
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What does the work of a run."""
+
+    runner: Runner
+    config: GenerationConfig
+    """The run's settings, with everything that the workers decide."""
+    client: Client | None = None
+    """Connection to a remote cluster's scheduler, whose workers may differ from this process."""
+    resources: dict[str, float] = field(default_factory=dict)
+    """What a worker of a remote cluster must offer."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether the workers may be on other machines."""
+        return self.client is not None
+
+    def facts(self, facts_of: FactsOf, config: GenerationConfig) -> Facts:
+        """Return the facts that the workers have in common.
+
+        Args:
+            facts_of: returns the facts of the process that it is called in.
+            config: the run.
+
+        Raises:
+            UserError: the workers differ from each other or from this process, or one cannot load the networks.
+        """
+        if self.client is None:
+            return facts_of(config)
+        return common_facts(self.client, self.resources, facts_of, config)
+
+
+@contextmanager
+def workers_for(config: GenerationConfig, scheduler: str | None) -> Iterator[Workers]:
+    """Select what works on a run; a connection to a scheduler is closed with the context.
+
+    Args:
+        config: the run; `workers` 0 means this process.
+        scheduler: address of a running Dask scheduler, instead of `workers`.
+
+    Raises:
+        UserError: workers and a scheduler are both given, no scheduler answers there, it has no worker, or none with a
+            GPU although the run needs one.
+    """
+    if scheduler is not None and config.workers:
+        raise UserError("Workers of this machine and a scheduler's cannot be used together; give one of the two.")
+    if scheduler is not None:
+        with connected(scheduler) as client:
+            resources = needed_resources(client, config)
+            require_code(client, resources)
+            settled = replace(config, threads=config.threads or threads_per_slot(client, resources))
+            yield Workers(RemoteClusterRunner(DaskRunner(client, resources)), settled, client, resources)
+    elif config.workers:
+        yield Workers(LocalClusterRunner(config), replace(config, threads=config.threads_each()))
+    else:
+        yield Workers(SerialRunner(), config)
