@@ -36,6 +36,7 @@ def test_an_error_has_one_outcome(
     def fail(_: object) -> NoReturn:
         raise error
 
+    job.products[0].folder.mkdir()
     monkeypatch.setattr(job.source, "read", fail)
     result = generate_shard(job, 3)
     assert result.outcome is outcome
@@ -47,6 +48,7 @@ def test_an_unknown_error_is_not_hidden(job: Job, monkeypatch: pytest.MonkeyPatc
     def fail(_: object) -> NoReturn:
         raise RuntimeError("CUDA error")
 
+    job.products[0].folder.mkdir()
     monkeypatch.setattr(job.source, "read", fail)
     with pytest.raises(RuntimeError, match="CUDA error"):
         generate_shard(job, 3)

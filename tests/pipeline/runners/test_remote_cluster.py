@@ -1,4 +1,4 @@
-"""The workers of a running scheduler make the bytes of one process, also when some of them or the scheduler are lost."""
+"""The workers of a running scheduler make the bytes of one process, also when some or the scheduler are lost."""
 
 import json
 import os
