@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from basics.errors import UserError, WorkError
-from pipeline.claim import FolderTakenError
+from basics.ownership import FolderTakenError
 from pipeline.generate import generate_shard
 from pipeline.job import Job
 from pipeline.outcome import Outcome
@@ -20,7 +20,7 @@ from pipeline.outcome import Outcome
     [
         (WorkError("the image is broken"), Outcome.FAILED),
         (UserError("the store has no such credentials"), Outcome.FAILED),
-        (FolderTakenError("another run took the folder"), Outcome.FATAL),
+        (FolderTakenError(Path("out")), Outcome.FATAL),
         (OSError(errno.EIO, "the disk does not answer"), Outcome.TRANSIENT),
         (OSError(errno.ENOSPC, "the disk is full"), Outcome.MACHINE_FAULT),
         (OSError(errno.EDQUOT, "the quota is used up"), Outcome.MACHINE_FAULT),
