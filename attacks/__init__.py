@@ -1,1 +1,1 @@
-"""Everything that climbs a loss: one ascent loop, and what may be moved by it."""
+"""Everything that climbs a loss: one ascent loop, and the threat models that it runs on."""

@@ -34,17 +34,17 @@ class ThreatModel(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation(Generic[Extra]):
-    """What an objective says at one point."""
+    """Value of an objective at one point."""
 
     loss_N: Tensor
-    """Loss of each sample; their sum is climbed."""
+    """Loss of each sample; the ascent is on their sum."""
     extra: Extra
-    """Whatever else the forward pass made and the caller wants of the first and last one (images, logits)."""
+    """What else the forward pass computed and the caller needs from the first and the last one (images, logits)."""
 
 
 @dataclass(frozen=True)
-class Ascent(Generic[Extra]):
-    """Where an ascent began and ended."""
+class AscentResult(Generic[Extra]):
+    """Start and end of an ascent."""
 
     parameters: Parameters
     """The parameters after the last step."""
@@ -62,17 +62,17 @@ def climb(
     steps: int,
     watch: Callable[[Evaluation[Extra]], None] | None = None,
 ) -> Parameters:
-    """Climb `objective` for `steps` steps of `threat` and return where that ends.
+    """Climb `objective` for `steps` steps of `threat` and return the parameters after the last one.
 
     Costs `steps` forward and backward passes. Only the parameters get gradients: the networks inside the objective must
     not require any. The sum over samples is climbed, not the mean, so that a last, smaller batch sees gradients of the
     same scale.
 
     Args:
-        objective: what grows.
+        objective: what is maximised.
         threat: where to start, how to step, how to project.
-        steps: how many.
-        watch: told of the evaluation at the beginning of each step.
+        steps: number of steps.
+        watch: called with the evaluation at the beginning of each step.
     """
     parameters = threat.start()
     for _ in range(steps):
@@ -96,8 +96,10 @@ def of_images(loss_of: LossOf) -> Callable[[Parameters], Evaluation[None]]:
     return objective
 
 
-def ascend(objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int) -> Ascent[Extra]:
-    """Climb as `climb` does, and tell of the first evaluation, the last one and all losses; one more forward pass."""
+def ascend(
+    objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int
+) -> AscentResult[Extra]:
+    """Climb as `climb` does, and also return the first and last evaluation and all losses; one more forward pass."""
     first: list[Evaluation[Extra]] = []
     losses: list[Tensor] = []
 
@@ -110,4 +112,4 @@ def ascend(objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatM
     with torch.no_grad():
         last = objective(parameters)
     losses.append(last.loss_N)
-    return Ascent(parameters, torch.stack(losses), (first or [last])[0], last)
+    return AscentResult(parameters, torch.stack(losses), (first or [last])[0], last)

@@ -1,4 +1,4 @@
-"""AutoAttack (Croce & Hein 2020), as its authors' package `pyautoattack` runs it; needs the extra `autoattack`.
+"""AutoAttack (Croce & Hein 2020), run by its authors' package `pyautoattack`; needs the extra `autoattack`.
 
 Legend: N images, K classes.
 """
@@ -22,20 +22,20 @@ Part = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttackConfig:
-    """How AutoAttack is run. Its attacks have no strength to choose but the ball; images are in [0, 1]."""
+    """Settings of AutoAttack. Its attacks have no strength but the size of the ball; images are in [0, 1]."""
 
     eps: float = 8 / 255
     """Radius of the ball around each image; at most 1 for l-inf."""
     norm: Norm = "linf"
-    """Which ball."""
+    """Norm of the ball."""
     parts: tuple[Part, ...] = get_args(Part)
-    """Which of its four attacks; fewer are quicker, and not AutoAttack."""
+    """Which of its four attacks are run; fewer are quicker, but not AutoAttack."""
     queries: int = 5000
-    """Forward passes of the square attack; fewer are quicker, and not AutoAttack."""
+    """Forward passes of the square attack; fewer are quicker, but not AutoAttack."""
     seed: int = 0
-    """Of all its random starts."""
+    """Seed of all its random starts."""
     batch_size: int = 250
-    """How many images go through the network at once."""
+    """Images in one forward pass."""
 
     def __post_init__(self) -> None:
         if self.norm not in get_args(Norm):
@@ -52,31 +52,32 @@ class AutoAttackConfig:
 
 
 @dataclass(frozen=True)
-class AutoAttacked:
-    """What AutoAttack found."""
+class AutoAttackResult:
+    """Result of AutoAttack on a batch."""
 
     image_N3HW: Tensor
-    """Images that fool the network; where none was found, and where it was wrong anyway, the clean ones."""
+    """Images that fool the network; the clean ones where none was found, and where they are misclassified already."""
     fooled_N: Tensor
-    """Whether the network's answer to them is wrong."""
+    """Whether the network's prediction for them is wrong."""
     warnings: tuple[str, ...]
-    """Its own doubts about the network, e.g. that gradients are zero, or that the square attack did better than those
-    that follow gradients. They belong beside the result."""
+    """The package's own warnings about the network, e.g. that gradients are zero, or that the square attack did better
+    than those that follow gradients. They belong beside the result."""
 
 
 def auto_attack(
     logits_of: Callable[[Tensor], Tensor], image_N3HW: Tensor, label_N: Tensor, config: AutoAttackConfig
-) -> AutoAttacked:
+) -> AutoAttackResult:
     """Run AutoAttack's standard version: APGD on cross-entropy and on targeted DLR, targeted FAB, square.
 
     The targeted attacks take the nine likeliest wrong classes, or all if there are fewer. Samples that were fooled are
-    not attacked again, so each answer must depend on its own sample alone. torch's global generator is put back after.
+    not attacked again, so each prediction must depend on its own sample alone. The state of torch's global generator is
+    restored afterwards.
 
     Args:
         logits_of: image_N3HW -> logits_NK; closes over the network, in evaluation mode.
         image_N3HW: images in [0, 1], in float32, to which the package casts.
-        label_N: the right answers.
-        config: which ball.
+        label_N: true classes.
+        config: ball, attacks and seed.
 
     Raises:
         UserError: if the package is missing, the images are no batch of float32 images, or there are fewer than four
@@ -89,33 +90,38 @@ def auto_attack(
             f"{image_N3HW.dtype}; attack others with PGD and restarts."
         )
 
-    def in_single(image: Tensor) -> Tensor:
-        # Under autocast answers come in half precision, in which the square attack breaks off.
+    def float32_logits(image: Tensor) -> Tensor:
+        # Under autocast logits are in half precision, in which the square attack fails.
         return logits_of(image).float()
 
     with torch.no_grad():
-        classes = in_single(image_N3HW[:1]).shape[1]
+        classes = float32_logits(image_N3HW[:1]).shape[1]
     require_classes(classes)
     device = image_N3HW.device
-    with _alone(device), _heard() as warnings:
+    with _process_state_restored(device), _captured_warnings() as warnings:
         attack = package.AutoAttack(
-            in_single, norm=_NORMS[config.norm], eps=config.eps, version="standard", seed=config.seed, device=device
+            float32_logits,
+            norm=_NORMS[config.norm],
+            eps=config.eps,
+            version="standard",
+            seed=config.seed,
+            device=device,
         )
         attack.attacks_to_run = list(config.parts)
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
         attack.square.n_queries = config.queries
-        found, answer_N = attack.run_standard_evaluation(image_N3HW, label_N, batch_size=config.batch_size)
-    return AutoAttacked(found, answer_N != label_N, tuple(warnings))
+        found, prediction_N = attack.run_standard_evaluation(image_N3HW, label_N, batch_size=config.batch_size)
+    return AutoAttackResult(found, prediction_N != label_N, tuple(warnings))
 
 
 _NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 def require_classes(classes: int) -> None:
-    """Refuse a network with fewer classes than targeted DLR is defined for.
+    """Check that a network has enough classes for targeted DLR.
 
     Raises:
-        UserError: see above.
+        UserError: it has fewer than four.
     """
     if classes < 4:
         raise UserError(f"AutoAttack needs four classes, and the network has {classes}; use PGD with restarts instead.")
@@ -142,8 +148,8 @@ def _package() -> Any:
 
 
 @contextmanager
-def _alone(device: torch.device) -> Iterator[None]:
-    """Put back what the package changes for the whole process: seeds, and the trace function of debuggers."""
+def _process_state_restored(device: torch.device) -> Iterator[None]:
+    """Restore what the package changes for the whole process: random states, and the trace function of debuggers."""
     trace = sys.gettrace()
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -153,20 +159,20 @@ def _alone(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _heard() -> Iterator[list[str]]:
+def _captured_warnings() -> Iterator[list[str]]:
     """Collect the warnings that the package logs, instead of printing them; each once, in order."""
-    said: dict[str, None] = {}
+    messages: dict[str, None] = {}
 
-    class Ear(logging.Handler):
+    class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said[record.getMessage()] = None
+            messages[record.getMessage()] = None
 
-    logger, ear, warnings = logging.getLogger("auto-attack"), Ear(logging.WARNING), list[str]()
+    logger, collector, warnings = logging.getLogger("auto-attack"), Collector(logging.WARNING), list[str]()
     propagate, logger.propagate = logger.propagate, False
-    logger.addHandler(ear)
+    logger.addHandler(collector)
     try:
         yield warnings
     finally:
-        warnings += said
-        logger.removeHandler(ear)
+        warnings += messages
+        logger.removeHandler(collector)
         logger.propagate = propagate

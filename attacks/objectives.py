@@ -1,4 +1,4 @@
-"""What an attack climbs: losses of one sample each that grow as an answer turns wrong.
+"""Losses that an attack climbs: one for each sample, growing as its prediction turns wrong.
 
 Legend: N samples, K classes.
 """
@@ -15,7 +15,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 """logits_NK, label_N -> loss_N."""
 
 
-_ONE_CLASS = "A network with one class has no wrong answer; attack one with two or more."
+_ONE_CLASS = "A network with one class has no wrong prediction; attack one with two or more."
 _SOFTPLUS_LIMIT = 40
 """From here on log(1 + exp(x)) is x in double precision as well."""
 
@@ -24,8 +24,8 @@ def cross_entropy(logits_NK: Tensor, label_N: Tensor) -> Tensor:
     """Return `-log softmax(logits)[label]` in nats, (N,); what PGD climbs (Madry et al. 2018).
 
     Computed as `log(1 + exp(logsumexp(other logits) - own logit))`, which neither rounds to 0 nor loses its gradient
-    where a network is sure: in single precision the usual form does from 17 nats of margin on, and an attack that looks
-    at it is blind there.
+    where a network is confident: in single precision the usual form does from 17 nats of margin on, and an attack that
+    follows it gets no gradient there.
     """
     if logits_NK.shape[1] < 2:
         raise UserError(_ONE_CLASS)
@@ -35,10 +35,10 @@ def cross_entropy(logits_NK: Tensor, label_N: Tensor) -> Tensor:
 
 
 def margin(logits_NK: Tensor, label_N: Tensor) -> Tensor:
-    """Return the largest other logit minus the true one, (N,); above 0 where the answer is wrong.
+    """Return the largest other logit minus the true one, (N,); above 0 where the prediction is wrong.
 
     Carlini & Wagner 2017 (f6 with their sign turned, not cut off at 0). Its gradient does not vanish where the network
-    is sure, as that of `cross_entropy` does.
+    is confident, as that of `cross_entropy` does.
 
     Raises:
         UserError: if there is one class only.

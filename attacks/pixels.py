@@ -17,16 +17,16 @@ Norm = Literal["linf", "l2"]
 
 @dataclass(frozen=True, kw_only=True)
 class PixelConfig:
-    """How strong a pixel attack is; images are in [0, 1]. The defaults are AdvProp's (Xie et al. 2020, section 5.1)."""
+    """Strength of a pixel attack; images are in [0, 1]. The defaults are AdvProp's (Xie et al. 2020, section 5.1)."""
 
     eps: float = 4 / 255
     """Radius of the ball around each image; at most 1 for l-inf."""
     steps: int = 5
-    """Ascent steps; 0 leaves the images as they are, but for the random start."""
+    """Ascent steps; 0 leaves the images as they are, apart from the random start."""
     step_size: float = 1 / 255
-    """How far one step moves: each pixel for l-inf, the whole image for l2."""
+    """Length of a step: of each pixel for l-inf, of the whole image for l2."""
     norm: Norm = "linf"
-    """Which ball."""
+    """Norm of the ball."""
     random_start: bool = True
     """Whether the ascent starts at a random point of the ball instead of its centre."""
 
@@ -68,7 +68,7 @@ class PixelThreat:
         return (image + self.config.step_size * direction,)
 
     def project(self, parameters: Parameters) -> Parameters:
-        """Bring images back into their balls, and then into [0, 1], which leaves no ball that is around an image."""
+        """Project images into their balls, and then into [0, 1]; a ball around an image is not left by that."""
         (image,), eps = parameters, self.config.eps
         shift = image - self.image_N3HW
         if self.config.norm == "linf":
@@ -91,9 +91,9 @@ def attack_pixels(loss_of: LossOf, image_N3HW: Tensor, config: PixelConfig) -> T
     """Return the images, perturbed within their balls.
 
     Args:
-        loss_of: what grows.
+        loss_of: loss to maximise.
         image_N3HW: images in [0, 1], or videos (N, 3, T, H, W).
-        config: which ball, and how strong.
+        config: ball and strength.
     """
     return climb(of_images(loss_of), PixelThreat(config, image_N3HW), config.steps)[0]
 

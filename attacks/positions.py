@@ -1,8 +1,9 @@
-"""Where in an image a rectangle hurts most: the search of ROA (Wu, Tong & Vorobeychik 2020, section 4).
+"""Positions of a rectangle, and the search of ROA for the worst one (Wu, Tong & Vorobeychik 2020, section 4).
 
-Legend: N images, H x W pixels; T frames of a video, C candidates. A place is the (row, column) of a rectangle's upper
-left pixel: `place_N2` is one for each sample, `place_NT2` one for each frame of each sample. Images are (N, 3, H, W);
-videos (N, 3, T, H, W) are taken as well, and one place then holds for all frames unless it is `place_NT2`.
+Legend: N images, H x W pixels; T frames of a video, C candidates. A position is the (row, column) of a rectangle's
+upper left pixel: `position_N2` is one for each sample, `position_NT2` one for each frame of each sample. Images are
+(N, 3, H, W); videos (N, 3, T, H, W) are taken as well, and one position then holds for all frames unless it is
+`position_NT2`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,28 +21,27 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Trial:
-    """A plain rectangle, and the grid of places where it is tried."""
+    """A plain rectangle, and the grid of positions at which it is tried."""
 
     size: Size
-    """Its height and width in pixels."""
+    """Height and width of the rectangle in pixels."""
     stride: int
     """Pixels between two rows or columns of the grid, which always has the last ones, too."""
     colour: float
-    """Its grey."""
+    """Grey of the rectangle."""
 
 
-def covered(image_N3HW: Tensor, place_N2: Tensor, size: Size) -> Tensor:
-    """Return True where the rectangles lie, as a mask that can be broadcast over the images.
+def rectangle_mask(image_N3HW: Tensor, position_N2: Tensor, size: Size) -> Tensor:
+    """Return a mask that is True inside the rectangles, and can be broadcast over the images.
 
     Args:
-        image_N3HW: images or videos; only their shape and device count.
-        place_N2: one place for each sample, or for each frame.
-        size: of the rectangles.
+        image_N3HW: images or videos, of which only shape and device are used.
+        position_N2: one position for each sample, or for each frame.
+        size: size of the rectangles.
     """
-    rows, columns = (
-        _within(place_N2[..., axis, None], size[axis], torch.arange(image_N3HW.shape[axis - 2], device=place_N2.device))
-        for axis in (0, 1)
-    )
+    height, width = image_N3HW.shape[-2:]
+    rows = _within(position_N2[..., 0, None], size[0], torch.arange(height, device=position_N2.device))
+    columns = _within(position_N2[..., 1, None], size[1], torch.arange(width, device=position_N2.device))
     mask = (rows[..., :, None] & columns[..., None, :]).unsqueeze(1)
     return mask if mask.ndim == image_N3HW.ndim else mask.unsqueeze(2)
 
@@ -51,31 +51,31 @@ def _within(first: Tensor, length: int, index: Tensor) -> Tensor:
 
 
 def exhaustive(loss_of: LossOf, image_N3HW: Tensor, trial: Trial) -> Tensor:
-    """Return the place on the grid where a plain rectangle makes each sample's loss largest, (N, 2).
+    """Return the position on the grid at which a plain rectangle makes each sample's loss largest, (N, 2).
 
-    One forward pass for each place; only the best so far is kept. Of equals, the first in reading order.
+    One forward pass for each position; only the worst so far is kept. Of equals, the first in reading order.
     """
     count, device = len(image_N3HW), image_N3HW.device
-    places = (torch.tensor(place, device=device).expand(count, 2) for place in _grid(image_N3HW, trial))
-    return _worst(loss_of, image_N3HW, trial, places)
+    positions = (torch.tensor(position, device=device).expand(count, 2) for position in _grid(image_N3HW, trial))
+    return _most_harmful(loss_of, image_N3HW, trial, positions)
 
 
 def by_gradient(loss_of: LossOf, image_N3HW: Tensor, trial: Trial, candidates: int) -> Tensor:
-    """Return the place where a plain rectangle makes the loss largest, among the most promising of the grid, (N, 2).
+    """Return the position at which a plain rectangle makes the loss largest, among candidates of the grid, (N, 2).
 
-    Those are the `candidates` windows with the largest sum of squared gradients at the clean image. One forward and
-    backward pass, and one forward pass for each candidate. Of equals, the more promising one, then reading order.
+    The candidates are the windows with the largest sum of squared gradients at the clean image. One forward and
+    backward pass, and one forward pass for each candidate. Of equals, the one with the larger sum, then reading order.
     """
-    places_M2 = torch.tensor(list(_grid(image_N3HW, trial)), device=image_N3HW.device)
+    positions_M2 = torch.tensor(list(_grid(image_N3HW, trial)), device=image_N3HW.device)
     sums_NHW = _window_sums(_energy(loss_of, image_N3HW), trial.size)
-    sums_NM = sums_NHW[:, places_M2[:, 0], places_M2[:, 1]]
+    sums_NM = sums_NHW[:, positions_M2[:, 0], positions_M2[:, 1]]
     # A stable sort: topk would promise no order among equals.
     ranked_NC = sums_NM.argsort(dim=1, descending=True, stable=True)[:, :candidates]
-    return _worst(loss_of, image_N3HW, trial, places_M2[ranked_NC].unbind(1))
+    return _most_harmful(loss_of, image_N3HW, trial, positions_M2[ranked_NC].unbind(1))
 
 
 def at_random(image_N3HW: Tensor, size: Size) -> Tensor:
-    """Return places drawn uniformly from all that fit, from torch's global generator.
+    """Return positions drawn uniformly from all that fit, from torch's global generator.
 
     One for each image, (N, 2); of a video, one for each frame, (N, T, 2).
     """
@@ -86,24 +86,24 @@ def at_random(image_N3HW: Tensor, size: Size) -> Tensor:
 
 
 @torch.no_grad()
-def _worst(loss_of: LossOf, image_N3HW: Tensor, trial: Trial, places: Iterable[Tensor]) -> Tensor:
+def _most_harmful(loss_of: LossOf, image_N3HW: Tensor, trial: Trial, positions: Iterable[Tensor]) -> Tensor:
     best_N2 = torch.zeros(len(image_N3HW), 2, dtype=torch.long, device=image_N3HW.device)
     most_N = torch.full((len(image_N3HW),), -torch.inf, device=image_N3HW.device)
-    for place_N2 in places:
-        loss_N = loss_of(image_N3HW.masked_fill(covered(image_N3HW, place_N2, trial.size), trial.colour))
+    for position_N2 in positions:
+        loss_N = loss_of(image_N3HW.masked_fill(rectangle_mask(image_N3HW, position_N2, trial.size), trial.colour))
         better_N = loss_N > most_N
-        best_N2 = torch.where(better_N[:, None], place_N2, best_N2)
+        best_N2 = torch.where(better_N[:, None], position_N2, best_N2)
         most_N = torch.where(better_N, loss_N, most_N)
     return best_N2
 
 
 def _grid(image_N3HW: Tensor, trial: Trial) -> Iterator[tuple[int, int]]:
     last_row, last_column = _last(image_N3HW, trial.size)
-    columns = _stations(last_column, trial.stride)
-    return ((row, column) for row in _stations(last_row, trial.stride) for column in columns)
+    columns = _grid_lines(last_column, trial.stride)
+    return ((row, column) for row in _grid_lines(last_row, trial.stride) for column in columns)
 
 
-def _stations(last: int, stride: int) -> list[int]:
+def _grid_lines(last: int, stride: int) -> list[int]:
     return sorted({*range(0, last + 1, stride), last})
 
 
@@ -117,11 +117,11 @@ def _energy(loss_of: LossOf, image_N3HW: Tensor) -> Tensor:
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(loss_of(leaf).sum(), leaf)
     slope = gradient.to(torch.promote_types(gradient.dtype, torch.float32)).flatten(1, -3)
-    # Where the network is sure of itself, gradients are so small that their squares would all be 0.
+    # Where the network is confident, gradients are so small that their squares would all be 0.
     largest = slope.abs().amax(dim=(1, 2, 3), keepdim=True)
     return (slope / largest.clamp(min=torch.finfo(slope.dtype).tiny)).square().sum(1)
 
 
 def _window_sums(energy_NHW: Tensor, size: Size) -> Tensor:
-    # Not from running sums, whose differences would lose the small windows beside large ones.
+    # Not as differences of running sums, in which small windows beside large ones lose all their digits.
     return F.avg_pool2d(energy_NHW[:, None], size, stride=1, divisor_override=1)[:, 0]

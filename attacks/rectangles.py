@@ -1,6 +1,6 @@
-"""ROA, the rectangular occlusion attack (Wu, Tong & Vorobeychik 2020): place a rectangle, then PGD inside it.
+"""ROA, the rectangular occlusion attack (Wu, Tong & Vorobeychik 2020): position a rectangle, then PGD inside it.
 
-Legend: N images in [0, 1], H x W pixels; T frames of a video (N, 3, T, H, W). Places are those of `attacks.positions`.
+Legend: N images in [0, 1], H x W pixels; T frames of a video (N, 3, T, H, W). Positions as in `attacks.positions`.
 """
 
 import math
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.ascent import LossOf, Parameters, climb, of_images
-from attacks.positions import Size, Trial, at_random, by_gradient, covered, exhaustive
+from attacks.positions import Size, Trial, at_random, by_gradient, exhaustive, rectangle_mask
 from basics.errors import UserError
 
 Search = Literal["exhaustive", "gradient", "random"]
@@ -19,7 +19,7 @@ Search = Literal["exhaustive", "gradient", "random"]
 
 @dataclass(frozen=True, kw_only=True)
 class RectangleConfig:
-    """How large the rectangle is, how it is placed, and how strong the attack inside it is; images are in [0, 1].
+    """Size of the rectangle, how it is positioned, and strength of the attack inside it; images are in [0, 1].
 
     The defaults of size, steps and step size are those of the ABNN paper's video experiment: 35 x 35 pixels at 112 x
     112, five steps of 70/255. At 32 x 32, it is 10 x 10.
@@ -36,18 +36,18 @@ class RectangleConfig:
     step_size: float = 70 / 255
     """How far one step moves each pixel of the rectangle."""
     stride: int | None = None
-    """Pixels between two places that are tried; None: a quarter of the rectangle's shorter side, at least 1.
+    """Pixels between two positions that are tried; None: a quarter of the rectangle's shorter side, at least 1.
 
-    A quarter, because neighbours then overlap by three quarters, so that no place is far from one that was tried, and
-    because the cost depends on `area` alone: 144 forward passes at 32 x 32 and 121 at 112 x 112. Stride 1 would take
-    529 and 6,084. The attack inside takes 5 forward and backward passes.
+    A quarter, because neighbours then overlap by three quarters, so that no position is far from one that was tried,
+    and because the cost depends on `area` alone: 144 forward passes at 32 x 32 and 121 at 112 x 112. Stride 1 would
+    take 529 and 6,084. The attack inside takes 5 forward and backward passes.
     """
     search: Search = "exhaustive"
-    """How the place is found: tried all over, tried where gradients are large, or drawn (in videos for each frame)."""
+    """Positions to try: all of the grid, those of large gradients, or a random one (in videos for each frame)."""
     candidates: int = 10
-    """How many places the gradient search tries."""
+    """Positions that the gradient search tries."""
     colour: float = 0.5
-    """Grey of the rectangle while it is placed, and before the first step."""
+    """Grey of the rectangle during the search, and before the first step."""
 
     def __post_init__(self) -> None:
         self._check_size()
@@ -60,7 +60,7 @@ class RectangleConfig:
         if self.search not in get_args(Search):
             raise UserError(f"There is no search {self.search!r}; give one of {', '.join(get_args(Search))}.")
         if self.candidates < 1:
-            raise UserError(f"The number of candidate places is {self.candidates}; give 1 or more.")
+            raise UserError(f"The number of candidate positions is {self.candidates}; give 1 or more.")
         if not 0 <= self.colour <= 1:
             raise UserError(f"The rectangle's colour is {self.colour}; give a grey from 0 (black) to 1 (white).")
 
@@ -81,7 +81,7 @@ class RectangleConfig:
         if self.height is not None and self.width is not None:
             size = self.height, self.width
         else:
-            # Not to lose a pixel where the area is a square number but for rounding.
+            # The small addend keeps a pixel that rounding would lose where the area is a square number.
             side = math.floor(math.sqrt(self.area * height * width) + 1e-9)
             size = side, side
         if size[0] > height or size[1] > width:
@@ -101,14 +101,14 @@ class RectangleThreat:
     """The threat model of ROA: pixels inside the rectangle are free in [0, 1], all others stay bit for bit.
 
     Args:
-        config: its size, colour and step size.
+        config: size, colour and step size of the rectangle.
         image_N3HW: clean images, or videos.
-        place: where it lies, one for each sample (N, 2) or for each frame (N, T, 2).
+        position: of the rectangle, one for each sample (N, 2) or for each frame (N, T, 2).
     """
 
-    def __init__(self, config: RectangleConfig, image_N3HW: Tensor, place: Tensor) -> None:
+    def __init__(self, config: RectangleConfig, image_N3HW: Tensor, position: Tensor) -> None:
         self.config, self.image_N3HW = config, image_N3HW
-        self.inside = covered(image_N3HW, place, config.size_in(*image_N3HW.shape[-2:]))
+        self.inside = rectangle_mask(image_N3HW, position, config.size_in(*image_N3HW.shape[-2:]))
 
     def start(self) -> Parameters:
         """Return the images with a plain rectangle."""
@@ -120,12 +120,12 @@ class RectangleThreat:
         return (torch.where(self.inside, image + self.config.step_size * gradient.sign(), image),)
 
     def project(self, parameters: Parameters) -> Parameters:
-        """Clamp the pixels inside to [0, 1], and put back the images' own outside."""
+        """Clamp the pixels inside to [0, 1], and restore those outside."""
         return (torch.where(self.inside, parameters[0].clamp(0, 1), self.image_N3HW),)
 
 
-def find_places(loss_of: LossOf, image_N3HW: Tensor, config: RectangleConfig) -> Tensor:
-    """Return where the rectangle goes: (N, 2), or (N, T, 2) for random places in videos.
+def find_positions(loss_of: LossOf, image_N3HW: Tensor, config: RectangleConfig) -> Tensor:
+    """Return the positions of the rectangle: (N, 2), or (N, T, 2) for random positions in videos.
 
     Raises:
         UserError: if the images are neither images nor videos, or too small for the rectangle.
@@ -148,12 +148,12 @@ def attack_rectangles(loss_of: LossOf, image_N3HW: Tensor, config: RectangleConf
     """Return the images, each with the rectangle that was found for it.
 
     Args:
-        loss_of: what grows.
+        loss_of: loss to maximise.
         image_N3HW: images in [0, 1], or videos (N, 3, T, H, W).
-        config: which rectangle, and how strong.
+        config: rectangle and strength.
 
     Raises:
         UserError: if the rectangle is larger than the images.
     """
-    threat = RectangleThreat(config, image_N3HW, find_places(loss_of, image_N3HW, config))
+    threat = RectangleThreat(config, image_N3HW, find_positions(loss_of, image_N3HW, config))
     return climb(of_images(loss_of), threat, config.steps)[0]

@@ -1,4 +1,4 @@
-"""Several attempts at the same samples, of which the best counts: restarts of one attack, or different attacks.
+"""Several attempts on the same samples, of which the strongest counts: restarts of one attack, or several attacks.
 
 Legend: N samples, K classes.
 """
@@ -16,15 +16,15 @@ Attempt = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The strongest of several attempts at each sample."""
+class RestartsResult:
+    """The strongest of several attempts on each sample."""
 
     image_N3HW: Tensor
     """The first image that fooled the network; where none did, the one with the largest loss."""
     loss_N: Tensor
     """Its loss."""
     fooled_N: Tensor
-    """Whether the network's answer to it is wrong."""
+    """Whether the network's prediction for it is wrong."""
 
 
 def strongest(
@@ -33,36 +33,36 @@ def strongest(
     image_N3HW: Tensor,
     label_N: Tensor,
     objective: Objective = cross_entropy,
-) -> Outcome:
+) -> RestartsResult:
     """Run the attempts one after the other, each on those samples alone that have not been fooled yet.
 
-    The clean images count as the first attempt: what the network gets wrong anyway is not attacked, and the share of
-    samples that are not fooled is the accuracy under attack. So each answer must depend on its own sample alone: the
-    network is in evaluation mode, and nothing in it looks at the batch. Random starts come from torch's global
-    generator, and `[attack] * 5` is five restarts.
+    The clean images count as the first attempt: samples that are misclassified without an attack are not attacked, and
+    the share of samples that are not fooled is the accuracy under attack. So each prediction must depend on its own
+    sample alone: the network is in evaluation mode, and no layer uses statistics of the batch. Random starts come from
+    torch's global generator, and `[attack] * 5` is five restarts.
 
     Args:
-        attempts: what to try.
+        attempts: the attacks to run.
         logits_of: image_N3HW -> logits_NK, for any part of the batch.
         image_N3HW: clean images.
-        label_N: the right answers.
-        objective: what the attempts are compared by as long as none fools.
+        label_N: true classes.
+        objective: loss by which attempts are compared as long as none fools the network.
     """
-    image, (loss, fooled) = image_N3HW.detach().clone(), _judge(logits_of, objective, image_N3HW, label_N)
+    image, (loss, fooled) = image_N3HW.detach().clone(), _evaluate(logits_of, objective, image_N3HW, label_N)
     for attempt in attempts:
-        left = (~fooled).nonzero()[:, 0]
-        if not len(left):
+        remaining = (~fooled).nonzero()[:, 0]
+        if not len(remaining):
             break
-        found = attempt(image_N3HW[left], label_N[left])
-        found_loss, found_fooled = _judge(logits_of, objective, found, label_N[left])
-        better = found_fooled | (found_loss > loss[left])
-        changed = left[better]
+        found = attempt(image_N3HW[remaining], label_N[remaining])
+        found_loss, found_fooled = _evaluate(logits_of, objective, found, label_N[remaining])
+        better = found_fooled | (found_loss > loss[remaining])
+        changed = remaining[better]
         image[changed], loss[changed], fooled[changed] = found[better], found_loss[better], found_fooled[better]
-    return Outcome(image, loss, fooled)
+    return RestartsResult(image, loss, fooled)
 
 
 @torch.no_grad()
-def _judge(
+def _evaluate(
     logits_of: Callable[[Tensor], Tensor], objective: Objective, image_N3HW: Tensor, label_N: Tensor
 ) -> tuple[Tensor, Tensor]:
     logits_NK = logits_of(image_N3HW)

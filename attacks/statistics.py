@@ -16,14 +16,14 @@ Average = Callable[[Tensor], Tensor]
 """Mean of a tensor over all processes that share a batch."""
 
 
-def alone(value: Tensor) -> Tensor:
+def one_process(value: Tensor) -> Tensor:
     """Return the mean over one process: the value itself."""
     return value
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdvBNConfig:
-    """How strong the perturbation is. The defaults are those of ImageNet-AdvBN (appendix B.1)."""
+    """Strength of the perturbation. The defaults are those of ImageNet-AdvBN (appendix B.1)."""
 
     eps: float = 1.1
     """Radius of the l-inf ball around 1 in which each multiplier stays; at 1.1 it may reach -0.1."""
@@ -48,7 +48,7 @@ def channel_means(feat_NCHW: Tensor) -> Tensor:
 
 
 def multiplier_dtype(mean_C: Tensor) -> torch.dtype:
-    """Return the type that multipliers of these means are kept in: float64 where the device has it."""
+    """Return the data type of the multipliers of these means: float64 where the device has it."""
     return mean_C.dtype if mean_C.device.type == "mps" else torch.float64
 
 
@@ -80,11 +80,11 @@ class StatisticsThreat:
     Args:
         config: the ball and the steps.
         mean_C: channel means of this process's part of the batch (1, C, 1, 1).
-        average: what makes one batch of the parts of several processes: means and gradients are then those of the
-            whole batch, and all processes move alike.
+        average: mean over the processes that share a batch: means and gradients are then those of the whole batch, and
+            all processes move alike.
     """
 
-    def __init__(self, config: AdvBNConfig, mean_C: Tensor, average: Average = alone) -> None:
+    def __init__(self, config: AdvBNConfig, mean_C: Tensor, average: Average = one_process) -> None:
         self.config, self.mean_C, self.average = config, average(mean_C), average
 
     def start(self) -> Parameters:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from attacks.ascent import Evaluation, Parameters, climb
-from attacks.statistics import AdvBNConfig, Average, StatisticsThreat, alone, channel_means, shift_statistics
+from attacks.statistics import AdvBNConfig, Average, StatisticsThreat, channel_means, one_process, shift_statistics
 from downstream.auxiliary import AUXILIARY, MAIN, add_auxiliary, using
 from networks.cuts import Cut, is_rectified, split
 
@@ -54,7 +54,7 @@ class AdvBNNetwork(nn.Module):
             the published ones are of each process's part.
     """
 
-    def __init__(self, network: nn.Module, cut: Cut, attack: AdvBNConfig, average: Average = alone) -> None:
+    def __init__(self, network: nn.Module, cut: Cut, attack: AdvBNConfig, average: Average = one_process) -> None:
         super().__init__()
         self.front, self.head = split(network, cut)
         self.front.requires_grad_(False)

@@ -11,7 +11,7 @@ from torch import Tensor, distributed, nn
 from torch.optim import SGD, Optimizer
 
 from attacks.pixels import PixelConfig
-from attacks.statistics import AdvBNConfig, alone
+from attacks.statistics import AdvBNConfig, one_process
 from basics.compute import Compute
 from basics.errors import UserError
 from downstream.advbn import AdvBNNetwork
@@ -124,7 +124,7 @@ class FineTuningTask:
         self.exports = Exports(out, start, config.cut, held_out.view)
         start_copy: Any = copy.deepcopy(start.module).requires_grad_(True)
         normalise, network = start_copy
-        average = over_processes if config.statistics == "synchronised" else alone
+        average = over_processes if config.statistics == "synchronised" else one_process
         self.network = AdvBNNetwork(network, config.cut, config.attack, average)
         exchange = MomentExchange(self.network.front, start.name) if MOEX in config.augment else None
         self.trained = Trained(self.network, config.parts, normalise, config.pixels, exchange)

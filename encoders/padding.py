@@ -1,7 +1,8 @@
 """Padding by one position, with a backward pass that gives the same bits every time.
 
 torch's ReflectionPad2d and ReplicationPad2d add their gradients atomically on CUDA devices, in no fixed order; a
-sign decides each step of the ascent, so that noise would reach the data set. Concatenated slices do not have it.
+sign decides each step of the ascent, so that noise would reach the data set. Concatenated slices add their
+gradients in a fixed order.
 """
 
 import torch

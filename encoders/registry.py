@@ -1,4 +1,4 @@
-"""What an encoder has to tell about itself, and the list of those that do."""
+"""Description of an encoder, and the registry of all encoders."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from networks.checkpoints import StateDict
 from networks.width import scaled
 
 _SMALLEST_FEATURE_SIDE = 2
-"""Reflection padding needs a neighbour."""
+"""Reflection padding of one position needs a second one to mirror."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +30,19 @@ class EncoderKind:
     rectified: bool
     """Whether features come out of a ReLU; perturbed features are then clamped at 0 as well (published code)."""
     classifier: str
-    """torchvision classifier that the ascent attacks unless another is asked for."""
+    """torchvision classifier that the ascent attacks by default."""
     build: Callable[[float], nn.Module]
     """Width -> network with fresh weights."""
     convert: Callable[[StateDict], tuple[StateDict, str]]
-    """Published state dict (any accepted form) -> the network's own state dict, and the form's name.
+    """Published state dict (any accepted form) -> state dict of the network, and the form's name.
 
     Raises UserError if the form is unknown."""
 
     def require_size(self, image_size: int) -> None:
-        """Refuse an image side that the encoder cannot halve evenly, or that is too small for its padding.
+        """Check the side of the images.
 
         Raises:
-            UserError: see above.
+            UserError: the encoder cannot halve it evenly, or it is too small for its padding.
         """
         least = _SMALLEST_FEATURE_SIDE * self.reduction
         if image_size % self.reduction or image_size < least:
@@ -52,10 +52,10 @@ class EncoderKind:
             )
 
     def width_of(self, state: StateDict) -> float:
-        """Return the width of a converted state dict, read off its last convolution.
+        """Return the width of a converted state dict, derived from its last convolution.
 
         Raises:
-            UserError: it has none.
+            UserError: it has no convolution.
         """
         kernels = [value for value in state.values() if value.ndim == 4]
         if not kernels:
@@ -71,7 +71,11 @@ ENCODERS: dict[str, EncoderKind] = {}
 
 
 def register(kind: EncoderKind) -> EncoderKind:
-    """Add an encoder to the list that commands and files choose from."""
+    """Add an encoder to the registry.
+
+    Raises:
+        ValueError: there is one of that name.
+    """
     if kind.name in ENCODERS:
         raise ValueError(f"two encoders are called {kind.name!r}")
     ENCODERS[kind.name] = kind
@@ -82,7 +86,7 @@ def encoder_kind(name: str) -> EncoderKind:
     """Return the encoder called `name`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no encoder of that name.
     """
     if name not in ENCODERS:
         raise UserError(f"There is no encoder {name!r}; give one of {', '.join(sorted(ENCODERS))}.")

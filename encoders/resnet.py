@@ -25,7 +25,7 @@ def build(width: float = 1.0) -> nn.Sequential:
 
 
 def convert(state: StateDict) -> tuple[StateDict, str]:
-    """Keep the part of a torchvision ResNet-50 state dict that `build` has.
+    """Return the part of a torchvision ResNet-50 state dict that `build` needs.
 
     Raises:
         UserError: the names are not those of a ResNet-50.
@@ -35,7 +35,7 @@ def convert(state: StateDict) -> tuple[StateDict, str]:
         raise UserError(
             "The encoder weights are not a ResNet-50 (no layer1.2.bn3.running_var); give torchvision's resnet50."
         )
-    # Its first stage has the shapes of ResNet-50's, but it learned other weights.
+    # The first stage of a deeper ResNet has the shapes of ResNet-50's, but was trained in another network.
     if "layer3.6.conv1.weight" in state:
         raise UserError("The encoder weights are of a ResNet-101 or deeper; give torchvision's resnet50.")
     return kept, "torchvision"

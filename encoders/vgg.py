@@ -14,13 +14,14 @@ from networks.width import scaled
 CHANNELS = (64, 64, 128, 128, 256, 256, 256, 256, 512)
 """Output channels of conv1_1 ... conv4_1 at full width."""
 POOLED_AFTER = (1, 3, 7)
-"""Positions in CHANNELS behind which the image is halved."""
+"""Positions in CHANNELS after which the image is halved."""
 
 NORMALISING_INDEX = 0
 CONV_INDICES = (2, 5, 9, 12, 16, 19, 22, 25, 29)
-"""Where the convolutions stand in the published 53-module Sequential, and so in ours."""
+"""Indices of the convolutions in the published 53-module Sequential, and so in ours."""
 TORCHVISION_VGG19 = (0, 2, 5, 7, 10, 12, 14, 16, 19)
 TORCHVISION_VGG19_BN = (0, 3, 7, 10, 14, 17, 20, 23, 27)
+"""Indices of the same convolutions in the `features` of torchvision's networks."""
 
 
 def build(width: float = 1.0) -> nn.Sequential:
@@ -40,9 +41,9 @@ def build(width: float = 1.0) -> nn.Sequential:
 
 
 def convert(state: StateDict) -> tuple[StateDict, str]:
-    """Bring any published form of VGG-19 into the layout of `build`.
+    """Convert any published form of VGG-19 to the layout of `build`.
 
-    `adain`: `vgg_normalised.pth`, whose 1x1 convolution prepares the colours; layers behind relu4_1 are dropped.
+    `adain`: `vgg_normalised.pth`, whose 1x1 convolution normalises the colours; layers behind relu4_1 are dropped.
     `torchvision`: VGG-19 with or without batch norm (folded into the convolutions); ImageNet's mean and standard
     deviation become the 1x1 convolution, which is the same arithmetic.
 

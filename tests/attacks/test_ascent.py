@@ -25,8 +25,8 @@ def slope(parameters: Parameters) -> Evaluation[float]:
 
 def test_losses_are_kept_before_the_first_and_after_each_step() -> None:
     ascent = ascend(slope, Line(), steps=4)
-    places = [0.0, 0.3, 0.6, 0.9, 1.0]
-    expected = torch.tensor([[place, 2 * place] for place in places], dtype=torch.float64)
+    points = [0.0, 0.3, 0.6, 0.9, 1.0]
+    expected = torch.tensor([[point, 2 * point] for point in points], dtype=torch.float64)
     torch.testing.assert_close(ascent.losses_SN, expected)
     assert ascent.first.extra == 0.0
     assert ascent.last.extra == 1.0

@@ -27,11 +27,11 @@ def images() -> Tensor:
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_what_is_found_fools_lies_in_the_ball_and_comes_again(network: nn.Module, norm: str) -> None:
+def test_adversarial_images_fool_lie_in_the_ball_and_are_reproducible(network: nn.Module, norm: str) -> None:
     eps = EPS if norm == "linf" else 0.15
     config = AutoAttackConfig(eps=eps, norm=norm, parts=("apgd-ce", "square"), queries=20, batch_size=5)  # type: ignore[arg-type]
     label = network(images()).argmax(1)
-    # One is wrong anyway: it counts as fooled, and stays as it is.
+    # One is misclassified without an attack: it counts as fooled, and stays as it is.
     label[0] = (label[0] + 1) % 5
     before = torch.random.get_rng_state()
     found = auto_attack(network, images(), label, config)
@@ -51,16 +51,16 @@ def test_all_four_attacks_run_with_fewer_than_ten_classes(network: nn.Module) ->
     label = network(images()[:2]).argmax(1)
     found = auto_attack(network, images()[:2], label, AutoAttackConfig(eps=0.5 / 255, queries=5))
     assert found.fooled_N.shape == (2,)
-    assert not [said for said in found.warnings if "classes" in said]
+    assert not [warning for warning in found.warnings if "classes" in warning]
 
 
-def test_its_doubts_are_handed_on_and_not_printed(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
+def test_its_warnings_are_returned_and_not_printed(network: nn.Module, capfd: pytest.CaptureFixture[str]) -> None:
     def flat(image: Tensor) -> Tensor:
         return torch.softmax(network(image), 1)
 
     config = AutoAttackConfig(eps=EPS, parts=("apgd-ce",))
     found = auto_attack(flat, images(), network(images()).argmax(1), config)
-    assert any("probability distribution" in said for said in found.warnings)
+    assert any("probability distribution" in warning for warning in found.warnings)
     assert "probability" not in "".join(capfd.readouterr())
     logger = logging.getLogger("auto-attack")
     assert logger.propagate
@@ -83,13 +83,13 @@ def test_inputs_it_is_not_made_for_are_refused(network: nn.Module) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [({"eps": 0}, "eps is 0"), ({"eps": 8}, "eps is 8"), ({"eps": float("nan")}, "eps is nan"),
      ({"norm": "l1"}, "no norm 'l1'"), ({"parts": ()}, "parts are"), ({"parts": ("fab",)}, "parts are"),
      ({"queries": 0}, "queries is 0"), ({"batch_size": 0}, "batch size is 0")],
 )  # fmt: skip
-def test_nonsense_is_refused(changed: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_settings_are_refused(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         AutoAttackConfig(**changed)  # type: ignore[arg-type]
 
 

@@ -24,19 +24,19 @@ def test_cross_entropy() -> None:
     )
 
 
-@pytest.mark.parametrize("sure", [30.0, 60.0, 100.0])
-def test_cross_entropy_of_a_sure_answer_still_tells_which_image_is_surer(sure: float) -> None:
+@pytest.mark.parametrize("confidence", [30.0, 60.0, 100.0])
+def test_cross_entropy_of_confident_predictions_still_ranks_them(confidence: float) -> None:
     """In single precision, where -log softmax is 0 and has no gradient."""
-    logits = torch.tensor([[sure, 0.0, -3.0], [sure - 1, 0.0, -3.0]]).requires_grad_()
+    logits = torch.tensor([[confidence, 0.0, -3.0], [confidence - 1, 0.0, -3.0]]).requires_grad_()
     loss = cross_entropy(logits, torch.tensor([0, 0]))
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    expected = [math.log1p(math.exp(-margin) * (1 + math.exp(-3))) for margin in (sure, sure - 1)]
+    expected = [math.log1p(math.exp(-margin) * (1 + math.exp(-3))) for margin in (confidence, confidence - 1)]
     assert loss.tolist() == pytest.approx(expected, rel=1e-4)
     assert loss[1] > loss[0] > 0
     assert (gradient[:, 0] < 0).all()
 
 
-def test_cross_entropy_of_a_lost_answer_is_its_margin() -> None:
+def test_cross_entropy_of_a_confident_error_is_its_margin() -> None:
     loss = cross_entropy(torch.tensor([[-200.0, 0.0]], dtype=torch.float64), torch.tensor([0]))
     assert loss.item() == pytest.approx(200, rel=1e-12)
 
@@ -46,7 +46,7 @@ def test_margin_is_the_largest_other_logit_minus_the_true_one() -> None:
 
 
 @pytest.mark.parametrize("objective", [cross_entropy, margin])
-def test_each_loss_grows_as_the_answer_turns_wrong(objective: Objective) -> None:
+def test_each_loss_grows_as_the_prediction_turns_wrong(objective: Objective) -> None:
     leaf = LOGITS.clone().requires_grad_()
     loss = objective(leaf, LABEL)
     (gradient,) = torch.autograd.grad(loss.sum(), leaf)
@@ -56,5 +56,5 @@ def test_each_loss_grows_as_the_answer_turns_wrong(objective: Objective) -> None
 
 
 def test_one_class_is_refused() -> None:
-    with pytest.raises(UserError, match="no wrong answer"):
+    with pytest.raises(UserError, match="no wrong prediction"):
         margin(LOGITS[:, :1], torch.tensor([0, 0, 0]))

@@ -101,13 +101,13 @@ def test_a_zero_gradient_moves_nothing_in_l2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [({"eps": -1}, "eps is -1"), ({"steps": -1}, "pixel steps is -1"), ({"step_size": 0}, "step size is 0"),
      ({"norm": "l7"}, "no norm 'l7'"), ({"eps": 8}, r"for linf it lies in \[0, 1\]"),
      ({"eps": float("nan")}, "eps is nan"), ({"eps": float("inf"), "norm": "l2"}, "eps is inf")],
 )  # fmt: skip
-def test_nonsense_is_refused(changed: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_settings_are_refused(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         PixelConfig(**changed)  # type: ignore[arg-type]
 
 

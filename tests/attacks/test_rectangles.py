@@ -1,4 +1,4 @@
-"""ROA against a plain loop over single images, where it goes, and what it leaves alone."""
+"""ROA against a plain loop over single images: its positions, and the pixels that it must not change."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.rectangles import RectangleConfig, RectangleThreat, Search, attack_rectangles, find_places
+from attacks.rectangles import RectangleConfig, RectangleThreat, Search, attack_rectangles, find_positions
 from basics.errors import UserError
 from tests.support import seeded
 
@@ -31,21 +31,21 @@ def losses(network: nn.Module, label: Tensor = LABEL) -> Callable[[Tensor], Tens
     return lambda image: F.cross_entropy(network(image), label, reduction="none")
 
 
-def stations(length: int, side: int, stride: int) -> list[int]:
+def grid_lines(length: int, side: int, stride: int) -> list[int]:
     found = []
-    place = 0
-    while place < length - side:
-        found.append(place)
-        place += stride
+    line = 0
+    while line < length - side:
+        found.append(line)
+        line += stride
     return [*found, length - side]
 
 
-def naive_places(image: Tensor, config: RectangleConfig) -> list[tuple[int, int]]:
+def naive_positions(image: Tensor, config: RectangleConfig) -> list[tuple[int, int]]:
     assert config.height is not None
     assert config.width is not None
     assert config.stride is not None
     rows, columns = (
-        stations(length, side, config.stride)
+        grid_lines(length, side, config.stride)
         for length, side in zip(image.shape[-2:], (config.height, config.width), strict=True)
     )
     return [(row, column) for row in rows for column in columns]
@@ -58,25 +58,26 @@ def naive_gradient(network: nn.Module, image: Tensor, truth: Tensor) -> Tensor:
 
 
 def naive(network: nn.Module, image: Tensor, truth: Tensor, config: RectangleConfig) -> Tensor:
-    """One image: try places one by one, then PGD on the cut-out."""
+    """One image: try positions one by one, then PGD on the cut-out."""
     assert config.height is not None
     assert config.width is not None
-    places = naive_places(image, config)
+    positions = naive_positions(image, config)
     if config.search == "gradient":
         square = naive_gradient(network, image, truth) ** 2
         energies = [
-            float(square[:, row : row + config.height, column : column + config.width].sum()) for row, column in places
+            float(square[:, row : row + config.height, column : column + config.width].sum())
+            for row, column in positions
         ]
-        best = sorted(range(len(places)), key=lambda index: -energies[index])[: config.candidates]
-        places = [places[index] for index in best]
+        best = sorted(range(len(positions)), key=lambda index: -energies[index])[: config.candidates]
+        positions = [positions[index] for index in best]
 
     def plain(row: int, column: int) -> Tensor:
         painted = image.clone()
         painted[:, row : row + config.height, column : column + config.width] = config.colour  # type: ignore[operator]
         return painted
 
-    found = [float(F.cross_entropy(network(plain(*place)[None]), truth[None])) for place in places]
-    row, column = places[found.index(max(found))]
+    found = [float(F.cross_entropy(network(plain(*position)[None]), truth[None])) for position in positions]
+    row, column = positions[found.index(max(found))]
     inside = slice(None), slice(row, row + config.height), slice(column, column + config.width)
     moved = plain(row, column)
     for _ in range(config.steps):
@@ -100,7 +101,7 @@ PLANTED = torch.tensor([[7, 7], [3, 6], [0, 0]])
 
 
 def weights(shape: torch.Size) -> Tensor:
-    """Every sample's loss falls with the brightness of one 3 x 3 place, another one in each sample."""
+    """Every sample's loss falls with the brightness of one 3 x 3 square, another one in each sample."""
     weight = torch.full(shape, 1e-3, dtype=torch.float64)
     for sample, (row, column) in enumerate(PLANTED.tolist()):
         weight[sample, ..., row : row + 3, column : column + 3] = 1
@@ -113,22 +114,22 @@ def darkness(image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("search", ["exhaustive", "gradient"])
 @pytest.mark.parametrize("shape", [(3, 3, 10, 10), (3, 3, 2, 10, 10)], ids=["image", "video"])
-def test_a_search_finds_the_planted_place(search: Search, shape: tuple[int, ...]) -> None:
+def test_a_search_finds_the_planted_position(search: Search, shape: tuple[int, ...]) -> None:
     # Stride 3 reaches 0, 3, 6 and, as the last row and column, 7, which it does not divide.
     config = RectangleConfig(height=3, width=3, stride=3, search=search, candidates=1, colour=0)
-    assert torch.equal(find_places(darkness, torch.ones(shape, dtype=torch.float64), config), PLANTED)
+    assert torch.equal(find_positions(darkness, torch.ones(shape, dtype=torch.float64), config), PLANTED)
 
 
-def test_gradients_too_small_to_be_squared_still_tell_the_place() -> None:
+def test_gradients_too_small_to_be_squared_still_give_the_position() -> None:
     config = RectangleConfig(height=3, width=3, stride=3, search="gradient", candidates=1, colour=0)
-    found = find_places(lambda image: 1e-30 * darkness(image).float(), torch.ones(3, 3, 10, 10), config)
+    found = find_positions(lambda image: 1e-30 * darkness(image).float(), torch.ones(3, 3, 10, 10), config)
     assert torch.equal(found, PLANTED)
 
 
 @pytest.mark.parametrize("search", ["exhaustive", "gradient"])
-def test_of_equal_places_the_first_is_taken(search: Search) -> None:
+def test_of_equal_positions_the_first_is_taken(search: Search) -> None:
     config = RectangleConfig(height=3, width=3, search=search)
-    found = find_places(lambda image: 0 * image.flatten(1).sum(1), images(), config)
+    found = find_positions(lambda image: 0 * image.flatten(1).sum(1), images(), config)
     assert torch.equal(found, torch.zeros(3, 2, dtype=torch.long))
 
 
@@ -140,26 +141,26 @@ def test_the_default_stride_is_a_quarter_of_the_rectangle() -> None:
             tried.append(image)
             return image.flatten(1).sum(1)
 
-        find_places(loss_of, torch.zeros(1, 3, side, side), RectangleConfig())
+        find_positions(loss_of, torch.zeros(1, 3, side, side), RectangleConfig())
         assert len(tried) == passes
 
 
-def test_random_places_cover_all_valid_ones_evenly() -> None:
+def test_random_positions_cover_all_valid_ones_evenly() -> None:
     config = RectangleConfig(height=3, width=2, search="random")
     with seeded(0):
-        place_N2 = find_places(darkness, torch.zeros(6000, 3, 5, 5), config)
-    counts = Counter(map(tuple, place_N2.tolist()))
+        position_N2 = find_positions(darkness, torch.zeros(6000, 3, 5, 5), config)
+    counts = Counter(map(tuple, position_N2.tolist()))
     assert sorted(counts) == [(row, column) for row in range(3) for column in range(4)]
     assert min(counts.values()) > 400
     assert max(counts.values()) < 600
 
 
-def test_random_places_in_videos_differ_from_frame_to_frame() -> None:
+def test_random_positions_in_videos_differ_from_frame_to_frame() -> None:
     config = RectangleConfig(height=3, width=2, search="random")
     with seeded(0):
-        place_NT2 = find_places(darkness, torch.zeros(4, 3, 50, 9, 9), config)
-    assert place_NT2.shape == (4, 50, 2)
-    assert all(len(set(map(tuple, sample))) > 10 for sample in place_NT2.tolist())
+        position_NT2 = find_positions(darkness, torch.zeros(4, 3, 50, 9, 9), config)
+    assert position_NT2.shape == (4, 50, 2)
+    assert all(len(set(map(tuple, sample))) > 10 for sample in position_NT2.tolist())
 
 
 @pytest.mark.parametrize("search", ["exhaustive", "gradient", "random"])
@@ -169,7 +170,7 @@ def test_nothing_outside_changes_and_everything_stays_an_image(search: Search, f
     shape = (3, 3, 10, 10) if frames is None else (3, 3, frames, 10, 10)
     clean = torch.rand(shape, generator=torch.Generator().manual_seed(2))
     with seeded(3):
-        place = find_places(darkness, clean, config)
+        position = find_positions(darkness, clean, config)
     with seeded(3):
         found = attack_rectangles(darkness, clean, config)
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
@@ -177,7 +178,7 @@ def test_nothing_outside_changes_and_everything_stays_an_image(search: Search, f
     expected = clean.clone()
     for sample in range(3):
         for frame in range(frames or 1):
-            row, column = (place[sample, frame] if place.ndim == 3 else place[sample]).tolist()
+            row, column = (position[sample, frame] if position.ndim == 3 else position[sample]).tolist()
             canvas = expected[sample] if frames is None else expected[sample, :, frame]
             canvas[:, row : row + 3, column : column + 4] = 0
     assert torch.equal(found, expected)
@@ -206,26 +207,26 @@ def test_sizes() -> None:
 def test_a_rectangle_may_fill_the_image(network: nn.Module) -> None:
     config = RectangleConfig(height=9, width=11, steps=0)
     for search in get_args(Search):
-        place = find_places(losses(network), images(), RectangleConfig(height=9, width=11, search=search))
-        assert not place.any()
+        position = find_positions(losses(network), images(), RectangleConfig(height=9, width=11, search=search))
+        assert not position.any()
     assert (attack_rectangles(losses(network), images(), config) == 0.5).all()
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [({"area": 0}, "area is 0"), ({"area": 1.1}, "area is 1.1"), ({"area": float("nan")}, "area is nan"),
      ({"height": 3}, "go together"), ({"width": 3}, "go together"), ({"height": 0, "width": 3}, "0 x 3 pixels"),
      ({"steps": -1}, "rectangle steps is -1"), ({"step_size": 0}, "step size is 0"), ({"stride": 0}, "stride is 0"),
-     ({"search": "luck"}, "no search 'luck'"), ({"candidates": 0}, "candidate places is 0"),
+     ({"search": "luck"}, "no search 'luck'"), ({"candidates": 0}, "candidate positions is 0"),
      ({"colour": 1.5}, "colour is 1.5")],
 )  # fmt: skip
-def test_nonsense_is_refused(changed: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_invalid_settings_are_refused(changed: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         RectangleConfig(**changed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("config", "shape", "said"),
+    ("config", "shape", "message"),
     [(RectangleConfig(height=10, width=2), (1, 3, 9, 9), "10 x 2 pixels is larger than the images, which are 9 x 9"),
      (RectangleConfig(area=0.5), (1, 3, 4, 40), "8 x 8 pixels is larger"),
      (RectangleConfig(area=0.001), (1, 3, 9, 9), "less than a pixel"),
@@ -233,8 +234,8 @@ def test_nonsense_is_refused(changed: dict[str, object], said: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("search", ["exhaustive", "gradient", "random"])
 def test_images_that_do_not_fit_are_refused(
-    config: RectangleConfig, shape: tuple[int, ...], said: str, search: Search
+    config: RectangleConfig, shape: tuple[int, ...], message: str, search: Search
 ) -> None:
     given = RectangleConfig(area=config.area, height=config.height, width=config.width, search=search)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         attack_rectangles(darkness, torch.zeros(shape), given)

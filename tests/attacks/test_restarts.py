@@ -1,4 +1,4 @@
-"""Which attempt counts for which sample."""
+"""Which attempt counts for each sample."""
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +20,8 @@ def of_values(*values: float) -> Tensor:
     return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
 
 
-def setting(table: dict[float, float], seen: list[list[float]]) -> Attempt:
-    """An attempt that looks up what becomes of each image."""
+def table_attempt(table: dict[float, float], seen: list[list[float]]) -> Attempt:
+    """An attempt that looks up the perturbed value of each image."""
 
     def attempt(image: Tensor, label_N: Tensor) -> Tensor:
         assert len(image) == len(label_N)
@@ -35,32 +35,32 @@ def setting(table: dict[float, float], seen: list[list[float]]) -> Attempt:
 def test_the_first_image_that_fools_counts_else_the_one_with_the_largest_loss() -> None:
     seen: list[list[float]] = []
     attempts = [
-        setting({0.0: 0.1, 0.1: 0.4, 0.2: 0.6}, seen),
-        setting({0.0: 0.7, 0.1: 0.3}, seen),
-        setting({0.1: 0.0}, seen),
+        table_attempt({0.0: 0.1, 0.1: 0.4, 0.2: 0.6}, seen),
+        table_attempt({0.0: 0.7, 0.1: 0.3}, seen),
+        table_attempt({0.1: 0.0}, seen),
     ]
     clean = of_values(0.0, 0.1, 0.2, 0.9)
-    outcome = strongest(attempts, as_logits, clean, torch.zeros(4, dtype=torch.long))
-    # The last one is wrong anyway; then only what is left is attacked, from the clean image again.
+    result = strongest(attempts, as_logits, clean, torch.zeros(4, dtype=torch.long))
+    # The last one is misclassified already; later attempts get only the remaining samples, as clean images.
     assert seen == [[0.0, 0.1, 0.2], [0.0, 0.1], [0.1]]
-    assert torch.equal(outcome.image_N3HW, of_values(0.7, 0.4, 0.6, 0.9))
-    assert outcome.fooled_N.tolist() == [True, False, True, True]
-    expected = cross_entropy(as_logits(outcome.image_N3HW), torch.zeros(4, dtype=torch.long))
-    assert torch.equal(outcome.loss_N, expected)
+    assert torch.equal(result.image_N3HW, of_values(0.7, 0.4, 0.6, 0.9))
+    assert result.fooled_N.tolist() == [True, False, True, True]
+    expected = cross_entropy(as_logits(result.image_N3HW), torch.zeros(4, dtype=torch.long))
+    assert torch.equal(result.loss_N, expected)
     assert torch.equal(clean, of_values(0.0, 0.1, 0.2, 0.9))
 
 
-def test_attempts_end_when_nothing_is_left() -> None:
+def test_attempts_end_when_all_samples_are_fooled() -> None:
     seen: list[list[float]] = []
-    attempts = [setting({0.0: 0.9}, seen), setting({}, seen)]
-    outcome = strongest(attempts, as_logits, of_values(0.0), torch.tensor([0]))
+    attempts = [table_attempt({0.0: 0.9}, seen), table_attempt({}, seen)]
+    result = strongest(attempts, as_logits, of_values(0.0), torch.tensor([0]))
     assert len(seen) == 1
-    assert outcome.fooled_N.all()
+    assert result.fooled_N.all()
 
 
-def test_no_attempts_judge_the_clean_images() -> None:
-    outcome = strongest([], as_logits, of_values(0.0, 0.9), torch.tensor([0, 0]))
-    assert outcome.fooled_N.tolist() == [False, True]
+def test_without_attempts_the_clean_images_are_evaluated() -> None:
+    result = strongest([], as_logits, of_values(0.0, 0.9), torch.tensor([0, 0]))
+    assert result.fooled_N.tolist() == [False, True]
 
 
 def test_random_restarts_fool_more_and_never_fewer() -> None:
@@ -76,9 +76,9 @@ def test_random_restarts_fool_more_and_never_fewer() -> None:
     fooled = []
     for restarts in (1, 8):
         with seeded(1):
-            outcome = strongest([attack] * restarts, network, image, label)
-        assert torch.equal(network(outcome.image_N3HW).argmax(1) != label, outcome.fooled_N)
-        assert float((outcome.image_N3HW - image).abs().max()) <= 4 / 255 + 1e-6
-        fooled.append(outcome.fooled_N)
+            result = strongest([attack] * restarts, network, image, label)
+        assert torch.equal(network(result.image_N3HW).argmax(1) != label, result.fooled_N)
+        assert float((result.image_N3HW - image).abs().max()) <= 4 / 255 + 1e-6
+        fooled.append(result.fooled_N)
     assert not (fooled[0] & ~fooled[1]).any()
     assert fooled[1].sum() > fooled[0].sum()

@@ -1,4 +1,4 @@
-"""AdvBN against the spec's formula, written out again in float64."""
+"""AdvBN against the formula of the paper, written out again in float64."""
 
 from collections.abc import Callable
 
@@ -80,7 +80,7 @@ def test_the_attack_beats_doing_nothing_and_more_steps_beat_fewer(feat: torch.Te
 
 
 @pytest.mark.parametrize(
-    ("values", "named"),
+    ("values", "message"),
     [
         ({"eps": -0.1}, "eps"),
         ({"eps": float("nan")}, "eps"),
@@ -89,8 +89,8 @@ def test_the_attack_beats_doing_nothing_and_more_steps_beat_fewer(feat: torch.Te
         ({"step_size": float("inf")}, "step size"),
     ],
 )
-def test_impossible_strengths_are_refused(values: dict[str, float], named: str) -> None:
-    with pytest.raises(UserError, match=named):
+def test_impossible_strengths_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         AdvBNConfig(**values)  # type: ignore[arg-type]
 
 

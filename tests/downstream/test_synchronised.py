@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, distributed
 
-from attacks.statistics import AdvBNConfig, alone
+from attacks.statistics import AdvBNConfig, one_process
 from downstream.advbn import AdvBNNetwork
 from downstream.task import over_processes
 from networks.classifiers import build_network
@@ -20,7 +20,7 @@ LABEL = torch.tensor([0, 1, 2, 3, 0, 1])
 def network(*, synchronised: bool) -> AdvBNNetwork:
     with seeded(0):
         plain = with_lived_in_batch_norm(build_network("resnet18", 4, 1 / 8)).double()
-    average = over_processes if synchronised else alone
+    average = over_processes if synchronised else one_process
     return AdvBNNetwork(plain, cut_of("resnet18"), AdvBNConfig(), average).double()
 
 
@@ -55,7 +55,7 @@ def test_both_processes_perturb_as_one_does_the_whole(tmp_path: Path) -> None:
     whole = torch.stack(net.perturb(features(net), LABEL).deltas)
     assert torch.equal(first["True"], second["True"])
     assert torch.allclose(first["True"], whole)
-    # Each process alone goes another way.
+    # Each process by itself goes another way.
     assert not torch.allclose(first["False"], second["False"])
     assert not torch.allclose(first["False"], whole)
     assert torch.equal(over_processes(whole), whole), "one process alone needs no partner"

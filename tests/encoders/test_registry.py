@@ -1,4 +1,4 @@
-"""A third encoder joins in one file."""
+"""The registry: another encoder needs one more file only."""
 
 import shutil
 import subprocess
@@ -50,7 +50,7 @@ def test_an_unknown_encoder_is_refused_with_the_known_ones() -> None:
         encoder_kind("third")
 
 
-def test_a_name_is_given_once() -> None:
+def test_two_encoders_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="two encoders"):
         register(encoder_kind("vgg"))
 
@@ -70,7 +70,7 @@ def test_sizes_that_do_not(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("kind", ENCODERS.values(), ids=ENCODERS)
 @pytest.mark.parametrize("width", [1 / 16, 1 / 8])
-def test_each_kind_tells_the_truth_about_its_network(kind: EncoderKind, width: float) -> None:
+def test_each_description_fits_its_network(kind: EncoderKind, width: float) -> None:
     network = kind.build(width).eval()
     with torch.no_grad():
         feat = network(torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)))

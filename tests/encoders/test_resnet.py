@@ -39,7 +39,7 @@ def test_features_are_those_of_layer1(theirs: nn.Module) -> None:
     assert close(found, kept[0], relative=1e-12)
 
 
-def test_the_state_holds_nothing_behind_layer1(theirs: nn.Module) -> None:
+def test_the_state_has_nothing_after_layer1(theirs: nn.Module) -> None:
     state, _ = convert(theirs.state_dict())
     assert state.keys() == build().state_dict().keys()
     assert not any(name.startswith(("layer2", "fc", "normalise")) for name in state)

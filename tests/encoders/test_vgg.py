@@ -43,7 +43,7 @@ def test_torchvision_weights_give_torchvision_features(network, layers: int, ima
     assert form == "torchvision"
 
 
-def test_published_adain_weights_are_taken_over_up_to_relu4_1(image: torch.Tensor) -> None:
+def test_published_adain_weights_are_loaded_up_to_relu4_1(image: torch.Tensor) -> None:
     published = published_vgg()
     state, form = convert(published)
     layers: list[nn.Module] = [nn.Conv2d(3, 3, 1)]
@@ -61,7 +61,7 @@ def test_published_adain_weights_are_taken_over_up_to_relu4_1(image: torch.Tenso
         assert ours(image).min() >= 0
 
 
-def test_odd_sizes_are_pooled_up(image: torch.Tensor) -> None:
+def test_odd_sizes_are_rounded_up_by_pooling(image: torch.Tensor) -> None:
     assert build(1 / 16)(image[:, :, :33, :17]).shape == (1, 32, 5, 3)
 
 
