@@ -167,9 +167,9 @@ def test_a_missing_option_is_refused() -> None:
 
 
 def test_the_module_of_each_command_exists() -> None:
-    for place in COMMANDS.values():
-        module = place.split(":")[0]
-        assert (Path(cli.__file__).parent / module.replace(".", "/")).with_suffix(".py").is_file(), place
+    for command in COMMANDS.values():
+        module = command.split(":")[0]
+        assert (Path(cli.__file__).parent / module.replace(".", "/")).with_suffix(".py").is_file(), command
 
 
 def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Outcome:
@@ -184,7 +184,7 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "the same command goes on"),
         (click.exceptions.Abort(), 130, "the same command goes on"),
@@ -193,11 +193,11 @@ def raising(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> Outcome:
     ],
 )
 def test_each_kind_of_end_has_its_exit_code(
-    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch
+    error: BaseException, code: int, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = raising(error, monkeypatch)
     assert outcome.code == code
-    assert said in outcome.err
+    assert message in outcome.err
     assert outcome.out == ""
     assert "Traceback" not in outcome.err
 
@@ -234,9 +234,9 @@ def test_sample_data_writes_every_set_and_says_how_many(tmp_path: Path, monkeypa
     assert "another seed or size" in refused("sample-data", tmp_path / "w", "--size", 16, "--seed", 1)
 
 
-@pytest.mark.parametrize(("options", "said"), [(("--size", 8), "at least 16"), (("--seed", -1), "negative")])
-def test_sample_data_refuses_what_cannot_be_drawn(options: tuple[object, ...], said: str, tmp_path: Path) -> None:
-    assert said in refused("sample-data", tmp_path / "w", *options)
+@pytest.mark.parametrize(("options", "message"), [(("--size", 8), "at least 16"), (("--seed", -1), "negative")])
+def test_sample_data_refuses_what_cannot_be_drawn(options: tuple[object, ...], message: str, tmp_path: Path) -> None:
+    assert message in refused("sample-data", tmp_path / "w", *options)
     assert not (tmp_path / "w").exists()
 
 

@@ -43,7 +43,7 @@ def test_freed_memory_is_used_again() -> None:
 
 
 def test_collector_is_paused_and_goes_on() -> None:
-    """It goes on after an error, too, and stays off for whoever had switched it off."""
+    """It is switched on again after an error, too, and stays off if the caller had switched it off."""
     with pytest.raises(KeyError):
         _fail_without_collector()
     assert gc.isenabled()

@@ -33,7 +33,7 @@ def test_only_bf16_lowers_convolutions(precision: str, lowered: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "said"),
+    ("device", "precision", "message"),
     [
         ("cpu", "tf32", "tf32 exists on CUDA devices only"),
         ("cpu", "fp16", "'fp16'; give one of auto, fp32, tf32, bf16, fp64"),
@@ -44,8 +44,8 @@ def test_only_bf16_lowers_convolutions(precision: str, lowered: bool) -> None:
         ("meta", "auto", "meta is not on this machine"),
     ],
 )
-def test_what_does_not_exist_is_refused(device: str, precision: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_what_does_not_exist_is_refused(device: str, precision: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         choose_compute(device, precision)
 
 

@@ -7,7 +7,7 @@ def test_equal_mappings_do_not_differ() -> None:
     assert differences({"a": {"b": [1, 2]}}, {"a": {"b": [1, 2]}}) == []
 
 
-def test_every_leaf_that_differs_is_told_once_in_order() -> None:
+def test_every_leaf_that_differs_is_listed_once_in_order() -> None:
     before = {"eps": 1.1, "nested": {"same": 0, "x": 1, "deep": {"y": None}}, "gone": 3}
     now = {"eps": 0.5, "nested": {"same": 0, "x": 2, "deep": {"y": 0}}, "new": "n"}
     assert differences(before, now) == [

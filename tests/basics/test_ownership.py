@@ -1,4 +1,4 @@
-"""Which run owns an output folder: one answer for every kind of output."""
+"""Which run owns an output folder: one rule for every kind of output."""
 
 from pathlib import Path
 from typing import Any

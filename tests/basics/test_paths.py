@@ -33,12 +33,12 @@ def test_a_file_url_of_another_machine_is_refused(address: str) -> None:
 
 
 def test_other_file_systems_have_the_methods_of_paths() -> None:
-    folder = as_path("memory://places/a")
+    folder = as_path("memory://methods/a")
     assert is_remote(folder)
     (folder / "x").write_bytes(b"1")
     assert [path.name for path in folder.iterdir()] == ["x"]
     assert pickle.loads(pickle.dumps(folder / "x")).read_bytes() == b"1"
-    assert str(folder) == "memory://places/a"
+    assert str(folder) == "memory://methods/a"
 
 
 def test_listings_are_not_kept() -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong with servers, in plain words; one connection a process."""
+"""Faults of servers as plain messages; one connection for each process."""
 
 import errno
 import pickle
@@ -54,8 +54,8 @@ def test_one_file_system_serves_all_threads() -> None:
         assert {id(file_system(path)) for _ in range(3)} == set(pool.map(lambda _: id(file_system(path)), range(20)))
 
 
-def test_what_is_there_is_told() -> None:
-    path = as_path("memory://told/x")
+def test_existing_files_and_folders_are_described() -> None:
+    path = as_path("memory://info/x")
     assert is_remote(path)
     file_system(path).pipe_file(path.path, b"123")
     assert (remote_info(path)["type"], remote_info(path)["size"]) == ("file", 3)

@@ -1,4 +1,4 @@
-"""Section 5 of the issue: what a user gets wrong is said in one plain sentence before any work starts."""
+"""A user's mistake is reported in one plain sentence before any work starts."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ def out(tmp_path: Path) -> Iterator[Path]:
 
 
 class Bomb:
-    """Pickled, it asks whoever unpickles it to make a file."""
+    """Its pickle makes a file when it is loaded by `pickle.load`."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -51,9 +51,9 @@ class TestSource:
 
     def test_empty_folder(self, world: World, out: Path, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
-        said = refused(*world.words(out, source=tmp_path / "empty"))
-        assert str(tmp_path / "empty") in said
-        assert "no images" in said
+        message = refused(*world.words(out, source=tmp_path / "empty"))
+        assert str(tmp_path / "empty") in message
+        assert "no images" in message
 
     def test_folder_without_images(self, world: World, out: Path, tmp_path: Path) -> None:
         (tmp_path / "texts/n01440764").mkdir(parents=True)
@@ -80,27 +80,27 @@ class TestNetworks:
     @pytest.mark.parametrize("found", [10, 999])
     def test_class_count_that_does_not_fit(self, world: World, out: Path, tmp_path: Path, found: int) -> None:
         classifier = tiny_classifier(tmp_path / "c.safetensors", found)
-        said = refused(*world.words(out, classifier_weights=classifier))
-        assert f"has {found} classes" in said
-        assert "1000" in said
+        message = refused(*world.words(out, classifier_weights=classifier))
+        assert f"has {found} classes" in message
+        assert "1000" in message
 
     def test_imagenet_classifier_on_other_labels(self, world: World, out: Path, tmp_path: Path) -> None:
         source = image_folder(tmp_path / "own", per_class=2, classes=("circle", "square"))
         assert "has 1000 classes but the data set's labels need 2" in refused(*world.words(out, source=source))
 
     def test_unknown_encoder(self, world: World, out: Path) -> None:
-        said = refused(*world.words(out, encoder="vgg16"))
-        assert "'vgg16'" in said
-        assert "resnet, vgg" in said
+        message = refused(*world.words(out, encoder="vgg16"))
+        assert "'vgg16'" in message
+        assert "resnet, vgg" in message
 
     def test_unknown_classifier(self, world: World, out: Path) -> None:
-        said = refused(*world.words(out, classifier="vgg190", classifier_weights="seed:0"))
-        assert "'vgg190'" in said
+        message = refused(*world.words(out, classifier="vgg190", classifier_weights="seed:0"))
+        assert "'vgg190'" in message
 
     def test_name_and_weights_that_contradict(self, world: World, out: Path) -> None:
-        said = refused(*world.words(out, classifier="vgg19"))
-        assert "resnet18" in said
-        assert "vgg19" in said
+        message = refused(*world.words(out, classifier="vgg19"))
+        assert "resnet18" in message
+        assert "vgg19" in message
 
     def test_weights_that_do_not_tell_their_network(self, world: World, out: Path, tmp_path: Path) -> None:
         save_file({"fc.weight": torch.zeros(1000, 4)}, tmp_path / "x.safetensors")
@@ -115,9 +115,9 @@ class TestNetworks:
 
     def test_weights_of_another_network(self, world: World, out: Path, tmp_path: Path) -> None:
         torch.save({"fc.weight": torch.zeros(1000, 4), "stem": torch.zeros(1)}, tmp_path / "x.pth")
-        said = refused(*world.words(out, classifier="resnet18", classifier_weights=tmp_path / "x.pth"))
-        assert "do not fit the classifier resnet18" in said
-        assert "conv1.weight" in said
+        message = refused(*world.words(out, classifier="resnet18", classifier_weights=tmp_path / "x.pth"))
+        assert "do not fit the classifier resnet18" in message
+        assert "conv1.weight" in message
 
     @pytest.mark.parametrize("seed", ["seed:", "seed:x", "seed:1.5"])
     def test_a_seed_that_is_no_number(self, world: World, out: Path, seed: str) -> None:
@@ -125,27 +125,27 @@ class TestNetworks:
 
     def test_autoencoder_of_the_other_encoder(self, world: World, out: Path, tmp_path: Path) -> None:
         other = tiny_autoencoder(tmp_path / "other.safetensors", "resnet")
-        said = refused(*world.words(out, autoencoder=other))
-        assert str(other) in said
-        assert "has the encoder resnet, not vgg" in said
+        message = refused(*world.words(out, autoencoder=other))
+        assert str(other) in message
+        assert "has the encoder resnet, not vgg" in message
 
     def test_no_autoencoder(self, world: World, out: Path) -> None:
         words = [str(word) for word in world.words(out)]
-        place = words.index("--autoencoder")
-        assert "train-autoencoder" in refused(*words[:place], *words[place + 2 :])
+        index = words.index("--autoencoder")
+        assert "train-autoencoder" in refused(*words[:index], *words[index + 2 :])
 
     @pytest.mark.parametrize("option", ["autoencoder", "classifier_weights"])
     def test_missing_file(self, world: World, out: Path, tmp_path: Path, option: str) -> None:
-        said = refused(*world.words(out, **{option: tmp_path / "absent.safetensors"}))
-        assert str(tmp_path / "absent.safetensors") in said
+        message = refused(*world.words(out, **{option: tmp_path / "absent.safetensors"}))
+        assert str(tmp_path / "absent.safetensors") in message
 
     @pytest.mark.parametrize("option", ["autoencoder", "classifier_weights"])
     @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
     def test_truncated_file(self, world: World, out: Path, tmp_path: Path, option: str, share: float) -> None:
         whole = (world.autoencoder if option == "autoencoder" else world.classifier).read_bytes()
         (tmp_path / "cut.safetensors").write_bytes(whole[: int(len(whole) * share)])
-        said = refused(*world.words(out, **{option: tmp_path / "cut.safetensors"}))
-        assert "cut.safetensors" in said
+        message = refused(*world.words(out, **{option: tmp_path / "cut.safetensors"}))
+        assert "cut.safetensors" in message
 
     @pytest.mark.parametrize("option", ["autoencoder", "classifier_weights"])
     @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -156,14 +156,14 @@ class TestNetworks:
         assert str(path) in refused(*world.words(out, **{option: path}, **more))
 
     def test_a_classifier_given_as_autoencoder(self, world: World, out: Path) -> None:
-        said = refused(*world.words(out, autoencoder=world.classifier))
-        assert "is not an autoencoder" in said
+        message = refused(*world.words(out, autoencoder=world.classifier))
+        assert "is not an autoencoder" in message
 
     def test_a_pickle_with_code_is_not_run(self, world: World, out: Path, tmp_path: Path) -> None:
         path, trace = pickle_with_code(tmp_path / "evil.pth")
-        said = refused(*world.words(out, classifier="resnet18", classifier_weights=path))
-        assert str(path) in said
-        assert "code" in said
+        message = refused(*world.words(out, classifier="resnet18", classifier_weights=path))
+        assert str(path) in message
+        assert "code" in message
         assert not trace.exists()
         with path.open("wb") as file:
             pickle.dump(Bomb(trace), file)
@@ -221,8 +221,8 @@ class TestOutput:
     def test_another_run(self, world: World, tmp_path: Path) -> None:
         assert world.make(tmp_path / "out", limit=8).code == 0
         before = folder_bytes(tmp_path / "out")
-        said = refused(*world.words(tmp_path / "out", limit=8, eps=0.7))
-        assert "attack.eps: 1.1 -> 0.7" in said
+        message = refused(*world.words(tmp_path / "out", limit=8, eps=0.7))
+        assert "attack.eps: 1.1 -> 0.7" in message
         assert folder_bytes(tmp_path / "out") == before
 
     def test_a_file_in_the_way(self, world: World, tmp_path: Path) -> None:
@@ -236,10 +236,10 @@ class TestOutput:
         locked.mkdir()
         assert world.make(tmp_path / "first", limit=4).code == 0  # imports everything, while this user may
         with unprivileged(locked, world):
-            said = refused(*world.words(locked / "out", limit=4))
+            message = refused(*world.words(locked / "out", limit=4))
             existing = refused(*world.words(locked, limit=4))
-        assert str(locked / "out") in said
-        assert "Permission denied" in said
+        assert str(locked / "out") in message
+        assert "Permission denied" in message
         assert str(locked) in existing
         assert list(locked.iterdir()) == []
 

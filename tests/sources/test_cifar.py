@@ -1,4 +1,4 @@
-"""The published files of CIFAR-10 and CIFAR-100, made up here with few pictures."""
+"""The published files of CIFAR-10 and CIFAR-100, made with few pictures."""
 
 import io
 import os
@@ -146,7 +146,7 @@ def test_all_pictures_are_found_wherever_the_files_lie(tmp_path: Path, form: str
     write(tmp_path / "above" / form, files)
     write(tmp_path / "renamed", files)
     (tmp_path / "beside").mkdir()
-    for place in (
+    for path in (
         tmp_path / "above" / form,
         tmp_path / "above",
         tmp_path / "renamed",
@@ -154,7 +154,7 @@ def test_all_pictures_are_found_wherever_the_files_lie(tmp_path: Path, form: str
         pack(tmp_path / "beside" / f"{form}.tar.gz", form, files),
         tmp_path / "beside",
     ):
-        check(open_source(place, split=split), form, split)
+        check(open_source(path, split=split), form, split)
 
 
 def test_both_versions_are_the_same_source(tmp_path: Path) -> None:
@@ -175,16 +175,16 @@ def test_pickles_of_either_python_are_read(tmp_path: Path) -> None:
 
 
 def test_val_is_the_test_part(tmp_path: Path) -> None:
-    place = write(tmp_path, ten_binary())
-    assert open_source(place).digest() == open_source(place, split="test").digest()
+    path = write(tmp_path, ten_binary())
+    assert open_source(path).digest() == open_source(path, split="test").digest()
     with pytest.raises(UserError, match="has the splits train and test, and no odd"):
-        open_source(place, split="odd")
+        open_source(path, split="odd")
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_source_is_read_after_pickling_and_by_threads(tmp_path: Path, packed: bool) -> None:
-    place = pack(tmp_path / "x.tar.gz", "x", ten_binary()) if packed else write(tmp_path, ten_binary())
-    source = open_source(place, split="train")
+    path = pack(tmp_path / "x.tar.gz", "x", ten_binary()) if packed else write(tmp_path, ten_binary())
+    source = open_source(path, split="train")
     source.read(source.records[0])
     content = pickle.dumps(source)
     assert len(content) < 35 * 3072 / 4, "pixels travel"
@@ -197,22 +197,22 @@ def test_a_source_is_read_after_pickling_and_by_threads(tmp_path: Path, packed: 
 class Trap:
     """A pickle of it makes a folder when it is read by `pickle.load`."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.place),)
+        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("file", ["data_batch_1", "batches.meta"])
 def test_code_in_a_pickle_is_not_run(tmp_path: Path, file: str) -> None:
     content = pickle.dumps({b"labels": Trap(tmp_path / "trap")})
-    place = write(tmp_path / "files", {**ten_python(), file: content})
+    path = write(tmp_path / "files", {**ten_python(), file: content})
     with pytest.raises(UserError, match=rf"{file} of .*asks for posix\.mkdir to be run, which is never done"):
-        open_source(place, split="train")
+        open_source(path, split="train")
     assert not (tmp_path / "trap").exists()
     pickle.loads(content)
-    assert (tmp_path / "trap").exists(), "the trap is none"
+    assert (tmp_path / "trap").exists(), "loading this pickle runs code, or the test proves nothing"
 
 
 PIXELS = ten()["test_batch"][0]
@@ -246,9 +246,9 @@ FORTRAN = np.asfortranarray(data(PIXELS))
 )  # fmt: skip
 def test_damaged_files_are_refused(tmp_path: Path, form: str, damaged: dict[str, bytes | None], message: str) -> None:
     files = {**FORMS[form](), **damaged}
-    place = write(tmp_path / form, {name: content for name, content in files.items() if content is not None})
+    path = write(tmp_path / form, {name: content for name, content in files.items() if content is not None})
     with pytest.raises(UserError, match=rf"{message}.*; download or unpack it again"):
-        open_source(place)
+        open_source(path)
 
 
 def test_a_file_that_shrank_is_an_os_error(tmp_path: Path) -> None:
@@ -259,9 +259,9 @@ def test_a_file_that_shrank_is_an_os_error(tmp_path: Path) -> None:
 
 
 def test_a_label_list_is_refused(tmp_path: Path) -> None:
-    place = write(tmp_path, ten_binary())
+    path = write(tmp_path, ten_binary())
     with pytest.raises(UserError, match=r"holds cifar-10-batches-bin, which says the labels; leave out"):
-        open_source(place, labels=tmp_path / "labels.txt")
+        open_source(path, labels=tmp_path / "labels.txt")
 
 
 def test_two_data_sets_in_a_folder_are_refused(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ PNG = encode(noise("RGB", 200, 200))
     ],
     ids=["empty", "text", "zeros", "half jpeg", "half png", "jpeg head", "png head", "hole", "checksum"],
 )
-def test_a_broken_file_is_told_by_name(content: bytes, reason: str) -> None:
+def test_a_broken_file_is_named(content: bytes, reason: str) -> None:
     with pytest.raises(BrokenImageError, match=rf"The image n01/x\.JPEG is broken: .*{reason}"):
         load_image(content, "n01/x.JPEG", 32)
 

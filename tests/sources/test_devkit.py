@@ -1,4 +1,4 @@
-"""The devkit is made here as the real one is built, and torchvision's own parser is the judge."""
+"""A devkit in the layout of the real one, whose labels are compared with those of torchvision's parser."""
 
 import sys
 import tarfile

@@ -73,11 +73,11 @@ def test_a_flat_tar_is_read_too(tmp_path: Path, write_tar: WriteFiles, prefix: s
     assert [source.read(record).decode() for record in source.records] == [FILES[0], FILES[2], FILES[1]]
 
 
-@pytest.mark.parametrize("place", ["flat", ".", "given"])
-def test_the_devkit_gives_the_labels(tmp_path: Path, flat: Path, make_devkit: MakeDevkit, place: str) -> None:
+@pytest.mark.parametrize("position", ["flat", ".", "given"])
+def test_the_devkit_gives_the_labels(tmp_path: Path, flat: Path, make_devkit: MakeDevkit, position: str) -> None:
     """In the folder or beside it, it is found; elsewhere it is given."""
-    devkit = make_devkit(tmp_path / place, [5, 900, 17])
-    source = open_source(str(flat), labels=str(devkit) if place == "given" else None)
+    devkit = make_devkit(tmp_path / position, [5, 900, 17])
+    source = open_source(str(flat), labels=str(devkit) if position == "given" else None)
     found = {record.name.partition("/")[2]: record.name.partition("/")[0] for record in source.records}
     assert [found[file] for file in FILES] == read_devkit(devkit)
 

@@ -12,7 +12,7 @@ def test_the_extensions_are_torchvisions() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"), [("a.JPEG", True), ("b.Png", True), ("c.txt", False), ("png", False), ("d.jpg.md", False)]
 )
-def test_images_are_told_by_extension_in_any_case(name: str, expected: bool) -> None:
+def test_images_are_recognised_by_extension_in_any_case(name: str, expected: bool) -> None:
     assert is_image(name) is expected
     assert folder.is_image_file(name) is expected
 

@@ -93,11 +93,11 @@ def test_data_sets_of_two_parts_are_read_in_any_layout(
     tmp_path: Path, write_tar: WriteFiles, write_folder: WriteFiles, layout: str
 ) -> None:
     expected: dict[str, dict[str, bytes]] = {}
-    for part, places in TWO_PARTS[layout].items():
-        for number, place in enumerate(places):
+    for part, paths in TWO_PARTS[layout].items():
+        for number, path in enumerate(paths):
             files = {f"{name}/{part}-{number}.png": f"{name}{part}{number}".encode() for name in ("cat", "bird")}
             expected[part] = {**expected.get(part, {}), **files}
-            (write_folder if place.endswith("/") else write_tar)(tmp_path / place, files)
+            (write_folder if path.endswith("/") else write_tar)(tmp_path / path, files)
     for split, part in (("train", "train"), ("test", "test"), ("val", "test")):
         source = open_source(tmp_path, split=split)
         assert {record.name: source.read(record) for record in source.records} == expected[part]
@@ -108,9 +108,9 @@ def test_data_sets_of_two_parts_are_read_in_any_layout(
 @pytest.mark.parametrize("folders", [True, False])
 def test_all_of_cifar_10_is_found_in_its_tars(tmp_path: Path, shared_data: Path, folders: bool) -> None:
     for tar in shared_data.glob("cifar10-*.tar.gz"):
-        place = tmp_path / ("train" if "train" in tar.name else "test") if folders else tmp_path
-        place.mkdir(exist_ok=True)
-        (place / tar.name).symlink_to(tar.absolute())
+        folder = tmp_path / ("train" if "train" in tar.name else "test") if folders else tmp_path
+        folder.mkdir(exist_ok=True)
+        (folder / tar.name).symlink_to(tar.absolute())
     for split, per_class in (("train", 5000), ("test", 1000)):
         source = open_source(tmp_path, split=split)
         assert Counter(record.label for record in source.records) == dict.fromkeys(range(10), per_class)

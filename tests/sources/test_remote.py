@@ -126,15 +126,15 @@ def test_every_form_is_read_as_the_local_copy_is(pair: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("pair", [class_folders, one_tar, shard_pattern], indirect=True, ids=lambda form: form.__name__)
-def test_faults_that_pass_are_not_noticed(pair: tuple[str, str], s3: S3Server) -> None:
+def test_transient_faults_are_not_noticed(pair: tuple[str, str], s3: S3Server) -> None:
     local, there = pair
     s3.fail("InternalError", method="GET", times=2)
     s3.fail("SlowDown", method="HEAD", times=1)
     source = open_source(there)
     s3.fail("InternalError", method="GET", times=2)
-    asked = s3.count()
+    requests = s3.count()
     assert_same(source, open_source(local))
-    assert s3.count() == asked + 2 + len(source.records)
+    assert s3.count() == requests + 2 + len(source.records)
 
 
 def test_a_source_is_read_by_threads_and_after_pickling(pair: tuple[str, str]) -> None:
@@ -225,7 +225,7 @@ def test_windows_follow_each_other_without_gap_or_overlap(
     path = write_tar(tmp_path / "x.tar", {f"a/{number:04}.png": bytes(3000 + number) for number in range(300)})
     source = open_source(s3.upload(path, s3.new_bucket()))
     assert list(source.records) == list(open_source(path).records)
-    # A few more tell what it is: the first 128 members, a part of all.
+    # A few more find out what it holds: the first 128 members, a part of all.
     assert s3.count("GET", r"x\.tar") <= 1.5 * path.stat().st_size / (1 << 16) + 4
 
 
@@ -248,10 +248,10 @@ def test_many_shards_need_few_requests_each(s3: S3Server, tmp_path: Path, write_
     assert s3.count() <= 3 * 20 + 8
     s3.requests.clear()
     source = open_source(f"{there}/x-{{00..19}}.tar")
-    asked = s3.count()
-    assert asked <= 4 * 20 + 12
+    requests = s3.count()
+    assert requests <= 4 * 20 + 12
     source.part(source.records[:32]).read(source.records[0])
-    assert s3.count() == asked + 1
+    assert s3.count() == requests + 1
 
 
 # --- errors
@@ -267,7 +267,7 @@ def refused(address: str) -> str:
     return text
 
 
-def test_what_is_not_there_is_said(s3: S3Server) -> None:
+def test_a_missing_source_is_reported(s3: S3Server) -> None:
     bucket = s3.put(s3.new_bucket(), {"a/1.png": b"", "x-0.tar": b""})
     assert "does not exist" in refused(f"{bucket}/nowhere")
     assert "does not exist" in refused(f"{bucket}/nowhere.tar")
@@ -285,13 +285,13 @@ def test_what_is_not_there_is_said(s3: S3Server) -> None:
         ("AccessDenied", "access is denied"),
     ],
 )
-def test_credentials_that_do_not_do_are_said(s3: S3Server, name: str, code: str, reason: str) -> None:
+def test_wrong_credentials_are_reported(s3: S3Server, name: str, code: str, reason: str) -> None:
     bucket = s3.put(s3.new_bucket(), {"a/1.png": b"", "x.tar": b""})
     s3.fail(code, times=1000)
     assert reason in refused(bucket + name)
 
 
-def test_missing_credentials_are_said(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = s3.put(s3.new_bucket(), {"a/1.png": b""})
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -299,7 +299,7 @@ def test_missing_credentials_are_said(s3: S3Server, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_respond_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PATIENCE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -307,7 +307,7 @@ def test_a_server_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_server_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_exist_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -319,7 +319,7 @@ def test_a_server_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_server_whose_name_is_unknown_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_with_an_unknown_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://nowhere.invalid")
     assert re.search("name is unknown|cannot be reached", refused("s3://bucket/x"))

@@ -90,7 +90,7 @@ def test_one_sample_without_proof_makes_the_labels_plain_numbers(
     assert open_source(str(path)).classes.imagenet is False
 
 
-def test_equal_keys_in_two_shards_are_told_apart_by_the_shard(tmp_path: Path, write_tar: WriteFiles) -> None:
+def test_equal_keys_in_two_shards_are_distinguished_by_the_shard(tmp_path: Path, write_tar: WriteFiles) -> None:
     for number in range(2):
         write_tar(
             tmp_path / f"x-{number}.tar", {**sample("0", 0, f"image {number}".encode()), **sample(f"k{number}", 0)}

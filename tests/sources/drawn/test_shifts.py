@@ -92,17 +92,16 @@ def test_the_parent_of_the_stylized_split_opens_as_that_split(tmp_path: Path) ->
     assert len(open_source(tmp_path / "imagenet-style").records) == len(source.records[::10])
 
 
-def digests(subsets: list[str], places: list[int]) -> dict[str, list[str]]:
+def digests(subsets: list[str], indices: list[int]) -> dict[str, list[str]]:
     found = {}
     for subset in subsets:
         source = ShiftSource(subset, size=32, seed=3)
-        found[subset] = [hashlib.sha256(source.read(source.records[place])).hexdigest() for place in places]
+        found[subset] = [hashlib.sha256(source.read(source.records[index])).hexdigest() for index in indices]
     return found
 
 
 def test_another_process_draws_the_same_bytes_in_any_order() -> None:
-    places = [0, 57, 119]
-    here = digests(SOME, places)
+    expected = digests(SOME, [0, 57, 119])
     code = (
         "import json\nfrom tests.sources.drawn.test_shifts import SOME, digests\n"
         "print(json.dumps(digests(SOME[::-1], [119, 57, 0])))"
@@ -111,7 +110,7 @@ def test_another_process_draws_the_same_bytes_in_any_order() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(PYTHONHASHSEED="7"), check=True
     )
     there = json.loads(done.stdout)
-    assert {subset: found[::-1] for subset, found in there.items()} == here
+    assert {subset: found[::-1] for subset, found in there.items()} == expected
 
 
 def test_pickles_and_threads_draw_the_same_bytes() -> None:
@@ -124,15 +123,15 @@ def test_pickles_and_threads_draw_the_same_bytes() -> None:
             assert list(pool.map(copy.read, records)) == first
 
 
-def noise(subset: str, place: int, seed: int = 0) -> npt.NDArray[np.float64]:
+def noise(subset: str, index: int, seed: int = 0) -> npt.NDArray[np.float64]:
     """What a corrupted image differs in from its original."""
     source, val = ShiftSource(subset, 48, seed), DrawnSource("val", 48, seed)
-    record = source.records[place]
+    record = source.records[index]
     return pixels(source.read(record)) - pixels(val.read(record))
 
 
 def test_every_image_has_chance_of_its_own() -> None:
-    # Impulses hit the same places only where seeds are the same, whatever the picture.
+    # Impulses hit the same pixels only where seeds are the same, whatever the picture.
     base = "imagenet-c/noise/impulse_noise"
     hits = [
         noise(f"{base}/5", 0) != 0,
@@ -207,8 +206,8 @@ def test_sketches_are_new_drawings() -> None:
         rows, columns = np.nonzero(image.mean(axis=2) < 150)
         return float(np.hypot(rows.mean() - 24, columns.mean() - 24))
 
-    places = {round(middle(pixels(sketch.read(record))), 1) for record in sketch.records[:40]}
-    assert len(places) > 20
+    middles = {round(middle(pixels(sketch.read(record))), 1) for record in sketch.records[:40]}
+    assert len(middles) > 20
 
 
 @pytest.mark.parametrize(

@@ -31,16 +31,16 @@ def inside(mask: object) -> npt.NDArray[np.bool_]:
 
 
 def outline(shape: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
-    """The places of pixels with a neighbour on the other side."""
+    """Positions of pixels with a neighbour on the other side."""
     edge = np.zeros_like(shape)
     edge[1:] |= shape[1:] != shape[:-1]
     edge[:, 1:] |= shape[:, 1:] != shape[:, :-1]
     return np.argwhere(edge)
 
 
-def distances(places: npt.NDArray[np.intp], targets: npt.NDArray[np.intp]) -> Array:
-    """From each place to the nearest target."""
-    return np.array([min(math.dist(place, target) for target in targets) for place in places])
+def distances(positions: npt.NDArray[np.intp], targets: npt.NDArray[np.intp]) -> Array:
+    """Distance from each position to the nearest target."""
+    return np.array([min(math.dist(position, target) for target in targets) for position in positions])
 
 
 @pytest.mark.parametrize("shape", SHAPES)

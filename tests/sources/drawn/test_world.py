@@ -87,11 +87,11 @@ def test_a_written_world_holds_the_bytes_that_are_read(tmp_path: Path, small: in
 @pytest.mark.usefixtures("small")
 def test_every_set_opens_as_the_real_one_does(tmp_path: Path) -> None:
     write_world(tmp_path, size=24)
-    places = ["imagenet-c/noise/shot_noise/1", "imagenet-c/digital/contrast/5", "imagenet-instagram/1977"]
-    for place in (*places, "imagenet-sketch", "imagenet-style", "imagenet-style/val", "val", "train"):
-        source = open_source(tmp_path / place, split=place if place == "train" else "val")
-        assert source.classes.names == SHAPES, place
-        assert len(source.records) == (24 if place == "train" else 12), place
+    subsets = ["imagenet-c/noise/shot_noise/1", "imagenet-c/digital/contrast/5", "imagenet-instagram/1977"]
+    for folder in (*subsets, "imagenet-sketch", "imagenet-style", "imagenet-style/val", "val", "train"):
+        source = open_source(tmp_path / folder, split=folder if folder == "train" else "val")
+        assert source.classes.names == SHAPES, folder
+        assert len(source.records) == (24 if folder == "train" else 12), folder
         with Image.open(io.BytesIO(source.read(source.records[-1]))) as image:
             assert (image.mode, image.size) == ("RGB", (24, 24))
     # The world's own folder still opens as a data set with two splits.
@@ -192,7 +192,7 @@ def test_writing_fewer_sets_does_not_forget_the_others(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_sets_written_one_after_the_other_are_noted_together(tmp_path: Path) -> None:
+def test_sets_written_one_after_the_other_are_recorded_together(tmp_path: Path) -> None:
     for name in WORLD_SETS:
         write_world(tmp_path / "parts", size=24, sets=[name])
     write_world(tmp_path / "whole", size=24)
@@ -253,10 +253,10 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("place", ["val", "imagenet-sketch/circle", "imagenet-instagram/1977"])
-def test_a_foreign_file_in_a_finished_world_is_refused(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("folder", ["val", "imagenet-sketch/circle", "imagenet-instagram/1977"])
+def test_a_foreign_file_in_a_finished_world_is_refused(tmp_path: Path, folder: str) -> None:
     write_world(tmp_path, size=24)
-    (tmp_path / place / "mine.png").touch()
+    (tmp_path / folder / "mine.png").touch()
     with pytest.raises(UserError, match=r"mine\.png"):
         write_world(tmp_path, size=24)
 
