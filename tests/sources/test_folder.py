@@ -1,4 +1,5 @@
-import os
+"""Class folders and flat folders as a source, compared with torchvision's ImageFolder."""
+
 import pickle
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,11 @@ from torchvision.datasets import ImageFolder
 from basics.errors import UserError
 from sources.base import ImageRecord
 from sources.folder import find_split
-from sources.listing import list_folder, list_images
+from sources.listing import list_folder
 from sources.opening import open_source
 
 WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
+
 
 AWKWARD = [
     "b/2.png",
@@ -85,20 +87,6 @@ def test_a_file_that_has_gone_is_an_os_error(tmp_path: Path, write_folder: Write
     (tmp_path / "a/1.png").unlink()
     with pytest.raises(FileNotFoundError):
         source.read(source.records[0])
-
-
-def test_listing_opens_no_file_and_asks_for_no_size(
-    tmp_path: Path, write_folder: WriteFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_folder(tmp_path, {f"{name}/{number}.png": b"" for name in "ab" for number in range(20)})
-
-    def forbidden(*_: object, **__: object) -> None:
-        raise AssertionError("a file was touched")
-
-    monkeypatch.setattr(os, "stat", forbidden)
-    monkeypatch.setattr("io.open", forbidden)
-    monkeypatch.setattr(os, "open", forbidden)
-    assert len(list(list_images(os.fspath(tmp_path)))) == 40
 
 
 def test_labels_for_class_folders_are_refused(tmp_path: Path, write_folder: WriteFiles) -> None:
