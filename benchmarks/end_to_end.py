@@ -19,7 +19,8 @@ import torch
 from benchmarks.workload import described, workload, workload_options
 from pipeline.dataset.layout import STATS
 from pipeline.generate import generate_shard
-from pipeline.job import Job, Product, load_networks, prepare
+from pipeline.job import Job, Product, prepare
+from pipeline.worker import ready_worker
 from sources.decode import load_image
 
 
@@ -55,7 +56,8 @@ def _loaded(job: Job) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def _bare(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    perturber = load_networks(job.config, job.source.classes.count).perturber
+    perturber = ready_worker(job.requirements).perturber
+    assert perturber is not None
     start = time.perf_counter()
     for image, label in batches:
         perturber(image, label, job.config.attack)
@@ -64,8 +66,9 @@ def _bare(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
 
 @torch.no_grad()
 def _clean(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    networks = load_networks(job.config, job.source.classes.count)
-    compute = networks.compute
+    networks = ready_worker(job.requirements)
+    assert networks.classifier is not None
+    compute = networks.shifter.compute
     start = time.perf_counter()
     for image, _ in batches:
         networks.classifier.module(image.to(compute.device, compute.dtype) / 255).argmax(1).cpu()

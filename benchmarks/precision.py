@@ -12,7 +12,7 @@ from attacks.statistics import AdvBNConfig
 from basics.compute import choose_compute
 from decoders.autoencoder import load_autoencoder
 from networks.classifiers import load_classifier
-from pipeline.perturb import PerturbedBatch, Perturber
+from pipeline.perturb import PerturbedBatch, Perturber, Shifter
 from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_networks
 from sources.decode import load_image
 from sources.drawn.source import SHAPES, DrawnSource
@@ -50,7 +50,8 @@ def _near(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
 def _all_batches(encoder: str, device: str, precision: str, batches: int) -> list[PerturbedBatch]:
     own = sample_networks(encoder)
     classifier = load_classifier(None, str(own.classifier), len(SHAPES)).module
-    perturber = Perturber(load_autoencoder(own.autoencoder).module, classifier, choose_compute(device, precision))
+    shifter = Shifter(load_autoencoder(own.autoencoder).module, choose_compute(device, precision))
+    perturber = Perturber(shifter, classifier)
     source = DrawnSource("val", SAMPLE_IMAGE_SIZE)
     results = []
     for number in range(batches):

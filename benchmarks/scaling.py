@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from pipeline.config import GenerationConfig
 from pipeline.job import Job, Product
 from pipeline.outcome import ShardResult
+from pipeline.perturbation import Ascent
 from pipeline.runners.dask_runner import SHORT_LOGS, DaskRunner
 from sources.base import ClassMap, ImageRecord, Source
 from sources.keys import sample_keys
@@ -78,7 +79,6 @@ class Course:
 def planned(source: Source, batches_per_shard: int) -> Job:
     """Make the plan of a run."""
     config = GenerationConfig(encoder="vgg", source=None, autoencoder=None, batches_per_shard=batches_per_shard)
-    facts: dict[str, dict[str, str]] = {name: {} for name in ("autoencoder", "classifier", "arithmetic", "software")}
     return Job(
         config=config,
         source=source,
@@ -86,8 +86,10 @@ def planned(source: Source, batches_per_shard: int) -> Job:
         keys=sample_keys(source.records),
         plan=config.plan(len(source.records)),
         products=(Product(folder=Path("nowhere"), name="simulated", perturbed=True),),
+        perturbation=Ascent(attack=config.attack, classes=CLASSES),
         threads=1,
-        identity={"records_sha256": source.digest(), **facts},
+        environment={},
+        identity={"records_sha256": source.digest()},
     )
 
 

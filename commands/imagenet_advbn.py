@@ -96,7 +96,7 @@ def imagenet_advbn(**options: Any) -> None:
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"
     products = products_of(config, options["out"] or Path(name), name)
     with workers_for(config, options["scheduler"]) as workers:
-        job = prepare(workers.config, products, workers.facts if workers.remote else None)
+        job = prepare(workers.config, products, workers.environment if workers.remote else None)
         if options["dry_run"]:
             _tell_plan(job, options)
         else:
@@ -107,8 +107,8 @@ def _tell_plan(job: "Job", options: dict[str, Any]) -> None:
     from pipeline.claim import check_outputs
     from pipeline.run import missing_shards
 
-    check_outputs(job, overwrite=options["overwrite"])
-    missing = missing_shards(job)
+    check_outputs(job.datasets, job.config.source, overwrite=options["overwrite"])
+    missing = missing_shards(job.datasets)
     plan = job.plan
     lines = [
         f"{plan.images} images in {counted(plan.shards, 'shard')}, {len(missing)} of them to do",

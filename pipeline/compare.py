@@ -1,4 +1,4 @@
-"""How a rendered data set compares with the run that its ledger tells of: bytes where promised, else pixel means."""
+"""Comparing a rendered data set with the run of its ledger: bytes where they are promised, else pixel means."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from basics.reading import is_file
 from pipeline.claim import all_stats
 from pipeline.dataset.layout import LEDGER, MANIFEST, ledger_part_path, of_each
 from pipeline.dataset.ledger import SAMPLES, Ledger, load_ledger, read_ledger
-from pipeline.dataset.manifest import Manifest, read_manifest_file
+from pipeline.dataset.manifest import DatasetDescription, Manifest, read_manifest_file
 from pipeline.job import Job
 from pipeline.replay import scaled
 
@@ -22,34 +22,40 @@ PIXEL_TOLERANCE = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What was compared, and how it came out."""
+    """Result of a comparison."""
 
     bytes_promised: bool
     """Whether arithmetic and software are those of the ledger's run, and the scale is 1."""
     bytes_equal: bool | None = None
-    """Whether every shard has the checksum of the original's manifest; None: there was nothing to compare with."""
+    """Whether every shard has the checksum of the original's manifest; None if there was no manifest."""
     differing: tuple[str, ...] = ()
-    """Shards that have not."""
+    """Files of the shards that have another checksum."""
     pixel_mean_difference: float | None = None
     """Largest difference of an image's mean from the original run's, in grey levels; None at other scales than 1."""
     tolerance: float = PIXEL_TOLERANCE
+    """Largest difference that is accepted, in grey levels."""
 
     @property
     def within_tolerance(self) -> bool:
-        """Whether no image's mean is further off than the tolerance."""
+        """Whether no image's mean differs by more than the tolerance."""
         return self.pixel_mean_difference is None or self.pixel_mean_difference <= self.tolerance
 
     @property
     def ok(self) -> bool:
-        """Whether everything that is promised was kept."""
+        """Whether every promise was kept."""
         return self.within_tolerance and not (self.bytes_promised and self.differing)
 
 
-def expected(path: AnyPath, ledger: Ledger, given: AnyPath | None) -> Manifest | None:
-    """Return the manifest of the run that a ledger tells of: the one given, else one beside the ledger if it fits.
+def original_manifest(path: AnyPath, ledger: Ledger, given: AnyPath | None) -> Manifest | None:
+    """Return the manifest of a ledger's run: the given one, else the one beside the ledger if it is of the same run.
+
+    Args:
+        path: path of the ledger.
+        ledger: its content.
+        given: path of the manifest; None for the one beside the ledger.
 
     Raises:
-        UserError: the one given is missing, damaged or of another run, or the ledger is not the one that it tells of.
+        UserError: the given manifest is missing, damaged or of another run, or the ledger has not its checksum.
     """
     try:
         if given is None and not is_file(path.with_name(MANIFEST)):
@@ -71,27 +77,28 @@ def expected(path: AnyPath, ledger: Ledger, given: AnyPath | None) -> Manifest |
 def _require_of(ledger: Ledger, manifest: Manifest, path: AnyPath) -> None:
     if not manifest.complete:
         raise UserError(f"The manifest {path} is that of an unfinished run.")
-    if manifest.values["fingerprint"] != ledger.attributes["fingerprint"]:
+    if manifest.fingerprint != ledger.attributes["fingerprint"]:
         raise UserError(f"The manifest {path} is that of another run than the ledger's.")
 
 
 def require_rows_of(job: Job, ledger: Ledger) -> None:
     """Refuse to go on in a folder with shards that were made from other rows than a ledger's.
 
-    The identity of two runs may be the same although their ledgers differ: it does not hold the originals' pixels, and
-    on some GPUs two ascents end at different multipliers.
+    Two runs may have the same identity although their ledgers differ: it does not hold the originals' pixels, and on
+    some GPUs two ascents end at different multipliers.
 
     Args:
         job: the rendering.
-        ledger: what it renders.
+        ledger: the ledger that it renders.
 
     Raises:
         UserError: there is such a shard, or the folder cannot be read.
     """
-    folder = job.products[0].folder
+    (dataset,) = job.datasets
+    folder = dataset.folder
     try:
-        finished = [stats.shard for stats in all_stats(job, job.products[0])]
-        faults = of_each(folder, lambda shard: _other_rows(job, ledger, folder, shard), finished)
+        finished = [stats.shard for stats in all_stats(dataset)]
+        faults = of_each(folder, lambda shard: _differing_column(dataset, ledger, shard), finished)
     except OSError as error:
         raise UserError(f"The output {folder} cannot be read ({error.strerror or error}); check it.") from error
     for shard, column in zip(finished, faults, strict=True):
@@ -102,51 +109,52 @@ def require_rows_of(job: Job, ledger: Ledger) -> None:
             )
 
 
-def _other_rows(job: Job, ledger: Ledger, folder: AnyPath, shard: int) -> str:
+def _differing_column(dataset: DatasetDescription, ledger: Ledger, shard: int) -> str:
     """Return the first column in which a finished shard's rows are not a ledger's; empty if there is none."""
     try:
-        own = load_ledger(ledger_part_path(folder, shard)).columns
+        own = load_ledger(ledger_part_path(dataset.folder, shard)).columns
     except (FileNotFoundError, UserError):
         return ""  # Missing or damaged: the shard is not done, and is made again.
-    batches = list(job.plan.batches_of(shard))
+    batches = list(dataset.plan.batches_of(shard))
     rows = slice(batches[0][0], batches[-1][0] + 1), slice(batches[0][1].start, batches[-1][1].stop)
     for name in sorted(own.keys() & ledger.columns.keys()):
-        told = ledger.columns[name][rows[name.startswith(SAMPLES)]]
+        expected = ledger.columns[name][rows[name.startswith(SAMPLES)]]
         if name in {"delta_mean", "delta_std"}:
-            told = scaled(told, job.scale).numpy()
+            expected = scaled(expected, dataset.scale).numpy()
         elif name in {"loss", f"{SAMPLES}/losses"}:
-            told = told[:, : own[name].shape[1]]
-        elif name == f"{SAMPLES}/pixel_mean" or (name == f"{SAMPLES}/adversarial_prediction" and job.scale != 1):
+            expected = expected[:, : own[name].shape[1]]
+        elif name == f"{SAMPLES}/pixel_mean" or (name == f"{SAMPLES}/adversarial_prediction" and dataset.scale != 1):
             continue
-        if not np.array_equal(own[name], told):
+        if not np.array_equal(own[name], expected):
             return name
     return ""
 
 
 def compare(job: Job, ledger: Ledger, original: Manifest | None) -> Comparison:
-    """Compare a finished rendering with the run that its ledger tells of.
+    """Compare a finished rendering with the run of its ledger.
 
     At another scale than 1 there is nothing to compare with.
 
     Args:
         job: the rendering.
-        ledger: the original's.
-        original: the original's manifest, if there is one.
+        ledger: the ledger that it rendered.
+        original: manifest of the ledger's run, if there is one.
     """
-    if job.scale != 1:
+    (dataset,) = job.datasets
+    if dataset.scale != 1:
         return Comparison(bytes_promised=False)
-    folder = job.products[0].folder
+    folder = dataset.folder
     own = read_ledger(folder / LEDGER)
     name = f"{SAMPLES}/pixel_mean"
-    away = np.abs(own.columns[name].astype(np.float64) - ledger.columns[name])
+    difference = np.abs(own.columns[name].astype(np.float64) - ledger.columns[name])
     differing = tuple(
         entry["file"]
         for entry in (original.shards if original else ())
         if digest_file(folder / entry["file"]) != entry["sha256"]
     )
     return Comparison(
-        bytes_promised=job.fingerprint_of(job.products[0]) == ledger.attributes["fingerprint"],
+        bytes_promised=dataset.fingerprint == ledger.attributes["fingerprint"],
         bytes_equal=None if original is None else not differing,
         differing=differing,
-        pixel_mean_difference=float(away.max()),
+        pixel_mean_difference=float(difference.max()),
     )

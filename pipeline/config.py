@@ -6,10 +6,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-
 from attacks.statistics import AdvBNConfig
-from basics.allocation import keep_freed_memory
 from basics.errors import UserError
 from encoders import EncoderKind, encoder_kind
 from networks.classifiers import PUBLISHED
@@ -103,10 +100,3 @@ def config_of_manifest(manifest: Manifest) -> GenerationConfig:
 def available_cores() -> int:
     """Return the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def use_threads(threads: int) -> None:
-    """Let torch compute with so many threads in this process, in memory that it keeps."""
-    keep_freed_memory()
-    if torch.get_num_threads() != threads:
-        torch.set_num_threads(threads)

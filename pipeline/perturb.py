@@ -104,9 +104,9 @@ class Shifter:
 class Perturber:
     """An autoencoder and the classifier that it is turned against, ready on a device."""
 
-    def __init__(self, autoencoder: Autoencoder, classifier: nn.Module, compute: Compute) -> None:
-        self._shifter, self.classifier = Shifter(autoencoder, compute), classifier
-        _make_ready(classifier, compute)
+    def __init__(self, shifter: Shifter, classifier: nn.Module) -> None:
+        self._shifter, self.classifier = shifter, classifier
+        _make_ready(classifier, shifter.compute)
 
     def __call__(self, image_N3HW: Tensor, label_N: Tensor, attack: AdvBNConfig) -> PerturbedBatch:
         """Perturb one batch.

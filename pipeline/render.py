@@ -7,6 +7,7 @@ batches, names, labels, keys and answers come from the ledger; the source only g
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from basics.compute import choose_compute
@@ -14,15 +15,16 @@ from basics.differences import differences
 from basics.errors import UserError
 from basics.files import digest_file
 from basics.paths import AnyPath
-from pipeline.compare import Comparison, compare, expected, require_rows_of
+from pipeline.compare import Comparison, compare, original_manifest, require_rows_of
 from pipeline.config import GenerationConfig
 from pipeline.dataset.ledger import Ledger
-from pipeline.job import Job, Product, open_images, rendering_facts
+from pipeline.job import Job, Product, open_images
 from pipeline.renderable import config_of, plan_of, read_renderable, records_of
 from pipeline.replay import Replay
 from pipeline.run import RunReport, run
 from pipeline.runners.selection import Workers, workers_for
 from pipeline.sample import sample_networks
+from pipeline.worker import own_environment
 from sources.base import ImageRecord, Source
 
 
@@ -89,7 +91,7 @@ def render(
             raise UserError(f"The {what} {path} lies in {out}, which --overwrite would empty; copy it elsewhere.")
     if manifest is not None and request.scale != 1:
         raise UserError("A manifest tells of the run at scale 1; leave out --manifest, or --scale.")
-    original = expected(request.ledger, ledger, manifest)
+    original = original_manifest(request.ledger, ledger, manifest)
     with workers_for(render_config(request, ledger), request.scheduler) as workers:
         job = render_job(request, ledger, out, workers)
         if not overwrite:
@@ -117,10 +119,11 @@ def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Wo
     Raises:
         UserError: the autoencoder, or the names, labels or order of the source's images are not the ledger's.
     """
-    told = ledger.attributes["identity"]
+    identity = ledger.attributes["identity"]
     config = workers.config if workers else render_config(request, ledger)
-    facts = workers.facts(rendering_facts, config) if workers else rendering_facts(config)
-    changed = differences({"autoencoder": told["autoencoder"]}, {"autoencoder": facts["autoencoder"]})
+    environment_of = partial(own_environment, classes=None)
+    environment = workers.environment(environment_of, config) if workers else environment_of(config)
+    changed = differences({"autoencoder": identity["autoencoder"]}, {"autoencoder": environment["autoencoder"]})
     if changed:
         raise UserError(
             f"The autoencoder {config.autoencoder} is not the one of the ledger ({'; '.join(changed)}); give that one."
@@ -137,8 +140,9 @@ def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Wo
         plan=plan_of(ledger),
         products=(Product(folder=out.absolute(), name=rendered_name(ledger, request.scale), perturbed=True),),
         threads=config.threads_each(),
-        identity={**told, **facts, **scaled},
-        replay=Replay(
+        environment=environment,
+        identity={**identity, **environment, **scaled},
+        perturbation=Replay(
             columns=ledger.columns,
             scale=request.scale,
             ledger=str(request.ledger.absolute()),

@@ -1,8 +1,9 @@
-"""What takes the place of the ascent when a data set is made from a ledger: known multipliers, known answers."""
+"""Perturbations replayed from a ledger: its multipliers replace the ascent, its predictions the classifier.
+
+Legend: N images of the batch, C feature channels, S steps.
+"""
 
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,90 +11,83 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from basics.compute import Compute, choose_compute
-from basics.errors import UserError, WorkError
-from decoders.autoencoder import AutoencoderFile, load_autoencoder
-from pipeline.config import GenerationConfig
+from basics.errors import WorkError
 from pipeline.dataset.ledger import SAMPLES, Columns, losses_in_nats
 from pipeline.dataset.shard_file import NO_PREDICTION
-from pipeline.perturb import PerturbedBatch, Shifter
+from pipeline.perturb import PerturbedBatch
+from pipeline.perturbation import DecodedBatch
+from pipeline.worker import Networks
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """The rows of a ledger that stand for an ascent; picklable, and `part` makes it small."""
+    """Perturbations as a ledger has recorded them, at any scale; see `Perturbation`."""
 
     columns: Columns = field(repr=False, compare=False)
     """The ledger's columns from a first batch and a first sample on."""
     scale: float
     """S in S * (delta - 1) + 1: 0 gives the reconstruction, 1 the run of the ledger."""
     ledger: str
-    """Where the ledger is."""
+    """Address of the ledger."""
     ledger_sha256: str
+    """Checksum of the ledger."""
     absent: frozenset[str]
-    """Names of originals that the ledger tells of and the source does not have."""
+    """Names of originals that are in the ledger but not in the source."""
     first_batch: int = 0
+    """Number of the first batch in `columns`."""
     first_sample: int = 0
+    """Position of the first sample in `columns`."""
+
+    @property
+    def classes(self) -> None:
+        """See `Perturbation`; the predictions are known, so no classifier is needed."""
+        return
 
     @property
     def rendered(self) -> dict[str, Any]:
-        """What a manifest says of the ledger."""
+        """See `Perturbation`."""
         return {"ledger": self.ledger, "ledger_sha256": self.ledger_sha256, "scale": self.scale}
 
     def part(self, batches: range, samples: range) -> "Replay":
-        """Return the rows of some successive batches and their samples, numbered as in the whole ledger."""
-        lead, skip = batches.start - self.first_batch, samples.start - self.first_sample
-        kept = {
-            name: column[skip : skip + len(samples)] if name.startswith(SAMPLES) else column[lead : lead + len(batches)]
-            for name, column in self.columns.items()
-        }
-        names = {name.decode() for name in kept[f"{SAMPLES}/source"]}
+        """See `Perturbation`: the rows of these batches and samples only."""
+        batch, sample = batches.start - self.first_batch, samples.start - self.first_sample
+        rows = slice(batch, batch + len(batches)), slice(sample, sample + len(samples))
+        columns = {name: column[rows[name.startswith(SAMPLES)]] for name, column in self.columns.items()}
+        names = {name.decode() for name in columns[f"{SAMPLES}/source"]}
         return replace(
-            self, columns=kept, absent=self.absent & names, first_batch=batches.start, first_sample=samples.start
+            self, columns=columns, absent=self.absent & names, first_batch=batches.start, first_sample=samples.start
         )
 
-    def require_there(self, name: str) -> None:
-        """Refuse an original that the source does not have.
-
-        Raises:
-            WorkError: see above.
-        """
+    def check_listed(self, name: str) -> None:
+        """See `Perturbation`."""
         if name in self.absent:
             raise WorkError(f"the image {name} is in the ledger but not in the source; put it back.")
 
-    def require_same(self, index: int, name: str, sha256: str) -> None:
-        """Refuse an original that is not the one that the ledger tells of.
-
-        Raises:
-            WorkError: see above.
-        """
-        told = bytes(self.columns[f"{SAMPLES}/source_sha256"][index - self.first_sample]).hex()
-        if sha256 != told:
+    def check_original(self, index: int, name: str, sha256: str) -> None:
+        """See `Perturbation`."""
+        expected = bytes(self.columns[f"{SAMPLES}/source_sha256"][index - self.first_sample]).hex()
+        if sha256 != expected:
             raise WorkError(
                 f"the image {name} is not the one that the ledger tells of (its SHA-256 begins with {sha256[:12]}, "
-                f"not {told[:12]}); put the original file in its place."
+                f"not {expected[:12]}); put the original file in its place."
             )
 
-    def perturbed(self, shifter: Shifter, number: int, indices: range, image_N3HW: Tensor) -> PerturbedBatch:
-        """Return what the ledger's run made of a batch or, at another scale, what the scaled multipliers make of it.
+    def perturb(self, networks: Networks, batch: DecodedBatch, *, attack: bool) -> PerturbedBatch:  # noqa: ARG002
+        """See `Perturbation`: what the ledger's run made of the batch, or what the scaled multipliers make of it.
 
-        There are no reconstructions. At a scale other than 1 the losses end with the first one, and predictions on the
+        There are no reconstructions. At a scale other than 1 only the first loss is known, and predictions on the
         perturbed images are those on the reconstructions (scale 0) or `NO_PREDICTION`.
-
-        Args:
-            shifter: the autoencoder.
-            number: of the batch.
-            indices: positions of its images in the run.
-            image_N3HW: 8-bit originals.
         """
+        indices, image_N3HW = batch.indices, batch.image_N3HW
         rows = slice(indices.start - self.first_sample, indices.stop - self.first_sample)
         samples = {name: column[rows] for name, column in self.columns.items() if name.startswith(SAMPLES)}
         delta_mean_C, delta_std_C = (
-            scaled(self.columns[name][number - self.first_batch], self.scale) for name in ("delta_mean", "delta_std")
+            scaled(self.columns[name][batch.number - self.first_batch], self.scale)
+            for name in ("delta_mean", "delta_std")
         )
         losses_NS = losses_in_nats(samples)
         return PerturbedBatch(
-            perturbed_N3HW=shifter.shifted(image_N3HW, delta_mean_C, delta_std_C),
+            perturbed_N3HW=networks.shifter.shifted(image_N3HW, delta_mean_C, delta_std_C),
             reconstructed_N3HW=image_N3HW[:0],
             delta_mean_C=delta_mean_C,
             delta_std_C=delta_std_C,
@@ -117,30 +111,3 @@ def scaled(delta_C: NDArray[np.float64], scale: float) -> Tensor:
 
 def _predictions(samples: Columns, name: str) -> Tensor:
     return torch.tensor(samples[f"{SAMPLES}/{name}_prediction"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Renderer:
-    """The one network that rendering needs, loaded once a process."""
-
-    autoencoder: AutoencoderFile
-    compute: Compute
-    shifter: Shifter
-
-    def facts(self) -> dict[str, Any]:
-        """Return what tells this network from others."""
-        return {"autoencoder": self.autoencoder.summary()}
-
-
-@lru_cache(maxsize=1)
-def load_renderer(config: GenerationConfig) -> Renderer:
-    """Load and check the autoencoder of a run; the last one asked for is kept.
-
-    Raises:
-        UserError: the file is missing or foreign.
-    """
-    if config.autoencoder is None:
-        raise UserError("No autoencoder was given; name the one that the ledger was made with, with --autoencoder.")
-    compute = choose_compute(config.device, config.precision)
-    autoencoder = load_autoencoder(Path(config.autoencoder))
-    return Renderer(autoencoder=autoencoder, compute=compute, shifter=Shifter(autoencoder.module, compute))

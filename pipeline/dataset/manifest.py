@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from basics.errors import UserError
@@ -29,8 +30,10 @@ FORMAT_VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetDescription:
-    """What a run says of a data set that it writes: everything in its manifest and card beside the finished shards."""
+    """A data set that a run writes: its folder, and everything in its manifest and card beside the finished shards."""
 
+    folder: AnyPath
+    """Folder that it is written to."""
     name: str
     """Name of the data set, with which its files' names begin."""
     perturbed: bool
@@ -52,7 +55,7 @@ class DatasetDescription:
     imagenet: bool
     """Whether the labels are the 1,000 ImageNet-1k indices."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over the identity."""
         return digest_json(self.identity)
@@ -208,7 +211,6 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
 
 
 def write_manifest(
-    folder: AnyPath,
     dataset: DatasetDescription,
     stats: Sequence[ShardStats],
     ledger_sha256: str,
@@ -217,8 +219,7 @@ def write_manifest(
     """Write `manifest.json`: complete if every shard is in `stats`; the files for readers must then exist.
 
     Args:
-        folder: folder of the data set.
-        dataset: what the data set is.
+        dataset: the data set.
         stats: marks of its finished shards.
         ledger_sha256: checksum of the whole ledger, empty if there is none yet.
         recorded: what the manifest held before: shards that are lost now must be made with the same bytes again, and
@@ -250,11 +251,11 @@ def write_manifest(
         ],
         "lost": lost,
         "ledger_sha256": ledger_sha256,
-        "files": {name: digest_file(folder / name) for name in READER_FILES if complete},
+        "files": {name: digest_file(dataset.folder / name) for name in READER_FILES if complete},
         "top1": accuracies(stats),
         **known.addresses,
     }
-    path = folder / MANIFEST
+    path = dataset.folder / MANIFEST
     if recorded is None and is_remote(path):
         upload_new(path, json_text(sealed(values)).encode())
         return

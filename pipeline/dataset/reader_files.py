@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from basics.files import write_json, write_text
-from basics.paths import AnyPath
 from pipeline.dataset.layout import CARD, TIMM_INFO, WIDS_INDEX, ShardStats
 from pipeline.dataset.manifest import DatasetDescription, accuracies
 
@@ -43,7 +42,7 @@ eps {eps}, {steps} steps of {step_size}{scaled}, batches of {batch_size}, {image
 """
 
 
-def write_reader_files(folder: AnyPath, dataset: DatasetDescription, stats: Sequence[ShardStats]) -> None:
+def write_reader_files(dataset: DatasetDescription, stats: Sequence[ShardStats]) -> None:
     """Write what timm, wids and Hugging Face datasets read, and people: `_info.json`, `wids.json`, `README.md`."""
     split = _WELL_KNOWN_SPLITS.get(dataset.split, dataset.split)
     info = {
@@ -52,7 +51,7 @@ def write_reader_files(folder: AnyPath, dataset: DatasetDescription, stats: Sequ
         "filenames": [shard.file for shard in stats],
         "shard_lengths": [shard.samples for shard in stats],
     }
-    write_json(folder / TIMM_INFO, {"splits": {split: info}})
+    write_json(dataset.folder / TIMM_INFO, {"splits": {split: info}})
     shardlist = [
         {"url": shard.file, "md5sum": shard.md5, "nsamples": shard.samples, "filesize": shard.bytes} for shard in stats
     ]
@@ -62,8 +61,8 @@ def write_reader_files(folder: AnyPath, dataset: DatasetDescription, stats: Sequ
         "name": dataset.name,
         "shardlist": shardlist,
     }
-    write_json(folder / WIDS_INDEX, index)
-    write_text(folder / CARD, _card(dataset, stats, split))
+    write_json(dataset.folder / WIDS_INDEX, index)
+    write_text(dataset.folder / CARD, _card(dataset, stats, split))
 
 
 def _card(dataset: DatasetDescription, stats: Sequence[ShardStats], split: str) -> str:

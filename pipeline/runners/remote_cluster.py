@@ -15,12 +15,12 @@ from basics.paths import is_remote
 from basics.progress import say
 from pipeline.config import GenerationConfig, available_cores
 from pipeline.dataset.layout import stats_path
-from pipeline.job import Facts, FactsOf, Job, load_networks
+from pipeline.job import Job
 from pipeline.outcome import ShardResult
-from pipeline.replay import load_renderer
 from pipeline.runners.dask_runner import SHORT_LOGS, DaskRunner
 from pipeline.runners.runner import OnProgress
 from pipeline.runners.worker_probe import gather_replies, probe_code, worker_slots
+from pipeline.worker import Environment, EnvironmentOf
 
 GPU = "GPU"
 """Dask's usual name for the resource that a worker with a GPU offers."""
@@ -127,39 +127,34 @@ def threads_per_slot(client: Client, resources: Mapping[str, float]) -> int:
     return min(max(1, number // slots[address]) for address, number in cores.items())
 
 
-def common_facts(client: Client, resources: Mapping[str, float], facts_of: FactsOf, config: GenerationConfig) -> Facts:
-    """Return the facts that all workers have in common, software and networks of this process included.
+def common_environment(
+    client: Client, resources: Mapping[str, float], environment_of: EnvironmentOf, config: GenerationConfig
+) -> Environment:
+    """Return the environment that all workers have in common; this process has the same software and networks.
 
     Args:
         client: connection to the scheduler.
         resources: what a worker must offer.
-        facts_of: returns the facts of the process that it is called in.
+        environment_of: returns the environment of the process that it is called in.
         config: the run.
 
     Raises:
         UserError: the workers differ from each other or from this process, or one cannot load the networks.
     """
-    own = facts_of(replace(config, device="cpu", precision="auto"))
+    own = environment_of(replace(config, device="cpu", precision="auto"))
     calls = {
-        address: client.submit(fresh_facts, facts_of, config, workers=[address], pure=False, resources=dict(resources))
+        address: client.submit(environment_of, config, workers=[address], pure=False, resources=dict(resources))
         for address in worker_slots(client, resources)
     }
     replies = gather_replies(client, calls)
     first = next(iter(replies.values()))
     # The hardware is the workers' own: this process may be on a machine without a GPU.
     expected = {**own, "arithmetic": first["arithmetic"]}
-    for address, facts in replies.items():
-        changed = differences(expected, facts)
+    for address, environment in replies.items():
+        changed = differences(expected, environment)
         if changed:
             raise UserError(
                 f"The worker {address} differs from this process or from the other workers ({'; '.join(changed)}); "
                 "give all of them the same software, files and kind of machine."
             )
     return dict(first)
-
-
-def fresh_facts(facts_of: FactsOf, config: GenerationConfig) -> Facts:
-    """Return a worker's facts from the files as they are now: it may have loaded others of the same names before."""
-    load_networks.cache_clear()
-    load_renderer.cache_clear()
-    return facts_of(config)

@@ -8,12 +8,11 @@ from distributed import Client
 
 from basics.errors import UserError
 from pipeline.config import GenerationConfig
-from pipeline.job import Facts, FactsOf
 from pipeline.runners.dask_runner import DaskRunner
 from pipeline.runners.local_cluster import LocalClusterRunner
 from pipeline.runners.remote_cluster import (
     RemoteClusterRunner,
-    common_facts,
+    common_environment,
     connected,
     needed_resources,
     require_code,
@@ -21,6 +20,7 @@ from pipeline.runners.remote_cluster import (
 )  # fmt: skip
 from pipeline.runners.runner import Runner
 from pipeline.runners.serial import SerialRunner
+from pipeline.worker import Environment, EnvironmentOf
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,19 @@ class Workers:
         """Whether the workers may be on other machines."""
         return self.client is not None
 
-    def facts(self, facts_of: FactsOf, config: GenerationConfig) -> Facts:
-        """Return the facts that the workers have in common.
+    def environment(self, environment_of: EnvironmentOf, config: GenerationConfig) -> Environment:
+        """Return the environment that the workers have in common.
 
         Args:
-            facts_of: returns the facts of the process that it is called in.
+            environment_of: returns the environment of the process that it is called in.
             config: the run.
 
         Raises:
             UserError: the workers differ from each other or from this process, or one cannot load the networks.
         """
         if self.client is None:
-            return facts_of(config)
-        return common_facts(self.client, self.resources, facts_of, config)
+            return environment_of(config)
+        return common_environment(self.client, self.resources, environment_of, config)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from pipeline.dataset.ledger import read_ledger, write_ledger
 from pipeline.dataset.shard_file import encode_png
 from pipeline.render import RenderRequest, render_job
 from pipeline.renderable import read_renderable
+from pipeline.replay import Replay
 from sources.decode import load_image
 from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World, broken_image, facts, members, tar_of, wherever
 from tests.support import Outcome, advbn_gen, folder_bytes, refused, tiny_autoencoder
@@ -98,7 +99,7 @@ def test_no_classifier_is_needed(ledger: Path, world: World, tmp_path: Path, mon
     def none(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("pipeline.job.load_classifier", none)
+    monkeypatch.setattr("pipeline.worker.load_classifier", none)
     assert render(ledger, world, tmp_path / "out").code == 0
 
 
@@ -258,7 +259,7 @@ def test_an_interrupted_rendering_goes_on(
         return encode_png(image)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.generate.encode_png", stopping)
+        patch.setattr("pipeline.shard.encode_png", stopping)
         assert render(ledger, world, tmp_path / "out").code == 130
     there = len(list((tmp_path / "out/stats").glob("*.json")))
     assert 0 < there < SHARDS
@@ -470,14 +471,14 @@ def test_a_task_carries_its_shards_rows_only(finished: Path, world: World, tmp_p
     ledger = read_renderable(request.ledger)
     job = render_job(request, ledger, tmp_path / "out")
     part = job.part(7)
-    assert part.replay is not None
-    assert {len(column) for column in part.replay.columns.values()} == {1, BATCH}
-    assert np.array_equal(part.replay.columns["delta_mean"][0], ledger.columns["delta_mean"][7])
-    assert part.replay.columns["samples/key"][0] == ledger.columns["samples/key"][7 * BATCH]
-    rows, columns = part.replay.columns.values(), ledger.columns.values()
+    assert isinstance(part.perturbation, Replay)
+    assert {len(column) for column in part.perturbation.columns.values()} == {1, BATCH}
+    assert np.array_equal(part.perturbation.columns["delta_mean"][0], ledger.columns["delta_mean"][7])
+    assert part.perturbation.columns["samples/key"][0] == ledger.columns["samples/key"][7 * BATCH]
+    rows, columns = part.perturbation.columns.values(), ledger.columns.values()
     assert sum(column.nbytes for column in rows) * SHARDS == sum(column.nbytes for column in columns)
     # Names and types of the columns weigh something, too.
-    assert len(pickle.dumps(part.replay)) < sum(column.nbytes for column in rows) + 2000
+    assert len(pickle.dumps(part.perturbation)) < sum(column.nbytes for column in rows) + 2000
 
 
 def test_parts_make_the_same_shards(finished: Path, world: World, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from basics.files import commit
 from basics.remote import file_system
-from pipeline import generate
+from pipeline import shard as making
 from tests.pipeline.world import NAME, SHARDS, World
 from tests.s3 import SECRET, S3Server
 from tests.support import advbn_gen
@@ -87,16 +87,16 @@ def test_a_run_that_is_overtaken_stops_and_harms_nothing(
     world: World, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In mid-work of the first, a second begins anew in its place with --overwrite, and ends."""
-    address, finish = s3.new_bucket() + "/sets/vgg", generate._finish
+    address, finish = s3.new_bucket() + "/sets/vgg", making._finish
     second: list[int] = []
 
-    def meddled(job: Any, product: Any, shard: int, *more: Any) -> None:
-        if shard == 6 and not second:
+    def meddled(dataset: Any, plan: Any, *more: Any) -> None:
+        if plan.shard == 6 and not second:
             second.append(0)
             second[0] = world.make(address, "--overwrite", eps=0.5).code
-        finish(job, product, shard, *more)
+        finish(dataset, plan, *more)
 
-    monkeypatch.setattr(generate, "_finish", meddled)
+    monkeypatch.setattr(making, "_finish", meddled)
     first = world.make(address)
     assert (first.code, "Another run is writing" in first.err, second) == (2, True, [0])
     assert s3.count("PUT", r"000007\.tar") == 1, "the first gave up at once"
@@ -115,7 +115,7 @@ def test_what_an_overtaken_run_uploads_last_is_noticed(
         if path.name.endswith("000011.json"):
             s3.put(address, {f"{NAME}-val-000002.tar": b"of the first run"})
 
-    monkeypatch.setattr(generate, "commit", slow)
+    monkeypatch.setattr(making, "commit", slow)
     told = world.make(address)
     assert (told.code, "shard 2: it was removed or changed" in told.err) == (1, True)
     monkeypatch.undo()

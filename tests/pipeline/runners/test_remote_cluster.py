@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,13 @@ from distributed import Client
 
 from basics.errors import UserError, WorkError
 from pipeline.config import GenerationConfig
-from pipeline.job import Job, own_facts
+from pipeline.job import Job
 from pipeline.run import run
 from pipeline.runners import remote_cluster
 from pipeline.runners.dask_runner import DaskRunner
 from pipeline.runners.remote_cluster import RemoteClusterRunner
 from pipeline.runners.selection import workers_for
+from pipeline.worker import own_environment
 from tests.cluster import cluster
 from tests.pipeline.runners.shard_functions import DelayedMarks
 from tests.pipeline.world import PER_CLASS, SHARDS, World, broken_image, wherever
@@ -202,7 +202,6 @@ def test_marks_that_are_seen_late_are_waited_for(
 def test_a_worker_reports_the_files_as_they_are_now(job: Job, world: World, tmp_path: Path) -> None:
     path = tmp_path / "autoencoder.safetensors"
     config = replace(job.config, autoencoder=str(shutil.copy(world.autoencoder, path)))
-    facts = partial(own_facts, classes=1000)
-    before = remote_cluster.fresh_facts(facts, config)["autoencoder"]
+    before = own_environment(config, classes=1000)["autoencoder"]
     tiny_autoencoder(path, seed=77)
-    assert remote_cluster.fresh_facts(facts, config)["autoencoder"] != before
+    assert own_environment(config, classes=1000)["autoencoder"] != before

@@ -12,8 +12,8 @@ from distributed.core import Status
 
 from basics.errors import UserError
 from pipeline.config import GenerationConfig
-from pipeline.job import FactsOf
 from pipeline.runners import worker_probe
+from pipeline.worker import EnvironmentOf
 from tests.cluster import cluster
 
 
@@ -71,7 +71,7 @@ def fail_to_import(_: GenerationConfig) -> dict[str, Any]:
     ("function", "message"), [(die, "Every worker left"), (fail_to_import, "install the same advbn-gen there")]
 )
 def test_workers_that_cannot_be_checked(
-    tmp_path: Path, function: FactsOf, message: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, function: EnvironmentOf, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_probe, "_POLL_INTERVAL", 0.2)
     with cluster(tmp_path, 2) as started, Client(started.address) as client:  # type: ignore[no-untyped-call]
