@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from abnn.sanity import Surface
-from basics.errors import UserError
 from basics.files import require_writable_folder, write_bytes
+from basics.ownership import taken
 
 SURFACE = "surface.png"
 _TITLE = "advbn-gen loss surface"
@@ -39,7 +39,7 @@ def require_place(folder: Path) -> None:
     except OSError:
         ours = False
     if not ours:
-        raise UserError(f"The folder {folder} holds a {SURFACE} of something else; give another --out.")
+        raise taken(folder, f"a {SURFACE} of something else")
 
 
 def draw_surface(surface: Surface, out: Path) -> Path:
