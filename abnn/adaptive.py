@@ -1,7 +1,7 @@
-"""An attack that knows how ABNN defends itself: it also drives what the substitute says.
+"""An adaptive attack on ABNN: besides the target's loss it climbs the change of what the substitute provides.
 
 The paper argues that the substitute's statistics stay clean because an attacker of the task works on the target. This
-attacker climbs a second term: how far statistics, scales and shifts of all layers have moved from the clean image's.
+attack climbs a second term: how far statistics, scales and shifts of all layers have moved from the clean image's.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ def drift(adaptations: Sequence[Adaptation], clean: Sequence[Adaptation], count:
     The mean over the layers and their four parts; (N,).
 
     Args:
-        adaptations: of the attacked images.
-        clean: of the images as they were.
+        adaptations: adaptations of the attacked images.
+        clean: adaptations of the images before the attack.
         count: N; statistics of a whole batch count for each image.
     """
     parts = []
@@ -41,7 +41,7 @@ def driving(network: nn.Module, config: PixelConfig, weight: float) -> Callable[
     Args:
         network: images -> logits, in evaluation mode.
         config: ball and steps.
-        weight: of the drift.
+        weight: weight of the drift.
     """
 
     def attack(image_N3HW: Tensor, label_N: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""One network under one attack: what it is told by, and carrying it out."""
+"""One network under one attack: its identity, and carrying the attack out."""
 
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 
 import torch
@@ -9,13 +10,12 @@ from torch import Tensor
 
 from abnn.benchmarks import Benchmark
 from abnn.checkpoint import Checkpoint, read_cost
-from abnn.results import OPEN, Right, Row, Store
+from abnn.results import NOT_ATTACKED, AttackResult, Correct
 from abnn.threats import Threat
 from basics.compute import Compute
-from basics.differences import differences
-from basics.errors import UserError, WorkError
-from basics.files import digest_json
+from basics.errors import WorkError
 from basics.progress import Advance
+from downstream.result_store import ResultStore, Row, Wanted
 from training.data import TrainingImages
 from training.evaluation import batched
 from training.order import mixed_seed
@@ -27,7 +27,7 @@ _SOFTWARE = ("advbn-gen", "torch", "torchvision")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bout:
+class AttackRun:
     """One network under one attack on test images."""
 
     checkpoint: Checkpoint
@@ -35,15 +35,13 @@ class Bout:
     threat: Threat
     """The attack."""
     benchmark: Benchmark
-    """The network's benchmark, whose ball is not named."""
+    """The network's benchmark; an attack in its ball is named without the ball."""
     images: TrainingImages
     """The test images."""
     batch_size: int
     """Images at a time."""
     seed: int
-    """Of random starts and places."""
-    overwrite: bool
-    """Whether it is carried out anew, in place of what stands under the same names."""
+    """Seed of random starts and positions."""
     compute: Compute
     """Device and precision."""
 
@@ -55,88 +53,66 @@ class Bout:
             return self.threat.name
         return f"{self.threat.name} ({settings['norm']}, eps {settings['eps']:.4g})"
 
-    def identity(self) -> Row:
-        """Return what tells this bout from any other."""
+    @cached_property
+    def wanted(self) -> Wanted:
+        """The result that this run computes."""
         checkpoint, plan = self.checkpoint, self.checkpoint.plan
-        return {
+        identity = {
             "model": checkpoint.name, "task": checkpoint.task, "defence": checkpoint.defence, "arch": plan.arch,
             "width": plan.width, "recipe": checkpoint.recipe, "seed": checkpoint.seed,
             "weights_sha256": checkpoint.checksum, "data_sha256": self.images.digest(), "n": len(self.images),
             "attack": self.name, "settings": self.threat.settings(), "attack_seed": self.seed,
             "batch_size": self.batch_size, "precision": self.compute.precision,
         }  # fmt: skip
-
-    def facts(self) -> Row:
-        """Return what the result's line says beside the result; `pair` is a checksum over the identity."""
-        what = self.identity()
-        return {
-            **what, "pair": digest_json(what), "data": self.images.source.address, "device": self.compute.kind,
-            "software": {name: version(name) for name in _SOFTWARE}, "cost": read_cost(self.checkpoint.folder),
+        more = {
+            "data": self.images.source.address, "device": self.compute.kind,
+            "software": {name: version(name) for name in _SOFTWARE}, "cost": read_cost(checkpoint.folder),
         }  # fmt: skip
+        return Wanted(identity=identity, more=more)
 
-    def require_place(self, store: Store) -> None:
-        """Make sure that its line takes no other one's place.
-
-        Raises:
-            UserError: under the same names stands something else, and it is not to be overwritten.
-        """
-        now = self.identity()
-        there = store.named_as(now)
-        if there is None or self.overwrite or there["pair"] == digest_json(now):
-            return
-        changed = differences({name: there.get(name) for name in now}, now)
-        raise UserError(
-            f"The folder {store.folder} holds another {self.name} of {self.checkpoint.name} ({'; '.join(changed)}); "
-            "give another --out, or --overwrite to replace it."
-        )
-
-    def fight(self, store: Store, advance: Advance) -> Row:
-        """Carry it out, go on with it, or read what it came to; return its line.
-
-        Raises:
-            WorkError: an answer is not a number, or the attack left its ball.
-        """
-        facts = self.facts()
-        known = store.named_as(facts)
-        if known is not None and known["pair"] == facts["pair"] and not self.overwrite:
-            advance(len(self.images))
-            if known["cost"] != facts["cost"]:
-                # It may have been measured since.
-                store.add({**known, "cost": facts["cost"]})
-            return {**known, "cost": facts["cost"]}
-        # From here on its samples may be half of them new.
-        store.drop(facts["model"], facts["attack"])
-        start = time.monotonic()
-        right_N = self._attacked(store, facts["pair"], advance)
-        row = {**facts, "accuracy": float(right_N.mean()), "seconds": round(time.monotonic() - start, 2)}
-        store.add(row)
+    def reuse(self, store: ResultStore[AttackResult], advance: Advance) -> Row:
+        """Return the row of an earlier run, with the cost of training as it is known now."""
+        advance(len(self.images))
+        row = store.rows[self.wanted.key]
+        if row["cost"] != self.wanted.row["cost"]:
+            # It may have been measured since.
+            row = {**row, "cost": self.wanted.row["cost"]}
+            store.replace_row(row)
         return row
 
-    def _attacked(self, store: Store, pair: str, advance: Advance) -> Right:
-        """Attack what is not attacked yet, and keep what came of it."""
-        right_N = store.right(pair, len(self.images))
-        if self.overwrite:
-            right_N[:] = OPEN
+    def run(self, store: ResultStore[AttackResult], correct_N: Correct, advance: Advance) -> Row:
+        """Attack the samples that were not attacked yet, and write the result; return its row.
+
+        Args:
+            store: where the result goes, also that of a part of the samples if the run is interrupted.
+            correct_N: what is known of each sample; it is filled.
+            advance: called with the number of images done.
+
+        Raises:
+            WorkError: the network's outputs are not finite, or the attack left its ball.
+        """
+        start = saved = time.monotonic()
         try:
-            self._attack_what_is_open(right_N, store, pair, advance)
+            for number, (image, label) in enumerate(batched(self.images, self.batch_size)):
+                part = slice(number * self.batch_size, number * self.batch_size + len(image))
+                if (correct_N[part] == NOT_ATTACKED).any():
+                    correct_N[part] = self.attack_batch(image, label, number)
+                    if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+                        store.add(self._result(correct_N, start))
+                        saved = time.monotonic()
+                advance(len(image), f"{self.checkpoint.name}, {self.name}")
         finally:
             # Also when it is interrupted: the next run goes on from here.
-            store.keep(pair, right_N)
-        return right_N
+            result = self._result(correct_N, start)
+            store.add(result)
+        return result.row
 
-    def _attack_what_is_open(self, right_N: Right, store: Store, pair: str, advance: Advance) -> None:
-        saved = time.monotonic()
-        for number, (image, label) in enumerate(batched(self.images, self.batch_size)):
-            part = slice(number * self.batch_size, number * self.batch_size + len(image))
-            if (right_N[part] == OPEN).any():
-                right_N[part] = self.attack_batch(image, label, number)
-                if time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                    store.keep(pair, right_N)
-                    saved = time.monotonic()
-            advance(len(image), f"{self.checkpoint.name}, {self.name}")
+    def _result(self, correct_N: Correct, start: float) -> AttackResult:
+        values = {"accuracy": float(correct_N.mean()), "seconds": round(time.monotonic() - start, 2)}
+        return AttackResult(row={**self.wanted.row, **values}, correct_N=correct_N)
 
-    def attack_batch(self, image: Tensor, label: Tensor, number: int) -> Right:
-        """Attack a batch of 8-bit images; return which of them are answered right afterwards."""
+    def attack_batch(self, image: Tensor, label: Tensor, number: int) -> Correct:
+        """Attack a batch of 8-bit images; return which of them are classified correctly afterwards."""
         network = self.checkpoint.module.to(self.compute.device, self.compute.dtype)
         image = image.to(self.compute.device, self.compute.dtype) / 255
         label = label.to(self.compute.device)
@@ -146,13 +122,13 @@ class Bout:
             attacked = self.threat(network, image, label, seed % 2**31)
             with torch.no_grad():
                 logits = network(attacked)
-        self._require_sound(image, attacked, logits)
-        right: Right = (logits.argmax(1) == label).to(torch.int8).cpu().numpy()
-        return right
+        self._require_valid(image, attacked, logits)
+        correct: Correct = (logits.argmax(1) == label).to(torch.int8).cpu().numpy()
+        return correct
 
-    def _require_sound(self, image: Tensor, attacked: Tensor, logits: Tensor) -> None:
+    def _require_valid(self, image: Tensor, attacked: Tensor, logits: Tensor) -> None:
         if not bool(logits.isfinite().all()):
-            raise WorkError(f"The answers of {self.checkpoint.name} under {self.name} are not all numbers.")
+            raise WorkError(f"The outputs of {self.checkpoint.name} under {self.name} are not all numbers.")
         shift, settings = (attacked - image).flatten(1), self.threat.settings()
         if "eps" in settings:
             reach = shift.abs().amax(1) if settings["norm"] == "linf" else torch.linalg.vector_norm(shift, dim=1)

@@ -1,6 +1,6 @@
-"""Attacking trained networks: accuracy under each attack, kept by sample, so that the worst case can be told."""
+"""Attacks on trained networks: accuracy under each, and by sample, so that the worst case can be computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,27 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from abnn.attack_run import Bout
+from abnn.attack_run import AttackRun
 from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
-from abnn.images import open_test, shown_images
-from abnn.results import ATTACKS, Row, Store, held_store
+from abnn.images import images_for, open_test
+from abnn.results import ATTACKS, SAME_TEST, AttackLayout, AttackResult, not_attacked
 from abnn.threats import Roa, ThreatOptions, require_another, require_possible, require_used, threat_of
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
 from basics.files import digest_json
-from basics.progress import progress
+from basics.progress import Advance, progress
+from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store
+from downstream.session import refuse_repeated
 from sources.base import Source
 
-_ONE_TEST = ("weights_sha256", "data_sha256", "n")
-"""What all results of a network in one folder have in common."""
 WORST = "worst"
-"""What the worst case over the attacks in one ball is called: right only where all of them failed."""
+"""Name of the worst case over the attacks in one ball: a sample is correct only where all of them failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AttackRequest:
-    """What was asked for."""
+    """Which networks to attack, how, on which images, and where the results go."""
 
     checkpoints: Sequence[Path]
     """Run folders of `abnn train`."""
@@ -43,21 +43,21 @@ class AttackRequest:
     rectangle: Mapping[str, Any] = field(default_factory=dict)
     """Fields of RectangleConfig that differ from the published ones."""
     restarts: int | None = None
-    """Of PGD."""
-    twin: Path | None = None
+    """Random starts of PGD; None takes the attack's own number."""
+    surrogate: Path | None = None
     """Run folder of the network whose gradients the transfer attack uses."""
     limit: int | None = None
-    """Only so many images, evenly spread."""
+    """Only this many images, evenly spread over the test set; None takes all."""
     batch_size: int = 250
     """Images at a time."""
     seed: int = 0
-    """Of random starts and places."""
+    """Seed of random starts and positions."""
     device: str = "auto"
     """Device, see `basics.compute`."""
     precision: str = "auto"
     """Precision, see `basics.compute`."""
     overwrite: bool = False
-    """Attack anew, also where results stand under the same names."""
+    """Replace results of the same names."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -69,120 +69,136 @@ class AttackRequest:
 
 
 def attack_all(request: AttackRequest) -> list[Row]:
-    """Carry out every attack on every network; go on where an earlier run of the same stopped. Return all lines.
+    """Carry out every attack on every network; go on where an earlier run of the same stopped. Return all rows.
 
     Raises:
-        UserError: something that was asked for does not exist or does not fit.
-        WorkError: a network's answer is not a number, or an attack left its ball.
+        UserError: something in the request does not exist or does not fit.
+        WorkError: a network's outputs are not finite, or an attack left its ball.
     """
     compute = choose_compute(request.device, request.precision)
     checkpoints = [load_checkpoint(folder) for folder in request.checkpoints]
-    twin = None if request.twin is None else load_checkpoint(request.twin)
-    _require_names_apart(checkpoints)
+    surrogate = None if request.surrogate is None else load_checkpoint(request.surrogate)
+    refuse_repeated([checkpoint.name for checkpoint in checkpoints], "run folders")
     options = ThreatOptions(
-        pixels=request.pixels, rectangle=request.rectangle, restarts=request.restarts, twin=twin
+        pixels=request.pixels, rectangle=request.rectangle, restarts=request.restarts, surrogate=surrogate
     )  # fmt: skip
     source = open_test(request.data)
-    bouts = [bout for each in checkpoints for bout in _bouts(each, twin, options, source, request, compute)]
-    folders = {each.name: request.out or each.folder / ATTACKS for each in checkpoints}
+    by_folder: dict[Path, list[AttackRun]] = {}
+    for checkpoint in checkpoints:
+        runs = _attack_runs(checkpoint, surrogate, options, source, request, compute)
+        by_folder.setdefault(request.out or checkpoint.folder / ATTACKS, []).extend(runs)
+    total = sum(len(run.images) for runs in by_folder.values() for run in runs)
     with ExitStack() as held:
-        # Held before they are read: what another run adds must not be lost.
-        stores = {folder: held.enter_context(held_store(folder)) for folder in dict.fromkeys(folders.values())}
-        for each in checkpoints:
-            _require_places(stores[folders[each.name]], [bout for bout in bouts if bout.checkpoint is each])
-        with progress("attacking", sum(len(bout.images) for bout in bouts), "images") as advance, compute.kernels():
-            for each in checkpoints:
-                # It is over attacks some of which may now be made anew.
-                stores[folders[each.name]].drop(each.name, WORST)
-            rows = [bout.fight(stores[folders[bout.checkpoint.name]], advance) for bout in bouts]
-        for each in checkpoints:
-            rows += _worst(stores[folders[each.name]], each)
+        # All folders are checked before the first attack.
+        opened = [_opened(folder, runs, held, overwrite=request.overwrite) for folder, runs in by_folder.items()]
+        with progress("attacking", total, "images") as advance, compute.kernels():
+            rows = [row for results in opened for row in _carry_out(results, advance, overwrite=request.overwrite)]
+        for results in opened:
+            for checkpoint in _checkpoints(results.runs):
+                rows += _worst(results, checkpoint)
     return rows
 
 
-def _require_places(store: Store, bouts: Sequence[Bout]) -> None:
-    """Make sure that a network's results take no other ones' place, and that all are on the same images.
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """A folder of results with the attack runs whose results go there."""
+
+    layout: AttackLayout
+    store: ResultStore[AttackResult]
+    runs: Sequence[AttackRun]
+    missing: Collection[Key]
+    """Names of the results that have to be computed."""
+
+
+def _opened(folder: Path, runs: Sequence[AttackRun], held: ExitStack, *, overwrite: bool) -> _Opened:
+    """Hold a folder of results, and find out which are missing.
 
     Raises:
-        UserError: see above.
+        UserError: it holds other results under the same names, or on other test images.
     """
-    for bout in bouts:
-        bout.require_place(store)
-    first = bouts[0].identity()
-    replaced = {WORST, *(bout.name for bout in bouts)}
-    mine = [row for row in store.rows if row["model"] == first["model"]]
-    others = [row for row in mine if any(row[name] != first[name] for name in _ONE_TEST)]
-    if any(row["attack"] not in replaced for row in others):
-        raise UserError(
-            f"The folder {store.folder} holds results of {first['model']} with other weights or on other test images "
-            f"({others[0]['n']}, now {first['n']}); give another --out, or the same images."
-        )
+    layout = AttackLayout(folder / SAMPLES)
+    store = held.enter_context(opened_store(layout, SAME_TEST))
+    worst = [(WORST, checkpoint.name) for checkpoint in _checkpoints(runs)]
+    missing = store.missing([run.wanted for run in runs], overwrite=overwrite, derived=worst)
+    return _Opened(layout=layout, store=store, runs=runs, missing={each.key for each in missing})
 
 
-def _require_names_apart(checkpoints: Sequence[Checkpoint]) -> None:
-    names = [checkpoint.name for checkpoint in checkpoints]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"Two run folders are called {name}; rename one of them.")
+def _checkpoints(runs: Sequence[AttackRun]) -> list[Checkpoint]:
+    return list({run.checkpoint.name: run.checkpoint for run in runs}.values())
 
 
-def _bouts(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
+def _carry_out(results: _Opened, advance: Advance, *, overwrite: bool) -> list[Row]:
+    # The worst case is over attacks of which some may now be carried out again.
+    results.store.drop((WORST, checkpoint.name) for checkpoint in _checkpoints(results.runs))
+    rows = []
+    for run in results.runs:
+        if run.wanted.key not in results.missing:
+            rows.append(run.reuse(results.store, advance))
+            continue
+        count = len(run.images)
+        known = not_attacked(count) if overwrite else results.layout.correct(run.wanted.row, count)
+        rows.append(run.run(results.store, known, advance))
+    return rows
+
+
+def _attack_runs(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
     checkpoint: Checkpoint,
-    twin: Checkpoint | None,
+    surrogate: Checkpoint | None,
     options: ThreatOptions,
     source: Source,
     request: AttackRequest,
     compute: Compute,
-) -> list[Bout]:
-    """Return a network's attacks, in the order asked for.
+) -> list[AttackRun]:
+    """Return a network's attacks, in the request's order.
 
     Raises:
         UserError: data, network and attacks do not fit.
     """
     benchmark = benchmark_of(checkpoint.task)
-    images = shown_images(checkpoint, source, request.limit, twin)
+    images = images_for(checkpoint, source, request.limit, surrogate)
     threats = [threat_of(name, benchmark, options) for name in dict.fromkeys(request.attacks)]
     require_used(request.attacks, options)
     for threat in threats:
         require_possible(threat, checkpoint, compute)
-    if twin is not None:
-        require_another(checkpoint, twin)
+    if surrogate is not None:
+        require_another(checkpoint, surrogate)
     for threat in threats:
         if isinstance(threat, Roa):
             threat.config.size_in(images.image_size, images.image_size)
     return [
-        Bout(
+        AttackRun(
             checkpoint=checkpoint, threat=threat, benchmark=benchmark, images=images, batch_size=request.batch_size,
-            seed=request.seed, overwrite=request.overwrite, compute=compute,
+            seed=request.seed, compute=compute,
         )
         for threat in threats
     ]  # fmt: skip
 
 
-def _worst(store: Store, checkpoint: Checkpoint) -> list[Row]:
-    """Return (and keep) the worst case over the finished attacks in the benchmark's ball on the same images, if any."""
+def _worst(results: _Opened, checkpoint: Checkpoint) -> list[Row]:
+    """Return and write the worst case over the complete attacks in the benchmark's ball, if there are two."""
     paper = benchmark_of(checkpoint.task).pixels
     same: list[Row] = []
-    for row in store.rows:
+    for row in results.store.rows.values():
         mine = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum
         settings = row["settings"]
         ball = settings.get("eps") == paper.eps and settings.get("norm") == paper.norm and "over" not in settings
-        # A shift of 0 is in the ball as well: an image that is answered wrongly as it is needs no attack.
+        # A shift of 0 is in the ball as well: an image that is misclassified as it is needs no attack.
         if mine and (ball or not settings):
             same.append(row)
     if len(same) < 2:
         return []
-    return [_worst_of(store, sorted(same, key=lambda row: str(row["attack"])), paper.eps, paper.norm)]
+    return [_worst_of(results, sorted(same, key=lambda row: str(row["attack"])), paper.eps, paper.norm)]
 
 
-def _worst_of(store: Store, rows: Sequence[Row], eps: float, norm: str) -> Row:
-    right_N = np.min([store.right(row["pair"], row["n"]) for row in rows], axis=0)
-    settings = {"eps": eps, "norm": norm, "over": [row["attack"] for row in rows]}
-    pair = digest_json([row["pair"] for row in rows])
+def _worst_of(results: _Opened, rows: Sequence[Row], eps: float, norm: str) -> Row:
+    correct_N = np.min([results.layout.correct(row, row["n"]) for row in rows], axis=0)
     row = {
-        **rows[0], "attack": WORST, "settings": settings, "pair": pair, "accuracy": float(right_N.mean()),
+        **rows[0],
+        "attack": WORST,
+        "settings": {"eps": eps, "norm": norm, "over": [row["attack"] for row in rows]},
+        "pair": digest_json([row["pair"] for row in rows]),
+        "accuracy": float(correct_N.mean()),
         "seconds": round(sum(each["seconds"] for each in rows), 2),
-    }  # fmt: skip
-    store.keep(pair, right_N)
-    store.add(row)
+    }
+    results.store.add(AttackResult(row=row, correct_N=correct_N))
     return row

@@ -8,7 +8,7 @@ import torch
 
 from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import load_checkpoint
-from abnn.images import open_test, shown_images
+from abnn.images import images_for, open_test
 from abnn.sanity import Check, Surface, check, loss_surface
 from abnn.threats import STRONG_STEPS, Transfer, require_another
 from basics.compute import choose_compute
@@ -21,18 +21,18 @@ SURFACES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class ExaminationRequest:
-    """What was asked for."""
+    """Network and images of the sanity checks."""
 
     checkpoint: Path
     """Run folder of `abnn train`."""
     data: str
     """Address of what holds the test images."""
-    twin: Path | None = None
-    """Run folder of the network whose gradients stand for a black box; None leaves that check out."""
+    surrogate: Path | None = None
+    """Run folder of the network whose gradients the black-box check uses; None leaves that check out."""
     limit: int = 100
-    """Only so many images, evenly spread: they are looked at all at once."""
+    """Only this many images, evenly spread over the test set: all are in memory at once."""
     seed: int = 0
-    """Of random starts and noise."""
+    """Seed of random starts and noise."""
     device: str = "auto"
     """Device, see `basics.compute`."""
     precision: str = "auto"
@@ -46,24 +46,24 @@ class ExaminationRequest:
 
 
 def examine(request: ExaminationRequest, ready: Callable[[], None] = lambda: None) -> tuple[list[Check], Surface]:
-    """Return what came of each check, and the loss around a few images.
+    """Return the outcome of each check, and the loss around a few images.
 
     Args:
-        request: what was asked for.
-        ready: called when all of it was found to fit, before the work.
+        request: network and images.
+        ready: called when the request was found to be valid, before the work.
 
     Raises:
-        UserError: something that was asked for does not exist or does not fit.
+        UserError: something in the request does not exist or does not fit.
     """
     compute = choose_compute(request.device, request.precision)
     checkpoint = load_checkpoint(request.checkpoint)
-    twin = None if request.twin is None else load_checkpoint(request.twin)
+    surrogate = None if request.surrogate is None else load_checkpoint(request.surrogate)
     pixels = benchmark_of(checkpoint.task).pixels
-    images = shown_images(checkpoint, open_test(request.data), request.limit, twin)
+    images = images_for(checkpoint, open_test(request.data), request.limit, surrogate)
     transfer = None
-    if twin is not None:
-        require_another(checkpoint, twin)
-        transfer = Transfer(config=replace(pixels, steps=STRONG_STEPS), twin=twin)
+    if surrogate is not None:
+        require_another(checkpoint, surrogate)
+        transfer = Transfer(config=replace(pixels, steps=STRONG_STEPS), surrogate=surrogate)
     ready()
     network = checkpoint.module.to(compute.device, compute.dtype)
     image, label = next(batched(images, request.limit))

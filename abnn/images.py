@@ -1,4 +1,4 @@
-"""The test images that a trained network is shown: of its size and of its classes."""
+"""Test images for a trained network: of its image size and of its classes."""
 
 from abnn.checkpoint import Checkpoint
 from basics.errors import UserError
@@ -23,24 +23,27 @@ def open_test(address: str) -> Source:
             raise error from None
 
 
-def shown_images(
-    checkpoint: Checkpoint, source: Source, limit: int | None, twin: Checkpoint | None = None
+def images_for(
+    checkpoint: Checkpoint, source: Source, limit: int | None, surrogate: Checkpoint | None = None
 ) -> TrainingImages:
-    """Return images for a network, at most so many, evenly spread.
+    """Return test images for a network.
 
     Args:
         checkpoint: the network.
         source: labelled images.
-        limit: how many at most.
-        twin: another network that has to see the same images.
+        limit: how many at most, evenly spread over the source; None takes all.
+        surrogate: another network that has to take the same images.
 
     Raises:
         UserError: they are of other classes, or of another size.
     """
-    for each in (checkpoint, *([twin] if twin else [])):
+    for each in (checkpoint, *([surrogate] if surrogate else [])):
         _require_fitting(each, source)
-    if twin is not None and twin.plan.image_size != checkpoint.plan.image_size:
-        raise UserError(f"The twin {twin.name} has images of another size than {checkpoint.name}; give another --twin.")
+    if surrogate is not None and surrogate.plan.image_size != checkpoint.plan.image_size:
+        raise UserError(
+            f"The surrogate {surrogate.name} has images of another size than {checkpoint.name}; give another "
+            "--surrogate."
+        )
     return TrainingImages(source, checkpoint.plan.image_size, records=evenly(source.records, limit))
 
 
@@ -48,21 +51,21 @@ def _require_fitting(checkpoint: Checkpoint, source: Source) -> None:
     found, needed = source.classes.names, checkpoint.classes
     if len(found) != len(needed):
         raise UserError(
-            f"The network {checkpoint.name} tells {len(needed)} classes apart, but {source.address} has {len(found)}; "
+            f"The network {checkpoint.name} has {len(needed)} classes, but {source.address} has {len(found)}; "
             "give test images of the classes that it was trained on."
         )
     if found != needed:
         different = next(pair for pair in zip(found, needed, strict=True) if pair[0] != pair[1])
         raise UserError(
-            f"The classes of {source.address} are not those of the network {checkpoint.name} ({different[0]} stands "
-            f"where it has {different[1]}); give test images of the classes that it was trained on."
+            f"The classes of {source.address} are not those of the network {checkpoint.name} ({different[0]} in place "
+            f"of {different[1]}); give test images of the classes that it was trained on."
         )
     if not checkpoint.resized:
         require_native(source, checkpoint.plan.image_size, f"the network {checkpoint.name} was trained on no others")
 
 
 def require_native(source: Source, image_size: int, mend: str) -> None:
-    """Refuse images that are not of a size already; the first one is looked at.
+    """Refuse images that do not have a size as they are stored; only the first one is opened.
 
     Raises:
         UserError: see above.

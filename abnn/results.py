@@ -1,111 +1,112 @@
-"""What attacks left: a line for each (network, attack), and for each sample whether it was answered right.
+"""Results of attacks, a layout of `downstream.result_store`: a line for each (network, attack), and a value a sample.
 
 results.jsonl   one line a network and attack
-samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 right, 0 wrong, -1 not attacked yet
+samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 correct, 0 wrong, -1 not attacked yet
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from basics.errors import UserError
-from basics.files import atomic_path, require_writable_folder, write_text
-from basics.ownership import hold
+from basics.files import atomic_path
+from downstream.result_store import RESULTS, Row, SharedFacts
 
-RESULTS = "results.jsonl"
-SAMPLES = "samples.h5"
 ATTACKS = "attacks"
-"""Sub-folder of a run folder where results go if no other place is named."""
-OPEN = -1
-"""Stands for a sample that was not attacked yet."""
+"""Sub-folder of a run folder where results go if `--out` names no other folder."""
+NOT_ATTACKED = -1
+"""Value of a sample that was not attacked yet."""
+SAME_TEST = SharedFacts(
+    group="model",
+    facts=("weights_sha256", "data_sha256", "n"),
+    described="of {} with other weights or on other test images",
+    replaced=False,
+    mend="give another --out, or the same images",
+)
+"""All results of a network are results of the same weights on the same test images."""
 
 _READ = {"pair", "settings", "weights_sha256", "data_sha256", "n", "accuracy", "seconds", "cost"}
-"""What is read of earlier lines."""
+"""Fields of earlier lines that are read."""
 
-Right = NDArray[np.int8]
-Row = dict[str, Any]
+Correct = NDArray[np.int8]
+"""For each sample 1 if it is classified correctly under an attack, 0 if not, NOT_ATTACKED if that is unknown."""
 
 
-class Store:
-    """A folder of results; each file is replaced as a whole or not at all.
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """One network under one attack, as far as it was carried out."""
 
-    Raises:
-        UserError: the folder cannot be written, or its files are damaged.
+    row: Row
+    """The line of results.jsonl, with `accuracy` and `seconds` if the result is complete."""
+    correct_N: Correct
+    """What is known of each sample."""
+
+    @property
+    def rows(self) -> list[Row]:
+        """The one line."""
+        return [self.row]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample was attacked."""
+        return not bool((self.correct_N == NOT_ATTACKED).any())
+
+
+class AttackLayout:
+    """Reads and adds to results.jsonl and samples.h5.
+
+    Args:
+        path: `samples.h5` in the folder of the results.
     """
 
-    def __init__(self, folder: Path) -> None:
-        require_writable_folder(folder)
-        self.folder = folder
-        self._samples: dict[str, Right] = {}
-        try:
-            self.rows = _rows(folder / RESULTS)
-            if (folder / SAMPLES).exists():
-                with h5py.File(folder / SAMPLES) as file:
-                    self._samples = {pair: data[()] for pair, data in file.items()}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"The results in {folder} are damaged; move them away, or give another --out.") from error
+    sort_keys = False
 
-    def right(self, pair: str, count: int) -> Right:
-        """Return what is known of a pair's samples."""
-        known = self._samples.get(pair)
-        return np.full(count, OPEN, np.int8) if known is None or len(known) != count else known.copy()
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._samples: dict[str, Correct] = {}
 
-    def keep(self, pair: str, right_N: Right) -> None:
-        """Write what is known of a pair's samples."""
-        self._samples[pair] = right_N.copy()
-        with atomic_path(self.folder / SAMPLES) as temporary, h5py.File(temporary, "w") as file:
+    def rows(self) -> list[Row]:
+        """Return the lines of results.jsonl; the samples are read as well.
+
+        Raises:
+            OSError, ValueError, KeyError, TypeError: a file is damaged, or not of this program.
+        """
+        if self.path.exists():
+            with h5py.File(self.path) as file:
+                self._samples = {pair: data[()] for pair, data in file.items()}
+        lines = self.path.parent / RESULTS
+        if not lines.exists():
+            return []
+        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+        for row in rows:
+            if _READ - set(row) or not isinstance(row["settings"], dict):
+                raise ValueError(f"a line of {RESULTS} is no result of an attack")
+            if row["pair"] not in self._samples:
+                raise ValueError(f"{self.path.name} has no samples of a line of {RESULTS}")
+        return rows
+
+    def correct(self, row: Mapping[str, object], count: int) -> Correct:
+        """Return what is known of the samples of a result, by its `pair`.
+
+        Args:
+            row: the result's row.
+            count: how many samples it has.
+        """
+        known = self._samples.get(str(row["pair"]))
+        return not_attacked(count) if known is None or len(known) != count else known.copy()
+
+    def write(self, results: AttackResult) -> None:
+        """Write what is known of a result's samples."""
+        self._samples[results.row["pair"]] = results.correct_N.copy()
+        with atomic_path(self.path) as temporary, h5py.File(temporary, "w") as file:
             for name in sorted(self._samples):
                 file.create_dataset(name, data=self._samples[name], compression="gzip")
 
-    def named_as(self, row: Mapping[str, Any]) -> Row | None:
-        """Return the line that has the same network and attack by their names, if there is one."""
-        return next((each for each in self.rows if _key(each) == _key(row)), None)
 
-    def drop(self, model: str, attack: str) -> None:
-        """Forget a line, if there is one."""
-        kept = [each for each in self.rows if _key(each) != (model, attack)]
-        if len(kept) < len(self.rows):
-            self.rows = kept
-            self._write()
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Write a line in place of the one that has the same names."""
-        key = _key(row)
-        self.rows = [each for each in self.rows if _key(each) != key] + [dict(row)]
-        self._write()
-
-    def _write(self) -> None:
-        write_text(self.folder / RESULTS, "".join(json.dumps(each) + "\n" for each in self.rows))
-
-
-@contextmanager
-def held_store(folder: Path) -> Iterator[Store]:
-    """Lend a folder of results that no other run writes to.
-
-    Raises:
-        UserError: another run does, or see `Store`.
-    """
-    with hold(folder):
-        yield Store(folder)
-
-
-def _key(row: Mapping[str, Any]) -> tuple[str, str]:
-    return str(row["model"]), str(row["attack"])
-
-
-def _rows(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for row in rows:
-        _key(row)
-        missing = _READ - set(row)
-        if missing or not isinstance(row["settings"], dict):
-            raise ValueError("no line of results")
-    return rows
+def not_attacked(count: int) -> Correct:
+    """Return the values of samples of which none was attacked yet."""
+    return np.full(count, NOT_ATTACKED, np.int8)

@@ -1,6 +1,6 @@
 """Checks that an evaluation of a defence has to pass before its numbers mean anything.
 
-They betray gradients that are masked, and attacks that are too weak (Athalye et al. 2018; Carlini et al. 2019).
+They detect masked gradients and attacks that are too weak (Athalye et al. 2018; Carlini et al. 2019).
 """
 
 from collections.abc import Sequence
@@ -19,25 +19,27 @@ from attacks.pixels import PixelConfig
 
 STEPS = (1, 5, 20, STRONG_STEPS)
 RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Radii that are tried, as multiples of the task's."""
+"""Radii that are tried, as multiples of the benchmark's."""
 TOLERANCE = 0.01
 """Share of images by which a stronger attack may be weaker: random starts differ."""
 _ROUNDING = 1e-6
-"""Of accuracies, which are shares of a few images."""
+"""Tolerance for rounding of accuracies, which are shares of a few images."""
 NOISE_DRAWS = 50
-SURFACE_PLACES = 21
+SURFACE_POSITIONS = 21
 SURFACE_REACH = 1.5
 """How far the loss surface goes along the attack, in lengths of its shift."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One check and what came of it."""
+    """One check and its outcome."""
 
     name: str
+    """Name in the printed list."""
     passed: bool
-    told: str
-    """The numbers behind it."""
+    """Whether it passed."""
+    numbers: str
+    """The numbers behind it, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Surface:
     """Loss of images on planes through the attack's direction and a random one of the same length."""
 
     along_P: NDArray[np.float64]
-    """Places on both axes, in lengths of the attack's shift."""
+    """P positions on both axes, in lengths of the attack's shift."""
     loss_KPP: NDArray[np.float64]
     """Cross-entropy of K images; the second axis is the attack's direction."""
 
@@ -58,24 +60,26 @@ def check(
     Args:
         network: images in [0, 1] -> logits, frozen, in evaluation mode.
         image_N3HW: images.
-        label_N: what they show.
-        config: the task's attack.
-        transfer: an attack made on another network; None leaves its check out.
+        label_N: their classes.
+        config: the benchmark's attack.
+        transfer: an attack made on a surrogate network; None leaves its check out.
     """
-    bench = _Bench(network, image_N3HW, label_N, config)
+    checks = _Checks(network, image_N3HW, label_N, config)
     return [
-        bench.knows_something(),
-        bench.same_answers(),
-        bench.gradients(),
-        bench.steps(),
-        bench.radii(),
-        bench.everything(),
-        bench.noise(),
-        *([] if transfer is None else [bench.black_box(transfer)]),
+        checks.better_than_guessing(),
+        checks.repeatable(),
+        checks.gradients(),
+        checks.steps(),
+        checks.radii(),
+        checks.free_pixels(),
+        checks.noise(),
+        *([] if transfer is None else [checks.black_box(transfer)]),
     ]
 
 
-class _Bench:
+class _Checks:
+    """The checks of one network on some images; accuracy under the strong attack is computed once."""
+
     def __init__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, config: PixelConfig) -> None:
         self.network, self.image, self.label, self.config = network, image_N3HW, label_N, config
         self.strong = self._under(steps=STRONG_STEPS)
@@ -88,17 +92,19 @@ class _Bench:
         attack = Pgd(config=replace(self.config, **settings))
         return self._accuracy(attack(self.network, self.image, self.label, 0))
 
-    def knows_something(self) -> Check:
+    def better_than_guessing(self) -> Check:
         with torch.no_grad():
             guessing = 1 / self.network(self.image[:1]).shape[1]
         reached = self._accuracy(self.image)
-        told = f"accuracy {reached:.1%} without attack, by guessing {guessing:.1%}"
-        return Check(name="better than guessing", passed=reached > guessing + TOLERANCE, told=told)
+        numbers = f"accuracy {reached:.1%} without attack, by guessing {guessing:.1%}"
+        return Check(name="better than guessing", passed=reached > guessing + TOLERANCE, numbers=numbers)
 
-    def same_answers(self) -> Check:
+    def repeatable(self) -> Check:
         with torch.no_grad():
-            apart = float((self.network(self.image) - self.network(self.image)).abs().max())
-        return Check(name="same images, same answers", passed=apart == 0, told=f"largest difference {apart:.2g}")
+            difference = float((self.network(self.image) - self.network(self.image)).abs().max())
+        return Check(
+            name="same images, same predictions", passed=difference == 0, numbers=f"largest difference {difference:.2g}"
+        )
 
     def gradients(self) -> Check:
         leaf = self.image.detach().requires_grad_()
@@ -106,8 +112,8 @@ class _Bench:
         length_N = gradient.flatten(1).norm(dim=1)
         broken, none = int((~length_N.isfinite()).sum()), int((length_N == 0).sum())
         passed = broken == 0 and none <= TOLERANCE * len(length_N)
-        told = f"of {len(length_N)} images {none} have none, {broken} have one that is no number"
-        return Check(name="gradients are there", passed=passed, told=told)
+        numbers = f"of {len(length_N)} images {none} have none, {broken} have one that is no number"
+        return Check(name="gradients are there", passed=passed, numbers=numbers)
 
     def steps(self) -> Check:
         # One step has to be able to reach the ball's border.
@@ -127,10 +133,10 @@ class _Bench:
         names = [f"eps {times * self.config.eps:.3g}" for times in RADII]
         return _falling("a larger ball is never weaker", names, reached)
 
-    def everything(self) -> Check:
-        # From the image itself and in small steps: a start anywhere in [0, 1] is an image of nothing.
+    def free_pixels(self) -> Check:
+        # From the image itself and in small steps: a random start in [0, 1] would be pure noise.
         reached = self._under(eps=1.0, step_size=self.config.eps, steps=STRONG_STEPS, random_start=False)
-        return Check(name="free pixels reach 0%", passed=reached == 0, told=f"accuracy {reached:.1%} at eps 1")
+        return Check(name="free pixels reach 0%", passed=reached == 0, numbers=f"accuracy {reached:.1%} at eps 1")
 
     def noise(self) -> Check:
         worst_N = torch.ones_like(self.label, dtype=torch.bool)
@@ -139,19 +145,23 @@ class _Bench:
                 shift = (2 * torch.rand_like(self.image) - 1).sign() * self.config.eps
                 worst_N &= self.network((self.image + shift).clamp(0, 1)).argmax(1) == self.label
         reached = float(worst_N.double().mean())
-        told = f"PGD {self.strong:.1%}, the worst of {NOISE_DRAWS} draws of noise {reached:.1%}"
-        return Check(name="gradients beat noise", passed=self.strong <= reached + TOLERANCE + _ROUNDING, told=told)
+        numbers = f"PGD {self.strong:.1%}, the worst of {NOISE_DRAWS} draws of noise {reached:.1%}"
+        return Check(
+            name="gradients beat noise", passed=self.strong <= reached + TOLERANCE + _ROUNDING, numbers=numbers
+        )
 
     def black_box(self, transfer: Transfer) -> Check:
         reached = self._accuracy(transfer(self.network, self.image, self.label, 0))
-        told = f"white box {self.strong:.1%}, from {transfer.twin.name} {reached:.1%}"
-        return Check(name="white box beats black box", passed=self.strong <= reached + TOLERANCE + _ROUNDING, told=told)
+        numbers = f"white box {self.strong:.1%}, from {transfer.surrogate.name} {reached:.1%}"
+        return Check(
+            name="white box beats black box", passed=self.strong <= reached + TOLERANCE + _ROUNDING, numbers=numbers
+        )
 
 
 def _falling(name: str, settings: Sequence[str], accuracies: Sequence[float]) -> Check:
     passed = all(after <= before + TOLERANCE + _ROUNDING for before, after in pairwise(accuracies))
-    told = ", ".join(f"{setting}: {value:.1%}" for setting, value in zip(settings, accuracies, strict=True))
-    return Check(name=name, passed=passed, told=told)
+    numbers = ", ".join(f"{setting}: {value:.1%}" for setting, value in zip(settings, accuracies, strict=True))
+    return Check(name=name, passed=passed, numbers=numbers)
 
 
 def loss_surface(network: nn.Module, image_K3HW: Tensor, label_K: Tensor, config: PixelConfig) -> Surface:
@@ -160,15 +170,15 @@ def loss_surface(network: nn.Module, image_K3HW: Tensor, label_K: Tensor, config
     Args:
         network: as for `check`.
         image_K3HW: a few images.
-        label_K: what they show.
-        config: the task's attack; the strong number of steps is taken.
+        label_K: their classes.
+        config: the benchmark's attack; the strong number of steps is taken.
     """
     attack = Pgd(config=replace(config, steps=STRONG_STEPS))
     ahead = attack(network, image_K3HW, label_K, 0) - image_K3HW
     length = ahead.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     across = torch.randn_like(ahead)
     across *= length / across.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    along = np.linspace(-SURFACE_REACH, SURFACE_REACH, SURFACE_PLACES)
+    along = np.linspace(-SURFACE_REACH, SURFACE_REACH, SURFACE_POSITIONS)
     with torch.no_grad():
         loss = [
             [cross_entropy(network(image_K3HW + x * ahead + y * across), label_K) for x in along.tolist()]

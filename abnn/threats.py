@@ -1,4 +1,4 @@
-"""The attacks of the tables by name: what each is set to, and how it turns images."""
+"""The attacks of the tables by name: their settings, and how each changes images."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,7 @@ from basics.progress import say
 STRONG_STEPS = 50
 STRONG_RESTARTS = 5
 ADAPTIVE_WEIGHTS = (0.0, 1.0, 10.0, 100.0)
-"""Of the drift beside the margin, one restart each."""
+"""Weights of the drift beside the margin, one restart each."""
 
 
 class Threat(Protocol):
@@ -29,17 +29,17 @@ class Threat(Protocol):
 
     @property
     def name(self) -> str:
-        """What tables call it."""
+        """Name in tables."""
         ...
 
     def settings(self) -> dict[str, Any]:
-        """Return what tells it from others, as JSON values."""
+        """Return the settings that distinguish it from other attacks, as JSON values."""
         ...
 
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:
         """Return attacked images for a frozen network in evaluation mode.
 
-        What is random comes from torch's global generator, or from `seed` where a library draws it.
+        Random numbers come from torch's global generator, or from `seed` where a library draws them.
         """
         ...
 
@@ -51,7 +51,7 @@ class Clean:
     name: str = "clean"
 
     def settings(self) -> dict[str, Any]:
-        """Nothing can be set."""
+        """Return no settings: nothing can be set."""
         return {}
 
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
@@ -64,7 +64,9 @@ class Pgd:
     """PGD on the whole network, from one or more random starts (Madry et al. 2018)."""
 
     config: PixelConfig
+    """Ball and steps."""
     restarts: int = 1
+    """Random starts, of which the strongest counts for each image."""
 
     @property
     def name(self) -> str:
@@ -79,17 +81,19 @@ class Pgd:
         """Return the strongest of the restarts."""
         attempt = _pgd(network, self.config)
         if self.restarts == 1:
-            # As published: every image is attacked, also one that is answered wrongly.
+            # As published: every image is attacked, also one that is misclassified as it is.
             return attempt(image_N3HW, label_N)
         return strongest([attempt] * self.restarts, network, image_N3HW, label_N).image_N3HW
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """PGD that also drives what the substitute says (see `abnn.adaptive`), one restart a weight."""
+    """PGD that also changes what the substitute provides (see `abnn.adaptive`), one restart for each weight."""
 
     config: PixelConfig
+    """Ball and steps."""
     weights: tuple[float, ...] = ADAPTIVE_WEIGHTS
+    """Weights of the drift beside the margin."""
     name: str = "adaptive"
 
     def settings(self) -> dict[str, Any]:
@@ -104,20 +108,23 @@ class Adaptive:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """PGD on another network of the same classes: what an attacker can do who does not know the attacked one."""
+    """PGD on a surrogate network of the same classes: an attack without access to the attacked network."""
 
     config: PixelConfig
-    twin: Checkpoint
+    """Ball and steps."""
+    surrogate: Checkpoint
+    """The network whose gradients are used."""
     name: str = "transfer"
 
     def settings(self) -> dict[str, Any]:
-        """Return ball, steps and whose gradients are used."""
-        return {**asdict(self.config), "twin": self.twin.name, "twin_sha256": self.twin.checksum}
+        """Return ball, steps and the network whose gradients are used."""
+        # `twin` stands in results that are stored.
+        return {**asdict(self.config), "twin": self.surrogate.name, "twin_sha256": self.surrogate.checksum}
 
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
-        """Return images turned against the twin."""
-        twin = self.twin.module.to(image_N3HW.device, image_N3HW.dtype)
-        return _pgd(twin, self.config)(image_N3HW, label_N)
+        """Return images that are attacked on the surrogate."""
+        surrogate = self.surrogate.module.to(image_N3HW.device, image_N3HW.dtype)
+        return _pgd(surrogate, self.config)(image_N3HW, label_N)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +132,7 @@ class Roa:
     """A rectangle placed and filled against the network (Wu et al. 2020)."""
 
     config: RectangleConfig
+    """Size, search and steps."""
 
     @property
     def name(self) -> str:
@@ -145,7 +153,9 @@ class Auto:
     """AutoAttack, standard version (Croce & Hein 2020)."""
 
     config: PixelConfig
+    """Ball; AutoAttack chooses its own steps."""
     version: str
+    """Version of its authors' package."""
     name: str = "autoattack"
 
     def settings(self) -> dict[str, Any]:
@@ -153,7 +163,7 @@ class Auto:
         return {"eps": self.config.eps, "norm": self.config.norm, "version": self.version}
 
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:
-        """Return attacked images; the package's own doubts about the network are said."""
+        """Return attacked images; the package's own warnings about the network are printed."""
         config = AutoAttackConfig(eps=self.config.eps, norm=self.config.norm, seed=seed, batch_size=len(image_N3HW))
         found = auto_attack(network, image_N3HW, label_N, config)
         for warning in found.warnings:
@@ -170,16 +180,16 @@ def _pgd(network: nn.Module, config: PixelConfig) -> Attempt:
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatOptions:
-    """What a user sets of the attacks that were asked for; what is left out is as the benchmark has it."""
+    """Settings of attacks that a user gives; the benchmark's hold for all others."""
 
     pixels: Mapping[str, Any] = field(default_factory=dict)
     """Fields of PixelConfig."""
     rectangle: Mapping[str, Any] = field(default_factory=dict)
     """Fields of RectangleConfig."""
     restarts: int | None = None
-    """Of PGD."""
-    twin: Checkpoint | None = None
-    """Whose gradients the transfer attack uses."""
+    """Random starts of PGD; None takes the attack's own number."""
+    surrogate: Checkpoint | None = None
+    """The network whose gradients the transfer attack uses."""
 
     def __post_init__(self) -> None:
         if self.restarts is not None and self.restarts < 1:
@@ -188,55 +198,57 @@ class ThreatOptions:
     def given(self) -> set[str]:
         """Return the names of the command line's options that were set."""
         rectangle = {"rectangle-steps" if name == "steps" else name for name in self.rectangle}
-        alone = {"restarts": self.restarts, "twin": self.twin}
+        alone = {"restarts": self.restarts, "surrogate": self.surrogate}
         return {*self.pixels, *rectangle, *(name for name, value in alone.items() if value is not None)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Bench:
-    """What attacks are made of: the benchmark, and what the user set."""
+class _ThreatFactory:
+    """Makes attacks with the settings of a benchmark and of the user."""
 
     benchmark: Benchmark
     options: ThreatOptions
 
     def pixels(self, **preset: Any) -> PixelConfig:
-        """The benchmark's ball and steps, then a preset's, then the user's."""
+        """Return the benchmark's ball and steps, changed by a preset and then by the user's settings."""
         return self.benchmark.ball(self.options.pixels, **preset)
 
     def pgd(self, restarts: int = 1, **preset: Any) -> Pgd:
         return Pgd(config=self.pixels(**preset), restarts=self.options.restarts or restarts)
 
     def transfer(self) -> Transfer:
-        if self.options.twin is None:
-            raise UserError("The transfer attack needs another network's gradients; give its run folder with --twin.")
-        return Transfer(config=self.pixels(steps=STRONG_STEPS), twin=self.options.twin)
+        if self.options.surrogate is None:
+            raise UserError(
+                "The transfer attack needs another network's gradients; give its run folder with --surrogate."
+            )
+        return Transfer(config=self.pixels(steps=STRONG_STEPS), surrogate=self.options.surrogate)
 
     def roa(self, search: Search) -> Roa:
         return Roa(config=RectangleConfig(**self.options.rectangle, search=search))
 
 
-_MAKERS: dict[str, Callable[[_Bench], Threat]] = {
+_MAKERS: dict[str, Callable[[_ThreatFactory], Threat]] = {
     "clean": lambda _: Clean(),
-    "pgd": lambda bench: bench.pgd(),
-    "pgd-50": lambda bench: bench.pgd(STRONG_RESTARTS, steps=STRONG_STEPS),
-    "adaptive": lambda bench: Adaptive(config=bench.pixels(steps=STRONG_STEPS)),
-    "transfer": lambda bench: bench.transfer(),
-    "roa": lambda bench: bench.roa("exhaustive"),
-    "roa-gradient": lambda bench: bench.roa("gradient"),
-    "roa-random": lambda bench: bench.roa("random"),
-    "autoattack": lambda bench: Auto(config=bench.pixels(), version=require_autoattack()),
+    "pgd": lambda make: make.pgd(),
+    "pgd-50": lambda make: make.pgd(STRONG_RESTARTS, steps=STRONG_STEPS),
+    "adaptive": lambda make: Adaptive(config=make.pixels(steps=STRONG_STEPS)),
+    "transfer": lambda make: make.transfer(),
+    "roa": lambda make: make.roa("exhaustive"),
+    "roa-gradient": lambda make: make.roa("gradient"),
+    "roa-random": lambda make: make.roa("random"),
+    "autoattack": lambda make: Auto(config=make.pixels(), version=require_autoattack()),
 }
 _BALL = {"eps", "norm"}
 _PIXELS = _BALL | {"steps", "step_size"}
 _RECTANGLE = {"area", "height", "width", "stride", "colour", "rectangle-steps"}
 _USED = {
     "clean": set[str](), "pgd": _PIXELS | {"restarts"}, "pgd-50": _PIXELS | {"restarts"}, "adaptive": _PIXELS,
-    "transfer": _PIXELS | {"twin"}, "roa": _RECTANGLE, "roa-gradient": _RECTANGLE, "roa-random": _RECTANGLE,
+    "transfer": _PIXELS | {"surrogate"}, "roa": _RECTANGLE, "roa-gradient": _RECTANGLE, "roa-random": _RECTANGLE,
     "autoattack": _BALL,
 }  # fmt: skip
-"""Options that change something, by attack."""
+"""Attack -> options that have an effect on it."""
 ATTACKS = tuple(_MAKERS)
-"""Names that `abnn attack` knows: `pgd` is the paper's, the others ask whether it was enough."""
+"""Names that `abnn attack` knows: `pgd` is the paper's, the others test whether it was strong enough."""
 
 
 def threat_of(name: str, benchmark: Benchmark, options: ThreatOptions) -> Threat:
@@ -244,37 +256,40 @@ def threat_of(name: str, benchmark: Benchmark, options: ThreatOptions) -> Threat
 
     Args:
         name: one of ATTACKS.
-        benchmark: whose settings hold where the user gives none.
-        options: what the user gives.
+        benchmark: its settings hold where the user gives none.
+        options: the user's settings.
 
     Raises:
         UserError: there is none of this name, it is set to something impossible, or something that it needs is missing.
     """
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; give one of {', '.join(ATTACKS)}.")
-    return _MAKERS[name](_Bench(benchmark=benchmark, options=options))
+    return _MAKERS[name](_ThreatFactory(benchmark=benchmark, options=options))
 
 
-def require_another(checkpoint: Checkpoint, twin: Checkpoint) -> None:
-    """Refuse a twin that is the attacked network itself.
+def require_another(checkpoint: Checkpoint, surrogate: Checkpoint) -> None:
+    """Refuse a surrogate that is the attacked network itself.
 
     Raises:
         UserError: see above.
     """
-    if twin.checksum == checkpoint.checksum:
-        raise UserError(f"The twin {twin.name} is the network {checkpoint.name} itself; give another one with --twin.")
+    if surrogate.checksum == checkpoint.checksum:
+        raise UserError(
+            f"The surrogate {surrogate.name} is the network {checkpoint.name} itself; give another one with "
+            "--surrogate."
+        )
 
 
 def require_possible(threat: Threat, checkpoint: Checkpoint, compute: Compute) -> None:
-    """Refuse an attack that cannot be carried out on a network, or would tell nothing.
+    """Refuse an attack that cannot be carried out on a network, or whose result would be meaningless.
 
     Raises:
         UserError: see above.
     """
-    parts = isinstance(threat, Adaptive | Auto) or (isinstance(threat, Pgd) and threat.restarts > 1)
-    if checkpoint.plan.uses_batch_statistics and parts:
+    splits_batches = isinstance(threat, Adaptive | Auto) or (isinstance(threat, Pgd) and threat.restarts > 1)
+    if checkpoint.plan.uses_batch_statistics and splits_batches:
         raise UserError(
-            f"The attack {threat.name} tries again what is left of a batch, but the answers of {checkpoint.name} "
+            f"The attack {threat.name} tries again what is left of a batch, but the predictions of {checkpoint.name} "
             "depend on the whole batch (--statistics batch); attack it with pgd, transfer or roa."
         )
     if isinstance(threat, Auto):
@@ -284,13 +299,13 @@ def require_possible(threat: Threat, checkpoint: Checkpoint, compute: Compute) -
 
 
 def require_used(names: Iterable[str], options: ThreatOptions) -> None:
-    """Refuse an option that changes nothing in any of the attacks.
+    """Refuse an option that has no effect on any of the attacks.
 
     Raises:
         UserError: see above.
     """
     names = list(names)
-    idle = sorted(options.given() - set().union(*(_USED.get(name, set()) for name in names)))
-    if idle:
-        option = idle[0].replace("_", "-")
+    unused = sorted(options.given() - set().union(*(_USED.get(name, set()) for name in names)))
+    if unused:
+        option = unused[0].replace("_", "-")
         raise UserError(f"The option --{option} changes nothing with --attack {' '.join(names)}; leave it out.")

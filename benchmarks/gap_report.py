@@ -2,7 +2,7 @@
 
     python -m benchmarks.gap_report --samples 50000 --models 14
 
-Answers are drawn from a seed, so no network runs; the report is the same work as with real ones.
+Predictions are drawn from a seed, so no network runs; the report is the same work as with real ones.
 """
 
 import resource
@@ -15,7 +15,8 @@ from pathlib import Path
 import click
 
 from downstream.gap import ROLES, GapInputs
-from downstream.predictions import PREDICTIONS, DataColumns, PredictionFile
+from downstream.predictions import DataColumns, PredictionFile, ScoredData
+from downstream.result_store import PREDICTIONS
 from reports.gap_page import write_gap_report
 from reports.page import HTML
 from tests.reports.synthetic import synthetic_inputs, synthetic_samples
@@ -45,12 +46,12 @@ def main(samples: int, models: int, gallery: int) -> None:
 
 
 def _stored(folder: Path, inputs: GapInputs) -> PredictionFile:
-    """Write the answers as scoring leaves them."""
+    """Write the predictions as scoring leaves them."""
     store = PredictionFile(folder / PREDICTIONS)
     for role in ROLES:
         facts = {"data": role, "data_fingerprint": "", "samples": len(inputs.keys)}
         columns = DataColumns(facts=facts, keys=list(inputs.keys), label_N=inputs.label_N)
-        store.add(columns, [inputs.scored[role, model] for model in inputs.models])
+        store.write(ScoredData(data=columns, scored=[inputs.scored[role, model] for model in inputs.models]))
     return store
 
 

@@ -1,6 +1,6 @@
 """`advbn-gen abnn ...`: the experiments of the second paper."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from commands.abnn_table import table
 from commands.classifier import FROM_SCRATCH, held_out_options, train_and_print
 from commands.options import (
     FOLDER,
+    AliasedOption,
     ManyValues,
     compute_options,
     fraction,
@@ -160,25 +161,32 @@ def _training(options: dict[str, Any]) -> dict[str, Any]:
     help="clean, pgd, pgd-50, adaptive, transfer, roa, roa-gradient, roa-random or autoattack.",
 )
 @click.option("--data", required=True, metavar="P", help="What holds the test images.")
-@click.option("--twin", type=FOLDER, help="Run folder of the network whose gradients `transfer` uses.")
+@click.option(
+    "--surrogate",
+    cls=AliasedOption,
+    alias="--twin",
+    type=FOLDER,
+    help="Run folder of the network whose gradients `transfer` uses.",
+)
 @_pixel_options
 @click.option("--restarts", type=int, help="Random starts of PGD. [default: 1; pgd-50: 5]")
 @click.option("--area", type=float, help="Share of the image that the rectangle covers. [default: 0.1]")
 @click.option("--rectangle-steps", type=int, help="Steps inside the rectangle. [default: 5]")
-@click.option("--stride", type=int, help="Pixels between places tried. [default: a quarter of the rectangle]")
-@click.option("--colour", type=float, help="Of the rectangle at the start, 0 to 1. [default: 0.5]")
+@click.option("--stride", type=int, help="Pixels between positions tried. [default: a quarter of the rectangle]")
+@click.option("--colour", type=float, help="Grey value of the rectangle at the start, 0 to 1. [default: 0.5]")
 @click.option("--limit", type=int, help="Only so many images, evenly spread.")
 @click.option("--batch-size", type=int, default=250, show_default=True, help="Images at a time.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of random starts and places.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random starts and positions.")
 @click.option("--out", type=FOLDER, help="Folder of the results. [default: attacks/ in each run folder]")
-@click.option("--overwrite", is_flag=True, help="Attack anew, in place of results of the same names.")
+@click.option("--overwrite", is_flag=True, help="Replace results of the same names.")
 @compute_options
 @json_option
 def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None:
-    """Attack networks of `abnn train`, white box through everything there is, and tell their accuracies.
+    """Attack networks of `abnn train`, white box through all of their parts, and print their accuracies.
 
-    `pgd` is the paper's attack. Leaves results.jsonl, and samples.h5 with the answer to each image. Given again, the
-    same command goes on; attacks in the same ball are joined into `worst`, where an image counts only if none worked.
+    `pgd` is the paper's attack. Leaves results.jsonl, and samples.h5 with a value for each image: classified correctly
+    or not. Given again, the same command goes on; attacks in the same ball are joined into `worst`, where an image
+    counts as correct only if none of them worked.
 
     \b
     Example:
@@ -191,7 +199,7 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
         checkpoints=checkpoints, attacks=options["attacks"], data=options["data"], out=options["out"],
         pixels=given(**{name: options[name] for name in _PIXEL_FIELDS}),
         rectangle=given(**rectangle, steps=options["rectangle_steps"]), restarts=options["restarts"],
-        twin=options["twin"], limit=options["limit"], batch_size=options["batch_size"], seed=options["seed"],
+        surrogate=options["surrogate"], limit=options["limit"], batch_size=options["batch_size"], seed=options["seed"],
         device=options["device"], precision=options["precision"], overwrite=options["overwrite"],
     )  # fmt: skip
     rows = attack_all(request)
@@ -199,34 +207,41 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
     print_result({"rows": rows}, lines, as_json=as_json)
 
 
-@abnn.command(short_help="Checks that the attacks can be believed.")
+@abnn.command(short_help="Checks that accuracies under attack can be trusted.")
 @click.option("--checkpoint", type=FOLDER, required=True, help="Run folder of `abnn train`.")
 @click.option("--data", required=True, metavar="P", help="What holds the test images.")
-@click.option("--twin", type=FOLDER, help="Run folder of another network, whose gradients stand for a black box.")
+@click.option(
+    "--surrogate",
+    cls=AliasedOption,
+    alias="--twin",
+    type=FOLDER,
+    help="Run folder of another network, whose gradients the black-box check uses.",
+)
 @click.option("--limit", type=int, default=100, show_default=True, help="Only so many images, evenly spread.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of random starts and noise.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of random starts and noise.")
 @click.option("--out", type=FOLDER, help="Folder of the picture. [default: attacks/ in the run folder]")
 @compute_options
 @json_option
 def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
-    """Check that a network's accuracy under attack can be believed: gradients that are masked would fail here.
+    """Check that a network's accuracy under attack can be trusted: masked gradients would fail here.
 
     Prints a list of passes and fails (exit code 1 if one failed) and leaves surface.png, the loss around some images.
 
     \b
     Example:
-      advbn-gen abnn sanity --checkpoint abnn --twin plain --data cifar10
+      advbn-gen abnn sanity --checkpoint abnn --surrogate plain --data cifar10
     """
     from abnn.examination import ExaminationRequest, examine
     from abnn.results import ATTACKS
     from basics.errors import WorkError
-    from reports.surface import SURFACE, draw_surface, require_place
+    from reports.surface import SURFACE, draw_surface, require_own_picture
 
     folder = out or options["checkpoint"] / ATTACKS
-    checks, surface = examine(ExaminationRequest(**options), lambda: require_place(folder))
+    checks, surface = examine(ExaminationRequest(**options), lambda: require_own_picture(folder))
     picture = draw_surface(surface, folder / SURFACE)
-    rows = [asdict(each) for each in checks]
-    lines = [f"{'pass' if each.passed else 'FAIL'}  {each.name}: {each.told}" for each in checks]
+    # `told` is what programs that read the JSON know the numbers by.
+    rows = [{"name": each.name, "passed": each.passed, "told": each.numbers} for each in checks]
+    lines = [f"{'pass' if each.passed else 'FAIL'}  {each.name}: {each.numbers}" for each in checks]
     print_result({"checks": rows, "surface": str(picture)}, [*lines, str(picture)], as_json=as_json)
     failed = [each.name for each in checks if not each.passed]
     if failed:

@@ -35,8 +35,8 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
     """Score models on the paper's test sets, each prepared as published, in one pass over each for all models.
 
     A run folder of `finetune` is scored with main and with auxiliary batch norm. Leaves results.jsonl (a line for each
-    model on each subset, and summaries with mCE) and predictions/ (the five best answers to every sample). What is
-    scored already is not scored again; `report shift` makes tables and charts of it.
+    model on each subset, and summaries with mCE) and predictions/ (the five most probable classes of every sample).
+    What is scored already is not scored again; `report shift` makes tables and charts of it.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
     from downstream.evaluation import evaluate as evaluate_all
     from downstream.scoring import ScoringConfig
     from downstream.session import named_models
-    from downstream.suites import Places
+    from downstream.suites import Locations
     from reports.shift import shift_report
     from reports.shift_tables import compact_table, missing_notes
     from reports.tables import markdown_table
@@ -55,12 +55,12 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
     rows = evaluate_all(
         EvaluationRequest(
             models=named_models(model),
-            places=Places(**{name: options[name] for name in _PLACES}),
+            locations=Locations(**{name: options[name] for name in _LOCATIONS}),
             out=out,
             device=options["device"],
             precision=options["precision"],
             config=ScoringConfig(batch_size=options["batch_size"], loaders=options["loaders"]),
-            again=options["again"],
+            overwrite=options["overwrite"],
         )
     )
     found = shift_report([row for row in rows if not row.get("summary")], {})
@@ -69,6 +69,6 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
     print_result({"results": rows, "out": str(out)}, [line for line in lines if line], as_json=as_json)
 
 
-_PLACES = (
+_LOCATIONS = (
     "imagenet", "imagenet_c", "imagenet_instagram", "imagenet_sketch", "imagenet_style", "advbn", "labels", "limit",
 )  # fmt: skip

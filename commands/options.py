@@ -81,12 +81,35 @@ model_option = click.option(
     required=True,
     help="Models: NAME (torchvision), timm:NAME, NAME=FILE, or a run folder.",
 )
+
+
+class AliasedOption(click.Option):
+    """An option that also goes by an earlier name, which `--help` does not show.
+
+    Args:
+        alias: the earlier name, such as `--again`.
+    """
+
+    def __init__(self, *args: Any, alias: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.alias = alias
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Let the parser accept both names."""
+        shown = self.opts
+        self.opts = [*shown, self.alias]
+        super().add_to_parser(parser, ctx)
+        self.opts = shown
+
+
 scoring_options = together(
     click.option("--batch-size", type=int, default=64, show_default=True, help="Images a step."),
     click.option(
         "--loaders", type=int, default=0, show_default=True, help="Decoding processes; 0 decodes in this one."
     ),
-    click.option("--again", is_flag=True, help="Score anew what is scored already."),
+    click.option(
+        "--overwrite", cls=AliasedOption, alias="--again", is_flag=True, help="Replace results of the same names."
+    ),
 )
 
 

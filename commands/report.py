@@ -85,7 +85,7 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
 
 _PASSED_ON = (
     "original", "reconstructed", "advbn", "scaled", "labels", "common", "lpips", "gallery",
-    "device", "precision", "again",
+    "device", "precision", "overwrite",
 )  # fmt: skip
 
 

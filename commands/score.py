@@ -31,8 +31,8 @@ from commands.options import (
 def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
     """Score models on data sets, one pass over each data set for all models.
 
-    Leaves results.jsonl (a line a pair) and predictions.h5 (the five best answers to every sample). A pair that is
-    scored already is not scored again.
+    Leaves results.jsonl (a line for each model on each data set) and predictions.h5 (the five most probable classes
+    of every sample). What is scored already is not scored again.
 
     \b
     Examples:
@@ -46,17 +46,17 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
     from reports.tables import markdown_table
 
     config = ScoringConfig(batch_size=options["batch_size"], loaders=options["loaders"])
-    places, labels = _named("--data", data), _named("--labels", options["labels"])
-    for name in labels.keys() - places.keys():
-        raise UserError(f"--labels names {name}, which is none of the data sets {', '.join(places)}.")
+    addresses, labels = _named("--data", data), _named("--labels", options["labels"])
+    for name in labels.keys() - addresses.keys():
+        raise UserError(f"--labels names {name}, which is none of the data sets {', '.join(addresses)}.")
     sets = [
-        open_test_set(name, place, labels=Path(labels[name]) if name in labels else None, limit=options["limit"])
-        for name, place in places.items()
+        open_test_set(name, address, labels=Path(labels[name]) if name in labels else None, limit=options["limit"])
+        for name, address in addresses.items()
     ]
     results = score_all(
         ScoreRequest(
             models=named_models(model), data=sets, out=out, device=options["device"], precision=options["precision"],
-            config=config, again=options["again"],
+            config=config, overwrite=options["overwrite"],
         )
     )  # fmt: skip
     rows = [[row["model"], row["data"], str(row["n"]), _percent(row, "top1"), _percent(row, "top5")] for row in results]
@@ -65,23 +65,23 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
 
 
 def _named(option: str, words: tuple[str, ...]) -> dict[str, str]:
-    """Return name -> place of `NAME=PLACE` words.
+    """Return name -> address of `NAME=ADDRESS` words.
 
     Raises:
         UserError: one is not of this form, or a name comes twice.
     """
     named: dict[str, str] = {}
     for word in words:
-        name, equals, place = word.partition("=")
-        if not equals or not place:
-            raise UserError(f"{option} is {word!r}; give NAME=PLACE, e.g. val=ILSVRC2012_val.")
+        name, equals, address = word.partition("=")
+        if not equals or not address:
+            raise UserError(f"{option} is {word!r}; give NAME=ADDRESS, e.g. val=ILSVRC2012_val.")
         if name in named:
-            raise UserError(f"Two places of {option} are called {name}; give each a name of its own.")
-        named[name] = place
+            raise UserError(f"Two addresses of {option} are called {name}; give each a name of its own.")
+        named[name] = address
     return named
 
 
 def _percent(row: dict[str, Any], name: str) -> str:
-    """Return an accuracy in per cent, over all outputs and, if that differs, among the classes that are there."""
+    """Return an accuracy in per cent, over all outputs and, if it differs, among the classes that occur in the data."""
     own = f"{row[name]:.1%}"
     return f"{own} ({row['present'][name]:.1%} of {row['present']['classes']} classes)" if "present" in row else own

@@ -1,4 +1,4 @@
-"""Models on every test set of the AdvBN paper: what was asked for, loaded, checked and scored."""
+"""Models on every test set of the AdvBN paper: load the models, find and check the test sets, score."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,11 +11,12 @@ from basics.progress import counted, say
 from downstream.auxiliary import AUXILIARY, SETS
 from downstream.exports import FILES
 from downstream.methods import METHODS
-from downstream.prediction_folder import FOLDER, PredictionFolder
+from downstream.prediction_folder import PredictionFolder
+from downstream.result_store import PREDICTION_FOLDER, Row
 from downstream.scoring import ScoringConfig
-from downstream.session import Entrant, Session, refuse_twice, score_all
-from downstream.suites import FILTERS, INSTAGRAM, Places, Subset, find_subsets
-from downstream.summaries import Row, result_rows
+from downstream.session import NamedModel, Session, refuse_repeated, score_all
+from downstream.suites import FILTERS, INSTAGRAM, Locations, Subset, find_subsets
+from downstream.summaries import result_rows
 from downstream.testset import TestSet
 from networks.checkpoints import read_metadata
 from networks.classifiers import facts_of
@@ -29,67 +30,72 @@ class EvaluationRequest:
 
     models: Mapping[str, str]
     """Name in tables -> SPEC; a run folder of AdvBN fine-tuning is scored with both of its batch-norm sets."""
-    places: Places
-    """The test sets."""
+    locations: Locations
+    """Where the test sets are."""
     out: Path
     """Folder of `results.jsonl` and `predictions/`."""
     device: str = "auto"
+    """Device, see `basics.compute`."""
     precision: str = "auto"
+    """Precision, see `basics.compute`."""
     config: ScoringConfig = field(default_factory=ScoringConfig)
-    again: bool = False
-    """Score pairs anew that are scored already."""
+    """Batch size and workers."""
+    overwrite: bool = False
+    """Replace results of the same names, also where the names stand for something else now."""
 
 
 def evaluate(request: EvaluationRequest) -> list[Row]:
     """Score every model on every subset, one pass over a subset's images for all models that are missing there.
 
     Returns:
-        The lines of `results.jsonl` on the request's models, model by model: pairs and summaries (see
+        The lines of `results.jsonl` on the request's models, model by model: results and summaries (see
         `downstream.summaries`).
 
     Raises:
         UserError: before any work: a model or a test set cannot be used, or a name stands for something else than
             before.
-        WorkError: an image is broken, or an answer is not a number.
+        WorkError: an image is broken, or a model's outputs are not finite.
     """
-    subsets, ignored = find_subsets(request.places)
-    refuse_twice([subset.name for subset in subsets], "test sets")
-    entrants = [entrant for label, spec in request.models.items() for entrant in entrants_of(label, spec)]
-    _refuse_more_filters(request.out, [subset.name for subset in subsets])
+    subsets, ignored = find_subsets(request.locations)
+    refuse_repeated([subset.name for subset in subsets], "test sets")
+    models = [model for label, spec in request.models.items() for model in models_of(label, spec)]
+    layout = PredictionFolder(request.out / PREDICTION_FOLDER)
+    _refuse_more_filters(layout, [subset.name for subset in subsets])
     for path in ignored:
         say(f"Ignored: {path}, which is none of the paper's 15 corruptions at severities 1 to 5.")
     say(f"Listing {counted(len(subsets), 'subset')} ...")
     classes = _SameClasses()
-    pairs = score_all(
+    found = score_all(
         Session(
-            entrants=entrants,
+            models=models,
             data={subset.name: partial(_opened, subset, classes) for subset in subsets},
-            out=request.out,
-            store=PredictionFolder(request.out / FOLDER),
+            layout=layout,
             compute=choose_compute(request.device, request.precision),
             config=request.config,
-            again=request.again,
+            overwrite=request.overwrite,
             lines=result_rows,
         )
     )
-    rows = result_rows(pairs[pair] for pair in sorted(pairs))
+    rows = result_rows(found[key] for key in sorted(found))
     return [row for model in request.models for row in rows if row["model"] == model]
 
 
-def _refuse_more_filters(out: Path, names: Sequence[str]) -> None:
-    """Refuse a folder with results on other filters: together they would be no one's ImageNet-Instagram.
+def _refuse_more_filters(layout: PredictionFolder, names: Sequence[str]) -> None:
+    """Refuse a folder with results on other filters: the mean over both would be that of no published set.
 
     Raises:
         UserError: see above.
     """
-    known = {*PredictionFolder(out / FOLDER).data_facts(), *names}
+    known = {*(row["data"] for row in layout.rows()), *names}
     filters = sorted(name for name in known if name.startswith(f"{INSTAGRAM}/"))
     other = [name for name in filters if name not in names]
     if len(filters) > FILTERS:
-        raise UserError(f"{out} holds results on another set of filters (such as {other[0]}); give another --out.")
+        raise UserError(
+            f"{layout.path.parent} holds results on another set of filters (such as {other[0]}); give another --out."
+        )
 
 
-def entrants_of(label: str, spec: str) -> list[Entrant]:
+def models_of(label: str, spec: str) -> list[NamedModel]:
     """Load a model; a run folder of AdvBN fine-tuning twice, with main and with auxiliary batch norm.
 
     Args:
@@ -101,19 +107,19 @@ def entrants_of(label: str, spec: str) -> list[Entrant]:
     """
     folder = Path(spec)
     if not _has_two_sets(folder):
-        return [Entrant(model=label, classifier=load_model(spec), more={"batch_norm": None})]
+        return [NamedModel(name=label, classifier=load_model(spec), more={"batch_norm": None})]
     return [
-        Entrant(model=label, classifier=load_model(str(folder / FILES[which])), more={"batch_norm": which})
+        NamedModel(name=label, classifier=load_model(str(folder / FILES[which])), more={"batch_norm": which})
         for which in SETS
     ]
 
 
 def _has_two_sets(folder: Path) -> bool:
-    """Whether a folder holds two trained sets; methods that do not use the auxiliary one leave it as it was."""
+    """Whether a folder holds two trained sets of batch norm; some methods leave the auxiliary one untrained."""
     if not all((folder / name).is_file() for name in FILES.values()):
         return False
-    told = facts_of(read_metadata(folder / FILES[AUXILIARY])).get("facts", {})
-    method = METHODS.get(told.get("method", ""))
+    facts = facts_of(read_metadata(folder / FILES[AUXILIARY])).get("facts", {})
+    method = METHODS.get(facts.get("method", ""))
     return method is None or method.uses_auxiliary
 
 

@@ -1,4 +1,4 @@
-"""Everything that a report of the reconstruction gap tells, gathered: scores, quality, ledger, pictures.
+"""Gathers what a report on the reconstruction gap is made from: scores, quality, ledger, pictures.
 
 Legend: N samples.
 """
@@ -15,8 +15,9 @@ from basics.compute import Compute, choose_compute
 from basics.errors import UserError
 from basics.ownership import hold
 from downstream.gallery import GallerySample, gallery_samples
-from downstream.predictions import PREDICTIONS, PredictionFile, Scored
+from downstream.predictions import PredictionFile, Scored
 from downstream.quality import quality
+from downstream.result_store import PREDICTIONS
 from downstream.scoring import ScoringConfig
 from downstream.session import ScoreRequest, score
 from downstream.testset import TestSet, open_test_set
@@ -30,7 +31,7 @@ _NAMED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class GapInputs:
-    """Recorded answers to the same samples in three data sets, and what is known of these."""
+    """Recorded predictions for the same samples in three data sets, and metadata of these."""
 
     models: Sequence[str]
     """Names of the models, in the order of the table."""
@@ -41,7 +42,7 @@ class GapInputs:
     class_names: Sequence[str]
     """Name at each class index."""
     scored: Mapping[tuple[str, str], Scored]
-    """(role, model) -> answers, in the order of `keys`."""
+    """(role, model) -> predictions, in the order of `keys`."""
     quality: Mapping[str, NDArray[np.float64]]
     """Measure -> value of each reconstruction against its original."""
     ledger: Mapping[str, NDArray[Any]]
@@ -56,7 +57,7 @@ class GapInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class GapRequest:
-    """What a report was asked for."""
+    """Data sets and models of a report, and where it goes."""
 
     original: str
     """Address of the originals."""
@@ -81,10 +82,13 @@ class GapRequest:
     published: Mapping[str, str] = field(default_factory=dict)
     """Model -> row of Table 8."""
     device: str = "auto"
+    """Device, see `basics.compute`."""
     precision: str = "auto"
+    """Precision, see `basics.compute`."""
     config: ScoringConfig = field(default_factory=ScoringConfig)
-    again: bool = False
-    """Score pairs anew that are scored already."""
+    """Batch size and workers of scoring."""
+    overwrite: bool = False
+    """Score and measure anew, in place of results of the same names."""
 
     def __post_init__(self) -> None:
         if self.gallery < 1:
@@ -98,8 +102,8 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
     """Score what is not scored yet, measure the reconstructions, read the ledger and draw samples.
 
     Raises:
-        UserError: anything that a user has to mend.
-        WorkError: an image is broken, or an answer is not a number.
+        UserError: the data sets cannot be compared, a model cannot be used, or the folder holds other results.
+        WorkError: an image is broken, or a model's outputs are not finite.
     """
     opened = _opened(request)
     keys = common_keys(opened, refuse_others=not request.common)
@@ -109,7 +113,7 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
     score(
         ScoreRequest(
             models=request.models, data=list(sets.values()), out=request.out, device=request.device,
-            precision=request.precision, config=request.config, again=request.again,
+            precision=request.precision, config=request.config, overwrite=request.overwrite,
         )
     )  # fmt: skip
     store = PredictionFile(request.out / PREDICTIONS)
@@ -148,8 +152,8 @@ def _opened(request: GapRequest) -> dict[str, TestSet]:
             f"--advbn {advbn.source.address} was rendered at the scale {_scale(advbn):g}; give the data set of the run "
             "there, and this one to --scaled."
         )
-    for what, told in (("autoencoders", _autoencoder), ("image sizes", _image_size)):
-        if told(advbn) != told(reconstructed):
+    for what, value_of in (("autoencoders", _autoencoder), ("image sizes", _image_size)):
+        if value_of(advbn) != value_of(reconstructed):
             raise UserError(
                 f"The reconstructions and the AdvBN data set have two {what}, so their difference would not be "
                 "the perturbation's; give the two folders of one run."
@@ -164,9 +168,9 @@ def _scaled(request: GapRequest, advbn: TestSet) -> dict[str, TestSet]:
         data = open_test_set("scaled", address)
         if data.manifest is None or _scale(data) == 1:
             raise UserError(f"--scaled {address} is not rendered at another scale; make it with `advbn-gen render`.")
-        if _but_scale(data) != _but_scale(advbn) or data.made.values["rendered"]["ledger_sha256"] not in _ledgers(
-            advbn
-        ):
+        if _without_scale(data) != _without_scale(advbn) or data.made.values["rendered"][
+            "ledger_sha256"
+        ] not in _ledgers(advbn):
             raise UserError(
                 f"--scaled {address} was rendered from the ledger of another run than {advbn.source.address}; "
                 "give data sets of one ledger."
@@ -188,10 +192,10 @@ def _ledgers(data: TestSet) -> set[str]:
     return {values["ledger_sha256"], *([values["rendered"]["ledger_sha256"]] if values.get("rendered") else [])}
 
 
-def _but_scale(data: TestSet) -> dict[str, Any]:
-    """Return what a data set depends on but its scale, and the machine, which moves pixels by less than is seen."""
-    unlike = {"scale", "arithmetic", "software"}
-    return {name: value for name, value in data.made.values["identity"].items() if name not in unlike}
+def _without_scale(data: TestSet) -> dict[str, Any]:
+    """Return the identity of a data set without its scale, and without the machine's: that changes no pixel visibly."""
+    ignored = {"scale", "arithmetic", "software"}
+    return {name: value for name, value in data.made.values["identity"].items() if name not in ignored}
 
 
 def _autoencoder(data: TestSet) -> Any:
@@ -246,7 +250,7 @@ def _quality(
         "samples": original.samples_sha256,
         "lpips": request.lpips,
     }
-    if request.again or store.quality_facts("reconstructed") != of:
+    if request.overwrite or store.quality_facts("reconstructed") != of:
         measured = quality(original, reconstructed, compute, lpips=request.lpips)
         with hold(request.out):
             store.add_quality("reconstructed", measured, of)

@@ -1,4 +1,4 @@
-"""What models answered to every sample of every data set, in one HDF5 file that plain h5py reads.
+"""Models' predictions for every sample of data sets, in one HDF5 file that plain h5py reads.
 
 `data/<data>`: `key`, `label`; attribute `facts` (JSON). `scores/<data>/<model>`: attribute `facts`; under `all`, and
 under `present` where the data set does not have all of the model's classes: `classes` (samples, k) and
@@ -20,33 +20,37 @@ from numpy.typing import NDArray
 
 from basics.errors import UserError
 from basics.files import write_bytes
+from downstream.result_store import Row, SharedFacts, model_name
 
 FORMAT = "advbn-gen predictions"
 VERSION = 1
-PREDICTIONS = "predictions.h5"
 
 IDENTIFYING = ("data_fingerprint", "samples_sha256")
-"""Facts of a data set that tell it from another of the same name."""
+"""Facts of a data set that distinguish it from another of the same name."""
+SAME_SAMPLES = SharedFacts(
+    group="data",
+    facts=IDENTIFYING,
+    described="on another data set called {}",
+    replaced=True,
+    mend="give another --out, or --overwrite to replace them",
+)
+"""All results on a data set are results on the same samples."""
 
 ALL, PRESENT = "all", "present"
 """Label spaces: all outputs of the model, or only those of classes that occur in the data set."""
 
 
-Pairs = dict[tuple[str, str], dict[str, Any]]
-"""(data, name that answers are kept under) -> facts of what was scored."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """The best answers of one model to each sample, in one label space."""
+class Predictions:
+    """The most probable classes that one model predicts for each sample, in one label space."""
 
     classes_NK: NDArray[np.int32]
-    """Class indices, best first."""
+    """Class indices, most probable first."""
     probabilities_NK: NDArray[np.float32]
     """Their softmax probabilities within the label space."""
 
-    def right(self, label_N: NDArray[np.int32], k: int) -> NDArray[np.bool_]:
-        """Return whether the true class is among the best `k` answers (all that there are, if fewer)."""
+    def correct(self, label_N: NDArray[np.int32], k: int) -> NDArray[np.bool_]:
+        """Return whether the true class is among the first `k` predicted ones (all that there are, if fewer)."""
         found: NDArray[np.bool_] = (self.classes_NK[:, :k] == label_N[:, None]).any(1)
         return found
 
@@ -55,9 +59,9 @@ class Answers:
 class Scored:
     """One model on one data set."""
 
-    facts: dict[str, Any]
-    """What was scored and how (see `downstream.scoring`)."""
-    answers: dict[str, Answers]
+    row: Row
+    """What was scored and how, with the accuracies (see `downstream.scoring`)."""
+    predictions: dict[str, Predictions]
     """By label space; `present` is left out where it is the same as `all`."""
 
 
@@ -66,32 +70,47 @@ class DataColumns:
     """The samples of one data set."""
 
     facts: dict[str, Any]
+    """Name, address, fingerprint and class names of the data set."""
     keys: list[str]
+    """Key of each sample."""
     label_N: NDArray[np.int32]
+    """True class of each sample."""
 
 
-def scored_name(facts: Mapping[str, Any]) -> str:
-    """Return the name under which answers are kept: the model's, with the batch-norm set where it has two."""
-    which = facts.get("batch_norm")
-    name = str(facts["model"])
-    return name if which is None else f"{name} ({which} batch norm)"
+@dataclass(frozen=True, kw_only=True)
+class ScoredData:
+    """One or more models on one data set: what one pass over its images gives."""
+
+    data: DataColumns
+    scored: Sequence[Scored]
+
+    @property
+    def rows(self) -> list[Row]:
+        """The row of each model."""
+        return [one.row for one in self.scored]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample has its predictions: a pass that was interrupted gives nothing."""
+        return True
 
 
 class PredictionFile:
-    """Reads and adds to a predictions file; what is in it is replaced as a whole or not at all."""
+    """Reads and adds to a predictions file, a layout of `downstream.result_store`."""
+
+    sort_keys = True
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def pairs(self) -> Pairs:
-        """Return the facts of every (data, model) that was scored, in alphabetical order."""
+    def rows(self) -> list[Row]:
+        """Return the row of every model on every data set, in alphabetical order.
+
+        Raises:
+            UserError: the file is damaged or none of ours.
+        """
         with self._opened() as file:
-            found = {}
-            for group in _groups(file, "scores"):
-                for scored in group.values():
-                    facts = json.loads(scored.attrs["facts"])
-                    found[facts["data"], scored_name(facts)] = facts
-        return found
+            return [json.loads(scored.attrs["facts"]) for group in _groups(file, "scores") for scored in group.values()]
 
     def data(self, name: str) -> DataColumns:
         """Return the samples of a data set.
@@ -104,25 +123,19 @@ class PredictionFile:
             keys = [key.decode() for key in group["key"][()]]
             return DataColumns(facts=json.loads(group.attrs["facts"]), keys=keys, label_N=group["label"][()])
 
-    def data_facts(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each data set, by its name."""
-        with self._opened() as file:
-            told = [json.loads(group.attrs["facts"]) for group in _groups(file, "data")]
-            return {facts["data"]: facts for facts in told}
-
     def scored(self, data: str, model: str) -> Scored:
-        """Return the answers on one data set that are kept under a model's name (see `scored_name`).
+        """Return the predictions on one data set that are kept under a model's name (see `model_name`).
 
         Raises:
             KeyError: they are not in the file.
         """
         with self._opened() as file:
             group = file["scores"][_encoded(data)][_encoded(model)]
-            answers = {
-                space: Answers(classes_NK=item["classes"][()], probabilities_NK=item["probabilities"][()])
+            predictions = {
+                space: Predictions(classes_NK=item["classes"][()], probabilities_NK=item["probabilities"][()])
                 for space, item in group.items()
             }
-            return Scored(facts=json.loads(group.attrs["facts"]), answers=answers)
+            return Scored(row=json.loads(group.attrs["facts"]), predictions=predictions)
 
     def quality(self, data: str) -> dict[str, NDArray[np.float64]]:
         """Return the measures of a data set's samples against their originals; empty if there are none."""
@@ -131,29 +144,29 @@ class PredictionFile:
             return {} if group is None else {name: column[()] for name, column in group.items()}
 
     def quality_facts(self, data: str) -> dict[str, Any]:
-        """Return what a data set's measures were taken of; empty if there are none."""
+        """Return which data sets a data set's measures compare; empty if there are none."""
         with self._opened() as file:
             group = file.get(f"quality/{_encoded(data)}")
             return {} if group is None else dict(json.loads(group.attrs["facts"]))
 
-    def add(self, data: DataColumns, scored: Sequence[Scored]) -> None:
-        """Add a data set with models' answers to it; what had the same names is replaced.
+    def write(self, results: ScoredData) -> None:
+        """Add a data set with models' predictions; what had the same names is replaced.
 
-        If the name stood for other samples before, all that was known of those is dropped.
+        If the name stood for other samples before, everything about those is dropped.
         """
-        name = _encoded(data.facts["data"])
+        data, name = results.data, _encoded(results.data.facts["data"])
         with self._rewritten() as file:
-            _forget_other_data(file, name, data.facts)
+            _drop_other_data(file, name, data.facts)
             group = _fresh(file, f"data/{name}", data.facts)
             group.create_dataset("key", data=np.array([key.encode() for key in data.keys]), compression="gzip")
             group.create_dataset("label", data=data.label_N, compression="gzip")
-            for one in scored:
-                group = _fresh(file, f"scores/{name}/{_encoded(scored_name(one.facts))}", one.facts)
-                for space, answers in one.answers.items():
+            for one in results.scored:
+                group = _fresh(file, f"scores/{name}/{_encoded(model_name(one.row))}", one.row)
+                for space, predictions in one.predictions.items():
                     inner = group.create_group(space)
                     for column, values in (
-                        ("classes", answers.classes_NK),
-                        ("probabilities", answers.probabilities_NK),
+                        ("classes", predictions.classes_NK),
+                        ("probabilities", predictions.probabilities_NK),
                     ):
                         inner.create_dataset(column, data=values, compression="gzip", shuffle=True)
 
@@ -185,8 +198,8 @@ class PredictionFile:
 
     @contextmanager
     def _rewritten(self) -> Iterator[Any]:
-        """Lend a copy of the file, which takes its place if the block ends well."""
-        # In memory first: HDF5 does not get over a disk that fills up while it writes.
+        """Yield a copy of the file, which replaces it if the block ends without an error."""
+        # In memory first: HDF5 does not recover from a disk that fills up while it writes.
         buffer = io.BytesIO()
         with h5py.File(buffer, "w") as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
@@ -201,14 +214,15 @@ def _groups(file: Any, name: str) -> Iterator[Any]:
     yield from file[name].values() if name in file else ()
 
 
-def _forget_other_data(file: Any, name: str, facts: Mapping[str, Any]) -> None:
+def _drop_other_data(file: Any, name: str, facts: Mapping[str, Any]) -> None:
+    """Remove everything about other samples that had the name of a data set."""
     if f"data/{name}" not in file:
         return
     before = json.loads(file[f"data/{name}"].attrs["facts"])
-    if any(before[told] != facts[told] for told in IDENTIFYING):
-        for room in ("scores", "quality"):
-            if f"{room}/{name}" in file:
-                del file[f"{room}/{name}"]
+    if any(before[fact] != facts[fact] for fact in IDENTIFYING):
+        for part in ("scores", "quality"):
+            if f"{part}/{name}" in file:
+                del file[f"{part}/{name}"]
 
 
 def _fresh(file: Any, name: str, facts: Mapping[str, Any]) -> Any:

@@ -1,35 +1,36 @@
 """Accuracy of many models on one data set, in one pass over its images.
 
-Legend: N samples, K best answers, V views (distinct ways of preparing an image).
+Legend: N samples, K most probable classes, C classes, V views (distinct ways of preparing an image).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from basics.compute import Compute
 from basics.errors import UserError, WorkError
-from basics.files import digest_json
 from basics.progress import progress
-from downstream.predictions import ALL, PRESENT, Answers, DataColumns, Scored
+from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Scored, ScoredData
+from downstream.result_store import Row, Wanted
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
 from sources.decode import View, decode_rgb, pixels_of
 
 KEPT = 5
-"""Answers that are kept of each model for each sample."""
+"""How many of the most probable classes are kept for each model and sample."""
 _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringConfig:
-    """How a pass over a data set is made; changes its speed and memory, not its answers (but for rounding)."""
+    """Batch size and workers of a pass over a data set; they do not change predictions, except by rounding."""
 
     batch_size: int = 64
     """Images a step."""
@@ -43,24 +44,31 @@ class ScoringConfig:
             raise UserError(f"The number of loaders is {self.loaders}; give 0 or more.")
 
 
-def pair_facts(label: str, model: Classifier, data: TestSet, compute: Compute) -> dict[str, Any]:
-    """Return what one model on one data set is, as it stands in a result; `pair` tells it from any other."""
-    what = {
-        **data.facts(),
+def wanted_score(
+    label: str, model: Classifier, data: TestSet, compute: Compute, more: Mapping[str, Any] | None = None
+) -> Wanted:
+    """Return the result of one model on one data set, before it is scored.
+
+    Args:
+        label: the model's name in tables.
+        model: the model.
+        data: the data set.
+        compute: device and precision.
+        more: what else the result's row says, such as which of two batch-norm sets this is.
+    """
+    facts = data.facts()
+    # Addresses do not identify anything: files are moved. The checksums beside them do.
+    addresses = {"data_address": facts.pop("data_address"), "weights": model.weights}
+    identity = {
+        **facts,
         "model": label,
         "arch": model.name,
-        "weights": model.weights,
         "weights_sha256": model.checksum,
         "transform": data.view(model.view).describe(),
         "precision": compute.precision,
     }
-    told_apart = {name: value for name, value in what.items() if name not in {"data_address", "weights"}}
-    return {
-        **what,
-        "pair": digest_json(told_apart),
-        "device": compute.kind,
-        "software": {name: version(name) for name in (*_SOFTWARE, *model.packages)},
-    }
+    software = {name: version(name) for name in (*_SOFTWARE, *model.packages)}
+    return Wanted(identity=identity, more={**addresses, "device": compute.kind, "software": software, **(more or {})})
 
 
 def require_fitting(label: str, model: Classifier, data: TestSet) -> None:
@@ -79,19 +87,19 @@ def require_fitting(label: str, model: Classifier, data: TestSet) -> None:
 
 @torch.no_grad()
 def predict(
-    models: Sequence[tuple[dict[str, Any], Classifier]], data: TestSet, compute: Compute, config: ScoringConfig
-) -> list[Scored]:
-    """Let every model answer every sample, reading and decoding each image once.
+    models: Sequence[tuple[Row, Classifier]], data: TestSet, compute: Compute, config: ScoringConfig
+) -> ScoredData:
+    """Return every model's predictions for every sample; each image is read and decoded once.
 
     Args:
-        models: with the facts of each (see `pair_facts`), outputs fitting the labels.
+        models: each with the row of its result (see `wanted_score`), outputs fitting the labels.
         data: the data set.
         compute: device and precision.
-        config: speed and memory.
+        config: batch size and workers.
 
     Raises:
         BrokenImageError: an image cannot be decoded.
-        WorkError: a sample was seen twice or not at all, or an answer is not a number.
+        WorkError: a sample was seen twice or not at all, or a model's outputs are not finite.
     """
     views = list(dict.fromkeys(data.view(model.view) for _, model in models))
     collectors = [_Collector(model, data, compute) for _, model in models]
@@ -107,10 +115,10 @@ def predict(
             advance(len(index_N))
     if seen != len(data.records):
         raise WorkError(f"{seen} of {len(data.records)} samples of {data.name} were seen; nothing was recorded.")
-    return [
-        Scored(facts=_with_values(facts, collector, data), answers=collector.answers())
-        for (facts, _), collector in zip(models, collectors, strict=True)
+    scored = [
+        _scored(row, collector.predictions(), data) for (row, _), collector in zip(models, collectors, strict=True)
     ]
+    return ScoredData(data=columns_of(data), scored=scored)
 
 
 def columns_of(data: TestSet) -> DataColumns:
@@ -124,17 +132,17 @@ def _require_next(index_N: Tensor, seen: int, name: str) -> None:
         raise WorkError(f"Samples of {name} came twice or in another order after {seen}; nothing was recorded.")
 
 
-def _with_values(facts: dict[str, Any], collector: "_Collector", data: TestSet) -> dict[str, Any]:
+def _scored(row: Row, predictions: dict[str, Predictions], data: TestSet) -> Scored:
+    """Return a model's predictions with its accuracies added to its row."""
     label_N = np.array(data.labels, np.int32)
-    answers = collector.answers()
-    values: dict[str, Any] = {"n": len(label_N), **_accuracy(answers[ALL], label_N)}
-    if PRESENT in answers:
-        values[PRESENT] = {"classes": len(data.present), **_accuracy(answers[PRESENT], label_N)}
-    return {**facts, **values}
+    values: Row = {"n": len(label_N), **_accuracy(predictions[ALL], label_N)}
+    if PRESENT in predictions:
+        values[PRESENT] = {"classes": len(data.present), **_accuracy(predictions[PRESENT], label_N)}
+    return Scored(row={**row, **values}, predictions=predictions)
 
 
-def _accuracy(answers: Answers, label_N: Any) -> dict[str, float]:
-    return {f"top{k}": float(answers.right(label_N, k).mean()) for k in (1, KEPT)}
+def _accuracy(predictions: Predictions, label_N: NDArray[np.int32]) -> dict[str, float]:
+    return {f"top{k}": float(predictions.correct(label_N, k).mean()) for k in (1, KEPT)}
 
 
 class _Views(Dataset[tuple[Any, ...]]):
@@ -153,7 +161,7 @@ class _Views(Dataset[tuple[Any, ...]]):
 
 
 class _Collector:
-    """One model's best answers, collected over batches."""
+    """One model's most probable classes, collected over batches."""
 
     def __init__(self, model: Classifier, data: TestSet, compute: Compute) -> None:
         model.module.to(compute.device, compute.dtype)
@@ -165,7 +173,7 @@ class _Collector:
     def add(self, logits_NC: Tensor) -> None:
         logits_NC = logits_NC.double() if logits_NC.device.type != "mps" else logits_NC.float()
         if not bool(logits_NC.isfinite().all()):
-            raise WorkError(f"The model {self.name} gives answers that are not numbers; check its weights.")
+            raise WorkError(f"The model {self.name} gives outputs that are not numbers; check its weights.")
         self._keep(ALL, logits_NC, None)
         if self.present is not None:
             self._keep(PRESENT, logits_NC[:, self.present], self.present)
@@ -175,9 +183,9 @@ class _Collector:
         class_NK = class_NK if classes is None else classes[class_NK]
         self.found.setdefault(space, []).append((class_NK.int().cpu(), probability_NK.float().cpu()))
 
-    def answers(self) -> dict[str, Answers]:
+    def predictions(self) -> dict[str, Predictions]:
         return {
-            space: Answers(
+            space: Predictions(
                 classes_NK=torch.cat([classes for classes, _ in parts]).numpy(),
                 probabilities_NK=torch.cat([probabilities for _, probabilities in parts]).numpy(),
             )

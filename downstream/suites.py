@@ -31,8 +31,8 @@ _NAMED = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
-    """Where the test sets are; each may be left out."""
+class Locations:
+    """Paths or addresses of the test sets; each may be left out."""
 
     imagenet: str | None = None
     """Any source of the main job."""
@@ -87,7 +87,7 @@ def is_published_choice(suite: str, batch_norm: str | None) -> bool:
     return batch_norm is None or PUBLISHED_BATCH_NORM.get(suite, batch_norm) == batch_norm
 
 
-def find_subsets(places: Places) -> tuple[list[Subset], list[str]]:
+def find_subsets(locations: Locations) -> tuple[list[Subset], list[str]]:
     """Return the subsets of all test sets that were given, and the paths below them that belong to none.
 
     Raises:
@@ -95,22 +95,22 @@ def find_subsets(places: Places) -> tuple[list[Subset], list[str]]:
     """
     ignored: list[str] = []
     found: list[Subset] = []
-    if places.imagenet is not None:
-        found.append(Subset(name=IMAGENET, suite=IMAGENET, address=places.imagenet, labels=places.labels))
-    elif places.labels is not None:
+    if locations.imagenet is not None:
+        found.append(Subset(name=IMAGENET, suite=IMAGENET, address=locations.imagenet, labels=locations.labels))
+    elif locations.labels is not None:
         raise UserError("--labels belongs to --imagenet, which was not given; leave it out.")
-    if places.imagenet_c is not None:
-        found += _as_stored(_corrupted(_root(IMAGENET_C, places.imagenet_c), ignored))
-    if places.imagenet_instagram is not None:
-        found += _filtered(_root(INSTAGRAM, places.imagenet_instagram))
-    if places.imagenet_sketch is not None:
-        found.append(Subset(name=SKETCH, suite=SKETCH, address=places.imagenet_sketch))
-    if places.imagenet_style is not None:
-        found += _as_stored([Subset(name=STYLE, suite=STYLE, address=places.imagenet_style)])
-    found += [_ours(address) for address in places.advbn]
+    if locations.imagenet_c is not None:
+        found += _as_stored(_corrupted(_root(IMAGENET_C, locations.imagenet_c), ignored))
+    if locations.imagenet_instagram is not None:
+        found += _filtered(_root(INSTAGRAM, locations.imagenet_instagram))
+    if locations.imagenet_sketch is not None:
+        found.append(Subset(name=SKETCH, suite=SKETCH, address=locations.imagenet_sketch))
+    if locations.imagenet_style is not None:
+        found += _as_stored([Subset(name=STYLE, suite=STYLE, address=locations.imagenet_style)])
+    found += [_ours(address) for address in locations.advbn]
     if not found:
         raise UserError("No test set was given; name one, such as --imagenet ILSVRC2012_val or --imagenet-c DIR.")
-    return [replace(subset, limit=places.limit) for subset in found], ignored
+    return [replace(subset, limit=locations.limit) for subset in found], ignored
 
 
 def _ours(address: str) -> Subset:
@@ -149,20 +149,20 @@ def _folders(folder: AnyPath) -> list[AnyPath]:
 
 def _corrupted(root: AnyPath, ignored: list[str]) -> list[Subset]:
     """Find the subsets of ImageNet-C, in the order of the paper's Table 4, with or without categories."""
-    places: dict[str, AnyPath] = {}
+    folders: dict[str, AnyPath] = {}
     for path in _corruption_folders(root):
         if path.name not in CORRUPTIONS:
             ignored.append(str(path))
-        elif path.name in places:
-            raise UserError(f"{root} holds {path.name} twice, in {places[path.name]} and {path}; move one out.")
+        elif path.name in folders:
+            raise UserError(f"{root} holds {path.name} twice, in {folders[path.name]} and {path}; move one out.")
         else:
-            places[path.name] = path
-    if not places:
+            folders[path.name] = path
+    if not folders:
         raise UserError(
             f"--{IMAGENET_C} {root} holds none of ImageNet-C's corruptions, but {_some(_folders(root))}; "
             "give a folder of <corruption>/<1-5>/<class>/."
         )
-    return [subset for name in CORRUPTIONS if name in places for subset in _severities(places[name], ignored)]
+    return [subset for name in CORRUPTIONS if name in folders for subset in _severities(folders[name], ignored)]
 
 
 def _corruption_folders(root: AnyPath) -> Iterator[AnyPath]:

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from downstream.mce import Errors, mean, summarise
+from downstream.result_store import Row
 from downstream.suites import FILTERS, IMAGENET_C, INSTAGRAM, is_published_choice
 
-Row = dict[str, Any]
 _OF_THE_MODEL = ("arch", "weights", "weights_sha256", "precision", "device", "software", "imagenet")
 
 
-def result_rows(facts: Iterable[Mapping[str, Any]]) -> list[Row]:
-    """Return the lines of an evaluation's results: one for each pair, then the summaries of each model.
+def result_rows(scored: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Return the lines of an evaluation's results: one for each model on each subset, then each model's summaries.
 
     Args:
-        facts: of each pair that was scored (see `downstream.scoring.pair_facts`), with `suite` and `batch_norm`.
+        scored: rows of models on subsets (see `downstream.scoring.wanted_score`), with `suite` and `batch_norm`.
     """
-    rows = [{**each, "published_choice": is_published_choice(each["suite"], each["batch_norm"])} for each in facts]
+    rows = [{**each, "published_choice": is_published_choice(each["suite"], each["batch_norm"])} for each in scored]
     return rows + summary_rows(rows)
 
 
@@ -63,22 +63,22 @@ def errors_of(parts: Iterable[Mapping[str, Any]]) -> Errors:
 
 
 def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
-    told = summarise(errors_of(parts))
-    missing = [f"{IMAGENET_C}/{name}/{level}" for name, level in told.missing] + cut_short(parts)
+    summary = summarise(errors_of(parts))
+    missing = [f"{IMAGENET_C}/{name}/{level}" for name, level in summary.missing] + cut_short(parts)
     partial = {
-        "corruptions": sum(value is not None for value in told.ce.values()),
-        "mean_ce": told.mean_ce_there,
-        "mean_error": told.mean_error_there,
+        "corruptions": sum(value is not None for value in summary.ce.values()),
+        "mean_ce": summary.mean_ce_there,
+        "mean_error": summary.mean_error_there,
     }
     if missing:
-        ce = dict.fromkeys(told.ce) if cut_short(parts) else told.ce
+        ce = dict.fromkeys(summary.ce) if cut_short(parts) else summary.ce
         return {**_NO_MEANS, "mce": None, "mean_error": None, "ce": ce, "missing": missing, "partial": partial}
     return {
-        "top1": 1 - told.mean_error_there,
+        "top1": 1 - summary.mean_error_there,
         "top5": mean([row["top5"] for row in parts]),
-        "mce": told.mce,
-        "mean_error": told.mean_error,
-        "ce": told.ce,
+        "mce": summary.mce,
+        "mean_error": summary.mean_error,
+        "ce": summary.ce,
         "missing": [],
         "partial": None,
     }

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from basics.progress import counted
+from downstream.result_store import Row
 from reports.abnn import Report, abnn_report, entrants
 from reports.abnn_tables import abnn_notes, abnn_tables, strongest_words, task_name
 from reports.charts import dots_chart
 from reports.page import csv_text, render, software, write_report
-from reports.results import Row
 from reports.tables import Table, markdown_parts
 
 _CSV_COLUMNS = (

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from abnn.results import ATTACKS, RESULTS
+from abnn.results import ATTACKS
 from basics.errors import UserError
 from basics.files import canonical_json
 from basics.progress import say
-from reports.results import Row, require_one_meaning, two_meanings
+from downstream.result_store import RESULTS, Row
+from reports.results import require_one_meaning, two_meanings
 
 _WORDS = (
     "model", "task", "defence", "arch", "weights_sha256", "data", "data_sha256", "attack", "device", "precision",

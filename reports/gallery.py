@@ -18,8 +18,8 @@ def gallery_cards(samples: Sequence[GallerySample], inputs: GapInputs) -> list[d
             "loss": sample.losses[-1],
             "loss_before": sample.losses[0],
             "pictures": {role: _data_uri(sample.pictures[role]) for role in ROLES},
-            "answers": [
-                {"model": model, "cells": [_answer(inputs, role, model, sample.index) for role in ROLES]}
+            "predictions": [
+                {"model": model, "cells": [_first_prediction(inputs, role, model, sample.index) for role in ROLES]}
                 for model in inputs.models
             ],
         }
@@ -27,13 +27,13 @@ def gallery_cards(samples: Sequence[GallerySample], inputs: GapInputs) -> list[d
     ]
 
 
-def _answer(inputs: GapInputs, role: str, model: str, index: int) -> dict[str, Any]:
-    answers = inputs.scored[role, model].answers[ALL]
-    best = int(answers.classes_NK[index, 0])
+def _first_prediction(inputs: GapInputs, role: str, model: str, index: int) -> dict[str, Any]:
+    predictions = inputs.scored[role, model].predictions[ALL]
+    best = int(predictions.classes_NK[index, 0])
     return {
         "name": inputs.class_names[best],
-        "probability": float(answers.probabilities_NK[index, 0]),
-        "right": best == int(inputs.label_N[index]),
+        "probability": float(predictions.probabilities_NK[index, 0]),
+        "correct": best == int(inputs.label_N[index]),
     }
 
 

@@ -1,6 +1,6 @@
 """The reconstruction gap (Table 8): what accuracy the autoencoder costs, and what the perturbation costs beyond it.
 
-Everything here is computed from recorded answers; no network runs. Legend: N samples, S steps, B batches.
+Everything here is computed from recorded predictions; no network runs. Legend: N samples, S steps, B batches.
 """
 
 from collections.abc import Mapping
@@ -52,9 +52,9 @@ def _row(inputs: GapInputs, model: str, role: str) -> dict[str, Any]:
         "attacked": is_attacked(inputs, model),
         "n": len(inputs.keys),
         **_accuracies(inputs, scored, ALL),
-        **({"present": _present(inputs, scored)} if PRESENT in scored.answers else {}),
+        **({"present": _present(inputs, scored)} if PRESENT in scored.predictions else {}),
         "published": _published_values(inputs, model, role),
-        **{name: scored.facts[name] for name in _TOLD},
+        **{name: scored.row[name] for name in _TOLD},
     }
 
 
@@ -86,7 +86,7 @@ _TOLD = (
 def _accuracies(inputs: GapInputs, scored: Scored, space: str) -> dict[str, float]:
     told: dict[str, float] = {}
     for k in TOP_KS:
-        estimate = accuracy(scored.answers[space].right(inputs.label_N, k))
+        estimate = accuracy(scored.predictions[space].correct(inputs.label_N, k))
         told |= {f"top{k}": estimate.value, f"top{k}_low": estimate.low, f"top{k}_high": estimate.high}
     return told
 
@@ -98,7 +98,7 @@ def _present(inputs: GapInputs, scored: Scored) -> dict[str, Any]:
 def is_attacked(inputs: GapInputs, model: str) -> bool:
     """Whether a model has the weights that the AdvBN data set was turned against."""
     attacked = inputs.manifests["advbn"]["identity"]["classifier"]["sha256"]
-    return bool(inputs.scored["advbn", model].facts["weights_sha256"] == attacked)
+    return bool(inputs.scored["advbn", model].row["weights_sha256"] == attacked)
 
 
 def _gaps(inputs: GapInputs, model: str) -> dict[str, Any]:
@@ -110,13 +110,13 @@ def _gaps(inputs: GapInputs, model: str) -> dict[str, Any]:
 
 
 def _gap(inputs: GapInputs, model: str, before: str, after: str, k: int) -> Estimate:
-    right = [inputs.scored[role, model].answers[ALL].right(inputs.label_N, k) for role in (before, after)]
-    return gap(right[0], right[1])
+    correct = [inputs.scored[role, model].predictions[ALL].correct(inputs.label_N, k) for role in (before, after)]
+    return gap(correct[0], correct[1])
 
 
 def published_row(inputs: GapInputs, model: str) -> GapRow | None:
     """Return the paper's row of a model: the one that a user named, or that its published weights stand for."""
-    facts = inputs.scored["original", model].facts
+    facts = inputs.scored["original", model].row
     method = inputs.published.get(model)
     if method is None and (facts["arch"], facts["weights"]) == ("resnet50", "published"):
         method = STANDARD_TRAINING
@@ -146,23 +146,23 @@ def _published_values(inputs: GapInputs, model: str, role: str) -> dict[str, Any
 
 def _classes(inputs: GapInputs) -> list[dict[str, Any]]:
     """Return each class's top-1 of each model in each data set."""
-    labels, place_N, count_C = np.unique(inputs.label_N, return_inverse=True, return_counts=True)
+    labels, position_N, count_C = np.unique(inputs.label_N, return_inverse=True, return_counts=True)
     shares: dict[str, dict[str, NDArray[np.float64]]] = {}
     for model in inputs.models:
         for role in ROLES:
-            right_N = inputs.scored[role, model].answers[ALL].right(inputs.label_N, 1)
-            shares.setdefault(model, {})[role] = np.bincount(place_N, right_N, len(labels)) / count_C
+            correct_N = inputs.scored[role, model].predictions[ALL].correct(inputs.label_N, 1)
+            shares.setdefault(model, {})[role] = np.bincount(position_N, correct_N, len(labels)) / count_C
     return [
         {
             "label": int(label),
             "name": inputs.class_names[label],
-            "n": int(count_C[place]),
+            "n": int(count_C[position]),
             "top1": {
-                model: {role: round(float(values[place]), 4) for role, values in by_role.items()}
+                model: {role: round(float(values[position]), 4) for role, values in by_role.items()}
                 for model, by_role in shares.items()
             },
         }
-        for place, label in enumerate(labels)
+        for position, label in enumerate(labels)
     ]
 
 

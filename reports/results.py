@@ -7,11 +7,9 @@ from typing import Any
 
 from basics.errors import UserError
 from downstream.auxiliary import AUXILIARY, MAIN
-from downstream.predictions import IDENTIFYING, scored_name
-from downstream.session import RESULTS
+from downstream.predictions import IDENTIFYING
+from downstream.result_store import RESULTS, Key, Row, key_of, model_name
 from downstream.suites import IMAGENET_C, INSTAGRAM
-
-Row = dict[str, Any]
 
 
 def read_results(folders: Sequence[Path]) -> list[Row]:
@@ -22,18 +20,18 @@ def read_results(folders: Sequence[Path]) -> list[Row]:
     Raises:
         UserError: a folder has no results of `evaluate`, or two of them stand for different things under one name.
     """
-    found: dict[tuple[str, str], Row] = {}
+    found: dict[Key, Row] = {}
     for folder in folders:
         for row in _lines(folder):
-            before = found.setdefault((row["data"], scored_name(row)), row)
+            before = found.setdefault(key_of(row), row)
             if before["pair"] != row["pair"]:
                 raise UserError(
-                    f"{scored_name(row)} on {row['data']} stands for something else in {folder} than in another "
+                    f"{model_name(row)} on {row['data']} stands for something else in {folder} than in another "
                     "folder of results; give them to reports of their own."
                 )
     rows = [found[key] for key in sorted(found)]
     require_one_meaning(rows, "data", IDENTIFYING)
-    require_one_meaning([{**row, "name": scored_name(row)} for row in rows], "name", ("weights_sha256",))
+    require_one_meaning([{**row, "name": model_name(row)} for row in rows], "name", ("weights_sha256",))
     return rows
 
 
@@ -43,32 +41,32 @@ def _lines(folder: Path) -> list[Row]:
         rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()]
         wanted = [row for row in rows if not row.get("summary")]
         parts = [{**row, "n": int(row["n"]), "top1": float(row["top1"]), "top5": float(row["top5"])} for row in wanted]
-        told = all(_is_told(row) for row in parts)
+        valid = all(_is_valid(row) for row in parts)
     except FileNotFoundError as error:
         raise UserError(f"The folder {folder} has no {RESULTS}; give one that `advbn-gen evaluate` wrote.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"The file {path} does not hold results of `advbn-gen evaluate`; give its --out.") from error
-    if not parts or not told:
+    if not parts or not valid:
         raise UserError(f"The file {path} holds no results; give the --out of `advbn-gen evaluate`.")
     return parts
 
 
-_WORDS = ("data", "model", "suite", "pair", "arch", "weights", "weights_sha256", "transform", "precision", "device")
+_TEXTS = ("data", "model", "suite", "pair", "arch", "weights", "weights_sha256", "transform", "precision", "device")
 _PARTS = {IMAGENET_C: 3, INSTAGRAM: 2}
 """Words between slashes in the names of a set's subsets."""
 
 
-def _is_told(row: Row) -> bool:
-    """Whether a line has what reports are made of.
+def _is_valid(row: Row) -> bool:
+    """Whether a line has all fields that reports need, with values of the right types.
 
     Raises:
         KeyError: something is missing.
     """
-    whole = row["data"].count("/") + 1 == _PARTS.get(row["suite"], 1)
-    words = all(isinstance(row[name], str) for name in _WORDS)
+    parts = row["data"].count("/") + 1 == _PARTS.get(row["suite"], 1)
+    texts = all(isinstance(row[name], str) for name in _TEXTS)
     return (
-        words
-        and whole
+        texts
+        and parts
         and isinstance(row["imagenet"], bool)
         and row["batch_norm"] in {None, MAIN, AUXILIARY}
         and (isinstance(row["samples_there"], int) and isinstance(row["software"], dict))

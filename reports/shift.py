@@ -9,11 +9,11 @@ from typing import Any
 
 from basics.errors import UserError
 from downstream.auxiliary import SETS
+from downstream.result_store import Row
 from downstream.suites import IMAGENET, IMAGENET_C, PUBLISHED_BATCH_NORM, SKETCH, STYLE
 from downstream.summaries import summary_rows
 from reports.published import STANDARD_TRAINING
 from reports.published_shift import SAMPLES, corruption_row, raw_errors, set_scores, shift_rows
-from reports.results import Row
 
 Report = Mapping[str, Any]
 

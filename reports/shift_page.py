@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from basics.progress import counted
+from downstream.result_store import Row
 from downstream.suites import IMAGENET_C
 from reports.page import csv_text, render, software, write_report
-from reports.results import Row
 from reports.shift import Report, shift_report
 from reports.shift_charts import corruption_chart, set_chart
 from reports.shift_tables import missing_notes, shift_tables

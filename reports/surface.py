@@ -23,8 +23,8 @@ _LEAST = 1e-4
 _ABOVE = 1.01
 
 
-def require_place(folder: Path) -> None:
-    """Make sure that the picture can be written into a folder and takes the place of no other.
+def require_own_picture(folder: Path) -> None:
+    """Refuse a folder where the picture cannot be written, or would replace another program's.
 
     Raises:
         UserError: it cannot, or something else has its name.

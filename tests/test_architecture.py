@@ -45,7 +45,7 @@ def test_every_room_is_packaged_and_in_the_house_picture() -> None:
 
 def test_modules_can_be_read_at_one_sitting() -> None:
     long = {str(path): len(path.read_text().splitlines()) for path in modules()}
-    assert not {path: lines for path, lines in long.items() if lines > 300}
+    assert not {path: lines for path, lines in long.items() if lines > 450}
 
 
 def test_public_names_are_documented() -> None:

@@ -1,4 +1,4 @@
-"""Attacks on trained networks: what is written, what is made again, what the worst case is."""
+"""Attacks on trained networks: what is written, what is computed again, what the worst case is."""
 
 import json
 import shutil
@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from abnn import attack_run as bout
-from abnn.attack_run import Bout
+from abnn import attack_run
+from abnn.attack_run import AttackRun
 from abnn.attacking import AttackRequest, attack_all
 from abnn.checkpoint import Checkpoint
-from abnn.results import RESULTS, SAMPLES
 from basics.errors import UserError, WorkError
+from downstream.result_store import RESULTS, SAMPLES
 from tests.abnn.trained import small_world, trained
 
 
@@ -34,7 +34,7 @@ def samples(out: Path) -> dict[str, list[int]]:
         return {pair: data[()].tolist() for pair, data in file.items()}
 
 
-def test_lines_tell_what_samples_tell(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+def test_lines_agree_with_samples(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     rows = attack(world, tmp_path, runs["none"], runs["abnn"])
     written = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
     assert sorted(map(json.dumps, rows)) == sorted(map(json.dumps, written))
@@ -57,20 +57,20 @@ def test_clean_accuracy_is_that_of_a_plain_loop(world: Path, runs: dict[str, Che
     from torchvision.transforms.functional import to_tensor
 
     run = runs["none"]
-    right = []
+    correct = []
     for path in sorted((world / "test").rglob("*.png")):
         with Image.open(path) as image:
-            answer = run.module(to_tensor(image)[None]).argmax()
-        right.append(int(run.classes[int(answer)] == path.parent.name))
+            predicted = run.module(to_tensor(image)[None]).argmax()
+        correct.append(int(run.classes[int(predicted)] == path.parent.name))
     (row,) = attack(world, tmp_path, run, attacks=["clean"])
-    assert samples(tmp_path)[row["pair"]] == right
+    assert samples(tmp_path)[row["pair"]] == correct
 
 
 def test_a_second_run_attacks_nothing_again(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     first = attack(world, tmp_path, runs["none"])
-    with mock.patch.object(Bout, "attack_batch", side_effect=AssertionError("attacked again")):
+    with mock.patch.object(AttackRun, "attack_batch", side_effect=AssertionError("attacked again")):
         assert attack(world, tmp_path, runs["none"]) == first
-    # Other words are other results.
+    # Another ball is another result.
     more = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"eps": 0.1})
     assert {row["attack"] for row in more} == {"pgd-5 (linf, eps 0.1)", "worst"}
 
@@ -86,14 +86,14 @@ def test_other_results_under_the_same_names_are_not_replaced_in_silence(
         ({"pixels": {"step_size": 0.5}}, "settings.step_size"),
     ]
     for words, said in cases:
-        with pytest.raises(UserError, match=f"holds another pgd-5 of none .*{said}"):
+        with pytest.raises(UserError, match=f"holds another result of none under pgd-5 .*{said}"):
             attack(world, tmp_path, runs["none"], attacks=["pgd"], **words)
         assert (tmp_path / RESULTS).read_bytes() == before
     (second,) = attack(world, tmp_path, runs["none"], attacks=["pgd"], limit=4, overwrite=True)
     assert (first["n"], second["n"]) == (12, 4)
 
 
-def test_a_cost_that_was_measured_since_is_told(world: Path, tmp_path: Path) -> None:
+def test_a_cost_that_was_measured_since_is_written(world: Path, tmp_path: Path) -> None:
     run = trained(world, tmp_path / "run", "none")
     cost = run.folder / "cost.json"
     kept = cost.read_text()
@@ -109,22 +109,22 @@ def test_a_cost_that_was_measured_since_is_told(world: Path, tmp_path: Path) -> 
 def test_an_interrupted_attack_goes_on_to_the_same_samples(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bout, "SECONDS_BETWEEN_SAVES", -1)
+    monkeypatch.setattr(attack_run, "SECONDS_BETWEEN_SAVES", -1)
     whole = attack(world, tmp_path / "whole", runs["abnn"], attacks=["pgd"])
-    real = Bout.attack_batch
+    real = AttackRun.attack_batch
     made: list[int] = []
 
-    def breaks(self: Bout, image: Tensor, label: Tensor, number: int) -> Any:
+    def breaks(self: AttackRun, image: Tensor, label: Tensor, number: int) -> Any:
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(number)
         return real(self, image, label, number)
 
-    with mock.patch.object(Bout, "attack_batch", breaks), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(AttackRun, "attack_batch", breaks), pytest.raises(KeyboardInterrupt):
         attack(world, tmp_path / "parts", runs["abnn"], attacks=["pgd"])
     assert made == [0, 1]
     made[:] = [-1]
-    with mock.patch.object(Bout, "attack_batch", breaks):
+    with mock.patch.object(AttackRun, "attack_batch", breaks):
         parts = attack(world, tmp_path / "parts", runs["abnn"], attacks=["pgd"])
     assert made == [-1, 2]
     assert samples(tmp_path / "parts") == samples(tmp_path / "whole")
@@ -138,7 +138,7 @@ def test_a_limit_takes_images_of_all_classes(world: Path, runs: dict[str, Checkp
     assert samples(tmp_path)[row["pair"]] == samples(tmp_path / "whole")[whole["pair"]][::3]
 
 
-def test_an_answer_that_is_no_number_stops_the_work(world: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_no_number_stops_the_work(world: Path, tmp_path: Path) -> None:
     run = trained(world, tmp_path / "run", "none")
     path = run.folder / "model.safetensors"
     from networks.checkpoints import own_facts, read_safetensors, write_safetensors
@@ -170,7 +170,7 @@ def test_an_attack_that_leaves_its_ball_stops_the_work(
         ({"device": "cuda:77"}, "not on this machine"),
     ],
 )
-def test_wrong_words_are_refused(
+def test_impossible_requests_are_refused(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path, words: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
@@ -190,10 +190,10 @@ def test_images_that_do_not_fit_the_network_are_refused(runs: dict[str, Checkpoi
     shutil.rmtree(data)
     small_world(data)
     (data / "test" / "cat").rename(data / "test" / "bird")
-    with pytest.raises(UserError, match="bird stands where it has cat"):
+    with pytest.raises(UserError, match="bird in place of cat"):
         attack(data, tmp_path / "out", runs["none"])
     shutil.rmtree(data / "test" / "bird")
-    with pytest.raises(UserError, match=r"tells 4 classes apart, but .* has 3"):
+    with pytest.raises(UserError, match=r"has 4 classes, but .* has 3"):
         attack(data, tmp_path / "out", runs["none"])
 
 
@@ -205,7 +205,7 @@ def test_two_networks_of_one_name_are_refused(world: Path, runs: dict[str, Check
         attack(world, tmp_path / "out", runs["none"], load_checkpoint(tmp_path / "none"))
 
 
-def test_damaged_results_are_told(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+def test_damaged_results_are_refused(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     (tmp_path / RESULTS).write_text("{")
     with pytest.raises(UserError, match="damaged"):
         attack(world, tmp_path, runs["none"])
@@ -215,7 +215,7 @@ def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str
     attack(world, tmp_path, runs["none"])
     before = (tmp_path / RESULTS).read_bytes()
     for overwrite in (False, True):
-        with pytest.raises(UserError, match=r"on other test images \(12, now 4\)"):
+        with pytest.raises(UserError, match=r"on other test images \(.*n: 12 -> 4.*the same images"):
             attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"steps": 2}, limit=4, overwrite=overwrite)
     assert (tmp_path / RESULTS).read_bytes() == before
     # All of them anew, on fewer images: nothing of the others is left.
@@ -227,7 +227,7 @@ def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str
 def test_a_second_run_in_the_same_folder_waits_outside(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
-    """Also while the worst case is told: what another run writes must not be lost."""
+    """Also while the worst case is computed: what another run writes must not be lost."""
     tried = []
 
     def meanwhile(*_: object) -> list[dict[str, Any]]:
@@ -242,23 +242,23 @@ def test_a_second_run_in_the_same_folder_waits_outside(
 
 
 def test_an_interrupted_attack_loses_no_batch(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
-    real, calls = Bout.attack_batch, list[int]()
+    real, calls = AttackRun.attack_batch, list[int]()
 
-    def interrupted(self: Bout, image: Tensor, label: Tensor, number: int) -> Any:
+    def interrupted(self: AttackRun, image: Tensor, label: Tensor, number: int) -> Any:
         if calls and number == 1:
             raise KeyboardInterrupt
         calls.append(number)
         return real(self, image, label, number)
 
-    with mock.patch.object(Bout, "attack_batch", interrupted), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(AttackRun, "attack_batch", interrupted), pytest.raises(KeyboardInterrupt):
         attack(world, tmp_path, runs["none"], attacks=["pgd"])
     calls.clear()
 
-    def counted(self: Bout, image: Tensor, label: Tensor, number: int) -> Any:
+    def counted(self: AttackRun, image: Tensor, label: Tensor, number: int) -> Any:
         calls.append(number)
         return real(self, image, label, number)
 
-    with mock.patch.object(Bout, "attack_batch", counted):
+    with mock.patch.object(AttackRun, "attack_batch", counted):
         went_on = attack(world, tmp_path, runs["none"], attacks=["pgd"])
     assert calls == [1, 2]
     alone = attack(world, tmp_path / "alone", runs["none"], attacks=["pgd"])
@@ -287,14 +287,14 @@ def test_an_interrupted_overwrite_leaves_no_half_new_result(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
     first = attack(world, tmp_path, runs["none"])
-    real = Bout.attack_batch
+    real = AttackRun.attack_batch
 
-    def interrupted(self: Bout, image: Tensor, label: Tensor, number: int) -> Any:
+    def interrupted(self: AttackRun, image: Tensor, label: Tensor, number: int) -> Any:
         if self.name == "pgd-5" and number == 1:
             raise KeyboardInterrupt
         return real(self, image, label, number)
 
-    with mock.patch.object(Bout, "attack_batch", interrupted), pytest.raises(KeyboardInterrupt):
+    with mock.patch.object(AttackRun, "attack_batch", interrupted), pytest.raises(KeyboardInterrupt):
         attack(world, tmp_path, runs["none"], overwrite=True)
     left = {json.loads(line)["attack"] for line in (tmp_path / RESULTS).read_text().splitlines()}
     assert left == {"clean"}

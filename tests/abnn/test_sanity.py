@@ -26,7 +26,7 @@ class Honest(nn.Module):
 
 
 class Hiding(Honest):
-    """The same answers from rounded pixels: no gradient."""
+    """The same predictions from rounded pixels: no gradient."""
 
     def forward(self, image: Tensor) -> Tensor:
         return super().forward((image * 16).round() / 16 + 0 * image)
@@ -56,7 +56,7 @@ def test_an_honest_network_passes() -> None:
     assert failed(Honest()) == []
 
 
-def test_a_network_that_only_guesses_is_told() -> None:
+def test_a_network_that_only_guesses_fails() -> None:
     class Constant(Honest):
         def forward(self, image: Tensor) -> Tensor:
             return 0 * super().forward(image) + torch.tensor([1.0, 0.0])
@@ -64,17 +64,17 @@ def test_a_network_that_only_guesses_is_told() -> None:
     assert "better than guessing" in failed(Constant())
 
 
-def test_hidden_gradients_are_told() -> None:
-    told = failed(Hiding())
-    assert "gradients are there" in told
-    assert "free pixels reach 0%" in told
+def test_hidden_gradients_fail() -> None:
+    names = failed(Hiding())
+    assert "gradients are there" in names
+    assert "free pixels reach 0%" in names
 
 
-def test_dice_are_told() -> None:
-    assert "same images, same answers" in failed(Dicing())
+def test_random_outputs_fail() -> None:
+    assert "same images, same predictions" in failed(Dicing())
 
 
-def test_a_black_box_that_beats_the_white_box_is_told(runs: dict[str, Checkpoint]) -> None:
+def test_a_black_box_that_beats_the_white_box_fails(runs: dict[str, Checkpoint]) -> None:
     image, label = images()
 
     class Elsewhere(Transfer):
@@ -82,14 +82,14 @@ def test_a_black_box_that_beats_the_white_box_is_told(runs: dict[str, Checkpoint
             flipped: Tensor = words[1].flip(-1)
             return flipped
 
-    attack = Elsewhere(config=CONFIG, twin=runs["none"])
+    attack = Elsewhere(config=CONFIG, surrogate=runs["none"])
     with seeded(1):
-        told = {each.name: each for each in check(Hiding(), image, label, CONFIG, attack)}
-    assert not told["white box beats black box"].passed
-    assert told["white box beats black box"].told.endswith("from none 0.0%")
+        checks = {each.name: each for each in check(Hiding(), image, label, CONFIG, attack)}
+    assert not checks["white box beats black box"].passed
+    assert checks["white box beats black box"].numbers.endswith("from none 0.0%")
 
 
-def test_the_surface_is_the_loss_at_its_places() -> None:
+def test_the_surface_is_the_loss_at_its_positions() -> None:
     image, label = images()
     network = Honest()
     with seeded(0):

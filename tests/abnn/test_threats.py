@@ -1,4 +1,4 @@
-"""Attacks by name: what they are set to, and that each stays where it may go."""
+"""Attacks by name: their settings, and that each stays within its limits."""
 
 from dataclasses import replace
 from typing import Any
@@ -50,7 +50,7 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
     image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     image[0], image[1] = 0, 1
     eps = 0.05 if norm == "linf" else 0.7
-    options = ThreatOptions(pixels={"norm": norm, "eps": eps, "steps": 3, "step_size": eps}, twin=runs["none"])
+    options = ThreatOptions(pixels={"norm": norm, "eps": eps, "steps": 3, "step_size": eps}, surrogate=runs["none"])
     threat = threat_of(attack, CIFAR, options)
     with seeded(0):
         found = threat(runs["abnn"].module, image, torch.arange(4), 0)
@@ -66,7 +66,7 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
     ("attack", "words", "said"),
     [
         ("magic", {}, "no attack 'magic'"),
-        ("transfer", {}, "--twin"),
+        ("transfer", {}, "--surrogate"),
         ("pgd", {"pixels": {"eps": 1.2}}, r"lies in \[0, 1\]"),
         ("pgd", {"pixels": {"eps": -0.1}}, "not negative"),
         ("pgd", {"restarts": 0}, "restarts is 0"),
@@ -144,7 +144,7 @@ def test_a_transfer_attack_never_asks_the_attacked_network(runs: dict[str, Check
         def forward(self, _: Tensor) -> Tensor:
             raise AssertionError("it was asked")
 
-    found = carried_out("transfer", Closed(), twin=runs["none"])
+    found = carried_out("transfer", Closed(), surrogate=runs["none"])
     with seeded(7):
         expected = climbing(runs["none"].module)(pictures(), LABEL)
     assert torch.equal(found, expected)

@@ -63,12 +63,12 @@ def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path:
     attacks = ("clean", "pgd", "adaptive", "transfer", "roa")
     words = ("--data", world, "--steps", 3, "--stride", 11, "--json")
     told = advbn_gen(
-        "abnn", "attack", "--checkpoint", folders[0], "--attack", *attacks, *words, "--twin", runs / "abnn"
+        "abnn", "attack", "--checkpoint", folders[0], "--attack", *attacks, *words, "--surrogate", runs / "abnn"
     )
     assert told.code == 0, told.err
     rows = told.result["rows"]
     told = advbn_gen(
-        "abnn", "attack", "--checkpoint", *folders[1:], "--attack", *attacks, *words, "--twin", runs / "none"
+        "abnn", "attack", "--checkpoint", *folders[1:], "--attack", *attacks, *words, "--surrogate", runs / "none"
     )
     assert told.code == 0, told.err
     rows += told.result["rows"]
@@ -90,7 +90,7 @@ def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path:
 
 
 def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path) -> None:
-    words = ("--data", world, "--limit", 6, "--twin", runs / "none", "--out", tmp_path)
+    words = ("--data", world, "--limit", 6, "--surrogate", runs / "none", "--out", tmp_path)
     told = advbn_gen("abnn", "sanity", "--checkpoint", runs / "abnn", *words, "--json")
     checks = told.result["checks"]
     assert len(checks) == 8
@@ -128,13 +128,13 @@ ATTACK = "attack --checkpoint {runs}/none --data {world}"
         (f"{TRAIN} --defence none --batch-size 1", "batch norm needs two"),
         ("attack --checkpoint {runs} --attack pgd --data {world}", "has no model.safetensors"),
         (f"{ATTACK} --attack pgd --eps 2", "lies in [0, 1]"),
-        (f"{ATTACK} --attack transfer", "--twin"),
-        (f"{ATTACK} --attack transfer --twin {{runs}}/none", "itself"),
-        ("sanity --checkpoint {runs}/none --data {world} --twin {runs}/none --out {out}", "itself"),
+        (f"{ATTACK} --attack transfer", "--surrogate"),
+        (f"{ATTACK} --attack transfer --surrogate {{runs}}/none", "itself"),
+        ("sanity --checkpoint {runs}/none --data {world} --surrogate {runs}/none --out {out}", "itself"),
         (f"{ATTACK} --attack clean --eps 2", "--eps changes nothing"),
         (f"{ATTACK} --attack adaptive roa --restarts 3", "--restarts changes nothing"),
         (f"{ATTACK} --attack autoattack pgd --area 0.2", "--area changes nothing"),
-        (f"{ATTACK} --attack pgd --twin {{runs}}/abnn", "--twin changes nothing"),
+        (f"{ATTACK} --attack pgd --surrogate {{runs}}/abnn", "--surrogate changes nothing"),
         (f"{ATTACK} --attack pgd --norm l2", "give --eps with --norm l2"),
         (f"{ATTACK} --attack pgd --steps 0", "steps is 0"),
         (f"{TRAIN} --defence pgd-at --steps 0", "steps is 0"),
@@ -142,7 +142,7 @@ ATTACK = "attack --checkpoint {runs}/none --data {world}"
         ("sanity --checkpoint {runs}/none --seed 99999999999999999999999 --data {world}", "seed is 999"),
         ("sanity --checkpoint {runs} --data {world} --out {out}", "has no model.safetensors"),
         (f"{ATTACK} --attack roa --area 1.5", "area is 1.5"),
-        ("attack --checkpoint {runs}/none --attack pgd --data {runs}/other", "classes apart"),
+        ("attack --checkpoint {runs}/none --attack pgd --data {runs}/other", "has 4 classes, but"),
         ("sanity --checkpoint {runs}/none --limit 0 --data {world}", "limit is 0"),
         ("table {runs}/other", "no results"),
     ],

@@ -16,11 +16,11 @@ from torchvision.models import resnet18
 
 from basics.errors import UserError
 from downstream import session
-from downstream.evaluation import EvaluationRequest, entrants_of, evaluate
+from downstream.evaluation import EvaluationRequest, evaluate, models_of
 from downstream.prediction_folder import PredictionFolder
 from downstream.scoring import predict as predict_really
 from downstream.session import ScoreRequest, score
-from downstream.suites import Places
+from downstream.suites import Locations
 from downstream.testset import open_test_set
 from tests.processes import finish, start, wait_until
 from tests.shifted import CLASSES, classifier, corrupted, filtered, run_folder
@@ -33,20 +33,20 @@ RESIZED = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)
 CROPPED = transforms.Compose([transforms.CenterCrop(224), transforms.PILToTensor()])
 
 
-def places_of(**places: Any) -> Places:
-    values: dict[str, Any] = {name: str(at) if isinstance(at, Path) else at for name, at in places.items()}
-    return Places(**values)
+def locations_of(**locations: Any) -> Locations:
+    values: dict[str, Any] = {name: str(at) if isinstance(at, Path) else at for name, at in locations.items()}
+    return Locations(**values)
 
 
-def run(out: Path, models: dict[str, Path], *, again: bool = False, **places: Any) -> list[dict[str, Any]]:
+def run(out: Path, models: dict[str, Path], *, overwrite: bool = False, **locations: Any) -> list[dict[str, Any]]:
     return evaluate(
         EvaluationRequest(
             models={name: str(path) for name, path in models.items()},
-            places=places_of(**places),
+            locations=locations_of(**locations),
             out=out,
             device="cpu",
             precision="fp64",
-            again=again,
+            overwrite=overwrite,
         )
     )
 
@@ -81,19 +81,19 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def test_main_and_auxiliary_equal_plain_torchvision(tmp_path: Path) -> None:
     """Each safetensors file alone in torchvision's ResNet-18, images by Pillow, in float64."""
     tuned = run_folder(tmp_path / "tuned", width=1.0, side=224)
-    places: dict[str, Any] = {
+    locations: dict[str, Any] = {
         "imagenet": image_folder(tmp_path / "val", per_class=2, classes=CLASSES, side=300, seed=1),
         "imagenet_sketch": image_folder(tmp_path / "sketch", per_class=2, classes=CLASSES, side=270, seed=2),
         "imagenet_style": image_folder(tmp_path / "style/val", per_class=2, classes=CLASSES, side=224, seed=3).parent,
         "imagenet_c": corrupted(tmp_path / "c", corruptions=("fog",), severities=(2,), side=224),
     }
-    rows = by_key(run(tmp_path / "out", {"tuned": tuned}, **places))
+    rows = by_key(run(tmp_path / "out", {"tuned": tuned}, **locations))
     store = PredictionFolder(tmp_path / "out/predictions")
     folders = {
-        "imagenet": (places["imagenet"], RESIZED, "resize 256 bilinear, crop 224"),
-        "imagenet-sketch": (places["imagenet_sketch"], RESIZED, "resize 256 bilinear, crop 224"),
-        "imagenet-style": (places["imagenet_style"] / "val", CROPPED, "crop 224"),
-        "imagenet-c/fog/2": (places["imagenet_c"] / "weather/fog/2", CROPPED, "crop 224"),
+        "imagenet": (locations["imagenet"], RESIZED, "resize 256 bilinear, crop 224"),
+        "imagenet-sketch": (locations["imagenet_sketch"], RESIZED, "resize 256 bilinear, crop 224"),
+        "imagenet-style": (locations["imagenet_style"] / "val", CROPPED, "crop 224"),
+        "imagenet-c/fog/2": (locations["imagenet_c"] / "weather/fog/2", CROPPED, "crop 224"),
     }
     of_main = {"imagenet", "imagenet-c/fog/2"}
     differing = 0
@@ -103,21 +103,21 @@ def test_main_and_auxiliary_equal_plain_torchvision(tmp_path: Path) -> None:
             network = resnet18(num_classes=3)
             network.load_state_dict(load_file(tuned / f"{which}.safetensors"))
             network.double().eval()
-            answers, labels = [], []
+            predicted, labels = [], []
             with torch.no_grad():
                 for image, label in ImageFolder(str(folder), prepare):
-                    answers.append(network(MEAN_STD(image.double() / 255)[None])[0].argsort(descending=True).tolist())
+                    predicted.append(network(MEAN_STD(image.double() / 255)[None])[0].argsort(descending=True).tolist())
                     labels.append(label)
             kept = store.file(data).scored(data, f"tuned ({which} batch norm)")
-            assert kept.answers["all"].classes_NK.tolist() == answers
+            assert kept.predictions["all"].classes_NK.tolist() == predicted
             row = rows["tuned", which, data]
-            assert row["top1"] == np.mean([a[0] == label for a, label in zip(answers, labels, strict=True)])
+            assert row["top1"] == np.mean([best[0] == label for best, label in zip(predicted, labels, strict=True)])
             assert (row["n"], row["top5"], row["transform"]) == (len(labels), 1.0, transform)
             assert row["published_choice"] is ((data in of_main) == (which == "main"))
-            first[which] = [answer[0] for answer in answers]
-        assert len(set(first["main"])) > 1, "the network gives every image the same answer"
+            first[which] = [best[0] for best in predicted]
+        assert len(set(first["main"])) > 1, "the network predicts the same class for every image"
         differing += first["main"] != first["auxiliary"]
-    assert differing, "the two sets of batch norm answer alike, so this test could not tell them apart"
+    assert differing, "both sets of batch norm predict the same, so this test could not tell one from the other"
 
 
 def test_both_layouts_give_equal_results(tmp_path: Path, small: Path, whole_c: Path) -> None:
@@ -205,7 +205,7 @@ def test_each_subset_has_a_file_and_is_gone_through_once(
     third = classifier(tmp_path / "third.safetensors", seed=7)
     run(tmp_path / "out", {"third": third}, imagenet_c=root)
     assert passes[2:] == [("imagenet-c/fog/1", 1), ("imagenet-c/fog/2", 1)]
-    run(tmp_path / "out", {"m": small}, imagenet_c=root, again=True)
+    run(tmp_path / "out", {"m": small}, imagenet_c=root, overwrite=True)
     assert passes[4:] == [("imagenet-c/fog/1", 1), ("imagenet-c/fog/2", 1)]
     lines = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 4 + 4
@@ -216,12 +216,12 @@ def test_a_name_that_stands_for_something_else_is_refused(tmp_path: Path, small:
     run(tmp_path / "out", {"m": small}, imagenet_c=root)
     before = (tmp_path / "out/results.jsonl").read_bytes()
     other = classifier(tmp_path / "other.safetensors", seed=9)
-    with pytest.raises(UserError, match=r"another m on imagenet-c/fog/1 \(weights_sha256"):
+    with pytest.raises(UserError, match=r"another result of m on imagenet-c/fog/1 \(weights_sha256"):
         run(tmp_path / "out", {"m": other}, imagenet_c=root)
-    with pytest.raises(UserError, match=r"another .* imagenet-c/fog/1"):
+    with pytest.raises(UserError, match=r"another data set called imagenet-c/fog/1"):
         run(tmp_path / "out", {"n": other}, imagenet_c=root, limit=3)
     assert (tmp_path / "out/results.jsonl").read_bytes() == before
-    run(tmp_path / "out", {"n": other}, imagenet_c=root, limit=3, again=True)
+    run(tmp_path / "out", {"n": other}, imagenet_c=root, limit=3, overwrite=True)
     lines = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
     assert {(line["model"], line["n"]) for line in lines} == {("n", 3), ("n", 6)}  # 6: the summary of two subsets
 
@@ -250,11 +250,11 @@ def test_a_killed_run_goes_on_with_the_subset_it_was_at(
 
 def test_plain_fine_tuning_is_scored_with_main_alone(tmp_path: Path) -> None:
     plain = run_folder(tmp_path / "plain", method="plain")
-    (entrant,) = entrants_of("plain", str(plain))
-    assert entrant.more == {"batch_norm": None}
-    main = entrants_of("m", str(plain / "main.safetensors"))[0]
-    assert entrant.classifier.checksum == main.classifier.checksum
-    advbn = entrants_of("a", str(run_folder(tmp_path / "advbn")))
+    (model,) = models_of("plain", str(plain))
+    assert model.more == {"batch_norm": None}
+    main = models_of("m", str(plain / "main.safetensors"))[0]
+    assert model.classifier.checksum == main.classifier.checksum
+    advbn = models_of("a", str(run_folder(tmp_path / "advbn")))
     assert [each.more["batch_norm"] for each in advbn] == ["main", "auxiliary"]
 
 

@@ -39,7 +39,7 @@ def test_everything_is_in_the_same_order(trio: Trio, tmp_path: Path) -> None:
     assert list(inputs.keys) == keys
     assert inputs.label_N.tolist() == labels.tolist()
     for role in ("original", "reconstructed", "advbn"):
-        assert len(inputs.scored[role, "a"].answers["all"].classes_NK) == 48
+        assert len(inputs.scored[role, "a"].predictions["all"].classes_NK) == 48
     # The model under attack sees whole 32 px images there and upscaled crops here, so only the order is compared.
     assert len(reconstructed) == 48
     assert len(samples) == 7
@@ -63,7 +63,7 @@ def test_the_order_of_the_originals_does_not_matter(
     backwards, _ = gather(request(trio, tmp_path / "backwards"))
     assert list(backwards.keys) == list(reversed(straight.keys))
     for role in ("original", "reconstructed", "advbn"):
-        one, other = (each.scored[role, "a"].answers["all"].classes_NK for each in (straight, backwards))
+        one, other = (each.scored[role, "a"].predictions["all"].classes_NK for each in (straight, backwards))
         assert np.array_equal(one, other[::-1])
     assert np.allclose(straight.quality["psnr"], backwards.quality["psnr"][::-1])
 
@@ -159,10 +159,12 @@ def test_the_classes_that_are_here_are_those_of_the_compared_samples(trio: Trio,
     assert len(present) == 2
     for role in ("original", "reconstructed", "advbn"):
         scored = inputs.scored[role, "a"]
-        assert set(scored.answers["present"].classes_NK.ravel().tolist()) == set(present)
-        assert scored.facts["present"]["classes"] == 2
+        assert set(scored.predictions["present"].classes_NK.ravel().tolist()) == set(present)
+        assert scored.row["present"]["classes"] == 2
         # Counted again: the better of the two classes among the five best of all, where they are among them.
-        for own, every in zip(scored.answers["present"].classes_NK, scored.answers["all"].classes_NK, strict=True):
+        for own, every in zip(
+            scored.predictions["present"].classes_NK, scored.predictions["all"].classes_NK, strict=True
+        ):
             seen = [each for each in every.tolist() if each in present]
             assert own.tolist()[: len(seen)] == seen
 
@@ -181,7 +183,7 @@ def test_again_measures_quality_anew(trio: Trio, tmp_path: Path) -> None:
         Image.new("RGB", (40, 40), "red").save(path)
     stale, _ = gather(request(trio, tmp_path / "out", original=str(source)))
     assert np.array_equal(first.quality["psnr"], stale.quality["psnr"])
-    anew, _ = gather(request(trio, tmp_path / "out", original=str(source), again=True))
+    anew, _ = gather(request(trio, tmp_path / "out", original=str(source), overwrite=True))
     fresh, _ = gather(request(trio, tmp_path / "fresh", original=str(source)))
     assert not np.allclose(first.quality["psnr"], anew.quality["psnr"])
     assert np.array_equal(anew.quality["psnr"], fresh.quality["psnr"])

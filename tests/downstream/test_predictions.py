@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from basics.errors import UserError
-from downstream.predictions import Answers, DataColumns, PredictionFile, Scored
+from downstream.predictions import DataColumns, PredictionFile, Predictions, Scored, ScoredData
+from downstream.result_store import key_of
 from tests.disk import resize
 
 FACTS = {"data_fingerprint": "1", "samples": 3, "samples_sha256": "a"}
@@ -22,19 +23,23 @@ def columns(name: str = "val", **changed: Any) -> DataColumns:
 
 def scored(model: str, data: str = "val", seed: int = 0) -> Scored:
     dice = np.random.default_rng(seed)
-    answers = Answers(
+    predictions = Predictions(
         classes_NK=dice.integers(0, 9, (3, 5)).astype(np.int32), probabilities_NK=dice.random((3, 5)).astype(np.float32)
     )
-    return Scored(facts={"model": model, "data": data, "top1": 0.5}, answers={"all": answers})
+    return Scored(row={"model": model, "data": data, "top1": 0.5}, predictions={"all": predictions})
+
+
+def add(store: PredictionFile, data: DataColumns, *scored: Scored) -> None:
+    store.write(ScoredData(data=data, scored=scored))
 
 
 def same(found: Scored, expected: Scored) -> bool:
-    pairs = [(found.answers[space], expected.answers[space]) for space in expected.answers]
+    pairs = [(found.predictions[space], expected.predictions[space]) for space in expected.predictions]
     equal = all(
         np.array_equal(a.classes_NK, b.classes_NK) and np.array_equal(a.probabilities_NK, b.probabilities_NK)
         for a, b in pairs
     )
-    return equal and found.facts == expected.facts and found.answers.keys() == expected.answers.keys()
+    return equal and found.row == expected.row and found.predictions.keys() == expected.predictions.keys()
 
 
 @pytest.fixture
@@ -43,17 +48,17 @@ def store(tmp_path: Path) -> PredictionFile:
 
 
 def test_an_absent_file_is_empty(store: PredictionFile) -> None:
-    assert (store.pairs(), store.data_facts(), store.quality("val")) == ({}, {}, {})
+    assert (store.rows(), store.quality("val"), store.quality_facts("val")) == ([], {}, {})
     assert not store.path.exists()
 
 
 @pytest.mark.parametrize("model", ["resnet50", "resnet50=/a/b.pth", "timm:x.y_z", "100% ü/."])
 def test_what_goes_in_comes_out(store: PredictionFile, model: str) -> None:
-    store.add(columns(), [scored(model)])
-    store.add(columns("other"), [scored(model, "other", seed=1)])
-    store.add(columns(), [scored("second", seed=2)])
-    assert store.data_facts() == {"other": columns("other").facts, "val": columns().facts}
-    assert set(store.pairs()) == {("val", model), ("val", "second"), ("other", model)}
+    add(store, columns(), scored(model))
+    add(store, columns("other"), scored(model, "other", seed=1))
+    add(store, columns(), scored("second", seed=2))
+    assert store.data("other").facts == columns("other").facts
+    assert {key_of(row) for row in store.rows()} == {("val", model), ("val", "second"), ("other", model)}
     assert same(store.scored("val", model), scored(model))
     assert same(store.scored("other", model), scored(model, "other", seed=1))
     data = store.data("val")
@@ -61,7 +66,7 @@ def test_what_goes_in_comes_out(store: PredictionFile, model: str) -> None:
 
 
 def test_plain_h5py_reads_it(store: PredictionFile) -> None:
-    store.add(columns(), [scored("m")])
+    add(store, columns(), scored("m"))
     with h5py.File(store.path) as file:
         assert file["data/val/key"][2].decode() == "ü"
         assert file["scores/val/m/all/classes"].shape == (3, 5)
@@ -69,17 +74,17 @@ def test_plain_h5py_reads_it(store: PredictionFile) -> None:
 
 
 def test_a_pair_is_replaced(store: PredictionFile) -> None:
-    store.add(columns(), [scored("m"), scored("n")])
-    store.add(columns(), [scored("m", seed=9)])
+    add(store, columns(), scored("m"), scored("n"))
+    add(store, columns(), scored("m", seed=9))
     assert same(store.scored("val", "m"), scored("m", seed=9))
     assert same(store.scored("val", "n"), scored("n"))
 
 
 def test_other_samples_under_the_same_name_drop_what_was_known_of_the_first(store: PredictionFile) -> None:
-    store.add(columns(), [scored("m"), scored("n")])
+    add(store, columns(), scored("m"), scored("n"))
     store.add_quality("val", {"psnr": np.ones(3)}, {"of": 1})
-    store.add(columns(data_fingerprint="2"), [scored("m", seed=9)])
-    assert set(store.pairs()) == {("val", "m")}
+    add(store, columns(data_fingerprint="2"), scored("m", seed=9))
+    assert [key_of(row) for row in store.rows()] == [("val", "m")]
     assert store.quality("val") == {}
 
 
@@ -98,23 +103,23 @@ def test_damaged_and_foreign_files_are_refused(store: PredictionFile, content: b
     else:
         store.path.write_bytes(content)
     before = store.path.read_bytes()
-    for use in (store.pairs, lambda: store.add(columns(), [scored("m")])):
+    for use in (store.rows, lambda: add(store, columns(), scored("m"))):
         with pytest.raises(UserError, match=r"predictions\.h5"):
             use()
     assert store.path.read_bytes() == before
 
 
 def test_a_newer_file_is_refused(store: PredictionFile) -> None:
-    store.add(columns(), [scored("m")])
+    add(store, columns(), scored("m"))
     with h5py.File(store.path, "r+") as file:
         file.attrs["version"] = 99
     with pytest.raises(UserError, match="newer advbn-gen"):
-        store.pairs()
+        store.rows()
 
 
 def test_a_full_disk_leaves_the_old_file(disk: Path) -> None:
     store = PredictionFile(disk / "predictions.h5")
-    store.add(columns(), [scored("m")])
+    add(store, columns(), scored("m"))
     resize(disk, 40)
     with pytest.raises(OSError, match="No space left"):
         store.add_quality("val", {"noise": np.random.default_rng(0).random(20_000)}, {})

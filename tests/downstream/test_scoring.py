@@ -16,7 +16,8 @@ from torchvision.models import resnet18
 
 from basics.compute import choose_compute
 from basics.errors import UserError, WorkError
-from downstream.scoring import ScoringConfig, columns_of, pair_facts, predict, require_fitting
+from downstream.predictions import Scored
+from downstream.scoring import ScoringConfig, columns_of, predict, require_fitting, wanted_score
 from downstream.testset import TestSet, open_test_set
 from networks.classifiers import Classifier
 from networks.specs import load_model
@@ -29,15 +30,15 @@ COMPUTE = choose_compute("cpu", "fp64")
 MEAN_STD = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def scored(data: TestSet, specs: dict[str, str], config: ScoringConfig | None = None) -> list:  # type: ignore[type-arg]
+def scored(data: TestSet, specs: dict[str, str], config: ScoringConfig | None = None) -> list[Scored]:
     models = {label: load_model(spec) for label, spec in specs.items()}
-    pairs = [(pair_facts(label, model, data, COMPUTE), model) for label, model in models.items()]
-    return predict(pairs, data, COMPUTE, config or ScoringConfig(batch_size=7))
+    rows = [(wanted_score(label, model, data, COMPUTE).row, model) for label, model in models.items()]
+    return list(predict(rows, data, COMPUTE, config or ScoringConfig(batch_size=7)).scored)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plain torchvision checkpoint with 1,000 outputs that tells ImageNet's wnids apart by chance only."""
+    """A plain torchvision checkpoint with 1,000 outputs whose predictions for ImageNet's wnids are random."""
     path = tmp_path_factory.mktemp("checkpoint") / "resnet18.pth"
     with seeded(0):
         network = resnet18()
@@ -59,23 +60,23 @@ def test_originals_equal_a_plain_loop(tmp_path: Path, checkpoint: Path) -> None:
     data, network = ImageFolder(str(folder), prepare), theirs(checkpoint)
     labels = [imagenet_index()[data.classes[label]] for _, label in data.samples]
     present = sorted(set(labels))
-    answers, chances, answers_present = [], [], []
+    predicted, chances, predicted_present = [], [], []
     with torch.no_grad():
         for image, _ in data:
             logits = network(MEAN_STD(image.double() / 255)[None])[0]
             order = logits.argsort(descending=True)
-            answers.append(order[:5].tolist())
+            predicted.append(order[:5].tolist())
             chances.append((logits.exp() / logits.exp().sum())[order[:5]])
-            answers_present.append([int(each) for each in order if int(each) in present])
-    assert found.answers["all"].classes_NK.tolist() == answers
-    assert np.allclose(found.answers["all"].probabilities_NK, torch.stack(chances).numpy(), rtol=1e-5)
-    assert found.answers["present"].classes_NK.tolist() == answers_present
-    right = [label == answer[0] for label, answer in zip(labels, answers, strict=True)]
-    right5 = [label in answer for label, answer in zip(labels, answers, strict=True)]
-    right_present = [label == answer[0] for label, answer in zip(labels, answers_present, strict=True)]
-    assert (found.facts["n"], found.facts["top1"], found.facts["top5"]) == (12, np.mean(right), np.mean(right5))
-    assert found.facts["present"] == {"classes": 3, "top1": np.mean(right_present), "top5": 1.0}
-    assert found.facts["transform"] == "resize 256 bilinear, crop 224"
+            predicted_present.append([int(each) for each in order if int(each) in present])
+    assert found.predictions["all"].classes_NK.tolist() == predicted
+    assert np.allclose(found.predictions["all"].probabilities_NK, torch.stack(chances).numpy(), rtol=1e-5)
+    assert found.predictions["present"].classes_NK.tolist() == predicted_present
+    correct = [label == best[0] for label, best in zip(labels, predicted, strict=True)]
+    correct5 = [label in best for label, best in zip(labels, predicted, strict=True)]
+    correct_present = [label == best[0] for label, best in zip(labels, predicted_present, strict=True)]
+    assert (found.row["n"], found.row["top1"], found.row["top5"]) == (12, np.mean(correct), np.mean(correct5))
+    assert found.row["present"] == {"classes": 3, "top1": np.mean(correct_present), "top5": 1.0}
+    assert found.row["transform"] == "resize 256 bilinear, crop 224"
 
 
 def test_shards_equal_a_plain_loop(trio: Trio) -> None:
@@ -83,18 +84,18 @@ def test_shards_equal_a_plain_loop(trio: Trio) -> None:
     (found,) = scored(open_test_set("advbn", str(trio.advbn)), {"m": str(trio.attacked)})
     model = load_model(str(trio.attacked)).module.double()
     prepare = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
-    answers, labels = [], []
+    predicted, labels = [], []
     for tar in sorted(trio.advbn.glob("*.tar")):
         with tarfile.open(tar) as file, torch.no_grad():
             for member in file:
                 content = file.extractfile(member).read()  # type: ignore[union-attr]
                 if member.name.endswith(".png"):
                     image = prepare(Image.open(io.BytesIO(content)).convert("RGB"))
-                    answers.append(int(model(image[None].double() / 255).argmax()))
+                    predicted.append(int(model(image[None].double() / 255).argmax()))
                 if member.name.endswith(".cls"):
                     labels.append(int(content))
-    assert found.answers["all"].classes_NK[:, 0].tolist() == answers
-    assert found.facts["top1"] == np.mean([a == b for a, b in zip(answers, labels, strict=True)])
+    assert found.predictions["all"].classes_NK[:, 0].tolist() == predicted
+    assert found.row["top1"] == np.mean([a == b for a, b in zip(predicted, labels, strict=True)])
 
 
 def test_stored_images_are_cropped_and_not_resized(trio: Trio, tmp_path: Path) -> None:
@@ -114,8 +115,8 @@ def test_loaders_see_every_sample_once_and_change_nothing(trio: Trio) -> None:
     alone, shared = (
         scored(data, {"m": str(trio.unseen)}, ScoringConfig(batch_size=5, loaders=loaders))[0] for loaders in (0, 2)
     )
-    assert np.array_equal(alone.answers["all"].classes_NK, shared.answers["all"].classes_NK)
-    assert alone.facts["n"] == shared.facts["n"] == 48
+    assert np.array_equal(alone.predictions["all"].classes_NK, shared.predictions["all"].classes_NK)
+    assert alone.row["n"] == shared.row["n"] == 48
 
 
 def test_many_models_in_one_pass(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,16 +132,16 @@ def test_many_models_in_one_pass(trio: Trio, monkeypatch: pytest.MonkeyPatch) ->
     both = scored(data, {"a": str(trio.attacked), "b": str(trio.unseen)})
     assert sorted(reads) == sorted(record.name for record in data.records)
     (alone,) = scored(data, {"b": str(trio.unseen)})
-    assert np.array_equal(both[1].answers["all"].classes_NK, alone.answers["all"].classes_NK)
+    assert np.array_equal(both[1].predictions["all"].classes_NK, alone.predictions["all"].classes_NK)
 
 
 def test_fewer_classes_than_five(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "val", classes=("a", "b", "c"), per_class=3)
     (found,) = scored(open_test_set("val", str(folder)), {"m": str(tiny_classifier(tmp_path / "c.safetensors", 3))})
-    assert found.answers["all"].classes_NK.shape == (9, 3)
-    assert found.facts["top5"] == 1.0
-    assert "present" not in found.facts
-    assert np.allclose(found.answers["all"].probabilities_NK.sum(1), 1)
+    assert found.predictions["all"].classes_NK.shape == (9, 3)
+    assert found.row["top5"] == 1.0
+    assert "present" not in found.row
+    assert np.allclose(found.predictions["all"].probabilities_NK.sum(1), 1)
 
 
 def test_a_model_of_other_classes_is_refused(trio: Trio, tmp_path: Path) -> None:
@@ -152,10 +153,10 @@ def test_a_model_of_other_classes_is_refused(trio: Trio, tmp_path: Path) -> None
 
 class Twice(torch.utils.data.Sampler[int]):
     def __init__(self, *_: object) -> None:
-        self.places = [0, 1, 1, 2]
+        self.positions = [0, 1, 1, 2]
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.places)
+        return iter(self.positions)
 
 
 def test_a_sample_seen_twice_is_an_error(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,13 +166,13 @@ def test_a_sample_seen_twice_is_an_error(trio: Trio, monkeypatch: pytest.MonkeyP
         scored(data, {"m": str(trio.unseen)})
 
 
-def test_answers_that_are_no_numbers_are_an_error(trio: Trio) -> None:
+def test_outputs_that_are_no_numbers_are_an_error(trio: Trio) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     model = load_model(str(trio.unseen))
     for weight in model.module.parameters():
         weight.fill_(float("nan"))
-    with pytest.raises(WorkError, match="answers that are not numbers"):
-        predict([(pair_facts("m", model, data, COMPUTE), model)], data, COMPUTE, ScoringConfig())
+    with pytest.raises(WorkError, match="outputs that are not numbers"):
+        predict([(wanted_score("m", model, data, COMPUTE).row, model)], data, COMPUTE, ScoringConfig())
 
 
 @pytest.mark.parametrize(("field", "value"), [("batch_size", 0), ("loaders", -1)])
@@ -180,16 +181,16 @@ def test_impossible_settings_are_refused(field: str, value: int) -> None:
         ScoringConfig(**{field: value})
 
 
-def test_facts_tell_everything(trio: Trio) -> None:
+def test_a_row_identifies_model_data_and_machine(trio: Trio) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     model: Classifier = load_model(str(trio.attacked))
-    facts = pair_facts("m", model, data, COMPUTE)
+    facts = wanted_score("m", model, data, COMPUTE).row
     manifest = json.loads((trio.advbn / "manifest.json").read_text())
     assert facts["data_fingerprint"] == manifest["fingerprint"]
     assert facts["weights_sha256"] == manifest["identity"]["classifier"]["sha256"]
     assert (facts["precision"], facts["device"], facts["samples"]) == ("fp64", "cpu", 48)
     assert facts["software"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert facts["pair"] != pair_facts("m", load_model(str(trio.unseen)), data, COMPUTE)["pair"]
+    assert facts["pair"] != wanted_score("m", load_model(str(trio.unseen)), data, COMPUTE).row["pair"]
     columns = columns_of(data)
     assert columns.keys == [sample["key"] for sample in json_of(trio.advbn)]
     assert columns.label_N.tolist() == [sample["label"] for sample in json_of(trio.advbn)]

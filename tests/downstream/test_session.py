@@ -1,4 +1,4 @@
-"""A scoring folder goes on from what it has, and never mixes things up."""
+"""Scoring goes on from what is in its folder, and never mixes results of two models or data sets."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     real = predict_really
 
     def predict(models: Any, data: Any, *more: Any) -> Any:
-        made.append((data.name, [facts["model"] for facts, _ in models]))
+        made.append((data.name, [row["model"] for row, _ in models]))
         return real(models, data, *more)
 
     monkeypatch.setattr(session, "predict", predict)
@@ -46,20 +46,20 @@ def lines(out: Path) -> list[dict[str, Any]]:
 def test_only_what_is_missing_is_scored(trio: Trio, tmp_path: Path, passes: list[Any]) -> None:
     first = run(trio, tmp_path)
     assert passes == [("advbn", ["a"]), ("reconstructed", ["a"])]
-    again = run(trio, tmp_path)
-    assert (again, len(passes)) == (first, 2)
+    repeated = run(trio, tmp_path)
+    assert (repeated, len(passes)) == (first, 2)
     both = run(trio, tmp_path, models={"a": str(trio.attacked), "b": str(trio.unseen)})
     assert passes[2:] == [("advbn", ["b"]), ("reconstructed", ["b"])]
     assert [(row["data"], row["model"]) for row in both] == [
         ("advbn", "a"), ("advbn", "b"), ("reconstructed", "a"), ("reconstructed", "b"),
     ]  # fmt: skip
     assert {(row["data"], row["model"]) for row in lines(tmp_path)} == {(row["data"], row["model"]) for row in both}
-    run(trio, tmp_path, again=True)
+    run(trio, tmp_path, overwrite=True)
     assert passes[4:] == [("advbn", ["a"]), ("reconstructed", ["a"])]
     assert len(lines(tmp_path)) == 4
 
 
-def test_lines_say_what_programs_need(trio: Trio, tmp_path: Path) -> None:
+def test_lines_have_what_programs_need(trio: Trio, tmp_path: Path) -> None:
     run(trio, tmp_path)
     for line in lines(tmp_path):
         assert line.keys() >= {
@@ -82,20 +82,20 @@ def test_other_weights_under_the_same_name_are_refused(trio: Trio, tmp_path: Pat
     run(trio, tmp_path)
     before = (tmp_path / "results.jsonl").read_bytes()
     other: dict[str, Any] = {"models": {"a": str(tiny_classifier(tmp_path / "other.safetensors", 1000, seed=8))}}
-    with pytest.raises(UserError, match=r"another a on advbn \(.*weights_sha256.*--again"):
+    with pytest.raises(UserError, match=r"another result of a on advbn \(.*weights_sha256: .* -> .*--overwrite"):
         run(trio, tmp_path, **other)
     assert (tmp_path / "results.jsonl").read_bytes() == before
-    run(trio, tmp_path, again=True, **other)
+    run(trio, tmp_path, overwrite=True, **other)
     assert (tmp_path / "results.jsonl").read_bytes() != before
 
 
 def test_another_data_set_under_the_same_name_is_refused(trio: Trio, tmp_path: Path) -> None:
     run(trio, tmp_path)
-    with pytest.raises(UserError, match=r"another data set called advbn|another a on advbn"):
+    with pytest.raises(UserError, match=r"another result of a on advbn \(.*samples: 48 -> 10"):
         run(trio, tmp_path, limit=10)
-    with pytest.raises(UserError, match="another data set called advbn"):
+    with pytest.raises(UserError, match=r"another data set called advbn \(.*samples_sha256: .*--overwrite"):
         run(trio, tmp_path, limit=10, models={"b": str(trio.unseen)})
-    run(trio, tmp_path, limit=10, again=True)
+    run(trio, tmp_path, limit=10, overwrite=True)
     assert {line["n"] for line in lines(tmp_path)} == {10}
 
 

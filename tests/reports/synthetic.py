@@ -1,4 +1,4 @@
-"""Answers drawn from a seed, for reports of any size without a network."""
+"""Predictions drawn from a seed, for reports of any size without a network."""
 
 import io
 import json
@@ -10,17 +10,17 @@ from PIL import Image
 
 from downstream.gallery import GallerySample, Picture
 from downstream.gap import ROLES, GapInputs
-from downstream.predictions import Answers, Scored
+from downstream.predictions import Predictions, Scored
 
 SHARES = {"original": 0.8, "reconstructed": 0.6, "advbn": 0.1}
 
 
-def answers(dice: np.random.Generator, label_N: np.ndarray, classes: int, share: float) -> Answers:
-    """Five answers a sample, the first right in about this share."""
+def predictions(dice: np.random.Generator, label_N: np.ndarray, classes: int, share: float) -> Predictions:
+    """Five predicted classes a sample, the first correct in about this share."""
     first = np.where(dice.random(len(label_N)) < share, label_N, dice.integers(0, classes, len(label_N)))
     rest = dice.integers(0, classes, (len(label_N), 4))
     chances = -np.sort(-dice.dirichlet(np.ones(5), len(label_N)), axis=1)
-    return Answers(
+    return Predictions(
         classes_NK=np.column_stack([first, rest]).astype(np.int32), probabilities_NK=chances.astype(np.float32)
     )
 
@@ -46,9 +46,9 @@ def synthetic_inputs(
         "class_names": [f"class {number}" for number in range(classes)],
         "scored": {
             (role, name): Scored(
-                facts=facts(name, role, str(number)),
-                answers={
-                    space: answers(dice, label_N, classes, SHARES[role])
+                row=row(name, role, str(number)),
+                predictions={
+                    space: predictions(dice, label_N, classes, SHARES[role])
                     for space in (("all", "present") if present else ("all",))
                 },
             )
@@ -68,8 +68,8 @@ def synthetic_inputs(
     return GapInputs(**{**values, **changed})
 
 
-def facts(model: str, role: str, sha256: str) -> dict[str, Any]:
-    """What scoring tells of a pair."""
+def row(model: str, role: str, sha256: str) -> dict[str, Any]:
+    """A row of scoring, without its accuracies."""
     return {
         "model": model, "data": role, "arch": "resnet50", "weights": "x.pth", "weights_sha256": sha256,
         "data_address": f"/data/{role}", "data_fingerprint": "f" * 64, "transform": "crop 224", "precision": "fp32",
@@ -100,5 +100,5 @@ def _noise(dice: np.random.Generator, side: int) -> Picture:
 
 
 def values_of(out: Path) -> Any:
-    """The report's JSON."""
+    """The values in the report's JSON file."""
     return json.loads((out / "report.json").read_text())

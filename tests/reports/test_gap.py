@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 
 from reports.gap import gap_report
-from tests.reports.synthetic import facts, synthetic_inputs
+from tests.reports.synthetic import row as row_of
+from tests.reports.synthetic import synthetic_inputs
 
 
-def naive_right(inputs: object, role: str, model: str, k: int) -> list[bool]:
-    answers = inputs.scored[role, model].answers["all"].classes_NK  # type: ignore[attr-defined]
+def correct_by_hand(inputs: object, role: str, model: str, k: int) -> list[bool]:
+    predicted = inputs.scored[role, model].predictions["all"].classes_NK  # type: ignore[attr-defined]
     labels = inputs.label_N  # type: ignore[attr-defined]
-    return [int(label) in [int(each) for each in row[:k]] for label, row in zip(labels, answers, strict=True)]
+    return [int(label) in [int(each) for each in row[:k]] for label, row in zip(labels, predicted, strict=True)]
 
 
-def test_accuracies_and_gaps_are_counted_right() -> None:
+def test_accuracies_and_gaps_are_counted_correctly() -> None:
     inputs = synthetic_inputs(500, 3, 20)
     report = gap_report(inputs)
     assert [(row["model"], row["data"]) for row in report["rows"]] == [
@@ -21,28 +22,28 @@ def test_accuracies_and_gaps_are_counted_right() -> None:
     ]
     for row in report["rows"]:
         for k in (1, 5):
-            right = naive_right(inputs, row["data"], row["model"], k)
-            assert row[f"top{k}"] == pytest.approx(sum(right) / 500)
+            correct = correct_by_hand(inputs, row["data"], row["model"], k)
+            assert row[f"top{k}"] == pytest.approx(sum(correct) / 500)
             assert row[f"top{k}_low"] < row[f"top{k}"] < row[f"top{k}_high"]
         assert row["n"] == 500
         assert "present" not in row
     for gaps in report["gaps"]:
         top1 = {
-            role: sum(naive_right(inputs, role, gaps["model"], 1)) / 500
+            role: sum(correct_by_hand(inputs, role, gaps["model"], 1)) / 500
             for role in ("original", "reconstructed", "advbn")
         }
         assert gaps["autoencoder_top1"]["value"] == pytest.approx(top1["original"] - top1["reconstructed"])
         assert gaps["perturbation_top1"]["value"] == pytest.approx(top1["reconstructed"] - top1["advbn"])
 
 
-def test_classes_are_counted_right() -> None:
+def test_classes_are_counted_correctly() -> None:
     inputs = synthetic_inputs(300, 2, 7)
     classes = gap_report(inputs)["classes"]
     assert [each["label"] for each in classes] == list(range(7))
     assert sum(each["n"] for each in classes) == 300
-    right = naive_right(inputs, "advbn", "model-1", 1)
+    correct = correct_by_hand(inputs, "advbn", "model-1", 1)
     for each in classes:
-        own = [hit for hit, label in zip(right, inputs.label_N, strict=True) if label == each["label"]]
+        own = [hit for hit, label in zip(correct, inputs.label_N, strict=True) if label == each["label"]]
         assert each["n"] == len(own)
         assert each["top1"]["model-1"]["advbn"] == pytest.approx(np.mean(own), abs=1e-4)
         assert each["name"] == f"class {each['label']}"
@@ -88,10 +89,10 @@ def test_the_attacked_model_is_the_one_with_its_weights() -> None:
 
 def test_published_weights_of_resnet50_bring_the_papers_row() -> None:
     inputs = synthetic_inputs(50, 2, 5)
-    published = {**facts("model-0", "original", "0"), "weights": "published"}
+    published = {**row_of("model-0", "original", "0"), "weights": "published"}
     scored = dict(inputs.scored)
     scored["original", "model-0"] = type(scored["original", "model-0"])(
-        facts=published, answers=scored["original", "model-0"].answers
+        row=published, predictions=scored["original", "model-0"].predictions
     )
     report = gap_report(synthetic_inputs(50, 2, 5, scored=scored))
     rows = {(row["model"], row["data"]): row["published"] for row in report["rows"]}

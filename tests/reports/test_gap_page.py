@@ -146,7 +146,7 @@ def contrast(page: Page, selector: str) -> float:
 def test_text_can_be_read_in_light_and_in_dark(chromium: Page, written: Path, dark: bool) -> None:
     chromium.look(1280, dark=dark)
     chromium.open(written / "report.html")
-    for selector in ("body", ".note", ".range", ".right", ".wrong", "svg.chart text"):
+    for selector in ("body", ".note", ".range", ".correct", ".wrong", "svg.chart text"):
         assert contrast(chromium, selector) >= 4.5, selector
     paper = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") is not dark

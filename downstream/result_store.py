@@ -1,0 +1,274 @@
+"""One folder of results by sample: what is there is reused or gone on with, and never mixed up with anything else.
+
+A result is that of a model under a condition: on a data set (`score`, `report gap`, `evaluate`), or under an attack on
+test images (`abnn attack`). It has a row of JSON values, and values for each sample. `pair` in the row is a checksum
+over its identity: everything that distinguishes it from another result of the same names.
+
+The store decides and writes. How rows and samples lie in files is the layout's part; there are three:
+
+predictions.h5   rows and samples in one HDF5 file           `downstream.predictions`
+predictions/     the same with a file for each data set      `downstream.prediction_folder`
+samples.h5       samples; rows are in results.jsonl alone    `abnn.results`
+
+In all of them `results.jsonl` has a line for each row. Every file is replaced as a whole or not at all.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from basics.errors import UserError
+from basics.files import digest_json, write_text
+from basics.ownership import hold, require_owner, taken
+from basics.progress import say
+
+RESULTS = "results.jsonl"
+PREDICTIONS, PREDICTION_FOLDER, SAMPLES = "predictions.h5", "predictions", "samples.h5"
+_COMMANDS = {PREDICTIONS: "`score` and `report gap`", PREDICTION_FOLDER: "`evaluate`", SAMPLES: "`abnn attack`"}
+"""What a layout's file or folder is called -> the commands that keep their samples there."""
+
+Row = dict[str, Any]
+Key = tuple[str, str]
+"""Names that a result is kept under: (condition, model)."""
+
+
+def model_name(row: Mapping[str, Any]) -> str:
+    """Return the name that a model's results are kept under, with the batch-norm set where it has two."""
+    which = row.get("batch_norm")
+    name = str(row["model"])
+    return name if which is None else f"{name} ({which} batch norm)"
+
+
+def key_of(row: Mapping[str, Any]) -> Key:
+    """Return the names that a result is kept under; the condition is the attack, or else the data set."""
+    return str(row["attack"] if "attack" in row else row["data"]), model_name(row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A result that a command wants, before it has values."""
+
+    identity: Mapping[str, Any]
+    """What distinguishes it from other results of the same names, as JSON values."""
+    more: Mapping[str, Any] = field(default_factory=dict)
+    """What else its row says."""
+
+    @cached_property
+    def row(self) -> Row:
+        """The row as far as it is known."""
+        return {**self.identity, "pair": digest_json(self.identity), **self.more}
+
+    @cached_property
+    def key(self) -> Key:
+        """The names that it is kept under."""
+        return key_of(self.row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedFacts:
+    """What all results of one group in a folder must have in common, so that they can be compared."""
+
+    group: str
+    """Field of the rows by which they are grouped: `data` or `model`."""
+    facts: tuple[str, ...]
+    """Fields in which the rows of a group are equal."""
+    described: str
+    """What rows with other facts are, with `{}` for the group's name."""
+    replaced: bool
+    """Whether overwriting drops the rows with other facts. If not, they have to be among those that are overwritten."""
+    mend: str
+    """How a user mends it if there are rows with other facts."""
+
+
+class Results(Protocol):
+    """Results that are written at once; the layout that takes them knows their samples."""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The row of each."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample has its value."""
+        ...
+
+
+AnyResults = TypeVar("AnyResults", bound=Results)
+WrittenResults_contra = TypeVar("WrittenResults_contra", bound=Results, contravariant=True)
+
+
+class Layout(Protocol[WrittenResults_contra]):
+    """How rows and samples lie in a folder's files."""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder that holds the samples."""
+        ...
+
+    @property
+    def sort_keys(self) -> bool:
+        """Whether the keys of a line in `results.jsonl` are in alphabetical order."""
+        ...
+
+    def rows(self) -> list[Row]:
+        """Return the row of every complete result.
+
+        Raises:
+            UserError: the files are not of this program.
+            OSError, ValueError, KeyError, TypeError: they are damaged.
+        """
+        ...
+
+    def write(self, results: WrittenResults_contra) -> None:
+        """Write samples, and rows where they lie beside these, in place of those of the same names."""
+        ...
+
+
+class ResultStore(Generic[AnyResults]):
+    """The results in a folder that no other run writes to (see `opened_store`)."""
+
+    def __init__(
+        self,
+        layout: Layout[AnyResults],
+        shared: SharedFacts,
+        lines: Callable[[Iterable[Row]], Iterable[Row]] = iter,
+    ) -> None:
+        self.folder, self._layout, self._shared, self._lines = layout.path.parent, layout, shared, lines
+        try:
+            self.rows: dict[Key, Row] = {key_of(row): row for row in layout.rows()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"The results in {self.folder} are damaged ({error}); move them away, or give another --out."
+            ) from error
+
+    def missing(self, wanted: Sequence[Wanted], *, overwrite: bool, derived: Collection[Key] = ()) -> list[Wanted]:
+        """Return the wanted results that have to be computed; the others are there.
+
+        Args:
+            wanted: all that a command wants of this folder.
+            overwrite: compute them anew, also where there is a result of the same names.
+            derived: names of results that will be made again from the wanted ones.
+
+        Raises:
+            UserError: there is another result under the same names and it is not to be overwritten, or there are
+                results that cannot be compared with the wanted ones.
+        """
+        if not overwrite:
+            for each in wanted:
+                self._refuse_other_result(each)
+        self._refuse_other_facts(wanted, {*derived, *(each.key for each in wanted)}, overwrite=overwrite)
+        missing = [each for each in wanted if overwrite or each.key not in self.rows]
+        if len(missing) < len(wanted):
+            say(f"{len(wanted) - len(missing)} of {len(wanted)} results are there; --overwrite computes them anew.")
+        return missing
+
+    def _refuse_other_result(self, wanted: Wanted) -> None:
+        before = self.rows.get(wanted.key)
+        if before is None or before["pair"] == wanted.row["pair"]:
+            return
+        condition, model = wanted.key
+        require_owner(
+            self.folder,
+            recorded={name: before.get(name) for name in wanted.identity},
+            identity=wanted.identity,
+            other=f"another result of {model} {'under' if 'attack' in wanted.row else 'on'} {condition}",
+            mend="give another --out, or --overwrite to replace it",
+        )
+
+    def _refuse_other_facts(self, wanted: Sequence[Wanted], replaced: Collection[Key], *, overwrite: bool) -> None:
+        if overwrite and self._shared.replaced:
+            return
+        for each in wanted:
+            others = [row for row in self._incomparable(each.row) if key_of(row) not in replaced]
+            if others:
+                name = each.row[self._shared.group]
+                before, now = ({fact: row[fact] for fact in self._shared.facts} for row in (others[0], each.row))
+                require_owner(
+                    self.folder,
+                    recorded=before,
+                    identity=now,
+                    other=f"results {self._shared.described.format(name)}",
+                    mend=self._shared.mend,
+                )
+
+    def _incomparable(self, row: Row) -> list[Row]:
+        """Return the rows of the same group that have other facts."""
+        group, facts = self._shared.group, self._shared.facts
+        return [
+            other
+            for other in self.rows.values()
+            if other[group] == row[group] and any(other[fact] != row[fact] for fact in facts)
+        ]
+
+    def add(self, results: AnyResults) -> None:
+        """Write results in place of those of the same names, and drop what cannot be compared with them.
+
+        Of an incomplete result only the samples are kept, so that a later run goes on with them: it has no row.
+        """
+        # First the old rows go: a run that is killed in between must leave none beside samples that are half new.
+        stale = [key for row in results.rows for key in (key_of(row), *map(key_of, self._incomparable(row)))]
+        self.drop(stale)
+        self._layout.write(results)
+        if results.complete:
+            self.rows |= {key_of(row): row for row in results.rows}
+            self.write_rows()
+
+    def replace_row(self, row: Row) -> None:
+        """Write another row in place of a result's own, in a layout whose rows are in `results.jsonl` alone."""
+        self.rows[key_of(row)] = row
+        self.write_rows()
+
+    def drop(self, keys: Iterable[Key]) -> None:
+        """Remove rows from `results.jsonl`, if they are there."""
+        stale = [key for key in dict.fromkeys(keys) if key in self.rows]
+        for key in stale:
+            del self.rows[key]
+        if stale:
+            self.write_rows()
+
+    def write_rows(self) -> None:
+        """Write `results.jsonl`."""
+        lines = self._lines([self.rows[key] for key in sorted(self.rows)])
+        text = "".join(f"{json.dumps(line, sort_keys=self._layout.sort_keys)}\n" for line in lines)
+        write_text(self.folder / RESULTS, text)
+
+
+@contextmanager
+def opened_store(
+    layout: Layout[AnyResults],
+    shared: SharedFacts,
+    lines: Callable[[Iterable[Row]], Iterable[Row]] = iter,
+) -> Iterator[ResultStore[AnyResults]]:
+    """Hold a folder of results for one run, and read what is there.
+
+    Args:
+        layout: how results lie in the folder.
+        shared: what results in it must have in common.
+        lines: rows -> lines of `results.jsonl`, which may have summaries besides.
+
+    Raises:
+        UserError: another run writes to the folder, it cannot be written, or its files are damaged or of another
+            command.
+    """
+    folder = layout.path.parent
+    _refuse_other_layout(layout.path)
+    # Held before the results are read: what another run adds must not be lost.
+    with hold(folder):
+        yield ResultStore(layout, shared, lines)
+
+
+def _refuse_other_layout(path: Path) -> None:
+    """Refuse a folder with results in another layout: `results.jsonl` would be written without them.
+
+    Raises:
+        UserError: see above.
+    """
+    other = next((name for name in _COMMANDS if name != path.name and (path.parent / name).exists()), None)
+    if other is not None:
+        beside = f"{_COMMANDS[path.name]} would write {path.name} beside it"
+        raise taken(path.parent, f"{other} of another command ({_COMMANDS[other]}; {beside})")
