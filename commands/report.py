@@ -96,7 +96,7 @@ def _rows(words: tuple[str, ...]) -> dict[str, str]:
         UserError: there is no such row.
     """
     from basics.errors import UserError
-    from reports.published import table_8_methods
+    from reports.published_table_8 import table_8_methods
 
     named = {}
     for word in words:

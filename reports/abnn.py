@@ -11,7 +11,7 @@ from typing import Any
 from basics.files import canonical_json
 from downstream.result_store import Row
 from reports.intervals import proportion
-from reports.published_abnn import PLAIN_PASSES, is_published_network, published_attack, published_methods
+from reports.published_abnn_tables import PLAIN_PASSES, is_published_network, published_attack, published_methods
 
 KIND = "accuracy under attack"
 METHODS = {"none": "no defence", "pgd-at": "PGD-AT", "oudefend": "OUDefend", "abnn": "ABNN"}

@@ -18,7 +18,7 @@ from reports.abnn import (
     model_name,
     settings_differ,
 )
-from reports.published_abnn import TABLES, published_methods
+from reports.published_abnn_tables import TABLES, published_methods
 from reports.tables import NOTHING, Cell, Line, Table, percent_cell
 
 _COSTS = {"cost_formula": "cost, formula", "cost_measured": "cost by FLOPs", "cost_time": "cost by time"}

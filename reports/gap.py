@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from downstream.gap import ROLES, GapInputs
 from downstream.predictions import ALL, PRESENT, Scored
 from reports.intervals import Estimate, accuracy, gap
-from reports.published import STANDARD_TRAINING, TABLE_8_SAMPLES, GapRow, table_8_row
+from reports.published_table_8 import STANDARD_TRAINING, TABLE_8_SAMPLES, GapRow, table_8_row
 
 KIND = "reconstruction gap"
 """What `report.json` calls this kind of report."""

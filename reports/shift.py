@@ -12,8 +12,8 @@ from downstream.auxiliary import SETS
 from downstream.result_store import Row
 from downstream.suites import IMAGENET, IMAGENET_C, PUBLISHED_BATCH_NORM, SKETCH, STYLE
 from downstream.summaries import summary_rows
-from reports.published import STANDARD_TRAINING
-from reports.published_shift import SAMPLES, corruption_row, raw_errors, set_scores, shift_rows
+from reports.published_table_8 import STANDARD_TRAINING
+from reports.published_tables_4_to_7 import SAMPLES, published_methods, set_scores, table_4_row, table_5_errors
 
 Report = Mapping[str, Any]
 
@@ -82,8 +82,8 @@ def _refuse_unknown(published: Mapping[str, str], models: Sequence[str]) -> None
     for model, method in published.items():
         if model not in models:
             raise UserError(f"--published names the model {model}, which is none of {', '.join(models)}.")
-        if method not in shift_rows():
-            raise UserError(f"--published {model}={method} names no row; give one of {', '.join(shift_rows())}.")
+        if method not in published_methods():
+            raise UserError(f"--published {model}={method} names no row; give one of {', '.join(published_methods())}.")
 
 
 def _is_standard(row: Mapping[str, Any]) -> bool:
@@ -114,7 +114,7 @@ def _published_values(row: Mapping[str, Any], method: str) -> dict[str, Any]:
     value = _published_score(row, method)
     if row["suite"] != IMAGENET_C:
         return {} if value is None else {"top1": _share(value)}
-    table_4 = corruption_row(method) if row["published_choice"] else None
+    table_4 = table_4_row(method) if row["published_choice"] else None
     return {
         **({} if value is None else {"mce": value}),
         **({} if table_4 is None else {"ce": dict(table_4.ce)}),
@@ -130,7 +130,7 @@ def _published_score(row: Mapping[str, Any], method: str) -> float | None:
 
 def _published_error(row: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Return Table 5's value on a part of ImageNet-C."""
-    errors = raw_errors(method)
+    errors = table_5_errors(method)
     if errors is None or row["suite"] != IMAGENET_C or not row["published_choice"]:
         return {}
     _, corruption, severity = row["data"].split("/")

@@ -7,15 +7,15 @@ from typing import Any
 from downstream.mce import CORRUPTIONS, SEVERITIES
 from downstream.suites import ADVBN, IMAGENET, IMAGENET_C, INSTAGRAM, RECONSTRUCTED, SKETCH, STYLE
 from downstream.summaries import cut_short, errors_of
-from reports.published_shift import (
+from reports.published_tables_4_to_7 import (
     SetScores,
-    batch_norm_rows,
-    corruption_row,
-    corruption_rows,
-    raw_error_rows,
-    raw_errors,
-    set_rows,
     set_scores,
+    table_4_methods,
+    table_4_row,
+    table_5_errors,
+    table_5_methods,
+    table_7_rows,
+    tables_1_and_6_methods,
 )
 from reports.shift import Report, entrants, headline, published_choice, row_of
 from reports.tables import NOTHING, Cell, Line, Table
@@ -141,8 +141,8 @@ def _corruptions(report: Report) -> Table:
             error, plain = None if clean is None else 1 - clean["top1"], row["mean_error"]
             means = [None if error is None else 100 * error, row["mce"], None if plain is None else 100 * plain]
             lines.append(Line(_shown(model, which), _cells([*means, *(row["ce"][name] for name in CORRUPTIONS)])))
-    for name in corruption_rows():
-        known = corruption_row(name)
+    for name in table_4_methods():
+        known = table_4_row(name)
         assert known is not None  # noqa: S101 (for the type checker)
         values = [known.clean_error, known.mce, None, *known.ce.values()]
         lines.append(_published(report, name, _printed(values), IMAGENET_C))
@@ -169,8 +169,8 @@ def _severities(report: Report) -> Table:
             values = [errors.get((corruption, level)) for level in SEVERITIES]
             if any(value is not None for value in values):
                 lines.append(Line(f"{shown}: {model}", [Cell(NOTHING if v is None else _percent(v)) for v in values]))
-        for name in raw_error_rows():
-            known = raw_errors(name) or {}
+        for name in table_5_methods():
+            known = table_5_errors(name) or {}
             cells = [Cell(f"{known[corruption, level]:.0f}") for level in SEVERITIES]
             lines.append(_published(report, name, cells, IMAGENET_C, before=f"{shown}: "))
     return Table(
@@ -189,7 +189,7 @@ def _sets(report: Report) -> Table:
         values = [headline(row_of(report, model, published_choice(report, model, s), s)) for s in SET_NAMES]
         if any(value is not None for value in values):
             lines.append(Line(_with_row(report, model), _cells(values)))
-    lines += [_published(report, name, _score_cells(set_scores(name)), *SET_NAMES) for name in set_rows()]
+    lines += [_published(report, name, _score_cells(set_scores(name)), *SET_NAMES) for name in tables_1_and_6_methods()]
     return Table(
         title="Test sets (Tables 1 and 6)",
         first="model",
@@ -206,7 +206,7 @@ def _batch_norms(report: Report) -> Table:
     for model, which in _all_entrants(report):
         cells = [Cell(_marked(report, suite)(model, which)) for suite in SET_NAMES]
         lines.append(Line(_shown(model, which), cells))
-    for name, which in batch_norm_rows():
+    for name, which in table_7_rows():
         cells = _score_cells(set_scores(name, which))
         lines.append(_published(report, _shown(name, which), cells, *SET_NAMES))
     return Table(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from downstream.mce import ALEXNET_ERRORS, CATEGORIES, CORRUPTIONS, SEVERITIES, corruption_error, summarise
-from reports.published_shift import corruption_row, corruption_rows, raw_errors
+from reports.published_tables_4_to_7 import table_4_methods, table_4_row, table_5_errors
 
 WHOLE = {(name, level): 0.01 * level + 0.02 * place for place, name in enumerate(CORRUPTIONS) for level in SEVERITIES}
 
@@ -15,9 +15,9 @@ def better_at(corruption: str, by: float) -> dict[tuple[str, int], float]:
     return {key: value - by if key[0] == corruption else value for key, value in WHOLE.items()}
 
 
-@pytest.mark.parametrize("method", corruption_rows())
+@pytest.mark.parametrize("method", table_4_methods())
 def test_the_published_mce_is_the_mean_of_the_published_errors(method: str) -> None:
-    row = corruption_row(method)
+    row = table_4_row(method)
     assert row is not None
     assert sum(row.ce.values()) / 15 == pytest.approx(row.mce, abs=0.5)  # each of the 15 is rounded to a whole number
 
@@ -28,7 +28,7 @@ def test_table_5_by_a_plain_loop(method: str, mce: float, mean_error: float, sha
     spec = (shared_data.parent / "spec/advbn.md").read_text()
     alexnet = {name: float(value) for name, value in re.findall(r"\b([a-z_]+)\s+(\.\d{6})\b", spec)}
     assert len(alexnet) == 15
-    errors = raw_errors(method)
+    errors = table_5_errors(method)
     assert errors is not None
     total, plain = 0.0, 0.0
     for corruption, unit in alexnet.items():

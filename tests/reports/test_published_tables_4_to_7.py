@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from downstream.mce import CORRUPTIONS
-from reports.published_shift import (
-    batch_norm_rows,
-    corruption_row,
-    raw_error_rows,
-    raw_errors,
-    set_rows,
+from reports.published_tables_4_to_7 import (
+    published_methods,
     set_scores,
-    shift_rows,
+    table_4_row,
+    table_5_errors,
+    table_5_methods,
+    table_7_rows,
+    tables_1_and_6_methods,
 )
 
 ABBREVIATED = {
@@ -36,7 +36,7 @@ def test_table_4(text: str) -> None:
     (names,) = (cells for cells in rows.values() if "Gauss." in cells)
     assert [ABBREVIATED[name] for name in names if name in ABBREVIATED] == list(CORRUPTIONS)
     for name, ours in (("Base model", "Standard Training"), ("AdvBN", "AdvBN")):
-        row = corruption_row(ours)
+        row = table_4_row(ours)
         assert row is not None
         assert [row.clean_error, *row.ce.values(), row.mce] == [float(cell) for cell in rows[name] if cell]
 
@@ -45,7 +45,7 @@ def test_table_5(text: str) -> None:
     """Each named line has the AugMix errors, the one below it those of AugMix + AdvBN (reasons in the module)."""
     start = text.index("Model\tCorruption")
     lines = [line.split("\t") for line in text[start:].split("In Table 4", maxsplit=1)[0].splitlines() if "\t" in line]
-    found: dict[str, dict[tuple[str, int], float]] = {name: {} for name in raw_error_rows()}
+    found: dict[str, dict[tuple[str, int], float]] = {name: {} for name in table_5_methods()}
     corruptions: list[str] = []
     for cells in lines:
         numbers = [float(cell) for cell in cells if cell.isdigit()]
@@ -59,7 +59,7 @@ def test_table_5(text: str) -> None:
                 found[method][corruption, level + 1] = numbers[5 * place + level]
     for method, errors in found.items():
         assert len(errors) == 75
-        assert raw_errors(method) == errors
+        assert table_5_errors(method) == errors
 
 
 def test_table_6(text: str) -> None:
@@ -83,7 +83,7 @@ def test_table_7_and_what_the_specification_tells_of_table_1(text: str) -> None:
     }
     names = {"Standard Training": ("Standard Training", None), "AdvBN (w/ main BN)": ("AdvBN", "main"),
              "AdvBN (w/ aux. BN)": ("AdvBN", "auxiliary")}  # fmt: skip
-    assert sorted(map(str, batch_norm_rows())) == sorted(map(str, names.values()))
+    assert sorted(map(str, table_7_rows())) == sorted(map(str, names.values()))
     for label, (name, which) in names.items():
         scores = set_scores(name, which)
         assert scores is not None
@@ -94,6 +94,6 @@ def test_table_7_and_what_the_specification_tells_of_table_1(text: str) -> None:
 
 
 def test_unknown_rows_are_none() -> None:
-    assert (set_scores("Nobody's"), corruption_row("Nobody's"), raw_errors("Nobody's")) == (None, None, None)
+    assert (set_scores("Nobody's"), table_4_row("Nobody's"), table_5_errors("Nobody's")) == (None, None, None)
     assert set_scores("DenseNet-121", "main") is None
-    assert set(set_rows()) | set(raw_error_rows()) == set(shift_rows())
+    assert set(tables_1_and_6_methods()) | set(table_5_methods()) == set(published_methods())

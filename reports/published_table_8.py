@@ -1,8 +1,12 @@
-"""The numbers that the paper prints, to stand beside ours (Table 8: accuracy on ImageNet-AdvBN, reconstructions)."""
+"""Published numbers of the AdvBN paper's Table 8: accuracy on ImageNet, its reconstructions and ImageNet-AdvBN.
+
+`reports.gap` puts them beside ours. Tables 1 and 4 to 7 are in `reports.published_tables_4_to_7`.
+"""
 
 from dataclasses import dataclass
 
 TABLE_8_SAMPLES = 50_000
+"""Images of ImageNet's validation set, on which Table 8 was measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -10,7 +14,9 @@ class GapRow:
     """A row of Table 8 for one encoder, in per cent; top-5 on the originals is not printed there."""
 
     method: str
+    """Name of the row."""
     original: float
+    """Top-1."""
     reconstructed: tuple[float, float]
     """Top-1, top-5."""
     advbn: tuple[float, float]
@@ -18,7 +24,7 @@ class GapRow:
 
 
 # Method: top-1 on ImageNet; then top-1 and top-5 on AdvBN-VGG, VGG reconstructed, AdvBN-ResNet, ResNet reconstructed.
-_TABLE_8: dict[str, tuple[float, ...]] = {
+TABLE_8: dict[str, tuple[float, ...]] = {
     "Standard Training": (76.1, 1.6, 4.7, 45.8, 70.6, 0.4, 1.3, 65.7, 86.9),
     "MoEx (w/ Cutmix)": (79.1, 1.0, 2.9, 40.2, 63.8, 0.3, 1.1, 65.7, 86.8),
     "Adv. Training": (76.6, 2.0, 5.5, 48.1, 72.5, 0.5, 1.5, 68.0, 88.3),
@@ -37,18 +43,19 @@ _TABLE_8: dict[str, tuple[float, ...]] = {
 _FIRST_COLUMN = {"vgg": 1, "resnet": 5}
 
 STANDARD_TRAINING = "Standard Training"
+"""Row of torchvision's ResNet-50, the model that needs no fine-tuning."""
 
 
 def table_8_methods() -> list[str]:
     """Return the names of Table 8's rows."""
-    return list(_TABLE_8)
+    return list(TABLE_8)
 
 
 def table_8_row(method: str, encoder: str) -> GapRow | None:
     """Return a method's row for an encoder; None if the paper has none."""
-    if method not in _TABLE_8 or encoder not in _FIRST_COLUMN:
+    if method not in TABLE_8 or encoder not in _FIRST_COLUMN:
         return None
-    row, first = _TABLE_8[method], _FIRST_COLUMN[encoder]
+    row, first = TABLE_8[method], _FIRST_COLUMN[encoder]
     advbn, reconstructed = row[first : first + 2], row[first + 2 : first + 4]
     return GapRow(
         method=method,

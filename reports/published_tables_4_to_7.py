@@ -1,4 +1,7 @@
-"""The numbers that the paper prints on shifted images, to stand beside ours (Tables 4 to 7, and Table 1 in part)."""
+"""Published numbers of the AdvBN paper's Tables 4 to 7, and of Table 1 in part: accuracy on shifted images.
+
+`reports.shift` and `reports.shift_tables` put them beside ours. Table 8 is in `reports.published_table_8`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,9 +47,9 @@ class CorruptionRow:
     mce: float
 
 
-# Tables 1 and 6 (batch norm as published for each set): ImageNet, ImageNet-C mCE, Instagram, Sketch, Style. Of Table 1
-# those rows that the authors' README repeats.
-_SETS: dict[str, SetScores] = {
+# Batch norm as published for each set; ImageNet, ImageNet-C mCE, Instagram, Sketch, Style. Of Table 1 those rows that
+# the authors' README repeats.
+TABLES_1_AND_6: dict[str, SetScores] = {
     name: SetScores(imagenet=values[0], mce=values[1], instagram=values[2], sketch=values[3], style=values[4])
     for name, values in {
         "Standard Training": (76.1, 76.7, 67.2, 24.1, 7.4),
@@ -58,17 +61,17 @@ _SETS: dict[str, SetScores] = {
     }.items()
 }
 
-# Table 7, where the two sets of batch norm are apart.
-_BATCH_NORM: dict[str, dict[str, SetScores]] = {
+# Main and auxiliary batch norm, each on all test sets.
+TABLE_7: dict[str, dict[str, SetScores]] = {
     "AdvBN": {
         MAIN: SetScores(imagenet=None, mce=72.7, instagram=69.5, sketch=26.4, style=9.0),
         AUXILIARY: SetScores(imagenet=None, mce=72.4, instagram=68.5, sketch=27.9, style=11.9),
     }
 }
 
-# Table 4: clean error, 15 corruption errors in the order of CORRUPTIONS, mCE. Its "Base model" is Table 1's standard
+# Clean error, 15 corruption errors in the order of CORRUPTIONS, mCE. Its "Base model" is Table 1's standard
 # training: the same clean error (100 - 76.1) and mCE.
-_TABLE_4: dict[str, CorruptionRow] = {
+TABLE_4: dict[str, CorruptionRow] = {
     name: CorruptionRow(clean_error=clean, ce=dict(zip(CORRUPTIONS, ce, strict=True)), mce=mce)
     for name, clean, ce, mce in (
         ("Standard Training", 23.9, (80, 82, 83, 75, 89, 78, 80, 78, 75, 66, 57, 71, 85, 77, 77), 76.7),
@@ -76,12 +79,12 @@ _TABLE_4: dict[str, CorruptionRow] = {
     )
 }
 
-# Table 5: error of each subset at severities 1 to 5. In the text at hand, "AugMix + AdvBN" stands before the first of
+# Error of each subset at severities 1 to 5. In the text at hand, "AugMix + AdvBN" stands before the first of
 # each two lines and nothing before the second. The first line is AugMix: its errors give an mCE of 65.3, which is what
 # the authors of AugMix state for the ResNet-50 that they published (65.3); the second gives 64.6. It also fits the
 # caption's order ("the AugMix model and AugMix model fine-tuned with AdvBN respectively"), and Table 6, where the text
 # runs the labels of two lines together in the same way.
-_TABLE_5: dict[str, dict[str, tuple[float, ...]]] = {
+TABLE_5: dict[str, dict[str, tuple[float, ...]]] = {
     "AugMix": {
         "gaussian_noise": (32, 40, 55, 76, 94),
         "shot_noise": (33, 42, 55, 77, 88),
@@ -119,9 +122,9 @@ _TABLE_5: dict[str, dict[str, tuple[float, ...]]] = {
 }
 
 
-def shift_rows() -> list[str]:
+def published_methods() -> list[str]:
     """Return the names of all rows of Tables 1 and 4 to 7, as `--published` takes them."""
-    return list(dict.fromkeys((*_SETS, *_TABLE_4, *_TABLE_5)))
+    return list(dict.fromkeys((*TABLES_1_AND_6, *TABLE_4, *TABLE_5)))
 
 
 def set_scores(method: str, batch_norm: str | None = None) -> SetScores | None:
@@ -132,42 +135,42 @@ def set_scores(method: str, batch_norm: str | None = None) -> SetScores | None:
         batch_norm: `main` or `auxiliary` for Table 7's; None for each set's published choice (Tables 1 and 6).
     """
     if batch_norm is None:
-        return _SETS.get(method)
-    return _BATCH_NORM.get(method, {}).get(batch_norm)
+        return TABLES_1_AND_6.get(method)
+    return TABLE_7.get(method, {}).get(batch_norm)
 
 
-def batch_norm_rows() -> list[tuple[str, str | None]]:
+def table_7_rows() -> list[tuple[str, str | None]]:
     """Return the rows of Table 7: name, and which batch norm."""
-    twins = [(name, which) for name, by_set in _BATCH_NORM.items() for which in by_set]
-    return [("Standard Training", None), *twins]
+    with_two_sets = [(name, which) for name, by_set in TABLE_7.items() for which in by_set]
+    return [("Standard Training", None), *with_two_sets]
 
 
-def set_rows() -> list[str]:
+def tables_1_and_6_methods() -> list[str]:
     """Return the names of the rows of Tables 1 and 6."""
-    return list(_SETS)
+    return list(TABLES_1_AND_6)
 
 
-def corruption_row(method: str) -> CorruptionRow | None:
+def table_4_row(method: str) -> CorruptionRow | None:
     """Return a row of Table 4; None if there is none of this name."""
-    return _TABLE_4.get(method)
+    return TABLE_4.get(method)
 
 
-def corruption_rows() -> list[str]:
+def table_4_methods() -> list[str]:
     """Return the names of the rows of Table 4."""
-    return list(_TABLE_4)
+    return list(TABLE_4)
 
 
-def raw_errors(method: str) -> dict[tuple[str, int], float] | None:
+def table_5_errors(method: str) -> dict[tuple[str, int], float] | None:
     """Return a row of Table 5, (corruption, severity) -> error in per cent; None if there is none of this name."""
-    if method not in _TABLE_5:
+    if method not in TABLE_5:
         return None
     return {
         (name, level): error
-        for name, errors in _TABLE_5[method].items()
+        for name, errors in TABLE_5[method].items()
         for level, error in zip(SEVERITIES, errors, strict=True)
     }
 
 
-def raw_error_rows() -> list[str]:
+def table_5_methods() -> list[str]:
     """Return the names of the rows of Table 5."""
-    return list(_TABLE_5)
+    return list(TABLE_5)

@@ -1,4 +1,7 @@
-"""The numbers that the paper on ABNN prints (its Tables 1 to 3), and whether results were got as they were."""
+"""Published numbers of the ABNN paper's Tables 1 to 3, and whether results were obtained as it states.
+
+`reports.abnn` and `reports.abnn_tables` put them beside ours.
+"""
 
 import math
 import re
@@ -12,7 +15,7 @@ PLAIN_PASSES = 2
 """Passes N through a network of a step without defence: forward and backward."""
 
 _STEPS = 5
-"""Of PGD and of ROA."""
+"""Steps of PGD and of ROA."""
 _EPS = {"cifar10": 8 / 255, "ucf101": 1 / 255}
 _AREA = 0.1
 _AREA_ROUNDING = 0.005
@@ -25,16 +28,16 @@ _SAMPLES = {"cifar10": {10_000}, "ucf101": {3_783, 3_734, 3_696}}
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedMethod:
-    """What the paper prints of a method on a task."""
+    """The paper's numbers of a method on a benchmark."""
 
     passes: int
     """Cost of a training step in network passes N."""
     accuracy: Mapping[str, float]
-    """In per cent: `clean`, `pgd`, `roa` (the latter on UCF-101 only)."""
+    """Accuracy in per cent: `clean`, `pgd`, `roa` (the latter on UCF-101 only)."""
 
 
-# Table 1; Tables 2 and 3 in one, which have the same clean accuracies and costs.
-_TABLES = {
+# Tables 2 and 3 are in one: they have the same clean accuracies and costs.
+TABLES_1_TO_3 = {
     "cifar10": {
         "none": PublishedMethod(passes=2, accuracy={CLEAN: 93.4, PGD: 0.0}),
         "pgd-at": PublishedMethod(passes=12, accuracy={CLEAN: 83.3, PGD: 51.6}),
@@ -47,35 +50,36 @@ _TABLES = {
     },
 }
 TABLES = {"cifar10": "Table 1", "ucf101": "Tables 2 and 3"}
+"""Benchmark -> the paper's tables on it."""
 
 
 def published_methods(task: str) -> Mapping[str, PublishedMethod]:
-    """Return the methods of a task's tables, defence -> numbers; empty for a task that the paper does not have."""
-    return _TABLES.get(task, {})
+    """Return the methods of a benchmark's tables, defence -> numbers; empty for one that the paper does not have."""
+    return TABLES_1_TO_3.get(task, {})
 
 
 def published_attack(task: str, attack: str, settings: Mapping[str, Any]) -> str | None:
     """Return which column of the paper's tables an attack belongs to: `clean`, `pgd`, `roa`; None if to none.
 
-    Only what the paper states is compared. It is silent on step sizes and starts, and on how ROA finds its place.
+    Only what the paper states is compared. It is silent on step sizes and starts, and on how ROA finds its position.
 
     Args:
-        task: name of the task.
+        task: name of the benchmark.
         attack: name of the attack.
-        settings: what it was set to.
+        settings: settings of the attack.
     """
     kind = attack.partition("-")[0]
-    if task not in _TABLES or (kind == ROA and task == "cifar10"):
+    if task not in TABLES_1_TO_3 or (kind == ROA and task == "cifar10"):
         return None
     same = {CLEAN: attack == CLEAN, PGD: _is_pgd(task, settings), ROA: _is_roa(task, settings)}
     return kind if same.get(kind, False) else None
 
 
 def is_published_network(row: Mapping[str, Any]) -> bool:
-    """Whether a line's network and test set are the paper's, as far as the line tells.
+    """Whether a line's network and test set are the paper's, as far as the line says.
 
     Args:
-        row: with `task`, `defence`, `arch`, `width`, `n` and `cost`.
+        row: a line with `task`, `defence`, `arch`, `width`, `n` and `cost`.
     """
     method = published_methods(row["task"]).get(row["defence"])
     if method is None:

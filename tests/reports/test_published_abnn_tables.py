@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reports.published_abnn import PublishedMethod, published_attack, published_methods
+from reports.published_abnn_tables import PublishedMethod, published_attack, published_methods
 
 NAMES = {"No Defense": "none", "PGD-AT": "pgd-at", "OUDefend": "oudefend", "ABNN": "abnn"}
 

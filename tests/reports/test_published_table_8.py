@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from reports.published import table_8_methods, table_8_row
+from reports.published_table_8 import table_8_methods, table_8_row
 
 
 def test_every_row_of_table_8_is_the_papers(shared_data: Path) -> None:
