@@ -72,11 +72,11 @@ def require_owner(  # noqa: PLR0913 (what is known of a folder, and the parts of
     overwrite: bool = False,
     other: str = "another run",
     mend: str = OUT_OR_OVERWRITE,
-) -> Owner:
-    """Refuse a folder that is neither free nor this run's; return whose it is.
+) -> None:
+    """Refuse a folder that is neither free nor this run's.
 
     Args:
-        folder: output folder, or the file in it that is the record.
+        folder: output folder.
         recorded: see `owner_of`.
         identity: see `owner_of`.
         files: see `owner_of`; stands in the message.
@@ -94,7 +94,6 @@ def require_owner(  # noqa: PLR0913 (what is known of a folder, and the parts of
     if owner is Owner.ANOTHER_RUN and not overwrite:
         changed = "; ".join(_changed(recorded or {}, identity))
         raise taken(folder, f"{other} ({changed})", mend)
-    return owner
 
 
 def taken(folder: AnyPath, held: str, mend: str = ANOTHER_OUT) -> UserError:
