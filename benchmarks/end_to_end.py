@@ -1,9 +1,9 @@
-"""What the main job costs beyond its arithmetic: end to end against the bare ascent on the same batches.
+"""Cost of the main job beyond its arithmetic: a whole shard against the ascent alone on the same batches.
 
     python -m benchmarks.end_to_end --source IMAGES --image-size 256 --batches 2
 
-Both are timed in turn in one process, so that the ratio holds on a machine whose speed drifts. Decoding, encoding,
-hashing and writing overlap the arithmetic; the ratio shows what of them is left.
+Both are timed alternately in one process, so that the ratio holds on a machine whose speed drifts. Decoding, encoding,
+hashing and writing overlap the arithmetic; the ratio shows how much of them does not.
 """
 
 import statistics
@@ -33,15 +33,15 @@ def main(rounds: int, **settings: Any) -> None:
         config = workload(Path(folder), **settings)
         job = prepare(config, (Product(folder=Path(folder) / "out", name="benchmark", perturbed=True),))
         loaded = _loaded(job)
-        _bare(job, loaded)
+        _ascent_alone(job, loaded)
         ratios, clean = [], []
         for number in range(rounds):
-            whole, bare = _end_to_end(job, Path(folder) / f"out{number}"), _bare(job, loaded)
+            whole, bare = _whole_shard(job, Path(folder) / f"out{number}"), _ascent_alone(job, loaded)
             ratios.append(whole / bare)
-            clean.append(_clean(job, loaded) / bare)
-            click.echo(f"end to end {whole:.2f} s, bare {bare:.2f} s, ratio {ratios[-1]:.3f}")
+            clean.append(_prediction(job, loaded) / bare)
+            click.echo(f"end to end {whole:.2f} s, ascent alone {bare:.2f} s, ratio {ratios[-1]:.3f}")
     click.echo(
-        f"median ratio {statistics.median(ratios):.3f} ({described(job)}); of the bare part "
+        f"median ratio {statistics.median(ratios):.3f} ({described(job)}); of the ascent alone "
         f"{statistics.median(clean):.1%} is the prediction on the originals"
     )
 
@@ -55,7 +55,7 @@ def _loaded(job: Job) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return batches
 
 
-def _bare(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def _ascent_alone(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
     perturber = ready_worker(job.requirements).perturber
     assert perturber is not None
     start = time.perf_counter()
@@ -65,7 +65,7 @@ def _bare(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
 
 
 @torch.no_grad()
-def _clean(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def _prediction(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
     networks = ready_worker(job.requirements)
     assert networks.classifier is not None
     compute = networks.shifter.compute
@@ -75,7 +75,7 @@ def _clean(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
     return time.perf_counter() - start
 
 
-def _end_to_end(job: Job, out: Path) -> float:
+def _whole_shard(job: Job, out: Path) -> float:
     (out / STATS).mkdir(parents=True)
     fresh = replace(job, products=(replace(job.products[0], folder=out),))
     start = time.perf_counter()

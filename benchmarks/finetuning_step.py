@@ -1,9 +1,9 @@
-"""What a fine-tuning step with AdvBN costs, by the number of ascent steps and the cut (Table 9), beside a plain step.
+"""Cost of a fine-tuning step with AdvBN, by the number of ascent steps and the cut (Table 9), beside a plain step.
 
     python -m benchmarks.finetuning_step
 
-Whole training steps of a full-width ResNet-50 with fresh weights, all kinds in turn in one run; prints ratios of their
-best times over the rounds. The paper's training hours stand beside them as ratios, too.
+Whole training steps of a full-width ResNet-50 with fresh weights, all kinds alternately in one run; prints ratios of
+their best times over the rounds, beside the ratios of the paper's training hours.
 """
 
 import copy
@@ -42,11 +42,11 @@ def main(batch: int, image_size: int, rounds: int, device: str) -> None:
     network = build_network(ARCH, CLASSES)
     kinds = [*PUBLISHED_HOURS, *((cut, 0) for cut in ("conv2", "conv3", "conv4"))]
     seconds: dict[tuple[str, int], list[float]] = {kind: [] for kind in kinds}
-    for turn in range(rounds + 1):
+    for number in range(rounds + 1):
         for kind in kinds:
-            taken = _time(network, kind, batch, image_size, device)
-            if turn:  # the first round warms up
-                seconds[kind].append(taken)
+            duration = _time(network, kind, batch, image_size, device)
+            if number:  # the first round warms up
+                seconds[kind].append(duration)
     # The best of the rounds: other work on the machine only ever adds time.
     best = {kind: min(values) for kind, values in seconds.items()}
     click.echo("cut     m    time / m=6 at conv2    published hours / 48    time / plain step")
@@ -60,24 +60,24 @@ def _time(network: nn.Module, kind: tuple[str, int], batch: int, image_size: int
     """Return the seconds of one training step; 0 ascent steps stand for plain fine-tuning."""
     cut, steps = kind
     method = METHODS["advbn" if steps else "plain"]
-    # A copy: what one cut freezes must learn behind another.
+    # A copy, because the layers that one cut freezes are trained with another cut.
     split = AdvBNNetwork(copy.deepcopy(network), cut_of(ARCH, cut), AdvBNConfig(steps=steps))
     trained = Trained(split, method, Normalise(), PixelConfig()).to(device).train()
     optimizer = SGD([weight for weight in trained.parameters() if weight.requires_grad], lr=1e-6, momentum=0.9)
     image = torch.rand(batch, 3, image_size, image_size, device=device)
     label = torch.randint(CLASSES, (batch,), device=device)
-    _wait(device)
+    _synchronise(device)
     start = time.perf_counter()
     terms = trained(image, label)
     loss = sum(value for name, value in terms.items() if name.endswith("_loss"))
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    _wait(device)
+    _synchronise(device)
     return time.perf_counter() - start
 
 
-def _wait(device: str) -> None:
+def _synchronise(device: str) -> None:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
 

@@ -1,8 +1,8 @@
-"""How long a large gap report takes, how much memory, and how large its page is.
+"""Time and memory that a large gap report takes, and the size of its page.
 
     python -m benchmarks.gap_report --samples 50000 --models 14
 
-Predictions are drawn from a seed, so no network runs; the report is the same work as with real ones.
+Predictions are drawn from a seed, so no network runs; the work is the same as with real predictions.
 """
 
 import resource
@@ -46,7 +46,7 @@ def main(samples: int, models: int, gallery: int) -> None:
 
 
 def _stored(folder: Path, inputs: GapInputs) -> PredictionFile:
-    """Write the predictions as scoring leaves them."""
+    """Write the predictions as scoring does."""
     store = PredictionFile(folder / PREDICTIONS)
     for role in ROLES:
         facts = {"data": role, "data_fingerprint": "", "samples": len(inputs.keys)}

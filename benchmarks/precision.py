@@ -1,8 +1,9 @@
-"""How far the images of each precision are from double precision, on the drawn world with its own networks.
+"""Difference of each precision's images from double precision, on the drawn world with its own networks.
 
     python -m benchmarks.precision
 
-A sign decides each step of the ascent, so rounding can turn a channel: this counts how many, and how many pixels.
+A sign decides each step of the ascent, so rounding can change the direction of a channel: this counts
+how many channels and pixels are affected.
 """
 
 import click
@@ -22,9 +23,9 @@ BATCH = 32
 
 @click.command()
 @click.option("--encoder", default="vgg", show_default=True)
-@click.option("--device", default="cpu", show_default=True, help="Of the precisions compared; fp64 runs there too.")
+@click.option("--device", default="cpu", show_default=True, help="Device of the precisions compared, and of fp64.")
 @click.option("--precisions", default="fp32,bf16", show_default=True)
-@click.option("--batches", default=4, show_default=True, help="Spread over the validation split.")
+@click.option("--batches", default=4, show_default=True, help="Batches, spread over the validation split.")
 def main(encoder: str, device: str, precisions: str, batches: int) -> None:
     """Print, for each precision, how many pixels and multipliers agree with double precision."""
     exact = _all_batches(encoder, device, "fp64", batches)

@@ -1,8 +1,8 @@
-"""What rendering costs beside generation: the same batches made by the ascent and again from the ledger, in turn.
+"""Cost of rendering relative to generation: the same batches made by the ascent and from its ledger, alternately.
 
     python -m benchmarks.render --source IMAGES --image-size 256 --batch-size 8 --batches 1
 
-Both are whole shards: decoding, encoding, hashing and writing included.
+Both make whole shards, with decoding, encoding, hashing and writing.
 """
 
 import statistics
@@ -26,7 +26,7 @@ from pipeline.run import run
 @workload_options
 @click.option("--rounds", default=2, show_default=True)
 def main(rounds: int, **settings: Any) -> None:
-    """Print the ratio of each round, the median, and whether the bytes were the same."""
+    """Print the ratio of each round and the median; fail if the bytes differ."""
     with tempfile.TemporaryDirectory() as folder:
         config = workload(Path(folder), **settings)
         ratios = [_round(config, Path(folder) / str(number)) for number in range(rounds)]
@@ -36,15 +36,15 @@ def main(rounds: int, **settings: Any) -> None:
 def _round(config: GenerationConfig, folder: Path) -> float:
     out, again = folder / "out", folder / "rendered"
     job = prepare(config, products_of(config, out, "benchmark-advbn"))
-    making = _seconds(job)
+    generating = _seconds(job)
     request = RenderRequest(
         ledger=out / LEDGER, source=config.source, autoencoder=config.autoencoder, device=config.device
     )
     rendering = _seconds(render_job(request, read_renderable(request.ledger), again))
     if _bytes(out) != _bytes(again):
-        raise click.ClickException("the rendered shards are other bytes")
-    ratio = rendering / making
-    click.echo(f"generated in {making:.2f} s, rendered in {rendering:.2f} s, ratio {ratio:.3f} ({described(job)})")
+        raise click.ClickException("the bytes of the rendered shards differ")
+    ratio = rendering / generating
+    click.echo(f"generated in {generating:.2f} s, rendered in {rendering:.2f} s, ratio {ratio:.3f} ({described(job)})")
     return ratio
 
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.scaling --plot docs/figures/scaling.png
 
-A plan of ImageNet's whole training set is made, and its shards are sent to simulated Dask workers: all of them in one
-process beside this one, over TCP. Their messages are real, their work is a sleep of as long as a shard takes. What is
-missing from the ideal speed is what sending and collecting cost. The memory is that of client and scheduler together.
+A plan of ImageNet's whole training set is made, and its shards are submitted to simulated Dask workers: all of them in
+one process beside this one, over TCP. Their messages are real; instead of making a shard they sleep for as long as that
+takes. The difference to the ideal speed is the cost of submitting and collecting. The memory is that of client and
+scheduler together.
 """
 
 import asyncio
@@ -38,8 +39,8 @@ from sources.order import IMAGE_FOLDER, image_folder_order
 CLASSES = 1000
 
 
-class Listed(Source):
-    """Names and labels as of ImageNet's training set, and no image."""
+class GeneratedNames(Source):
+    """As many names and labels as ImageNet's training set, without images."""
 
     def __init__(self, images: int) -> None:
         names = tuple(f"n{number:08d}" for number in range(CLASSES))
@@ -50,30 +51,34 @@ class Listed(Source):
         self.classes, self.order, self.address = ClassMap(names=names, imagenet=True), IMAGE_FOLDER, "simulated"
 
     def read(self, record: ImageRecord) -> bytes:
-        """There is none."""
+        """Raise OSError: there is no image."""
         raise OSError(f"{record.name} is simulated")
 
 
 @dataclass(frozen=True)
-class Wait:
-    """In the place of the work on a shard."""
+class Sleep:
+    """A shard function that only sleeps."""
 
     seconds: float
+    """Duration of a shard."""
 
-    def __call__(self, job: Job, shard: int, reached: Callable[[int], None]) -> ShardResult:
-        """Sleep, and tell of the images in the end."""
+    def __call__(self, job: Job, shard: int, on_batch: Callable[[int], None]) -> ShardResult:
+        """Sleep, and report all images at the end."""
         time.sleep(self.seconds)
-        reached(job.plan.samples_in(shard))
+        on_batch(job.plan.samples_in(shard))
         return ShardResult(shard=shard)
 
 
 @dataclass
-class Course:
-    """How a run went."""
+class Timeline:
+    """Measurements during a run, once a second."""
 
     seconds: list[float] = field(default_factory=list)
+    """Time since the beginning."""
     shards: list[int] = field(default_factory=list)
+    """Finished shards at that time."""
     mebibytes: list[float] = field(default_factory=list)
+    """Memory of client and scheduler at that time."""
 
 
 def planned(source: Source, batches_per_shard: int) -> Job:
@@ -95,7 +100,7 @@ def planned(source: Source, batches_per_shard: int) -> Job:
 
 @click.command()
 @click.option("--images", default=1_281_167, show_default=True)
-@click.option("--source", metavar="PATH", help="What to list, in the place of so many invented names.")
+@click.option("--source", metavar="PATH", help="Source to list, instead of so many generated names.")
 @click.option("--batches-per-shard", default=4, show_default=True, help="4 make 10,010 shards of the training set.")
 @click.option("--workers", default=64, show_default=True, help="0 stops after the plan.")
 @click.option("--seconds", default=2.0, show_default=True, help="How long a shard takes: 128 images at 64 images/s.")
@@ -103,32 +108,33 @@ def planned(source: Source, batches_per_shard: int) -> Job:
 def main(
     images: int, source: str | None, batches_per_shard: int, workers: int, seconds: float, plot: Path | None
 ) -> None:
-    """Print what planning cost, and the share of the ideal speed."""
+    """Print the time and memory of planning, and the share of the ideal speed."""
     begin, before = time.monotonic(), _memory()
-    listed = open_source(source) if source else Listed(images)
+    listed = open_source(source) if source else GeneratedNames(images)
     job = planned(listed, batches_per_shard)
-    took, held = time.monotonic() - begin, _memory() - before
-    click.echo(f"plan of {len(listed.records)} images in {job.plan.shards} shards: {took:.1f} s, {held:.0f} MiB")
+    planning, memory = time.monotonic() - begin, _memory() - before
+    click.echo(f"plan of {len(listed.records)} images in {job.plan.shards} shards: {planning:.1f} s, {memory:.0f} MiB")
     if not workers:
         return
     dask.config.set(SHORT_LOGS)
     with _simulated(workers) as client:
-        course = _run(job, DaskRunner(client, shard_function=Wait(seconds)))
+        timeline = _run(job, DaskRunner(client, shard_function=Sleep(seconds)))
     ideal = job.plan.shards * seconds / workers
-    tenth = len(course.mebibytes) // 10
-    click.echo(f"{workers} workers: {course.seconds[-1]:.1f} s, ideal {ideal:.1f} s, {ideal / course.seconds[-1]:.1%}")
-    click.echo(f"memory after a tenth {course.mebibytes[tenth]:.0f} MiB, at the end {course.mebibytes[-1]:.0f} MiB")
+    tenth = len(timeline.mebibytes) // 10
+    whole = timeline.seconds[-1]
+    click.echo(f"{workers} workers: {whole:.1f} s, ideal {ideal:.1f} s, {ideal / whole:.1%}")
+    click.echo(f"memory after a tenth {timeline.mebibytes[tenth]:.0f} MiB, at the end {timeline.mebibytes[-1]:.0f} MiB")
     if plot:
-        _draw(course, job.plan.shards, ideal, plot)
+        _draw(timeline, job.plan.shards, ideal, plot)
 
 
 @contextmanager
 def _simulated(workers: int) -> Iterator[Client]:
-    """Lend a scheduler in this process with so many workers in another."""
+    """Start a scheduler in this process and so many workers in another."""
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
     with SpecCluster(scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as client:
         process = multiprocessing.get_context("spawn").Process(
-            target=_be_workers, args=(cluster.scheduler_address, workers), daemon=True
+            target=_run_workers, args=(cluster.scheduler_address, workers), daemon=True
         )
         process.start()
         client.wait_for_workers(workers)
@@ -137,8 +143,8 @@ def _simulated(workers: int) -> Iterator[Client]:
         process.join()
 
 
-def _be_workers(address: str, workers: int) -> None:
-    """Be so many workers at once: they only sleep."""
+def _run_workers(address: str, workers: int) -> None:
+    """Run so many workers in this process."""
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL}
 
     async def work() -> None:
@@ -146,58 +152,58 @@ def _be_workers(address: str, workers: int) -> None:
             started = [await stack.enter_async_context(Worker(address, **options)) for _ in range(workers)]
             await asyncio.gather(*(worker.finished() for worker in started))
 
-    # Every worker samples its threads a hundred times a second: nothing where it is alone, but 64 of them fill the core
-    # that all share here.
+    # Every worker samples its threads a hundred times a second: negligible for one worker, but 64 of them use up the
+    # core that all share here.
     dask.config.set({**SHORT_LOGS, "distributed.worker.profile.enabled": False})
     asyncio.run(work())
 
 
 def _memory() -> float:
-    """Return the MiB that this process holds."""
+    """Return the resident memory of this process in MiB."""
     return float(psutil.Process().memory_info().rss) / 2**20
 
 
-def _run(job: Job, runner: DaskRunner) -> Course:
-    course, done = Course(), 0
-    with _every_second(lambda: done, course):
+def _run(job: Job, runner: DaskRunner) -> Timeline:
+    timeline, done = Timeline(), 0
+    with _every_second(lambda: done, timeline):
         for result in runner.results(job, range(job.plan.shards), lambda *_: None):
             if not result.done:
                 raise click.ClickException(result.reason)
             done += 1
-    return course
+    return timeline
 
 
 @contextmanager
-def _every_second(done: Callable[[], int], course: Course) -> Iterator[None]:
-    """Note shards and memory once a second, and at the end."""
-    begin, over = time.monotonic(), threading.Event()
+def _every_second(done: Callable[[], int], timeline: Timeline) -> Iterator[None]:
+    """Record shards and memory once a second, and at the end."""
+    begin, finished = time.monotonic(), threading.Event()
 
-    def note() -> None:
-        course.seconds.append(time.monotonic() - begin)
-        course.shards.append(done())
-        course.mebibytes.append(_memory())
+    def record() -> None:
+        timeline.seconds.append(time.monotonic() - begin)
+        timeline.shards.append(done())
+        timeline.mebibytes.append(_memory())
 
     def watch() -> None:
-        while not over.wait(1):
-            note()
+        while not finished.wait(1):
+            record()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     yield
-    over.set()
+    finished.set()
     watcher.join()
-    note()
+    record()
 
 
-def _draw(course: Course, shards: int, ideal: float, plot: Path) -> None:
+def _draw(timeline: Timeline, shards: int, ideal: float, plot: Path) -> None:
     with mpl.rc_context({"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}):
         figure = Figure(figsize=(7.5, 3), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot([0, ideal], [0, shards], color="0.6", linestyle="--", label="ideal")
-        left.plot(course.seconds, course.shards, color="#0072B2", label="measured")
+        left.plot(timeline.seconds, timeline.shards, color="#0072B2", label="measured")
         left.set(xlabel="seconds", ylabel="shards")
         left.legend(frameon=False)
-        right.plot(course.seconds, course.mebibytes, color="#D55E00")
+        right.plot(timeline.seconds, timeline.mebibytes, color="#D55E00")
         right.set(xlabel="seconds", ylabel="memory (MiB)", ylim=(0, None))
         figure.savefig(plot, dpi=130, metadata={"Software": None})
 

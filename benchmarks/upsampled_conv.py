@@ -2,7 +2,7 @@
 
     python -m benchmarks.upsampled_conv
 
-Forward and backward (input gradient only, as in the ascent), both in turn in one run; prints time ratios.
+Forward and backward (input gradient only, as in the ascent), both alternately in one run; prints time ratios.
 """
 
 import statistics

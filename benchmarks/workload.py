@@ -30,7 +30,7 @@ def workload_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def workload(folder: Path, *, encoder: str, batches: int, batch_size: int, **settings: Any) -> GenerationConfig:
-    """Return the settings of one shard of so many batches; its autoencoder is written to a folder.
+    """Return the config of a run of one shard with so many batches; its autoencoder is written to a folder.
 
     Weights come from a seed: their values do not change the cost.
     """
@@ -48,7 +48,7 @@ def workload(folder: Path, *, encoder: str, batches: int, batch_size: int, **set
 
 
 def described(job: Job) -> str:
-    """Return what was made and on what, for the line of the result."""
+    """Return settings and hardware of a run, for the line of the result."""
     config, hardware = job.config, job.identity["arithmetic"]["hardware"]
     return (
         f"{config.encoder}, {config.image_size} px, {config.limit} images in batches of {config.batch_size}, "
