@@ -13,6 +13,7 @@ from abnn.stages import shapes_of, shrink_stem, stages_of, tapped
 from basics.errors import UserError
 from networks.classifiers import Classifier, build_network
 from networks.normalise import Normalise
+from networks.uninitialised import Uninitialised
 from training.evaluation import EVALUATION_BATCH
 
 BATCH_STATISTICS_IMAGES = 250
@@ -139,5 +140,5 @@ def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
 
 def rebuild(plan: NetworkPlan) -> nn.Module:
     """Build the network of a plan for weights that are loaded into it: torch's global generator is not moved."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), Uninitialised():
         return build(plan)

@@ -18,6 +18,7 @@ from networks.checkpoints import StateDict, load_into, read_metadata, read_weigh
 from networks.classifiers import IMAGENET_CLASSES, Classifier, build_network, facts_of, save_classifier
 from networks.cuts import Cut
 from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
+from networks.uninitialised import Uninitialised
 from sources.decode import View
 
 FILES = {MAIN: "main.safetensors", AUXILIARY: "auxiliary.safetensors"}
@@ -103,7 +104,8 @@ def import_published(weights: Path, arch: str, out: Path) -> dict[str, Path]:
     for which, norm in ((MAIN, CLEAN), (AUXILIARY, ADVERSARIAL)):
         plain = plain_state(state, norm)
         classes = plain["fc.weight"].shape[0] if "fc.weight" in plain else IMAGENET_CLASSES
-        networks[which] = build_network(arch, classes)
+        with Uninitialised():
+            networks[which] = build_network(arch, classes)
         load_into(networks[which], plain, f"the classifier {arch}")
     require_writable_folder(out)
     for which, network in networks.items():

@@ -23,6 +23,7 @@ from networks.checkpoints import (
 )
 from networks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from networks.published_advbn import CLEAN, is_published_advbn, plain_state
+from networks.uninitialised import Uninitialised
 from networks.width import narrow
 from sources.decode import View
 
@@ -139,7 +140,8 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
             found = _outputs(name, state)
             # As torchvision does with weights: these were trained on colours prepared in another way.
             options = {"transform_input": True} if name in _TRANSFORMING else {}
-            network = build_network(name, found, width, **options)
+            with Uninitialised():
+                network = build_network(name, found, width, **options)
             load_into(network, state, f"the classifier {name}")
         _require_classes(name, found, classes)
     module = nn.Sequential(Normalise(), network).eval().requires_grad_(False)

@@ -8,6 +8,7 @@ from basics.errors import UserError
 from networks.checkpoints import read_metadata
 from networks.classifiers import build_network, facts_of, require_known
 from networks.task import ClassifierConfig, ClassifierTask
+from networks.uninitialised import Uninitialised
 from training.data import Variation, require_same_classes, training_images
 from training.folder import is_first_process
 from training.loop import train
@@ -70,7 +71,8 @@ def _require_trainable(classifier: ClassifierConfig, classes: int, side: int) ->
     """
     arch = classifier.arch
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        network = build_network(arch, classes, classifier.width, **classifier.options)
+        with Uninitialised():
+            network = build_network(arch, classes, classifier.width, **classifier.options)
         try:
             network.train()(torch.zeros(2, 3, side, side))
         except (RuntimeError, ValueError, AssertionError) as error:

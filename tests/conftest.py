@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,49 @@ import pytest
 from tests.disk import mounted_disk
 
 if TYPE_CHECKING:
+    from xdist.scheduler import Scheduling
+
     from tests.trio import Trio
 
 # As the command line does, before anything imports torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Other cores are for other tests. Processes that tests start have one, too, and sums of more threads round otherwise.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+MOST_PROCESSES = 4
+"""Each needs a gigabyte and takes seconds to import everything."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `--numprocesses auto` starts; 0 to run all tests in this one."""
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, MOST_PROCESSES) if cores > 1 else 0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> "Scheduling":
+    """Share tests out by file."""
+    from tests.parallel import ByFile
+
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes long, where several processes share the tests."""
+    if hasattr(config, "workerinput"):
+        from tests.parallel import slow_first
+
+        items[:] = slow_first(items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Take back the number of threads that an earlier test's run has chosen for its process, which is this one."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +64,6 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is absent (ADVBN_SHARED_DATA names another folder)")
     return folder
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """As many as the processes that tests start beside: sums of more threads round otherwise."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

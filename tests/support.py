@@ -1,5 +1,6 @@
 """What several tests need: small networks with weights from a seed, a few images, the command line in this process."""
 
+import copy
 import io
 import json
 import random
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -73,15 +75,22 @@ def tiny_classifier(
     path: Path, classes: int, name: str = "resnet18", seed: int = 1, answers: Sequence[int] = ()
 ) -> Path:
     """A classifier file with a narrow, untrained network; `answers` are the only classes that it says, if any are."""
-    with seeded(seed):
-        network = build_network(name, classes, WIDTH)
+    network = _narrow_network(name, classes, seed)
     if answers:
+        network = copy.deepcopy(network)
         layer = cast("nn.Linear", network.fc)
         with torch.no_grad():
             layer.weight[list(answers)] *= 30
             layer.bias[list(answers)] += 5
     save_classifier(path, name, network, classes, WIDTH)
     return path
+
+
+@cache
+def _narrow_network(name: str, classes: int, seed: int) -> nn.Module:
+    # Takes up to two seconds: the network of full width is built, with its weights, before it is made narrow.
+    with seeded(seed):
+        return build_network(name, classes, WIDTH)
 
 
 def image_folder(

@@ -10,8 +10,6 @@ from torchvision.models import resnet18
 from networks.specs import load_model
 from tests.support import advbn_gen, image_folder, refused
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -9,8 +9,6 @@ from tests.shifted import CLASSES, classifier, corrupted, filtered, run_folder
 from tests.support import advbn_gen, folder_bytes, image_folder, refused, tiny_classifier
 from tests.trio import Trio
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -31,9 +31,6 @@ from tests.support import (
 NAMES = ("a", "b", "c")
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return image_folder(tmp_path_factory.mktemp("images") / "source", per_class=7, classes=NAMES)

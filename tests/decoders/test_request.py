@@ -14,8 +14,6 @@ from tests.disk import resize
 from tests.processes import finish, start, wait_until
 from tests.support import Outcome, advbn_gen, image_folder, refused
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -26,8 +26,6 @@ from tests.processes import finish, start, wait_until
 from tests.shifted import CLASSES, classifier, corrupted, filtered, run_folder
 from tests.support import image_folder
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MEAN_STD = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 RESIZED = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
 CROPPED = transforms.Compose([transforms.CenterCrop(224), transforms.PILToTensor()])
