@@ -1,6 +1,8 @@
 # Every target sets up what it needs, on a machine with nothing but Python 3.11 or newer (and its venv module).
 PYTHON ?= python3
 BIN := .venv/bin
+# As many processes as cores (tests/conftest.py); afterwards the 20 slowest tests are listed, and the time in all.
+SHARED := --quiet --numprocesses auto --durations 20
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check docs clean
@@ -11,11 +13,11 @@ help: ## list what can be made
 demo: .venv/run.stamp ## the whole story on drawn images: train, perturb, score (5 minutes on two cores)
 	$(BIN)/advbn-gen demo --out demo
 
-test: .venv/dev.stamp ## all tests
-	$(BIN)/python -m pytest
+test: .venv/dev.stamp ## all tests, shared between the cores (10 minutes on two)
+	$(BIN)/python -m pytest $(SHARED)
 
-test-fast: .venv/dev.stamp ## the tests that take seconds
-	$(BIN)/python -m pytest -m "not slow"
+test-fast: .venv/dev.stamp ## most of the tests, without the slow ones (a minute and a half)
+	$(BIN)/python -m pytest $(SHARED) -m "not slow"
 
 check: .venv/dev.stamp ## lint, format and types
 	$(BIN)/ruff check .
