@@ -13,11 +13,11 @@ from xdist.scheduler import LoadFileScheduling
 CLUSTERS = PurePath("tests/pipeline/runners")
 
 
-class ByFile(LoadFileScheduling):
+class ByFile(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
     """Gives each process a file at a time, in the order of `slow_first`."""
 
     def __init__(self, config: pytest.Config, log: object) -> None:
-        super().__init__(config, log)  # type: ignore[arg-type]
+        super().__init__(config, log)
         # By default those with the most tests come first.
         config.option.loadscopereorder = False
 

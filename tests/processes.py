@@ -16,12 +16,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from functools import cache
 from multiprocessing import forkserver, reduction
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest import mock
 
 import dask
@@ -30,11 +31,19 @@ ROOT = Path(__file__).parents[1]
 LONGEST = 90.0
 """Seconds after which a process that should have ended is taken for stuck."""
 
+Result = TypeVar("Result")
+
 
 def environment(**more: str) -> dict[str, str]:
     """The test's own environment, with the project importable and one computing thread."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **more}
+
+
+def in_a_process(function: Callable[..., Result], *words: object) -> Result:
+    """Call a function of a module in a process of its own, forked from the server."""
+    with ProcessPoolExecutor(1, preloaded()) as pool:
+        return pool.submit(function, *words).result(LONGEST)
 
 
 @cache

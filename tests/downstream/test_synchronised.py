@@ -1,6 +1,5 @@
 """Two real processes that share a batch perturb it as one process does the whole, if statistics are synchronised."""
 
-import multiprocessing
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from downstream.advbn import AdvBNNetwork
 from downstream.task import over_processes
 from networks.classifiers import build_network
 from networks.cuts import cut_of
+from tests.processes import preloaded
 from tests.support import seeded, with_lived_in_batch_norm
 
 BATCH = 6
@@ -43,8 +43,7 @@ def part(rank: int, meeting: Path, out: Path) -> None:
 
 
 def test_both_processes_perturb_as_one_does_the_whole(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=part, args=(rank, tmp_path / "meeting", tmp_path)) for rank in range(2)]
+    processes = [preloaded().Process(target=part, args=(rank, tmp_path / "meeting", tmp_path)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

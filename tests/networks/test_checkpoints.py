@@ -1,8 +1,6 @@
 """Reading weights without running code."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import nn
 
 from basics.errors import UserError
 from networks.checkpoints import load_into, read_safetensors, read_weights, weights_checksum, write_safetensors
+from tests.processes import in_a_process
 from tests.support import dice_of
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2])}
@@ -97,15 +96,18 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read(tmp_path: Path, name: str) -> None:
     (torch.save if name == "x.pth" else save_file)(STATE, tmp_path / name)
     (tmp_path / name).chmod(0)
-    script = "import sys; from pathlib import Path; from networks.checkpoints import read_weights; "
-    script += "import os; os.geteuid() or os.seteuid(65534); read_weights(Path(sys.argv[1]))"
     for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(folder.stat().st_mode | 0o111)
-    found = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / name)], capture_output=True, text=True, check=False
-    )
-    assert "UserError" in found.stderr
-    assert f"{name} cannot be read (Permission denied)" in found.stderr
+    assert f"{name} cannot be read (Permission denied)" in in_a_process(error_of_nobody, tmp_path / name)
+
+
+def error_of_nobody(path: Path) -> str:
+    """The error for a user who may read no file that is not open to all."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    with pytest.raises(UserError) as error:
+        read_weights(path)
+    return str(error.value)
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
