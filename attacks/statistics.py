@@ -90,8 +90,8 @@ class StatisticsThreat:
     def start(self) -> Parameters:
         """Return multipliers of 1, in float64 where the device has it.
 
-        Five steps of 0.2 down from 1 end within rounding of 0, where the sign of the rest decides whether the ReLU
-        passes any gradient. In float64 that rest is the same in every precision that the networks run in.
+        Five steps of 0.2 down from 1 end within rounding of 0, where the sign of the remainder decides whether the
+        ReLU passes any gradient. In float64 that remainder is the same in every precision that the networks run in.
         """
         dtype = multiplier_dtype(self.mean_C)
         return torch.ones_like(self.mean_C, dtype=dtype), torch.ones_like(self.mean_C, dtype=dtype)

@@ -12,9 +12,9 @@ class Outcome(Enum):
     FAILED = "failed"
     """The shard itself cannot be made (a broken image); the other shards are not affected."""
     TRANSIENT = "transient"
-    """A fault that a retry, best by another worker, may not meet (a store that does not answer)."""
+    """A fault that may not occur again (a store that does not answer); it is retried, if possible by another worker."""
     MACHINE_FAULT = "machine fault"
-    """A fault of this machine that every shard would meet here (disk full, out of memory); others may do without it."""
+    """A fault that every shard would meet on this machine (disk full, out of memory); another machine may succeed."""
     FATAL = "fatal"
     """A fault that every shard would meet on every machine (another run took the folder); the run is aborted."""
     WRONG_ENVIRONMENT = "wrong environment"
@@ -38,10 +38,10 @@ class ShardResult:
 
     @property
     def retryable(self) -> bool:
-        """Whether another worker may succeed where this one failed."""
+        """Whether another attempt may succeed, if possible by another worker."""
         return self.outcome in {Outcome.TRANSIENT, Outcome.MACHINE_FAULT}
 
     @property
     def aborts_run(self) -> bool:
-        """Whether a runner that cannot have the shard made elsewhere need not try the others."""
+        """Whether the run ends with this result, because every further shard would meet the same fault."""
         return self.outcome in {Outcome.MACHINE_FAULT, Outcome.FATAL}

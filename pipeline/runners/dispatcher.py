@@ -74,8 +74,8 @@ ShardEvent = Progress | WorkerReport | WorkersKilled | Cancelled | NotStarted
 class Dispatcher:
     """Submits shards to a scheduler, and yields what becomes of them; a context manager.
 
-    Progress and results come as events of the scheduler. The futures only say which shards ended without a result, and
-    give the results whose event did not arrive.
+    Progress and results come as events of the scheduler. The futures only show which shards ended without a result, and
+    return the results whose event did not arrive.
     """
 
     def __init__(self, client: Client, job: Job, shard_function: ShardFunction, resources: Mapping[str, float]) -> None:

@@ -57,7 +57,7 @@ class Scripted:
         return ShardResult(shard=shard)
 
     def _is_first(self, role: str) -> bool:
-        """Whether this process is the first that asked for a role."""
+        """Whether this process was the first to take a role."""
         holder = self.folder / role
         try:
             with holder.open("x") as file:
