@@ -9,7 +9,7 @@ import torch
 from abnn.adaptive import drift, driving
 from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import load_checkpoint
-from abnn.images import shown_images
+from abnn.images import images_for
 from abnn.network import ABNN
 from abnn.threats import Pgd
 from sources.opening import open_source
@@ -24,7 +24,7 @@ def main(folder: str, data: str) -> None:
     network, pixels = checkpoint.module, benchmark_of(checkpoint.task).pixels
     if not isinstance(network, ABNN):
         sys.exit(f"{folder} has no substitute")
-    image, label = next(batched(shown_images(checkpoint, open_source(data, split="test"), IMAGES), IMAGES))
+    image, label = next(batched(images_for(checkpoint, open_source(data, split="test"), IMAGES), IMAGES))
     image = image / 255
     torch.manual_seed(0)
     signs = (torch.rand_like(image) - 0.5).sign()
