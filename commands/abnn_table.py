@@ -1,4 +1,4 @@
-"""`advbn-gen abnn table`: accuracies under attack and costs of training, beside the published ones."""
+"""`advbn-gen abnn table`, also `report abnn`: accuracy under attack and cost of training, beside the published ones."""
 
 from pathlib import Path
 
@@ -7,24 +7,26 @@ import click
 from commands.options import FILE, FOLDER, json_option, print_result
 
 
-@click.command(short_help="Tables 1 to 3: accuracy under attack, cost of training.")
+@click.command(short_help="Accuracy under attack, cost of training (ABNN Tables 1 to 3).")
 @click.argument("results", metavar="RESULTS...", nargs=-1, required=True, type=FILE)
 @click.option("--out", type=FOLDER, help="Folder of the report. [default: tables on stdout only]")
 @json_option
 def table(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
-    """Tabulate what `abnn attack` found, beside the paper's Tables 1 to 3; no network runs.
+    """Tabulate the results of `abnn attack` beside the paper's Tables 1 to 3; no network runs.
 
     RESULTS are run folders, folders of results or their files, from one machine or several. With --out, the report is
-    left there as report.html (one file, no network), report.md, report.csv and report.json.
+    written there as report.html (one file, no network), report.md, report.csv and report.json. `abnn table` and
+    `report abnn` are the same command.
 
     \b
-    Example:
-      advbn-gen abnn table runs/none-0 runs/abnn-0 runs/pgd-at-0 --out abnn-tables
+    Examples:
+      advbn-gen abnn table runs/none-0 runs/abnn-0 runs/pgd-at-0
+      advbn-gen report abnn runs/none-0 runs/abnn-0 runs/pgd-at-0 --out abnn-tables
     """
     from reports.abnn import abnn_report
     from reports.abnn_page import abnn_markdown, write_abnn_report
     from reports.abnn_results import read_abnn_results
-    from reports.abnn_tables import accuracy_tables, strongest_words
+    from reports.abnn_tables import accuracy_sentences, accuracy_tables
     from reports.page import HTML
     from reports.tables import markdown_parts
 
@@ -35,5 +37,5 @@ def table(results: tuple[Path, ...], out: Path | None, as_json: bool) -> None:
     else:
         found = write_abnn_report(out, rows)
         tables = [part for each in accuracy_tables(found) for part in markdown_parts(each)]
-        told = ["\n\n".join(["\n".join(strongest_words(found)), *tables, f"report: {out / HTML}"])]
-        print_result({"report": str(out / HTML), "rows": found["rows"]}, told, as_json=as_json)
+        text = ["\n\n".join(["\n".join(accuracy_sentences(found)), *tables, f"report: {out / HTML}"])]
+        print_result({"report": str(out / HTML), "rows": found["rows"]}, text, as_json=as_json)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from commands.abnn_table import table
 from commands.options import (
     FILE,
     FOLDER,
@@ -19,17 +20,18 @@ from commands.options import (
 
 @click.group(short_help="Results as a page, Markdown, CSV and JSON.")
 def report() -> None:
-    """Reports on what models do with perturbed and shifted images.
+    """Reports on the accuracy of models on perturbed, shifted and attacked images.
 
     \b
     Examples:
       advbn-gen report gap --help
       advbn-gen report shift --help
+      advbn-gen report abnn --help
     """
 
 
-@report.command(short_help="What the autoencoder costs, and what AdvBN costs.", cls=ManyValues)
-@click.option("--original", required=True, help="The images as they are: any source.")
+@report.command(short_help="Accuracy lost to the autoencoder and to AdvBN (Table 8).", cls=ManyValues)
+@click.option("--original", required=True, help="The original images: any source.")
 @click.option("--reconstructed", required=True, metavar="DIR", help="Reconstructions (`--reconstructed`).")
 @click.option("--advbn", required=True, metavar="DIR", help="ImageNet-AdvBN.")
 @click.option(
@@ -41,7 +43,7 @@ def report() -> None:
 @click.option("--common", is_flag=True, help="Compare the samples that all three have, if some are missing.")
 @click.option("--lpips", is_flag=True, help="Also measure LPIPS (downloads AlexNet's weights once).")
 @click.option("--gallery", type=int, default=48, show_default=True, help="Samples to show.")
-@click.option("--published", metavar="MODEL=ROW...", multiple=True, help="Which row of the paper's Table 8 a model is.")
+@click.option("--published", metavar="MODEL=ROW...", multiple=True, help="Row of the paper's Table 8 for a model.")
 @scoring_options
 @compute_options
 @json_option
@@ -107,15 +109,13 @@ def _rows(words: tuple[str, ...]) -> dict[str, str]:
     return named
 
 
-@report.command(short_help="Accuracy under shift: tables 4 to 7.")
+@report.command(short_help="Accuracy under shift (Tables 4 to 7).")
 @click.argument("results", metavar="RESULTS_DIR...", nargs=-1, required=True, type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Folder of the report.")
-@click.option(
-    "--published", metavar="MODEL=ROW", multiple=True, help="Which row of the paper's tables a model stands for."
-)
+@click.option("--published", metavar="MODEL=ROW", multiple=True, help="Row of the paper's tables for a model.")
 @json_option
 def shift(results: tuple[Path, ...], out: Path, published: tuple[str, ...], as_json: bool) -> None:
-    """Report what `evaluate` found, beside the paper's Tables 4 to 7; no network runs.
+    """Report the results of `evaluate` beside the paper's Tables 4 to 7; no network runs.
 
     Leaves report.html (one file, no network), report.md, report.csv and report.json. Several folders of results, from
     several machines, make one report.
@@ -141,3 +141,6 @@ def shift(results: tuple[Path, ...], out: Path, published: tuple[str, ...], as_j
     lines = [shift_lead(found), "", markdown_table(*compact_table(found)), *missing_notes(found), ""]
     lines.append(f"report: {out / HTML}")
     print_result({"report": str(out / HTML), "rows": found["rows"]}, lines, as_json=as_json)
+
+
+report.add_command(table, "abnn")

@@ -1,1 +1,1 @@
-"""Result lines and images -> tables and figures. Nothing here runs a network."""
+"""Result lines and images -> tables and figures. No network runs in this package."""

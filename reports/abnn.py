@@ -1,6 +1,6 @@
-"""Accuracy under attack (Tables 1 to 3 of the paper on ABNN): what each defence holds, and what it costs to train.
+"""Accuracy under attack (Tables 1 to 3 of the paper on ABNN), and the cost of training, of each defence.
 
-Everything here is computed from the lines that `abnn attack` wrote; no network runs.
+Everything in this module is computed from the lines that `abnn attack` wrote; no network runs.
 """
 
 import re
@@ -15,15 +15,15 @@ from reports.published_abnn_tables import PLAIN_PASSES, is_published_network, pu
 
 KIND = "accuracy under attack"
 METHODS = {"none": "no defence", "pgd-at": "PGD-AT", "oudefend": "OUDefend", "abnn": "ABNN"}
-"""Defences in the order of the tables -> what the paper calls them."""
+"""Defences in the order of the tables -> their names in the paper."""
 TASKS = {"cifar10": "CIFAR-10", "ucf101": "UCF-101"}
 GROUP = ("task", "method", "arch", "width", "recipe", "cost_formula")
-"""What models have in common that are one method trained several times."""
+"""Fields that are equal for models of one method that was trained several times."""
 
 _ATTACKS = ("clean", "pgd", "adaptive", "transfer", "autoattack", "roa", "worst")
 """Beginnings of the attacks' names, in the order of the columns."""
 _OWN_SETTINGS = {"seed", "twin", "twin_sha256"}
-"""Settings in which models of one mean may differ: with its seed, each may have a twin of its own."""
+"""Settings in which models of one mean may differ: for each seed there may be another surrogate (stored as `twin`)."""
 
 Report = Mapping[str, Any]
 
@@ -37,8 +37,8 @@ def abnn_report(results: Sequence[Row]) -> dict[str, Any]:
     Returns:
         `rows`: each line with its 95% interval, its cost in network passes N (`cost_formula`, and measured by FLOPs and
         by time), and `published`: the paper's accuracy where the attack is the paper's, else null;
-        `published_same_setting` tells whether network and test set are the paper's as well. `means`: over models that
-        differ in their seed alone. `costs`: of each method, as multiples of a plain step. `attacks`: task -> columns.
+        `published_same_setting` is true if network and test set are the paper's as well. `means`: over models that
+        differ only in their seed. `costs`: of each method, as multiples of a plain step. `attacks`: task -> columns.
     """
     costs = {row["model"]: row["cost"] for row in reversed(results) if row["cost"] is not None}
     rows = sorted((_row({**row, "cost": costs.get(row["model"])}) for row in results), key=_row_order)
@@ -52,7 +52,7 @@ def abnn_report(results: Sequence[Row]) -> dict[str, Any]:
 
 
 def grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
-    """Return rows by what they have under some names, in order of first sight."""
+    """Return rows grouped by the values of some fields; groups are in order of their first row."""
     found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
         found[tuple(row[name] for name in names)].append(row)
@@ -60,22 +60,22 @@ def grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[tuple[Any, .
 
 
 def are_seeds(group: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether the models of a group's rows differ in nothing but their seed, as far as results tell."""
+    """Whether the models of a group's rows differ only in their seed, as far as results show."""
     models = {row["model"]: row for row in group}.values()
     seeds, weights = ({row[name] for row in models} for name in ("seed", "weights_sha256"))
     return len(seeds) == len(weights) == len(models) and None not in seeds
 
 
 def settings_differ(rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether an attack was not set alike in all of its rows, but for what belongs to each model."""
-    told = (
+    """Whether an attack's settings differ between its rows, except in what belongs to each model."""
+    shared = (
         {name: each[name] for name in each if name not in _OWN_SETTINGS} for each in (row["settings"] for row in rows)
     )
-    return len({canonical_json(settings) for settings in told}) > 1
+    return len({canonical_json(settings) for settings in shared}) > 1
 
 
-def entrants(report: Report, task: str) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Return whose accuracies stand for a task's methods: means over seeds, or else each model's own.
+def accuracies_of(report: Report, task: str) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Return the accuracies of a benchmark's methods: means over seeds, or else those of each model.
 
     Returns:
         Name -> attack -> accuracy, and the ends of its range: lowest and highest seed, or the 95% interval.
@@ -93,17 +93,17 @@ def entrants(report: Report, task: str) -> dict[str, dict[str, tuple[float, floa
 
 
 def model_name(row: Mapping[str, Any]) -> str:
-    """Return a model with its method, as tables name it."""
+    """Return the name of a model in tables: with its method."""
     return f"{_method_name(row)}: {row['model']}"
 
 
 def mean_name(mean: Mapping[str, Any]) -> str:
-    """Return what tables call the mean over a group's seeds."""
+    """Return the name of the mean over a group's seeds in tables."""
     return f"{_method_name(mean)}: mean of {mean['group_size']} seeds ({_network(mean)})"
 
 
 def group_name(group: Mapping[str, Any]) -> str:
-    """Return a method with its network, as tables name it."""
+    """Return the name of a group in tables: its method with its network."""
     return f"{_method_name(group)} ({_network(group)})"
 
 
@@ -148,24 +148,24 @@ def _attacks(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _attack_order(attack: str) -> tuple[int, list[int], str]:
     kind = attack.lower().partition("-")[0].partition(" ")[0]
-    return _place(kind, _ATTACKS), [int(number) for number in re.findall(r"[0-9]{1,9}", attack)], attack
+    return _position(kind, _ATTACKS), [int(number) for number in re.findall(r"[0-9]{1,9}", attack)], attack
 
 
 def _row_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
     task, method = (
-        (_place(row["task"], list(TASKS)), row["task"]),
-        (_place(row["method"], list(METHODS)), row["method"]),
+        (_position(row["task"], list(TASKS)), row["task"]),
+        (_position(row["method"], list(METHODS)), row["method"]),
     )
     seed = -1 if row["seed"] is None else row["seed"]
     return task, method, row["arch"], row["width"], seed, row["model"], _attack_order(row["attack"])
 
 
-def _place(name: str, known: Sequence[str]) -> int:
+def _position(name: str, known: Sequence[str]) -> int:
     return known.index(name) if name in known else len(known)
 
 
 def _means(group: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a group's mean under each attack that two or more of its models met alike."""
+    """Return a group's mean under each attack that has results of two or more of its models with equal settings."""
     if not are_seeds(group):
         return []
     size = len({row["model"] for row in group})

@@ -7,8 +7,8 @@ from typing import Any
 
 from basics.progress import counted
 from downstream.result_store import Row
-from reports.abnn import Report, abnn_report, entrants
-from reports.abnn_tables import abnn_notes, abnn_tables, strongest_words, task_name
+from reports.abnn import Report, abnn_report, accuracies_of
+from reports.abnn_tables import abnn_notes, abnn_tables, accuracy_sentences, task_name
 from reports.charts import dots_chart
 from reports.page import csv_text, render, software, write_report
 from reports.tables import Table, markdown_parts
@@ -50,19 +50,19 @@ def abnn_markdown(report: Report) -> str:
 
 
 def abnn_lead(report: Report) -> str:
-    """Return the report in one sentence: who met what."""
-    told = []
+    """Return the report in one sentence: which models were evaluated under which attacks."""
+    parts = []
     for task, attacks in report["attacks"].items():
         models = {row["model"] for row in report["rows"] if row["task"] == task}
-        told.append(f"{counted(len(models), 'model')} on {task_name(task)} ({', '.join(attacks)})")
-    return "; ".join(told) + "."
+        parts.append(f"{counted(len(models), 'model')} on {task_name(task)} ({', '.join(attacks)})")
+    return "; ".join(parts) + "."
 
 
 def published_note(report: Report) -> str:
-    """Return what has to be known of the published lines."""
+    """Return the note on the published lines."""
     note = (
-        "Lines called published are the paper's; a number stands there only where the attack is the paper's as far as "
-        "it states one."
+        "Lines called published are the paper's; a number is given only where the attack is the paper's, as far as "
+        "the paper states it."
     )
     if all(row["published_same_setting"] for row in report["rows"] if row["published_attack"]):
         return note
@@ -71,18 +71,18 @@ def published_note(report: Report) -> str:
 
 def attack_charts(report: Report) -> list[str]:
     """Draw each task's accuracies by attack, with ranges over seeds or 95% intervals."""
-    return [_chart(report, place, task) for place, task in enumerate(report["attacks"])]
+    return [_chart(report, number, task) for number, task in enumerate(report["attacks"])]
 
 
-def _chart(report: Report, place: int, task: str) -> str:
-    held = entrants(report, task)
-    series = {name: {attack: 100 * each[0] for attack, each in values.items()} for name, values in held.items()}
+def _chart(report: Report, number: int, task: str) -> str:
+    accuracies = accuracies_of(report, task)
+    series = {name: {attack: 100 * each[0] for attack, each in values.items()} for name, values in accuracies.items()}
     ranges = {
         name: {attack: (100 * low, 100 * high) for attack, (_, low, high) in values.items()}
-        for name, values in held.items()
+        for name, values in accuracies.items()
     }
-    label = f"{task_name(task)}: right answers (%; higher is better)"
-    return dots_chart(f"attacks-{place}", report["attacks"][task], series, label, ranges)
+    label = f"{task_name(task)}: accuracy (%; higher is better)"
+    return dots_chart(f"attacks-{number}", report["attacks"][task], series, label, ranges)
 
 
 def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
         title=_TITLE,
         report=report,
         lead=abnn_lead(report),
-        held=strongest_words(report),
+        accuracy=accuracy_sentences(report),
         notes=notes,
         tables=tables,
         published_note=published_note(report),
@@ -101,7 +101,7 @@ def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
 
 
 def _markdown(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
-    lists = ["\n".join(f"- {sentence}" for sentence in each) for each in (strongest_words(report), notes)]
+    lists = ["\n".join(f"- {sentence}" for sentence in each) for each in (accuracy_sentences(report), notes)]
     parts = [f"# {_TITLE}", abnn_lead(report), *lists, published_note(report)]
     for table in tables:
         parts += markdown_parts(table)

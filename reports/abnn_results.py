@@ -1,4 +1,4 @@
-"""The results of `abnn attack`, read back from one place or several."""
+"""Reads the results of `abnn attack`, from one folder or several."""
 
 import json
 import math
@@ -13,33 +13,33 @@ from basics.progress import say
 from downstream.result_store import RESULTS, Row
 from reports.results import require_one_meaning, two_meanings
 
-_WORDS = (
+_TEXTS = (
     "model", "task", "defence", "arch", "weights_sha256", "data", "data_sha256", "attack", "device", "precision",
     "recipe",
 )  # fmt: skip
 _MODEL = ("weights_sha256", "task", "defence", "arch", "width", "recipe", "seed")
-"""What the name of a model stands for."""
+"""Fields that one model's lines have in common."""
 _SAME = {
     "weights_sha256": "weights", "data_sha256": "test samples", "n": "numbers of samples", "settings": "settings",
     "accuracy": "accuracies",
 }  # fmt: skip
-"""In what two lines of one model and attack must not differ -> in words."""
+"""Fields in which two lines of one model and attack must not differ -> their names in messages."""
 _STRENGTH = (
     "norm", "eps", "area", "height", "width", "steps", "step_size", "restarts", "weights", "stride", "over",
 )  # fmt: skip
-"""Settings that say how far an attack may go and how hard it tries."""
+"""Settings on which the strength of an attack depends."""
 _MEASURED = ("flops_step", "flops_plain_step", "seconds_step", "seconds_plain_step", "batch")
 
 
 def read_abnn_results(paths: Sequence[Path]) -> list[Row]:
-    """Return the line of each model under each attack; lines that several places have alike count once.
+    """Return the line of each model under each attack; a line that several folders have counts once.
 
     Args:
         paths: `results.jsonl`, folders that hold one, run folders with their `attacks`, or JSON files with `rows`.
 
     Raises:
-        UserError: a place has no results, two lines stand for different things under one name, or models met an attack
-            on different samples or with different strength.
+        UserError: a folder has no results, two lines of one name belong to different models, or models were evaluated
+            under an attack on different samples or with different strength.
     """
     found: dict[tuple[str, str], Row] = {}
     for path in paths:
@@ -69,19 +69,19 @@ def _without_uneven_worst(rows: list[Row]) -> list[Row]:
 def _lines(path: Path) -> list[Row]:
     try:
         rows = [{"cost": None, **row} for row in _parsed(_file_of(path).read_text(encoding="utf-8"))]
-        told = all(_is_told(row) and canonical_json(row) for row in rows)  # which has no NaN
+        valid = all(_is_valid(row) and canonical_json(row) for row in rows)  # which has no NaN
     except FileNotFoundError as error:
         raise UserError(f"There are no results of `advbn-gen abnn attack` in {path}; give its --out.") from error
     except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} does not hold results of `advbn-gen abnn attack`; give its --out.") from error
-    if not rows or not told:
-        raise UserError(f"{path} holds no whole results; give the --out of `advbn-gen abnn attack`.")
+    if not rows or not valid:
+        raise UserError(f"{path} holds no complete results; give the --out of `advbn-gen abnn attack`.")
     return rows
 
 
 def _file_of(path: Path) -> Path:
-    places = (path / RESULTS, path / ATTACKS / RESULTS) if path.is_dir() else (path,)
-    return next((place for place in places if place.exists()), places[0])
+    files = (path / RESULTS, path / ATTACKS / RESULTS) if path.is_dir() else (path,)
+    return next((file for file in files if file.exists()), files[0])
 
 
 def _parsed(text: str) -> list[Any]:
@@ -91,24 +91,24 @@ def _parsed(text: str) -> list[Any]:
         ValueError: it is neither.
     """
     try:
-        whole = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return [json.loads(line) for line in text.split("\n") if line.strip()]
-    rows: list[Any] = whole["rows"] if isinstance(whole, dict) and "rows" in whole else [whole]
+    rows: list[Any] = value["rows"] if isinstance(value, dict) and "rows" in value else [value]
     return rows
 
 
-def _is_told(row: Row) -> bool:
-    """Whether a line has what reports are made of.
+def _is_valid(row: Row) -> bool:
+    """Whether a line has all fields that reports need, with values of the right types.
 
     Raises:
         KeyError: something is missing.
     """
-    words = all(isinstance(row[name], str) for name in _WORDS) and bool(row["model"]) and bool(row["attack"])
+    texts = all(isinstance(row[name], str) for name in _TEXTS) and bool(row["model"]) and bool(row["attack"])
     facts = all(isinstance(row[name], dict) for name in ("settings", "software"))
     numbers = _is_positive(row["width"]) and _is_number(row["seconds"]) and _is_share(row["accuracy"])
     counts = _is_count(row["n"]) and _is_positive(row["n"]) and (row["seed"] is None or _is_count(row["seed"]))
-    return words and facts and numbers and counts and (row["cost"] is None or _is_cost(row["cost"]))
+    return texts and facts and numbers and counts and (row["cost"] is None or _is_cost(row["cost"]))
 
 
 def _is_cost(cost: Mapping[str, Any]) -> bool:
@@ -133,51 +133,52 @@ def _is_count(value: Any) -> bool:
 
 
 def _require_same(before: Row, row: Row) -> None:
-    """Refuse two lines of one model and attack that do not say the same.
+    """Refuse two lines of one model and attack that differ.
 
     Raises:
         UserError: see above.
     """
-    for fact, words in _SAME.items():
+    for fact, name in _SAME.items():
         if before[fact] != row[fact]:
             raise UserError(
-                f"The model {row['model']} under {row['attack']} is in these results with different {words}; "
-                "report on them apart."
+                f"The model {row['model']} under {row['attack']} is in these results with different {name}; "
+                "report on them separately."
             )
 
 
 def _require_one_cost(rows: Iterable[Row]) -> None:
-    """Refuse models of which two costs are told; their times may differ.
+    """Refuse models that have two costs; their times may differ.
 
     Raises:
         UserError: see above.
     """
     costs = [{**row["cost"], "model": row["model"]} for row in rows if row["cost"] is not None]
-    told = [{name: cost.get(name) for name in ("model", "passes", *_MEASURED[:2])} for cost in costs]
-    model = two_meanings(told, "model", ("passes", *_MEASURED[:2]))
+    measured = [{name: cost.get(name) for name in ("model", "passes", *_MEASURED[:2])} for cost in costs]
+    model = two_meanings(measured, "model", ("passes", *_MEASURED[:2]))
     if model is not None:
         raise UserError(f"The model {model} has two different costs of training in these results; attack it again.")
 
 
 def _require_comparable(rows: Iterable[Row]) -> None:
-    """Refuse attacks that models did not meet on the same samples and with the same strength: one column, one test.
+    """Refuse an attack that was not the same test for all models: a column of a table is on the same samples.
 
     Raises:
         UserError: see above.
     """
-    met = [
+    columns = [
         {
             **row,
-            "met": f"{row['attack']} ({row['task']})",
-            **{f"may_{name}": row["settings"].get(name) for name in _STRENGTH},
+            "column": f"{row['attack']} ({row['task']})",
+            **{f"setting_{name}": row["settings"].get(name) for name in _STRENGTH},
         }
         for row in rows
     ]
-    column = two_meanings(met, "met", ("data_sha256", "n"))
+    column = two_meanings(columns, "column", ("data_sha256", "n"))
     if column is not None:
-        raise UserError(f"The models met {column} on different test samples; report on them apart.")
-    column = two_meanings(met, "met", [f"may_{name}" for name in _STRENGTH])
+        raise UserError(f"There are results under {column} on different test samples; report on them separately.")
+    column = two_meanings(columns, "column", [f"setting_{name}" for name in _STRENGTH])
     if column is not None:
         raise UserError(
-            f"The models met {column} with different strength (norm, eps, area, steps, ...); report on them apart."
+            f"There are results under {column} with different strength (norm, eps, area, steps, ...); report on them "
+            "separately."
         )

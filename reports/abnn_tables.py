@@ -1,4 +1,4 @@
-"""Tables of a report on accuracy under attack, and what has to be known beside them."""
+"""Tables of a report on accuracy under attack, and notes on them."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,8 +10,8 @@ from reports.abnn import (
     METHODS,
     TASKS,
     Report,
+    accuracies_of,
     are_seeds,
-    entrants,
     group_name,
     grouped,
     mean_name,
@@ -19,10 +19,12 @@ from reports.abnn import (
     settings_differ,
 )
 from reports.published_abnn_tables import TABLES, published_methods
-from reports.tables import NOTHING, Cell, Line, Table, percent_cell
+from reports.tables import NO_VALUE, Cell, Line, Table, percent_cell
 
 _COSTS = {"cost_formula": "cost, formula", "cost_measured": "cost by FLOPs", "cost_time": "cost by time"}
 _CHECKSUM_SHOWN = 12
+_SHOWN_SETTINGS = {"twin": "surrogate", "twin_sha256": "surrogate sha256"}
+"""Settings that tables show under another name than the stored one."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -43,36 +45,36 @@ def accuracy_tables(report: Report) -> list[Table]:
 
 
 def task_name(task: str) -> str:
-    """Return what the paper calls a task."""
+    """Return the paper's name of a benchmark."""
     return TASKS.get(task, task)
 
 
 def abnn_notes(report: Report) -> list[str]:
-    """Return a sentence on whatever keeps numbers of these tables from being compared or taken together."""
+    """Return a sentence on everything that keeps numbers of these tables from being compared or averaged."""
     return [*_sample_notes(report), *_settings_notes(report), *_seed_notes(report)]
 
 
-def strongest_words(report: Report) -> list[str]:
-    """Return a sentence on what each method holds: clean, under the paper's PGD, and where it holds least."""
+def accuracy_sentences(report: Report) -> list[str]:
+    """Return a sentence on each method's accuracy: clean, under the paper's PGD, and the lowest one."""
     return [
-        f"{task_name(task)}, {name}: {_held_words(report, task, held)}."
+        f"{task_name(task)}, {name}: {_sentence(report, task, accuracies)}."
         for task in report["attacks"]
-        for name, held in entrants(report, task).items()
+        for name, accuracies in accuracies_of(report, task).items()
     ]
 
 
-def _held_words(report: Report, task: str, held: Mapping[str, tuple[float, float, float]]) -> str:
+def _sentence(report: Report, task: str, accuracies: Mapping[str, tuple[float, float, float]]) -> str:
     paper = {row["attack"] for row in report["rows"] if row["task"] == task and row["published_attack"]}
-    told = {attack: 100 * value for attack, (value, _, _) in held.items()}
-    words = [
+    per_cent = {attack: 100 * value for attack, (value, _, _) in accuracies.items()}
+    parts = [
         f"{value:.1f}% {'' if attack == 'clean' else 'under '}{attack}"
-        for attack, value in told.items()
+        for attack, value in per_cent.items()
         if attack in paper
     ]
-    least = min(told, key=lambda attack: told[attack])
-    if least not in paper:
-        words.append(f"{told[least]:.1f}% under {least}{', the least' if len(told) > 1 else ''}")
-    return ", ".join(words)
+    lowest = min(per_cent, key=lambda attack: per_cent[attack])
+    if lowest not in paper:
+        parts.append(f"{per_cent[lowest]:.1f}% under {lowest}{', the lowest' if len(per_cent) > 1 else ''}")
+    return ", ".join(parts)
 
 
 def _accuracies(report: Report, task: str) -> Table:
@@ -93,7 +95,7 @@ def _accuracies(report: Report, task: str) -> Table:
         first="method: model",
         head=[*(f"{attack} (n = {of_attack[0]['n']})" for attack, of_attack in attacks.items()), *_COSTS.values()],
         lines=lines,
-        note="Per cent of right answers with 95% intervals; of means, the lowest and the highest seed. Cost of a "
+        note="Accuracy in per cent with 95% intervals; for means, the lowest and the highest seed. Cost of a "
         "training step in network passes N: a plain step has two, by FLOPs and by time as well.",
     )
 
@@ -105,7 +107,7 @@ def _model_line(rows: Rows, attacks: Sequence[str]) -> Line:
 
 
 def _accuracy_cell(row: Mapping[str, Any] | None) -> Cell:
-    return Cell(NOTHING) if row is None else percent_cell(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
+    return Cell(NO_VALUE) if row is None else percent_cell(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
 
 
 def _mean_lines(report: Report, group: Rows, attacks: Sequence[str]) -> list[Line]:
@@ -122,7 +124,7 @@ def _mean_lines(report: Report, group: Rows, attacks: Sequence[str]) -> list[Lin
 
 def _mean_cell(mean: Mapping[str, Any] | None) -> Cell:
     if mean is None:
-        return Cell(NOTHING)
+        return Cell(NO_VALUE)
     value, low, high = (100 * mean[name] for name in ("accuracy", "accuracy_lowest", "accuracy_highest"))
     seeds = len(mean["models"])
     fewer = f"; {seeds} seeds" if seeds < mean["group_size"] else ""
@@ -130,29 +132,29 @@ def _mean_cell(mean: Mapping[str, Any] | None) -> Cell:
 
 
 def _published_line(task: str, method: str, attacks: Mapping[str, Rows], own: Rows) -> Line:
-    """Return a method's line of the paper, marked unless all results that it stands beside were got as published."""
+    """Return a method's line of the paper, marked unless all results beside it were obtained as published."""
     known = published_methods(task)[method]
     beside = [row["published_same_setting"] for row in own if row["published_attack"]]
     where = "" if beside and all(beside) else ", in another setting"
     cells = [Cell(_published_value(known.accuracy, rows)) for rows in attacks.values()]
-    costs = [Cell(f"{known.passes}N"), Cell(NOTHING), Cell(NOTHING)]
+    costs = [Cell(f"{known.passes}N"), Cell(NO_VALUE), Cell(NO_VALUE)]
     return Line(f"published: {METHODS[method]}{where}", [*cells, *costs], published=True)
 
 
 def _published_value(accuracy: Mapping[str, float], rows: Rows) -> str:
     columns = {row["published_attack"] for row in rows}
-    return str(accuracy[columns.pop()]) if len(columns) == 1 and None not in columns else NOTHING
+    return str(accuracy[columns.pop()]) if len(columns) == 1 and None not in columns else NO_VALUE
 
 
 def _passes(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}".rstrip("0").rstrip(".") + "N"
+    return NO_VALUE if value is None else f"{value:.2f}".rstrip("0").rstrip(".") + "N"
 
 
 def _costs(report: Report) -> Table:
     lines = []
     for cost in report["costs"]:
         cells = [Cell(_times(cost["published"])), Cell(_times(cost["formula"])), _spread(cost["flops"])]
-        where = Cell(", ".join([*cost["devices"], *(f"batch {batch}" for batch in cost["batches"])]) or NOTHING)
+        where = Cell(", ".join([*cost["devices"], *(f"batch {batch}" for batch in cost["batches"])]) or NO_VALUE)
         lines.append(Line(f"{task_name(cost['task'])}: {group_name(cost)}", [*cells, _spread(cost["time"]), where]))
     return Table(
         title="Cost of a training step, as a multiple of a plain one",
@@ -166,18 +168,18 @@ def _costs(report: Report) -> Table:
 
 
 def _times(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+    return NO_VALUE if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
 
 
 def _spread(values: Mapping[str, float] | None) -> Cell:
     if values is None:
-        return Cell(NOTHING)
+        return Cell(NO_VALUE)
     ends = [_times(values[name]) for name in ("lowest", "highest")]
     return Cell(_times(values["mean"]), f"({' to '.join(ends)})" if ends[0] != ends[1] else "")
 
 
 def _settings(report: Report) -> Table:
-    """Return a line for each way in which an attack was set; models are named where there are several."""
+    """Return a line for each set of settings of an attack; models are named where there are several."""
     names = list(dict.fromkeys(name for row in report["rows"] for name in row["settings"]))
     lines = []
     for (task, attack), rows in _columns(report).items():
@@ -190,11 +192,11 @@ def _settings(report: Report) -> Table:
             paper = Cell("yes" if alike[0]["published_attack"] else "no")
             lines.append(Line(f"{task_name(task)}: {attack}{models}", [paper, Cell(str(alike[0]["n"])), *cells]))
     return Table(
-        title="How the attacks were set",
+        title="Settings of the attacks",
         first="attack",
-        head=["as published", "samples", *(name.replace("_", " ") for name in names)],
+        head=["as published", "samples", *(_SHOWN_SETTINGS.get(name, name.replace("_", " ")) for name in names)],
         lines=lines,
-        note="As published: what the paper states of an attack is so; it is silent on step sizes, starts and places.",
+        note="As published: the attack has what the paper states; it is silent on step sizes, starts and positions.",
     )
 
 
@@ -205,9 +207,9 @@ def _columns(report: Report) -> dict[tuple[str, str], Rows]:
 
 
 def _word(value: Any) -> str:
-    """Return a setting in words; what is a whole number of 255ths is written so."""
+    """Return the text of a setting; multiples of 1/255 are written as fractions."""
     if value is None:
-        return NOTHING
+        return NO_VALUE
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float) and 0 < value < 1 and abs(value * 255 - round(value * 255)) < 1e-6:
@@ -230,7 +232,7 @@ def _sample_notes(report: Report) -> list[str]:
         data = {row["data_sha256"] for row in report["rows"] if row["task"] == task}
         if len(data) > 1:
             notes.append(
-                f"{task_name(task)}: not all of {', '.join(attacks)} were met on the same test samples; compare "
+                f"{task_name(task)}: not all of {', '.join(attacks)} were evaluated on the same test samples; compare "
                 "accuracies within a column."
             )
     return notes
@@ -238,7 +240,7 @@ def _sample_notes(report: Report) -> list[str]:
 
 def _settings_notes(report: Report) -> list[str]:
     return [
-        f"{task_name(task)}: {attack} was not set alike for every model; see the table of settings."
+        f"{task_name(task)}: {attack} does not have the same settings for every model; see the table of settings."
         for (task, attack), rows in _columns(report).items()
         if settings_differ(rows)
     ]
@@ -249,8 +251,8 @@ def _seed_notes(report: Report) -> list[str]:
     for group in grouped(report["rows"], *GROUP).values():
         models = _names(group)
         if len(models) > 1 and not are_seeds(group):
-            who = f"{task_name(group[0]['task'])}, {group_name(group[0])}"
-            notes.append(f"{who}: {', '.join(models)} share a seed or their weights, so there is no mean over seeds.")
+            name = f"{task_name(group[0]['task'])}, {group_name(group[0])}"
+            notes.append(f"{name}: {', '.join(models)} share a seed or their weights, so there is no mean over seeds.")
     return notes
 
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: text in the page's own colour, data in colours that the colour-blind can tell apart."""
+"""Charts as inline SVG: text in the page's own colour, data in colours that the colour-blind can distinguish."""
 
 import io
 import re
@@ -18,7 +18,7 @@ ROLE_STYLE = {"original": ("#0072B2", "o"), "reconstructed": ("#E69F00", "s"), "
 ROLE_NAME = {"original": "original", "reconstructed": "reconstructed", "advbn": "AdvBN"}
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette: can be told apart by the colour-blind."""
+"""Okabe and Ito's palette, which the colour-blind can distinguish."""
 _MARKERS = ("o", "D", "s", "^", "v", "P", "X")
 _LEGEND_COLUMNS = 2
 _LANES = 0.6
@@ -172,13 +172,13 @@ def dots_chart(name: str, rows: Sequence[str], series: Series, label: str, range
         styles = zip(shown.items(), lanes, cycle(_COLOURS), cycle(_MARKERS), strict=False)
         for (each, values), lane, colour, marker in styles:
             present = [row for row in rows if row in values]
-            places = [rows.index(row) + lane for row in present]
+            positions = [rows.index(row) + lane for row in present]
             if ranges:
                 ends = np.array([ranges[each][row] for row in present])
-                axes.hlines(places, ends[:, 0], ends[:, 1], color=colour)
+                axes.hlines(positions, ends[:, 0], ends[:, 1], color=colour)
             axes.plot(
-                [values[row] for row in present], places, linestyle="", marker=marker, color=colour, label=short(each),
-                markersize=6, clip_on=False,
+                [values[row] for row in present], positions, linestyle="", marker=marker, color=colour,
+                label=short(each), markersize=6, clip_on=False,
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), [short(row.replace("_", " ")) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
@@ -186,21 +186,21 @@ def dots_chart(name: str, rows: Sequence[str], series: Series, label: str, range
         axes.set(xlabel=label)
         legend_above(axes, _LEGEND_COLUMNS)
 
-    told = "; ".join(
+    alt = "; ".join(
         f"{each}: " + ", ".join(f"{row} {values[row]:.1f}" for row in rows if row in values)
         for each, values in shown.items()
     )
     height = 1.2 + (0.28 if not ranges else 0.16 + 0.12 * len(shown)) * len(rows)
-    return svg(name, draw, f"{label}. {told}.", height + 0.25 * -(-len(shown) // _LEGEND_COLUMNS))
+    return svg(name, draw, f"{label}. {alt}.", height + 0.25 * -(-len(shown) // _LEGEND_COLUMNS))
 
 
 def short(name: str) -> str:
-    """Return a name, cut where it is too long for an axis."""
+    """Return a name, cut if it is too long for an axis."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def legend_above(axes: Axes, columns: int) -> None:
-    """Put the legend above the axes, in so many columns."""
+    """Put the legend above the axes, in a number of columns."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, borderaxespad=0)
 
 

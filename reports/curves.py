@@ -1,4 +1,4 @@
-"""How a training went: its metric lines as one picture."""
+"""Training curves: the metric lines of a run as one picture."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from basics.files import write_bytes
 _PANELS = {"loss": ("loss", 1), "top1": ("top-1 (%)", 100)}
 """Part of a metric's name -> label of its panel, and what its values are multiplied by."""
 _STYLE: Any = {
-    # Okabe and Ito's palette, which the colour-blind can tell apart.
+    # Okabe and Ito's palette, which the colour-blind can distinguish.
     "axes.prop_cycle": cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"]),
     "axes.grid": True,
     "grid.alpha": 0.25,
@@ -52,10 +52,10 @@ def _is_step(line: Mapping[str, Any]) -> bool:
 
 def _draw(axes: Axes, lines: Sequence[Mapping[str, Any]], part: str, steps: float, scale: int) -> None:
     for name in dict.fromkeys(name for line in lines for name in line if part in name.split("_")):
-        places = [line["step"] / steps for line in lines if name in line]
+        positions = [line["step"] / steps for line in lines if name in line]
         values = [scale * line[name] for line in lines if name in line]
-        told = name.replace(f"_{part}", "").replace("_", " ")
+        label = name.replace(f"_{part}", "").replace("_", " ")
         dashed: Any = {"linestyle": "--", "marker": "o"} if name.startswith("held_out") else {}
-        axes.plot(places, values, label=told if told != part else "sum", **dashed)
+        axes.plot(positions, values, label=label if label != part else "sum", **dashed)
     axes.set_ylim(bottom=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -1,6 +1,6 @@
 """The reconstruction gap (Table 8): what accuracy the autoencoder costs, and what the perturbation costs beyond it.
 
-Everything here is computed from recorded predictions; no network runs. Legend: N samples, S steps, B batches.
+Everything in this module is computed from recorded predictions; no network runs. Legend: N samples, S steps, B batches.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ def _row(inputs: GapInputs, model: str, role: str) -> dict[str, Any]:
         **_accuracies(inputs, scored, ALL),
         **({"present": _present(inputs, scored)} if PRESENT in scored.predictions else {}),
         "published": _published_values(inputs, model, role),
-        **{name: scored.row[name] for name in _TOLD},
+        **{name: scored.row[name] for name in _PROVENANCE},
     }
 
 
@@ -77,18 +77,18 @@ def _curve(inputs: GapInputs) -> list[dict[str, Any]]:
     ]
 
 
-_TOLD = (
+_PROVENANCE = (
     "arch", "weights", "weights_sha256", "data_address", "data_fingerprint", "transform", "precision", "device",
     "software",
 )  # fmt: skip
 
 
 def _accuracies(inputs: GapInputs, scored: Scored, space: str) -> dict[str, float]:
-    told: dict[str, float] = {}
+    found: dict[str, float] = {}
     for k in TOP_KS:
         estimate = accuracy(scored.predictions[space].correct(inputs.label_N, k))
-        told |= {f"top{k}": estimate.value, f"top{k}_low": estimate.low, f"top{k}_high": estimate.high}
-    return told
+        found |= {f"top{k}": estimate.value, f"top{k}_low": estimate.low, f"top{k}_high": estimate.high}
+    return found
 
 
 def _present(inputs: GapInputs, scored: Scored) -> dict[str, Any]:
@@ -96,17 +96,17 @@ def _present(inputs: GapInputs, scored: Scored) -> dict[str, Any]:
 
 
 def is_attacked(inputs: GapInputs, model: str) -> bool:
-    """Whether a model has the weights that the AdvBN data set was turned against."""
+    """Whether a model has the weights of the classifier that the AdvBN data set was made against."""
     attacked = inputs.manifests["advbn"]["identity"]["classifier"]["sha256"]
     return bool(inputs.scored["advbn", model].row["weights_sha256"] == attacked)
 
 
 def _gaps(inputs: GapInputs, model: str) -> dict[str, Any]:
-    told: dict[str, Any] = {"model": model, "attacked": is_attacked(inputs, model)}
+    gaps: dict[str, Any] = {"model": model, "attacked": is_attacked(inputs, model)}
     for name, (before, after) in GAPS.items():
         for k in TOP_KS:
-            told[f"{name}_top{k}"] = asdict(_gap(inputs, model, before, after, k))
-    return told
+            gaps[f"{name}_top{k}"] = asdict(_gap(inputs, model, before, after, k))
+    return gaps
 
 
 def _gap(inputs: GapInputs, model: str, before: str, after: str, k: int) -> Estimate:
@@ -115,7 +115,7 @@ def _gap(inputs: GapInputs, model: str, before: str, after: str, k: int) -> Esti
 
 
 def published_row(inputs: GapInputs, model: str) -> GapRow | None:
-    """Return the paper's row of a model: the one that a user named, or that its published weights stand for."""
+    """Return the paper's row of a model: the one that a user named, or that of its published weights."""
     facts = inputs.scored["original", model].row
     method = inputs.published.get(model)
     if method is None and (facts["arch"], facts["weights"]) == ("resnet50", "published"):
@@ -140,8 +140,8 @@ def _published_values(inputs: GapInputs, model: str, role: str) -> dict[str, Any
         return None
     values = {"original": (row.original, None), "reconstructed": row.reconstructed, "advbn": row.advbn}[role]
     shares = [None if value is None else round(value / 100, 6) for value in values]
-    told = dict(zip(("top1", "top5"), shares, strict=True))
-    return {"method": row.method, **told, "same_data": same_data_as_published(inputs)}
+    values_by_k = dict(zip(("top1", "top5"), shares, strict=True))
+    return {"method": row.method, **values_by_k, "same_data": same_data_as_published(inputs)}
 
 
 def _classes(inputs: GapInputs) -> list[dict[str, Any]]:

@@ -38,8 +38,8 @@ def write_gap_report(
 
     Args:
         out: folder; it is made if need be.
-        inputs: recorded predictions and what is known of the data sets.
-        samples: to be shown in the gallery.
+        inputs: recorded predictions, and metadata of the data sets.
+        samples: samples of the gallery.
         picture_side: side of their pictures, in pixels; small ones are shown without smoothing.
 
     Raises:
@@ -52,7 +52,7 @@ def write_gap_report(
 
 
 def lead(report: Mapping[str, Any]) -> str:
-    """Return the report in one sentence, of a model that the attack never saw if there is one."""
+    """Return the report in one sentence: a model's accuracies, one that was not attacked if there is one."""
     rows = {(row["model"], row["data"]): row for row in report["rows"]}
     models = list(dict.fromkeys(row["model"] for row in report["rows"]))
     unseen = [model for model in models if not rows[model, "advbn"]["attacked"]]
@@ -60,17 +60,17 @@ def lead(report: Mapping[str, Any]) -> str:
     top1 = [f"{100 * rows[model, role]['top1']:.1f}%" for role in ROLES]
     seen = "which the attack never saw," if unseen else "against which the images were made,"
     return (
-        f"{model}, {seen} is right on {top1[0]} of the originals, on {top1[1]} of their reconstructions, "
-        f"and on {top1[2]} of their AdvBN versions."
+        f"{model}, {seen} classifies {top1[0]} of the originals correctly, {top1[1]} of their reconstructions, "
+        f"and {top1[2]} of their AdvBN versions."
     )
 
 
 def published_note(report: Mapping[str, Any]) -> str:
-    """Return what has to be known of the published lines; empty if there are none."""
-    told = [row["published"] for row in report["rows"] if row["published"]]
-    if not told:
+    """Return the note on the published lines; empty if there are none."""
+    published = [row["published"] for row in report["rows"] if row["published"]]
+    if not published:
         return ""
-    if told[0]["same_data"]:
+    if published[0]["same_data"]:
         return "Lines in italics are the paper's Table 8."
     return (
         "Lines in italics are the paper's Table 8. It was measured on all 50,000 validation images of ImageNet with "
@@ -79,13 +79,13 @@ def published_note(report: Mapping[str, Any]) -> str:
 
 
 def quality_text(quality: Mapping[str, Mapping[str, float]]) -> str:
-    """Return the measures of the reconstructions in words."""
-    told = [
+    """Return the measures of the reconstructions as text."""
+    parts = [
         f"{_QUALITY_WORDS[name]}: mean {values['mean']:.3g} (10% to 90% of the images: {values['q10']:.3g} to "
         f"{values['q90']:.3g})"
         for name, values in quality.items()
     ]
-    return "; ".join(told) + ". Reconstructions against originals, both as the autoencoder saw and gave them."
+    return "; ".join(parts) + ". Reconstructions against originals, both at the size of the autoencoder's images."
 
 
 def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[GallerySample], picture_side: int) -> str:
@@ -124,7 +124,7 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
 
 
 def _class_rows(classes: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:
-    """Return the classes by what the perturbation takes from them; of many only both ends."""
+    """Return the classes sorted by the accuracy that they lose to the perturbation; of many classes only both ends."""
 
     def lost(each: Mapping[str, Any]) -> float:
         return float(each["top1"][model]["reconstructed"] - each["top1"][model]["advbn"])
@@ -165,7 +165,7 @@ def _markdown(report: Mapping[str, Any]) -> str:
         table(gap_head(), gap_lines(report)),
         "## Top-1 by the scale of the perturbation (%)" if report["curve"] else "",
         markdown_table(*curve_table(report["curve"])) if report["curve"] else "",
-        "## Accuracy among the classes that are here (%)" if present else "",
+        "## Accuracy among the present classes (%)" if present else "",
         table(accuracy_head(), present) if present else "",
         quality_text(report["quality"]) if report["quality"] else "",
         f"{report['n']} samples; 95% intervals in brackets (Wilson; paired bootstrap for the costs).",

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 
-Right = NDArray[np.bool_]
+Correct = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -21,36 +21,36 @@ class Estimate:
     high: float
 
 
-def accuracy(right_N: Right) -> Estimate:
-    """Return the share of right answers with its interval (see `proportion`).
+def accuracy(correct_N: Correct) -> Estimate:
+    """Return the share of correct predictions with its interval (see `proportion`).
 
     Args:
-        right_N: whether each answer is right; at least one.
+        correct_N: whether each prediction is correct, (N,) with N at least 1.
     """
-    return proportion(int(right_N.sum()), len(right_N))
+    return proportion(int(correct_N.sum()), len(correct_N))
 
 
 def proportion(count: int, total: int) -> Estimate:
     """Return a share with its Wilson score interval, which also holds near 0 and 1.
 
     Args:
-        count: how many.
-        total: of how many; at least one.
+        count: how many samples have a property.
+        total: of how many samples; at least one.
     """
     interval = binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(count / total, float(interval.low), float(interval.high))
 
 
-def gap(before_N: Right, after_N: Right, seed: int = 0) -> Estimate:
+def gap(before_N: Correct, after_N: Correct, seed: int = 0) -> Estimate:
     """Return how much accuracy falls from `before` to `after`, with its paired bootstrap interval.
 
-    Samples are drawn again with replacement, each with its answers in both data sets. Only how many lost and how many
-    won counts, so drawing these numbers from their multinomial distribution is the same as drawing samples.
+    Samples are drawn again with replacement, each with its predictions in both data sets. Only the numbers of samples
+    lost and won count, so drawing these numbers from their multinomial distribution is the same as drawing samples.
 
     Args:
-        before_N: whether each answer was right.
-        after_N: whether the answer to the same sample is.
-        seed: of the drawing.
+        before_N: whether each prediction is correct in the first data set.
+        after_N: whether the prediction for the same sample is correct in the second.
+        seed: seed of the drawing.
     """
     total = len(before_N)
     lost, won = int((before_N & ~after_N).sum()), int((~before_N & after_N).sum())

@@ -1,4 +1,4 @@
-"""What the reports share: names of their files, templates, rows as CSV, software in words."""
+"""Parts that all reports share: names of their files, templates, rows as CSV, software as text."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ HTML, MARKDOWN, CSV, JSON = "report.html", "report.md", "report.csv", "report.js
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a page's template; a value that it needs and does not get is an error."""
+    """Fill a page's template; a missing value is an error."""
     environment = Environment(
         loader=PackageLoader("reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -77,5 +77,5 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def software(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return every package and version that rows name, in words."""
+    """Return every package and version that rows name, as text."""
     return ", ".join(sorted({f"{name} {version}" for row in rows for name, version in row["software"].items()}))

@@ -1,4 +1,4 @@
-"""The results of `evaluate`, read back from one folder or several."""
+"""Reads the results of `evaluate`, from one folder or several."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ from downstream.suites import IMAGENET_C, INSTAGRAM
 def read_results(folders: Sequence[Path]) -> list[Row]:
     """Return the line of each model (and batch-norm set) on each subset, without the summaries, which follow from them.
 
-    Lines that several folders have alike count once.
+    A line that several folders have counts once.
 
     Raises:
-        UserError: a folder has no results of `evaluate`, or two of them stand for different things under one name.
+        UserError: a folder has no results of `evaluate`, or one name belongs to different models or data sets.
     """
     found: dict[Key, Row] = {}
     for folder in folders:
@@ -26,8 +26,8 @@ def read_results(folders: Sequence[Path]) -> list[Row]:
             before = found.setdefault(key_of(row), row)
             if before["pair"] != row["pair"]:
                 raise UserError(
-                    f"{model_name(row)} on {row['data']} stands for something else in {folder} than in another "
-                    "folder of results; give them to reports of their own."
+                    f"{model_name(row)} on {row['data']} is another result in {folder} than in another folder; "
+                    "report on them separately."
                 )
     rows = [found[key] for key in sorted(found)]
     require_one_meaning(rows, "data", IDENTIFYING)
@@ -53,7 +53,7 @@ def _lines(folder: Path) -> list[Row]:
 
 _TEXTS = ("data", "model", "suite", "pair", "arch", "weights", "weights_sha256", "transform", "precision", "device")
 _PARTS = {IMAGENET_C: 3, INSTAGRAM: 2}
-"""Words between slashes in the names of a set's subsets."""
+"""Test set -> number of parts between slashes in the names of its subsets."""
 
 
 def _is_valid(row: Row) -> bool:
@@ -74,7 +74,7 @@ def _is_valid(row: Row) -> bool:
 
 
 def require_one_meaning(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> None:
-    """Refuse rows of one name that differ in facts which the name stands for.
+    """Refuse rows of one name that differ in fields which are equal for all rows of a name.
 
     Raises:
         UserError: see above.
@@ -82,11 +82,11 @@ def require_one_meaning(rows: Iterable[Mapping[str, Any]], name: str, facts: Seq
     found = two_meanings(rows, name, facts)
     if found is not None:
         what = "data sets" if name == "data" else "models"
-        raise UserError(f"Two different {what} are called {found} in these results; report on them apart.")
+        raise UserError(f"Two different {what} are called {found} in these results; report on them separately.")
 
 
 def two_meanings(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> str | None:
-    """Return the first name under which rows differ in facts that it stands for; None if there is none."""
+    """Return the first name whose rows differ in some fields; None if there is none."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         called: str = row[name]

@@ -1,6 +1,6 @@
-"""Accuracy under shift (Tables 4 to 7): what models do on the paper's test sets, beside the published numbers.
+"""Accuracy under shift (Tables 4 to 7): models on the paper's test sets, beside the published numbers.
 
-Everything here is computed from the lines that `evaluate` wrote; no network runs.
+Everything in this module is computed from the lines that `evaluate` wrote; no network runs.
 """
 
 from collections import defaultdict
@@ -23,15 +23,15 @@ def shift_report(results: Sequence[Row], published: Mapping[str, str]) -> dict[s
 
     Args:
         results: lines of `evaluate` without summaries (see `reports.results.read_results`).
-        published: model -> the paper's row that it stands for, where a user named one.
+        published: model -> its row in the paper, where a user named one.
 
     Returns:
         `rows`: a line for each model (and batch-norm set) on each subset, and summaries of ImageNet-C and
         ImageNet-Instagram, each with `published` (null where the paper has no number for it); `same_data`: test set ->
-        whether it is whole and as large as the published one.
+        whether it is complete and as large as the published one.
 
     Raises:
-        UserError: `published` names a model that is not here, or a row that the paper does not have.
+        UserError: `published` names a model without results, or a row that the paper does not have.
     """
     models = list(dict.fromkeys(row["model"] for row in results))
     _refuse_unknown(published, models)
@@ -47,7 +47,7 @@ def shift_report(results: Sequence[Row], published: Mapping[str, str]) -> dict[s
     }
 
 
-def entrants(report: Report, model: str) -> list[str | None]:
+def batch_norms_of(report: Report, model: str) -> list[str | None]:
     """Return the batch-norm sets that a model was scored with, main before auxiliary; None stands for its only one."""
     found = {row["batch_norm"] for row in report["rows"] if row["model"] == model}
     return [which for which in (None, *SETS) if which in found]
@@ -64,12 +64,12 @@ def row_of(report: Report, model: str, which: str | None, data: str) -> Mapping[
 
 def published_choice(report: Report, model: str, suite: str) -> str | None:
     """Return which of a model's batch-norm sets the paper uses on a test set; None for a model with only one."""
-    own = entrants(report, model)
+    own = batch_norms_of(report, model)
     return PUBLISHED_BATCH_NORM[suite] if None not in own else None
 
 
 def headline(row: Mapping[str, Any] | None) -> float | None:
-    """Return the paper's number for a row in per cent: mCE for ImageNet-C, else top-1; None where it is not whole."""
+    """Return the paper's number for a row in per cent: mCE for ImageNet-C, else top-1; None where it is incomplete."""
     if row is None:
         return None
     if row["data"] == IMAGENET_C:
@@ -87,19 +87,19 @@ def _refuse_unknown(published: Mapping[str, str], models: Sequence[str]) -> None
 
 
 def _is_standard(row: Mapping[str, Any]) -> bool:
-    """Whether a row is of the one model whose weights are known to be the paper's."""
+    """Whether a row belongs to the one model whose weights are known to be the paper's."""
     return (row["arch"], row["weights"], row["batch_norm"]) == ("resnet50", "published", None)
 
 
 def _same_data(rows: Sequence[Row]) -> dict[str, bool]:
-    """Return of each test set whether every model saw it whole, with all of its images."""
-    told: dict[str, list[bool]] = defaultdict(list)
+    """Return for each test set whether every model was scored on all of its images."""
+    complete: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
         if row.get("summary"):
-            told[row["suite"]].append(not row["missing"])
+            complete[row["suite"]].append(not row["missing"])
         else:
-            told[row["suite"]].append(row["imagenet"] and row["n"] >= SAMPLES)
-    return {suite: all(each) for suite, each in told.items()}
+            complete[row["suite"]].append(row["imagenet"] and row["n"] >= SAMPLES)
+    return {suite: all(each) for suite, each in complete.items()}
 
 
 def _published(row: Mapping[str, Any], method: str | None, same_data: Mapping[str, bool]) -> dict[str, Any] | None:
@@ -108,8 +108,8 @@ def _published(row: Mapping[str, Any], method: str | None, same_data: Mapping[st
 
 
 def _published_values(row: Mapping[str, Any], method: str) -> dict[str, Any]:
-    whole = row.get("summary", False) or row["suite"] in {IMAGENET, SKETCH, STYLE}
-    if not whole:
+    is_set = row.get("summary", False) or row["suite"] in {IMAGENET, SKETCH, STYLE}
+    if not is_set:
         return _published_error(row, method)
     value = _published_score(row, method)
     if row["suite"] != IMAGENET_C:
@@ -122,7 +122,7 @@ def _published_values(row: Mapping[str, Any], method: str) -> dict[str, Any]:
 
 
 def _published_score(row: Mapping[str, Any], method: str) -> float | None:
-    """Return the paper's value on a whole test set: that of Table 7, else that of the set's published choice."""
+    """Return the paper's value on a complete test set: that of Table 7, else that of the set's published choice."""
     tables = [set_scores(method, row["batch_norm"]), set_scores(method) if row["published_choice"] else None]
     values = (scores.of(row["suite"]) for scores in tables if scores is not None)
     return next((value for value in values if value is not None), None)

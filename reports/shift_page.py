@@ -45,16 +45,16 @@ def write_shift_report(out: Path, results: Sequence[Row], published: Mapping[str
 
 
 def shift_lead(report: Report) -> str:
-    """Return the report in a few sentences: what was scored, and each model's mCE and mean error where whole."""
+    """Return the report in a few sentences: what was scored, and each model's mCE and mean error where complete."""
     suites = list(dict.fromkeys(row["suite"] for row in report["rows"]))
-    told = [f"{counted(len(report['models']), 'model')} on {', '.join(suites)}."]
+    sentences = [f"{counted(len(report['models']), 'model')} on {', '.join(suites)}."]
     for model in report["models"]:
         row = next((row for row in report["rows"] if _is_chosen(row, model)), None)
         if row is not None and row["mce"] is not None:
-            told.append(
+            sentences.append(
                 f"{model}: mCE {row['mce']:.1f}, mean error {100 * row['mean_error']:.1f}% without normalising."
             )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def _is_chosen(row: Mapping[str, Any], model: str) -> bool:
@@ -62,13 +62,13 @@ def _is_chosen(row: Mapping[str, Any], model: str) -> bool:
 
 
 def published_note(report: Report) -> str:
-    """Return what has to be known of the published lines."""
+    """Return the note on the published lines."""
     note = "Lines in italics are the paper's."
     if all(report["same_data"].values()):
         return note
     return (
-        f"{note} They were measured on the whole published sets, 50,000 images in each subset: where a line says so, "
-        "on other data than ours, so they are no yardstick for these numbers."
+        f"{note} They were measured on the complete published sets, 50,000 images in each subset: where a line says "
+        "so, on other data than ours, so that they cannot be compared with these numbers."
     )
 
 

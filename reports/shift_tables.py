@@ -17,8 +17,8 @@ from reports.published_tables_4_to_7 import (
     table_7_rows,
     tables_1_and_6_methods,
 )
-from reports.shift import Report, entrants, headline, published_choice, row_of
-from reports.tables import NOTHING, Cell, Line, Table
+from reports.shift import Report, batch_norms_of, headline, published_choice, row_of
+from reports.tables import NO_VALUE, Cell, Line, Table
 
 SET_NAMES = {
     IMAGENET: "ImageNet top-1",
@@ -32,13 +32,13 @@ _CHOICE = "*"
 
 
 def shift_tables(report: Report) -> list[Table]:
-    """Return every table that these results have something for, in the paper's order, our shards last."""
+    """Return every table for which there are results, in the paper's order, our shards last."""
     suites = {row["suite"] for row in report["rows"]}
     tables = []
     if IMAGENET_C in suites:
         tables += [_corruptions(report), _severities(report)]
     tables.append(_sets(report))
-    if any(None not in entrants(report, model) for model in report["models"]):
+    if any(None not in batch_norms_of(report, model) for model in report["models"]):
         tables.append(_batch_norms(report))
     if suites & {ADVBN, RECONSTRUCTED}:
         tables.append(_shards(report))
@@ -50,25 +50,25 @@ def compact_table(report: Report) -> tuple[list[str], list[list[str]]]:
     columns = _compact_columns(report)
     rows = []
     for model in report["models"]:
-        sets = entrants(report, model)
+        sets = batch_norms_of(report, model)
         cells = [" / ".join(value(model, which) for which in sets) for value in columns.values()]
         rows.append([model + (" (main / auxiliary)" if len(sets) > 1 else ""), *cells])
     return ["model", *columns], rows
 
 
 def missing_notes(report: Report) -> list[str]:
-    """Return a sentence on each set with parts that is not whole: what is missing, and what is known of the rest."""
+    """Return a sentence on each incomplete set of several parts: what is missing, and the means of the other parts."""
     notes = []
     for row in report["rows"]:
         shown = f"{_shown(row['model'], row['batch_norm'])}, {row['data']}"
         if row.get("missing"):
-            notes.append(f"{shown}: not whole ({_missing_words(row['missing'])}). {_partial_words(row)}")
+            notes.append(f"{shown}: incomplete ({_missing_parts(row['missing'])}). {_partial_means(row)}")
         elif not row.get("summary") and row["suite"] not in {IMAGENET_C, INSTAGRAM} and cut_short([row]):
             notes.append(f"{shown}: {cut_short([row])[0]} only.")
     return notes
 
 
-def _missing_words(missing: Iterable[str]) -> str:
+def _missing_parts(missing: Iterable[str]) -> str:
     """Return what is missing, the severities of a corruption together, all five left out: `without fog 1 3, snow`."""
     grouped: dict[str, list[str]] = defaultdict(list)
     counts = []
@@ -83,14 +83,14 @@ def _missing_words(missing: Iterable[str]) -> str:
     return "; ".join(counts + ([f"without {', '.join(parts)}"] if parts else []))
 
 
-def _partial_words(row: Mapping[str, Any]) -> str:
+def _partial_means(row: Mapping[str, Any]) -> str:
     partial = row["partial"]
     if row["suite"] == INSTAGRAM:
-        return f"Mean of the {partial['filters']} filters that are there: top-1 {_percent(partial['top1'])}%."
-    mean = f"Over the {row['subsets']} subsets that are there: mean error {_percent(partial['mean_error'])}%"
+        return f"Mean of the {partial['filters']} present filters: top-1 {_percent(partial['top1'])}%."
+    mean = f"Over the {row['subsets']} present subsets: mean error {_percent(partial['mean_error'])}%"
     if partial["mean_ce"] is None:
         return f"{mean}; no corruption has all five severities."
-    return f"{mean}; over the {partial['corruptions']} whole corruptions: mean CE {partial['mean_ce']:.1f} (no mCE)."
+    return f"{mean}; over the {partial['corruptions']} complete corruptions: mean CE {partial['mean_ce']:.1f} (no mCE)."
 
 
 def _compact_columns(report: Report) -> dict[str, Callable[[str, str | None], str]]:
@@ -118,7 +118,7 @@ def _marked(report: Report, suite: str) -> Callable[[str, str | None], str]:
 def _mean_error(report: Report) -> Callable[[str, str | None], str]:
     def value(model: str, which: str | None) -> str:
         row = row_of(report, model, which, IMAGENET_C)
-        return NOTHING if row is None or row["mean_error"] is None else _percent(row["mean_error"])
+        return NO_VALUE if row is None or row["mean_error"] is None else _percent(row["mean_error"])
 
     return value
 
@@ -135,7 +135,7 @@ def _shard_names(report: Report) -> list[str]:
 def _corruptions(report: Report) -> Table:
     """Table 4."""
     lines = []
-    for model, which in _all_entrants(report):
+    for model, which in _all_models(report):
         row, clean = row_of(report, model, which, IMAGENET_C), row_of(report, model, which, IMAGENET)
         if row is not None:
             error, plain = None if clean is None else 1 - clean["top1"], row["mean_error"]
@@ -168,7 +168,7 @@ def _severities(report: Report) -> Table:
         for model, errors in ours.items():
             values = [errors.get((corruption, level)) for level in SEVERITIES]
             if any(value is not None for value in values):
-                lines.append(Line(f"{shown}: {model}", [Cell(NOTHING if v is None else _percent(v)) for v in values]))
+                lines.append(Line(f"{shown}: {model}", [Cell(NO_VALUE if v is None else _percent(v)) for v in values]))
         for name in table_5_methods():
             known = table_5_errors(name) or {}
             cells = [Cell(f"{known[corruption, level]:.0f}") for level in SEVERITIES]
@@ -178,12 +178,12 @@ def _severities(report: Report) -> Table:
         first="corruption: model",
         head=[f"severity {level}" for level in SEVERITIES],
         lines=lines,
-        note="Per cent of wrong first answers, not normalised.",
+        note="Per cent of wrong predictions (top-1 error), not normalised.",
     )
 
 
 def _sets(report: Report) -> Table:
-    """Tables 1 and 6: the whole test sets, each with its published choice of batch norm."""
+    """Tables 1 and 6: the complete test sets, each with its published choice of batch norm."""
     lines = []
     for model in report["models"]:
         values = [headline(row_of(report, model, published_choice(report, model, s), s)) for s in SET_NAMES]
@@ -196,14 +196,14 @@ def _sets(report: Report) -> Table:
         head=list(SET_NAMES.values()),
         lines=lines,
         note="Of models with two sets of batch norm, main on ImageNet, ImageNet-C and Instagram, auxiliary on Sketch "
-        "and Style, as published. Lower is better for mCE, higher for the others. A dash: not scored, or not whole.",
+        "and Style, as published. Lower is better for mCE, higher for the others. A dash: not scored, or incomplete.",
     )
 
 
 def _batch_norms(report: Report) -> Table:
     """Table 7: main against auxiliary batch norm."""
     lines = []
-    for model, which in _all_entrants(report):
+    for model, which in _all_models(report):
         cells = [Cell(_marked(report, suite)(model, which)) for suite in SET_NAMES]
         lines.append(Line(_shown(model, which), cells))
     for name, which in table_7_rows():
@@ -221,27 +221,27 @@ def _batch_norms(report: Report) -> Table:
 def _shards(report: Report) -> Table:
     names = _shard_names(report)
     lines = []
-    for model, which in _all_entrants(report):
+    for model, which in _all_models(report):
         rows = [row_of(report, model, which, data) for data in names]
-        cells = [Cell(NOTHING if row is None else _percent(row[f"top{k}"])) for row in rows for k in (1, 5)]
+        cells = [Cell(NO_VALUE if row is None else _percent(row[f"top{k}"])) for row in rows for k in (1, 5)]
         lines.append(Line(_shown(model, which), cells))
     return Table(
         title="ImageNet-AdvBN and reconstructions",
         first="model",
         head=[f"{data} top-{k}" for data in names for k in (1, 5)],
         lines=lines,
-        note="Per cent of right answers. `report gap` sets these beside the originals and the paper's Table 8.",
+        note="Accuracy in per cent. `report gap` puts these beside the originals and the paper's Table 8.",
     )
 
 
-def _all_entrants(report: Report) -> list[tuple[str, str | None]]:
-    return [(model, which) for model in report["models"] for which in entrants(report, model)]
+def _all_models(report: Report) -> list[tuple[str, str | None]]:
+    return [(model, which) for model in report["models"] for which in batch_norms_of(report, model)]
 
 
 def _with_row(report: Report, model: str) -> str:
-    """Return a model's name with the paper's row that it stands for."""
+    """Return a model's name with its row in the paper."""
     method = report["published_rows"].get(model)
-    return model if method is None else f"{model} (stands for {method})"
+    return model if method is None else f"{model} (the paper's {method})"
 
 
 def _published(report: Report, name: str, cells: list[Cell], *suites: str, before: str = "") -> Line:
@@ -257,7 +257,7 @@ def _score_cells(scores: SetScores | None) -> list[Cell]:
 
 def _printed(values: Iterable[float | None]) -> list[Cell]:
     """Return the paper's values with as many digits as it prints: whole numbers are written as such in our tables."""
-    return [Cell(NOTHING if value is None else str(value)) for value in values]
+    return [Cell(NO_VALUE if value is None else str(value)) for value in values]
 
 
 def _cells(values: Iterable[float | None]) -> list[Cell]:
@@ -265,7 +265,7 @@ def _cells(values: Iterable[float | None]) -> list[Cell]:
 
 
 def _number(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.1f}"
+    return NO_VALUE if value is None else f"{value:.1f}"
 
 
 def _percent(share: float) -> str:

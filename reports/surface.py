@@ -1,4 +1,4 @@
-"""The loss around attacked images as a picture."""
+"""Picture of the loss around attacked images."""
 
 import io
 from pathlib import Path
@@ -19,7 +19,7 @@ _TITLE = "advbn-gen loss surface"
 _SIDE = 2.6
 _LEVELS = 24
 _LEAST = 1e-4
-"""Smaller losses are drawn as this."""
+"""Smaller losses are drawn as this value."""
 _ABOVE = 1.01
 
 
@@ -58,7 +58,7 @@ def draw_surface(surface: Surface, out: Path) -> Path:
     with mpl.rc_context(style):
         figure = Figure(figsize=(_SIDE * count + 1.2, _SIDE + 0.6), layout="constrained")
         panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
-        # From a sure right answer to a sure wrong one the loss grows a thousandfold and more.
+        # Between a confident correct prediction and a confident wrong one the loss grows a thousandfold and more.
         loss_KPP = surface.loss_KPP.clip(min=_LEAST)
         levels = np.geomspace(loss_KPP.min(), loss_KPP.max() * _ABOVE, _LEVELS)
         for axes, loss_PP in zip(panels, loss_KPP, strict=True):

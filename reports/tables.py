@@ -1,4 +1,4 @@
-"""Tables as cells that pages, Markdown and the terminal share; those of a gap report."""
+"""Tables as cells that pages, Markdown and the terminal share; the tables of a gap report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from downstream.gap import ROLES
 from reports.charts import ROLE_NAME
 from reports.gap import GAPS, TOP_KS
 
-NOTHING = "-"
-"""Stands where there is no value."""
+NO_VALUE = "-"
+"""Text of a cell without a value."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value in words, with its interval."""
+    """A value as text, with its interval."""
 
     value: str
     range: str = ""
@@ -58,10 +58,10 @@ def accuracy_lines(report: Mapping[str, Any], space: str = "all") -> list[Line]:
     """
     lines = []
     for name, by_role in _by_model(report).items():
-        told = [by_role[role] if space == "all" else by_role[role].get("present") for role in ROLES]
-        if any(values is None for values in told):
+        accuracies = [by_role[role] if space == "all" else by_role[role].get("present") for role in ROLES]
+        if any(values is None for values in accuracies):
             return []
-        cells = [_share(values, f"top{k}") for k in TOP_KS for values in told]
+        cells = [_share(values, f"top{k}") for k in TOP_KS for values in accuracies]
         lines.append(Line(shown_name(by_role["advbn"]), cells))
         published = [by_role[role]["published"] for role in ROLES]
         if space == "all" and all(published):
@@ -73,8 +73,7 @@ def accuracy_lines(report: Mapping[str, Any], space: str = "all") -> list[Line]:
 
 def gap_head() -> list[str]:
     """Return the heads of the gap columns."""
-    words = {"autoencoder": "autoencoder", "perturbation": "perturbation"}
-    return [f"cost of the {words[name]}, top-{k}" for k in TOP_KS for name in GAPS]
+    return [f"cost of the {name}, top-{k}" for k in TOP_KS for name in GAPS]
 
 
 def gap_lines(report: Mapping[str, Any]) -> list[Line]:
@@ -91,12 +90,12 @@ def curve_table(curve: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[lis
     by_model: dict[str, dict[float, str]] = {}
     for row in curve:
         by_model.setdefault(row["model"], {})[row["scale"]] = f"{100 * row['top1']:.1f}"
-    lines = [[model, *(told[scale] for scale in scales)] for model, told in by_model.items()]
+    lines = [[model, *(top1[scale] for scale in scales)] for model, top1 in by_model.items()]
     return ["model", *(f"scale {scale:g}" for scale in scales)], lines
 
 
 def shown_name(row: Mapping[str, Any]) -> str:
-    """Return a model's name, with a word on whether the perturbation was made against it."""
+    """Return a model's name, with a note on whether the perturbation was made against it."""
     return f"{row['model']} ({'attacked' if row['attacked'] else 'not seen by the attack'})"
 
 
@@ -134,7 +133,7 @@ def _share(values: Mapping[str, float], name: str) -> Cell:
 
 
 def _published(value: float | None) -> Cell:
-    return Cell(NOTHING if value is None else f"{100 * value:.1f}")
+    return Cell(NO_VALUE if value is None else f"{100 * value:.1f}")
 
 
 def _points(estimate: Mapping[str, float]) -> Cell:

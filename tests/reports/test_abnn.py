@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from basics.errors import UserError
-from reports.abnn import abnn_report, entrants
+from reports.abnn import abnn_report, accuracies_of
 from reports.abnn_results import read_abnn_results
-from reports.abnn_tables import abnn_notes, abnn_tables, strongest_words
+from reports.abnn_tables import abnn_notes, abnn_tables, accuracy_sentences
 from reports.tables import Table
 from tests.reports.attacked_rows import PGD, ROA, STRONG, line, table_1, table_2, written
 
@@ -37,11 +37,11 @@ def cells(report: dict[str, Any], title: str) -> dict[str, list[str]]:
 
 
 class TestReading:
-    @pytest.mark.parametrize("place", ["results.jsonl", "attacks/results.jsonl", "named.jsonl"])
-    def test_every_place_is_read(self, tmp_path: Path, place: str) -> None:
-        path = written(tmp_path / "run" / place, table_1())
+    @pytest.mark.parametrize("name", ["results.jsonl", "attacks/results.jsonl", "named.jsonl"])
+    def test_every_file_name_is_read(self, tmp_path: Path, name: str) -> None:
+        path = written(tmp_path / "run" / name, table_1())
         assert read_abnn_results([path]) == table_1()
-        if place != "named.jsonl":
+        if name != "named.jsonl":
             assert read_abnn_results([tmp_path / "run"]) == table_1()
 
     def test_json_with_rows_and_a_report_of_ours_are_read(self, tmp_path: Path) -> None:
@@ -82,9 +82,9 @@ class TestReading:
             read_abnn_results([path])
 
     def test_places_without_results_are_refused(self, tmp_path: Path) -> None:
-        for place in (tmp_path, tmp_path / "nowhere"):
+        for path in (tmp_path, tmp_path / "nowhere"):
             with pytest.raises(UserError, match="There are no results"):
-                read_abnn_results([place])
+                read_abnn_results([path])
 
     @pytest.mark.parametrize(
         "changed",
@@ -96,7 +96,7 @@ class TestReading:
     def test_lines_of_another_form_are_refused(self, tmp_path: Path, changed: dict[str, Any]) -> None:
         row = line("clean", 0.5)
         (tmp_path / "results.jsonl").write_text(json.dumps({**row, **changed}))
-        with pytest.raises(UserError, match=r"holds no whole results|does not hold results"):
+        with pytest.raises(UserError, match=r"holds no complete results|does not hold results"):
             read_abnn_results([tmp_path])
         bare = {name: value for name, value in row.items() if name not in changed}
         if "cost" not in changed:
@@ -105,7 +105,7 @@ class TestReading:
                 read_abnn_results([tmp_path])
 
     @pytest.mark.parametrize(
-        ("changed", "said"),
+        ("changed", "message"),
         [
             ({"weights_sha256": "other"}, "abnn-0 under pgd-5 is in these results with different weights"),
             ({"data_sha256": "other"}, "different test samples"),
@@ -119,19 +119,21 @@ class TestReading:
             ),
             (
                 {"model": "other", "weights_sha256": "w", "data_sha256": "other"},
-                r"met pgd-5 \(cifar10\) on different test samples",
+                r"under pgd-5 \(cifar10\) on different test samples",
             ),
             ({"model": "other", "weights_sha256": "w", "n": 100}, "on different test samples"),
             (
                 {"model": "other", "weights_sha256": "w", "settings": {**PGD, "eps": 4 / 255}},
-                r"met pgd-5 \(cifar10\) with different strength",
+                r"under pgd-5 \(cifar10\) with different strength",
             ),
         ],
     )
-    def test_what_does_not_fit_together_is_refused(self, tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    def test_results_that_cannot_be_compared_are_refused(
+        self, tmp_path: Path, changed: dict[str, Any], message: str
+    ) -> None:
         row = line("pgd-5", 0.4)
         paths = [written(tmp_path / "1", [row]), written(tmp_path / "2", [{**row, **changed}])]
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             read_abnn_results(paths)
 
     def test_the_same_attack_on_other_tasks_is_another_column(self, tmp_path: Path) -> None:
@@ -150,14 +152,14 @@ class TestNumbers:
 
     def test_costs_are_in_passes_of_which_a_plain_step_has_two(self) -> None:
         report = report_of(table_1())
-        told = {
+        found = {
             defence: [
                 row_of(report, f"{defence}-0", "clean")[f"cost_{kind}"] for kind in ("formula", "measured", "time")
             ]
             for defence in ("none", "pgd-at", "abnn")
         }
         # 2 * 5e11 / 4e11 and 2 * 0.4 / 0.25 for ABNN; 2 * 2.4e12 / 4e11 and 2 * 1.25 / 0.25 for PGD-AT
-        assert told == {"none": [2, 2, 2], "pgd-at": [12, 12, 10], "abnn": [3, 2.5, 3.2]}
+        assert found == {"none": [2, 2, 2], "pgd-at": [12, 12, 10], "abnn": [3, 2.5, 3.2]}
 
     def test_a_cost_is_every_line_of_its_model(self) -> None:
         report = report_of([line("clean", 0.9, cost=None), line("pgd-5", 0.4), line("clean", 0.8, seed=1, cost=None)])
@@ -170,11 +172,11 @@ class TestNumbers:
     def test_means_are_over_seeds(self) -> None:
         means = {mean["attack"]: mean for mean in report_of(table_1())["means"]}
         assert {mean["method"] for mean in means.values()} == {"abnn"}
-        told = {
+        found = {
             attack: [mean["accuracy"], mean["accuracy_lowest"], mean["accuracy_highest"]]
             for attack, mean in means.items()
         }
-        assert told == {
+        assert found == {
             "clean": [pytest.approx(0.86), 0.85, 0.87],
             "pgd-5": [pytest.approx(0.35), 0.3, 0.4],
             "worst": [pytest.approx(0.02), 0.0, 0.05],
@@ -194,29 +196,29 @@ class TestNumbers:
         shared = any("share a seed or their weights" in note for note in abnn_notes(report))
         assert shared is bool(changed.keys() & {"seed", "weights_sha256"})
 
-    def test_attacks_that_were_set_otherwise_have_no_mean(self) -> None:
-        def told(name: str) -> dict[str, Any]:
+    def test_attacks_with_other_settings_have_no_mean(self) -> None:
+        def report_with_two(name: str) -> dict[str, Any]:
             settings = [{**PGD, name: value} for value in ("a", "b")]
             return report_of([line("transfer", 0.5, seed=seed, settings=settings[seed]) for seed in (0, 1)])
 
-        assert told("twin_sha256")["means"]
-        assert not told("step_size")["means"]
-        assert abnn_notes(told("step_size")) == [
-            "CIFAR-10: transfer was not set alike for every model; see the table of settings."
+        assert report_with_two("twin_sha256")["means"]
+        assert not report_with_two("step_size")["means"]
+        assert abnn_notes(report_with_two("step_size")) == [
+            "CIFAR-10: transfer does not have the same settings for every model; see the table of settings."
         ]
 
 
 class TestPublished:
     def test_the_papers_numbers_stand_beside_its_attacks(self) -> None:
         report = report_of([*table_1(), line("pgd-50x5", 0.1)])
-        told = {(row["model"], row["attack"]): row["published"] for row in report["rows"]}
-        assert told["none-0", "clean"] == 0.934
-        assert told["none-0", "pgd-5"] == 0.0
-        assert told["pgd-at-0", "pgd-5"] == 0.516
-        assert told["abnn-2", "clean"] == 0.875
-        assert told["abnn-0", "pgd-5"] == 0.315
-        assert told["abnn-0", "worst"] is None
-        assert told["abnn-0", "pgd-50x5"] is None
+        found = {(row["model"], row["attack"]): row["published"] for row in report["rows"]}
+        assert found["none-0", "clean"] == 0.934
+        assert found["none-0", "pgd-5"] == 0.0
+        assert found["pgd-at-0", "pgd-5"] == 0.516
+        assert found["abnn-2", "clean"] == 0.875
+        assert found["abnn-0", "pgd-5"] == 0.315
+        assert found["abnn-0", "worst"] is None
+        assert found["abnn-0", "pgd-50x5"] is None
         assert not any(row["published_same_setting"] for row in report["rows"])
 
     def test_clips_have_tables_2_and_3(self) -> None:
@@ -318,21 +320,21 @@ class TestTables:
             "CIFAR-10: ABNN (resnet18, width 0.25)": ["1.5", "1.5", "1.25", "1.73 (1.6 to 2)", "cpu, batch 128"],
         }
 
-    def test_settings_are_told_apart(self) -> None:
+    def test_every_set_of_settings_has_a_line(self) -> None:
         other = line("pgd-5", 0.1, seed=5, settings={**PGD, "step_size": 0.001})
         report = report_of([*table_1(), other, line("transfer", 0.5, settings={**PGD, "twin_sha256": "a" * 64})])
-        table = table_of(report, "How the attacks were set")
-        told = {line.name: dict(zip(table.head, map(str, line.cells), strict=True)) for line in table.lines}
+        table = table_of(report, "Settings of the attacks")
+        found = {line.name: dict(zip(table.head, map(str, line.cells), strict=True)) for line in table.lines}
         own = "CIFAR-10: pgd-5 (none-0, pgd-at-0, abnn-0, abnn-1, abnn-2)"
-        assert list(told) == [
+        assert list(found) == [
             "CIFAR-10: clean", own, "CIFAR-10: pgd-5 (abnn-5)", "CIFAR-10: transfer", "CIFAR-10: worst",
         ]  # fmt: skip
-        assert told[own]["eps"] == "8/255"
-        assert told[own]["random start"] == "yes"
-        assert told[own]["as published"] == "yes"
-        assert told["CIFAR-10: pgd-5 (abnn-5)"]["step size"] == "0.001"
-        assert told["CIFAR-10: transfer"]["twin sha256"] == "a" * 12
-        assert told["CIFAR-10: worst"]["over"] == "pgd-5, pgd-50x5"
+        assert found[own]["eps"] == "8/255"
+        assert found[own]["random start"] == "yes"
+        assert found[own]["as published"] == "yes"
+        assert found["CIFAR-10: pgd-5 (abnn-5)"]["step size"] == "0.001"
+        assert found["CIFAR-10: transfer"]["surrogate sha256"] == "a" * 12
+        assert found["CIFAR-10: worst"]["over"] == "pgd-5, pgd-50x5"
 
     def test_columns_have_an_order(self) -> None:
         names = [
@@ -348,15 +350,17 @@ class TestTables:
     def test_columns_on_other_samples_are_noted(self) -> None:
         report = report_of([line("clean", 0.9, n=1000, data_sha256="all"), line("pgd-5", 0.4)])
         assert table_of(report, "CIFAR-10").head[:2] == ["clean (n = 1000)", "pgd-5 (n = 200)"]
-        assert abnn_notes(report)[0].startswith("CIFAR-10: not all of clean, pgd-5 were met on the same test samples")
+        assert abnn_notes(report)[0].startswith(
+            "CIFAR-10: not all of clean, pgd-5 were evaluated on the same test samples"
+        )
         assert not abnn_notes(report_of(table_1()))
 
     def test_what_holds_least_is_said(self) -> None:
         report = report_of(table_1())
-        assert list(entrants(report, "cifar10")) == [
+        assert list(accuracies_of(report, "cifar10")) == [
             "no defence: none-0", "PGD-AT: pgd-at-0", "ABNN: mean of 3 seeds (resnet18, width 0.25)",
         ]  # fmt: skip
-        assert strongest_words(report)[2] == (
+        assert accuracy_sentences(report)[2] == (
             "CIFAR-10, ABNN: mean of 3 seeds (resnet18, width 0.25): 86.0% clean, 35.0% under pgd-5, "
-            "2.0% under worst, the least."
+            "2.0% under worst, the lowest."
         )

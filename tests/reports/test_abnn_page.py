@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from basics.errors import UserError
-from commands.abnn_table import table
+from cli import advbn_gen
 from reports.abnn import abnn_report
 from reports.abnn_page import attack_charts, write_abnn_report
 from reports.abnn_results import read_abnn_results
-from reports.abnn_tables import strongest_words
+from reports.abnn_tables import accuracy_sentences
 from tests.browser import Page, browser, require_fits_a_phone, require_self_contained
 from tests.reports import attacked_rows
 from tests.reports.attacked_rows import line, table_1, table_2
@@ -22,6 +22,11 @@ from tests.reports.test_gap_page import contrast
 
 EVERYTHING = [*table_1(), *table_2(), line("pgd-50x5", 0.1, n=100, data_sha256="part")]
 FILES = {"report.html", "report.md", "report.csv", "report.json"}
+
+
+def table(*words: object, names: tuple[str, str] = ("abnn", "table")) -> Result:
+    """Run the command, through the front door as a user does."""
+    return CliRunner().invoke(advbn_gen, [*names, *map(str, words)], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +53,10 @@ def test_the_four_files_agree(written: Path) -> None:
     assert {path.name for path in written.iterdir()} == FILES
     report = json.loads((written / "report.json").read_text())
     with (written / "report.csv").open() as file:
-        told = list(csv.DictReader(file))
-    assert len(told) == len(report["rows"]) == len(EVERYTHING)
+        lines = list(csv.DictReader(file))
+    assert len(lines) == len(report["rows"]) == len(EVERYTHING)
     markdown, page = ((written / f"report.{kind}").read_text() for kind in ("md", "html"))
-    for row, cells in zip(report["rows"], told, strict=True):
+    for row, cells in zip(report["rows"], lines, strict=True):
         assert (cells["model"], cells["attack"], float(cells["accuracy"])) == (
             row["model"],
             row["attack"],
@@ -62,42 +67,46 @@ def test_the_four_files_agree(written: Path) -> None:
         shown = f"{100 * row['accuracy']:.1f}"
         assert shown in markdown
         assert shown in page
-    for words in ("published: OUDefend", "not all of clean", "2.0% under worst, the least"):
-        assert words in markdown
-        assert words in page
+    for text in ("published: OUDefend", "not all of clean", "2.0% under worst, the lowest"):
+        assert text in markdown
+        assert text in page
 
 
 def test_the_command_prints_tables_and_writes_nothing(
     results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(table, [str(results)], catch_exceptions=False)
+    done = table(results)
     assert not list(tmp_path.iterdir())
     assert done.exit_code == 0
     heads = [line for line in done.stdout.splitlines() if line.startswith("##")]
-    assert [head.split(" ")[1] for head in heads] == ["CIFAR-10", "UCF-101", "Cost", "How"]
+    assert [head.split(" ")[1] for head in heads] == ["CIFAR-10", "UCF-101", "Cost", "Settings"]
     (ours,) = (line for line in done.stdout.splitlines() if line.startswith("| ABNN: clips"))
     assert "70.0 [68.5, 71.4]" in ours
 
 
 def test_the_command_prints_one_json_object(results: Path, tmp_path: Path) -> None:
-    done = CliRunner().invoke(table, [str(results), "--json"], catch_exceptions=False)
-    told = json.loads(done.stdout)
-    assert list(told) == ["rows"]
+    done = table(results, "--json")
+    printed = json.loads(done.stdout)
+    assert list(printed) == ["rows"]
     again = tmp_path / "again.json"
     again.write_text(done.stdout)
-    assert abnn_report(read_abnn_results([again]))["rows"] == told["rows"] == abnn_report(EVERYTHING)["rows"]
+    assert abnn_report(read_abnn_results([again]))["rows"] == printed["rows"] == abnn_report(EVERYTHING)["rows"]
+
+
+def test_the_command_is_also_one_of_the_reports(results: Path) -> None:
+    done = table(results, names=("report", "abnn"))
+    assert done.exit_code == 0
+    assert done.stdout == table(results).stdout
 
 
 def test_the_command_writes_the_report(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "report"
-    done = CliRunner().invoke(table, [str(results), "--out", str(out), "--json"], catch_exceptions=False)
+    done = table(results, "--out", out, "--json")
     assert {path.name for path in out.iterdir()} == FILES
     assert json.loads(done.stdout)["report"] == str(out / "report.html")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    again = CliRunner().invoke(
-        table, [str(results), str(results / "attacks"), "--out", str(out)], catch_exceptions=False
-    )
+    again = table(results, results / "attacks", "--out", out)
     assert again.stdout.endswith(f"report: {out / 'report.html'}\n")
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
@@ -116,7 +125,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         write_abnn_report(tmp_path / "out", EVERYTHING)
 
 
-def test_nothing_is_logged_thrown_or_asked_of_the_network(chromium: Page, written: Path) -> None:
+def test_nothing_is_logged_thrown_or_loaded_from_the_network(chromium: Page, written: Path) -> None:
     require_self_contained(chromium, written / "report.html")
 
 
@@ -137,7 +146,7 @@ def test_without_scripts_every_table_is_there(chromium: Page, written: Path) -> 
 def test_text_can_be_read_in_light_and_in_dark(chromium: Page, written: Path, dark: bool) -> None:
     chromium.look(1280, dark=dark)
     chromium.open(written / "report.html")
-    for selector in ("body", ".note", ".published td", "svg.chart text", ".notes li", ".held li", ".range"):
+    for selector in ("body", ".note", ".published td", "svg.chart text", ".notes li", ".accuracy li", ".range"):
         assert contrast(chromium, selector) >= 4.5, selector
 
 
@@ -162,4 +171,4 @@ def test_charts_say_what_they_show() -> None:
     assert "mean of 3 seeds (resnet18, width 0.25): clean 86.0, pgd-5 35.0" in charts[0]
     assert "ABNN: abnn-0: pgd-50x5 10.0" in charts[0]
     part = "ABNN: abnn-0: 10.0% under pgd-50x5."
-    assert f"CIFAR-10, {part}" in strongest_words(abnn_report(EVERYTHING))
+    assert f"CIFAR-10, {part}" in accuracy_sentences(abnn_report(EVERYTHING))

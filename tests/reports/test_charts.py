@@ -1,4 +1,4 @@
-"""Charts are well-formed, carry their meaning in words, and leave colours of text to the page."""
+"""Charts are well-formed, describe their values in a text, and leave colours of text to the page."""
 
 import re
 import xml.etree.ElementTree as ET

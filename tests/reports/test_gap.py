@@ -104,8 +104,8 @@ def test_published_weights_of_resnet50_bring_the_papers_row() -> None:
 
 def test_a_named_row_stands_beside_its_model() -> None:
     report = gap_report(synthetic_inputs(50, 2, 5, published={"model-1": "AugMix + AdvBN"}))
-    told = [row["published"] for row in report["rows"] if row["model"] == "model-1"]
-    assert [each["top1"] for each in told] == [0.778, 0.509, 0.086]
+    values = [row["published"] for row in report["rows"] if row["model"] == "model-1"]
+    assert [each["top1"] for each in values] == [0.778, 0.509, 0.086]
 
 
 def test_all_of_imagenet_as_published_counts_as_the_same_data() -> None:

@@ -53,7 +53,7 @@ def test_the_four_files_agree(written: Path) -> None:
     assert "other data than these" in markdown
 
 
-def test_nothing_is_logged_thrown_or_asked_of_the_network(page: Page, written: Path) -> None:
+def test_nothing_is_logged_thrown_or_loaded_from_the_network(page: Page, written: Path) -> None:
     assert page.complaints() == []
     assert page.requests() == [(written / "report.html").as_uri()]
 

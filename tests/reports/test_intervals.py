@@ -38,11 +38,11 @@ def test_the_gaps_interval_is_that_of_resampled_samples() -> None:
 
 
 def test_pairing_matters() -> None:
-    """The same accuracies: where the same samples are right, the gap is known far better."""
+    """The same accuracies: where the same samples are correct, the interval of the gap is far narrower."""
     before = bits(300, 500)
-    nested, apart = bits(280, 500), np.roll(bits(280, 500), 200)
-    assert gap(before, nested).value == gap(before, apart).value
-    widths = [estimate.high - estimate.low for estimate in (gap(before, nested), gap(before, apart))]
+    nested, shifted = bits(280, 500), np.roll(bits(280, 500), 200)
+    assert gap(before, nested).value == gap(before, shifted).value
+    widths = [estimate.high - estimate.low for estimate in (gap(before, nested), gap(before, shifted))]
     assert widths[0] < widths[1] / 2
 
 

@@ -20,7 +20,7 @@ def test_every_row_of_table_8_is_the_papers(shared_data: Path) -> None:
             assert [row.original, *row.advbn, *row.reconstructed] == [values[0], *values[first : first + 4]]
 
 
-def test_what_the_spec_repeats() -> None:
+def test_some_values_of_table_8() -> None:
     vgg, resnet = (table_8_row("Standard Training", encoder) for encoder in ("vgg", "resnet"))
     assert vgg is not None
     assert resnet is not None

@@ -54,9 +54,9 @@ def test_table_5(text: str) -> None:
             continue
         corruptions = [ABBREVIATED[name] for name in named] or corruptions
         method = "AugMix" if named else "AugMix + AdvBN"
-        for place, corruption in enumerate(corruptions):
+        for number, corruption in enumerate(corruptions):
             for level in range(5):
-                found[method][corruption, level + 1] = numbers[5 * place + level]
+                found[method][corruption, level + 1] = numbers[5 * number + level]
     for method, errors in found.items():
         assert len(errors) == 75
         assert table_5_errors(method) == errors
@@ -68,14 +68,14 @@ def test_table_6(text: str) -> None:
     ]
     for name, *cells in rows:
         pairs = [[float(number) for number in re.findall(r"\d+\.\d", cell)] for cell in cells]
-        for place, method in enumerate((name.split(" + ")[0], name)):
+        for position, method in enumerate((name.split(" + ")[0], name)):
             scores = set_scores(method)
             assert scores is not None
-            assert [scores.mce, scores.instagram, scores.sketch, scores.style] == [pair[place] for pair in pairs]
+            assert [scores.mce, scores.instagram, scores.sketch, scores.style] == [pair[position] for pair in pairs]
     assert len(rows) == 2
 
 
-def test_table_7_and_what_the_specification_tells_of_table_1(text: str) -> None:
+def test_table_7_and_a_row_of_table_1(text: str) -> None:
     start = text.index("Table 7: ")
     rows = {
         cells[0]: [float(cell) for cell in cells[1:]]

@@ -42,9 +42,9 @@ def test_results_come_back_and_summaries_are_computed_anew(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
-        ({"pair": "other"}, "stands for something else"),
+        ({"pair": "other"}, "is another result in"),
         (
             {"data": "imagenet-sketch", "suite": "imagenet-sketch", "pair": "p", "weights_sha256": "other"},
             "Two different models",
@@ -52,10 +52,10 @@ def test_results_come_back_and_summaries_are_computed_anew(tmp_path: Path) -> No
         ({"model": "b", "pair": "p", "data_fingerprint": "other"}, "Two different data sets are called imagenet"),
     ],
 )
-def test_one_name_for_two_things_is_refused(tmp_path: Path, changed: dict[str, str], said: str) -> None:
+def test_one_name_for_two_things_is_refused(tmp_path: Path, changed: dict[str, str], message: str) -> None:
     row = lines("a", ["imagenet"])[0]
     folders = [written(tmp_path / "1", [row]), written(tmp_path / "2", [{**row, **changed}])]
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_results(folders)
 
 
@@ -111,11 +111,11 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_published_lines_say_when_the_data_are_others() -> None:
-    small, whole = (report_of(lines("m", EVERYTHING, n=n), m="AdvBN") for n in (600, 50_000))
+    small, complete = (report_of(lines("m", EVERYTHING, n=n), m="AdvBN") for n in (600, 50_000))
     assert set(small["same_data"].values()) == {False}
-    assert set(whole["same_data"].values()) == {True}
+    assert set(complete["same_data"].values()) == {True}
     assert "published: AdvBN, on other data" in cells(small, "Table 4")
-    assert "published: AdvBN" in cells(whole, "Table 4")
+    assert "published: AdvBN" in cells(complete, "Table 4")
     part = report_of(lines("m", C_NAMES[1:], n=50_000))
     assert part["same_data"] == {"imagenet-c": False}
     drawn = report_of(lines("m", C_NAMES, n=50_000, imagenet=False))
@@ -154,12 +154,12 @@ def test_the_compact_table_shows_both_sets_and_both_means() -> None:
     head, ((name, *values),) = compact_table(report)
     rows = rows_of(report)
     assert name == "tuned (main / auxiliary)"
-    told = dict(zip(head[1:], values, strict=True))
+    by_column = dict(zip(head[1:], values, strict=True))
     mce = [rows["tuned", which, "imagenet-c"]["mce"] for which in ("main", "auxiliary")]
     plain = [100 * rows["tuned", which, "imagenet-c"]["mean_error"] for which in ("main", "auxiliary")]
-    assert told["ImageNet-C mCE"] == f"{mce[0]:.1f}* / {mce[1]:.1f}"
-    assert told["ImageNet-C mean error"] == f"{plain[0]:.1f} / {plain[1]:.1f}"
-    assert told["Style top-1"].endswith("*")
+    assert by_column["ImageNet-C mCE"] == f"{mce[0]:.1f}* / {mce[1]:.1f}"
+    assert by_column["ImageNet-C mean error"] == f"{plain[0]:.1f} / {plain[1]:.1f}"
+    assert by_column["Style top-1"].endswith("*")
 
 
 def test_parts_have_no_mean_and_are_named() -> None:
@@ -167,12 +167,12 @@ def test_parts_have_no_mean_and_are_named() -> None:
     report = report_of(lines("m", [*present, *INSTAGRAM_NAMES[:3]]))
     table_4 = cells(report, "Table 4")["m"]
     assert table_4[1:3] == ["-", "-"]
-    told = dict(zip(CORRUPTIONS, table_4[3:], strict=True))
-    assert [name for name, value in told.items() if value == "-"] == ["fog"]
+    values = dict(zip(CORRUPTIONS, table_4[3:], strict=True))
+    assert [name for name, value in values.items() if value == "-"] == ["fog"]
     corrupted, instagram = missing_notes(report)
-    assert "imagenet-c: not whole (without fog 1 4)" in corrupted
-    assert "14 whole corruptions" in corrupted
-    assert "not whole (3 filters instead of 20)" in instagram
+    assert "imagenet-c: incomplete (without fog 1 4)" in corrupted
+    assert "14 complete corruptions" in corrupted
+    assert "incomplete (3 filters instead of 20)" in instagram
     assert compact_table(report)[1][0][1:] == ["-", "-", "-"]
 
 

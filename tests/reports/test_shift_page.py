@@ -41,10 +41,10 @@ def test_the_four_files_agree(written: Path) -> None:
     assert {path.name for path in written.iterdir()} == {"report.html", "report.md", "report.csv", "report.json"}
     rows = json.loads((written / "report.json").read_text())["rows"]
     with (written / "report.csv").open() as file:
-        told = list(csv.DictReader(file))
-    assert len(told) == len(rows) == 3 * len(EVERYTHING) - 1 + 6
+        written_rows = list(csv.DictReader(file))
+    assert len(written_rows) == len(rows) == 3 * len(EVERYTHING) - 1 + 6
     markdown, page = ((written / f"report.{kind}").read_text() for kind in ("md", "html"))
-    for row, line in zip(rows, told, strict=True):
+    for row, line in zip(rows, written_rows, strict=True):
         assert row.keys() >= {"model", "data", "n", "top1", "top5", "batch_norm", "published_choice", "published"}
         assert (line["model"], line["data"], line["batch_norm"]) == (row["model"], row["data"], row["batch_norm"] or "")
         assert line["top1"] == ("" if row["top1"] is None else str(row["top1"]))
@@ -54,7 +54,7 @@ def test_the_four_files_agree(written: Path) -> None:
     assert "without gaussian_noise 1" in markdown
     assert "without gaussian_noise 1" in page
     assert "on other data" in markdown
-    assert "tuned (stands for AdvBN)" in page
+    assert "tuned (the paper&#39;s AdvBN)" in page
 
 
 def test_another_kind_of_report_is_left_alone(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_another_kind_of_report_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
 
 
-def test_nothing_is_logged_thrown_or_asked_of_the_network(chromium: Page, written: Path) -> None:
+def test_nothing_is_logged_thrown_or_loaded_from_the_network(chromium: Page, written: Path) -> None:
     require_self_contained(chromium, written / "report.html")
 
 
