@@ -10,9 +10,9 @@ import click
 
 PACKAGES = (
     "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream", "abnn",
-    "reports", "commands",
+    "experiments", "reports", "commands",
 )  # fmt: skip
-"""Top-level packages of advbn-gen. Their names are so common that another project's may hide them."""
+"""Top-level packages of advbn-gen, and one module. Their names are so common that another project's may hide them."""
 COMMANDS = {
     "demo": "commands.demo:demo",
     "sample-data": "commands.sample_data:sample_data",
@@ -79,7 +79,7 @@ def foreign_package() -> str | None:
         sys.path.append(str(folder))
     for name in PACKAGES:
         spec = importlib.util.find_spec(name)
-        own = folder / name / "__init__.py"
+        own = folder / name / "__init__.py" if (folder / name).is_dir() else folder / f"{name}.py"
         if spec is None or spec.origin is None:
             return f"The package {name} is missing beside {__file__}; install advbn-gen again."
         if os.path.realpath(spec.origin) != os.path.realpath(own):

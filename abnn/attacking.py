@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from abnn.attack_run import AttackRun
-from abnn.benchmarks import benchmark_of
+from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
 from abnn.images import images_for, open_test
 from abnn.results import ATTACKS, SAME_TEST, AttackLayout, AttackResult, not_attacked
 from abnn.threats import Roa, ThreatOptions, require_another, require_possible, require_used, threat_of
+from attacks.pixels import PixelConfig
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
 from basics.files import digest_json
@@ -36,6 +37,8 @@ class AttackRequest:
     """Names, see `abnn.threats.ATTACKS`."""
     data: str
     """Address of what holds the test images."""
+    benchmarks: Mapping[str, Benchmark]
+    """Known benchmarks by name, of which each checkpoint names one."""
     out: Path | None = None
     """Folder of the results; None takes `attacks` in each run folder."""
     pixels: Mapping[str, Any] = field(default_factory=dict)
@@ -95,7 +98,8 @@ def attack_all(request: AttackRequest) -> list[Row]:
             rows = [row for results in opened for row in _carry_out(results, advance, overwrite=request.overwrite)]
         for results in opened:
             for checkpoint in _checkpoints(results.runs):
-                rows += _worst(results, checkpoint)
+                paper = benchmark_of(checkpoint.task, request.benchmarks).pixels
+                rows += _worst(results, checkpoint, paper)
     return rows
 
 
@@ -154,7 +158,7 @@ def _attack_runs(  # noqa: PLR0913, PLR0917 (who, against what, with what, on wh
     Raises:
         UserError: data, network and attacks do not fit.
     """
-    benchmark = benchmark_of(checkpoint.task)
+    benchmark = benchmark_of(checkpoint.task, request.benchmarks)
     images = images_for(checkpoint, source, request.limit, surrogate)
     threats = [threat_of(name, benchmark, options) for name in dict.fromkeys(request.attacks)]
     require_used(request.attacks, options)
@@ -174,9 +178,8 @@ def _attack_runs(  # noqa: PLR0913, PLR0917 (who, against what, with what, on wh
     ]  # fmt: skip
 
 
-def _worst(results: _Opened, checkpoint: Checkpoint) -> list[Row]:
+def _worst(results: _Opened, checkpoint: Checkpoint, paper: PixelConfig) -> list[Row]:
     """Return and write the worst case over the complete attacks in the benchmark's ball, if there are two."""
-    paper = benchmark_of(checkpoint.task).pixels
     same: list[Row] = []
     for row in results.store.rows.values():
         mine = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum

@@ -1,4 +1,7 @@
-"""The paper's settings as benchmarks: what is attacked, how strongly, and how it is trained (section 3.1, Table 1)."""
+"""What a benchmark is: a data set, the network that is attacked on it, how strongly, and how it is trained.
+
+The paper's benchmarks are in `experiments.py`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -7,8 +10,6 @@ from typing import Any
 from attacks.pixels import PixelConfig
 from basics.errors import UserError
 from training.config import TrainingConfig
-
-MOMENTUM = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,26 +54,12 @@ class Benchmark:
         return replace(config, step_size=self.pixels.step_size * (eps / self.pixels.eps))
 
 
-BENCHMARKS = {
-    "cifar10": Benchmark(
-        name="cifar10",
-        target="resnet18",
-        substitute="vgg19_bn",
-        pixels=PixelConfig(eps=8 / 255, steps=5, step_size=2 / 255),
-        shift=1 / 8,
-        training=TrainingConfig(
-            epochs=200, batch_size=128, lr=0.1, weight_decay=5e-4, schedule="cosine", image_size=32
-        ),
-    ),
-}
-
-
-def benchmark_of(name: str) -> Benchmark:
+def benchmark_of(name: str, benchmarks: Mapping[str, Benchmark]) -> Benchmark:
     """Return a benchmark by its name.
 
     Raises:
         UserError: there is none of this name.
     """
-    if name not in BENCHMARKS:
-        raise UserError(f"There is no task {name!r}; give one of {', '.join(BENCHMARKS)}.")
-    return BENCHMARKS[name]
+    if name not in benchmarks:
+        raise UserError(f"There is no task {name!r}; give one of {', '.join(benchmarks)}.")
+    return benchmarks[name]

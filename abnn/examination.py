@@ -1,12 +1,12 @@
 """The sanity checks of a trained network on test images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from abnn.benchmarks import benchmark_of
+from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import load_checkpoint
 from abnn.images import images_for, open_test
 from abnn.sanity import Check, Surface, check, loss_surface
@@ -27,6 +27,8 @@ class ExaminationRequest:
     """Run folder of `abnn train`."""
     data: str
     """Address of what holds the test images."""
+    benchmarks: Mapping[str, Benchmark]
+    """Known benchmarks by name, of which the checkpoint names one."""
     surrogate: Path | None = None
     """Run folder of the network whose gradients the black-box check uses; None leaves that check out."""
     limit: int = 100
@@ -58,7 +60,7 @@ def examine(request: ExaminationRequest, ready: Callable[[], None] = lambda: Non
     compute = choose_compute(request.device, request.precision)
     checkpoint = load_checkpoint(request.checkpoint)
     surrogate = None if request.surrogate is None else load_checkpoint(request.surrogate)
-    pixels = benchmark_of(checkpoint.task).pixels
+    pixels = benchmark_of(checkpoint.task, request.benchmarks).pixels
     images = images_for(checkpoint, open_test(request.data), request.limit, surrogate)
     transfer = None
     if surrogate is not None:

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from abnn.benchmarks import MOMENTUM
 from abnn.checkpoint import MODEL_FILE, save_checkpoint
 from abnn.plan import NetworkPlan
 from attacks.objectives import cross_entropy
@@ -20,6 +19,8 @@ from training.data import TrainingImages
 from training.evaluation import correct, evaluate
 
 DEFENCES = ("none", "abnn", "pgd-at")
+MOMENTUM = 0.9
+"""Of SGD; our choice, as the paper says SGD only."""
 
 
 class Trained(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from commands.abnn_table import table
-from commands.classifier import FROM_SCRATCH, held_out_options, train_and_print
+from commands.classifier import held_out_options, train_and_print
 from commands.options import (
     FOLDER,
     AliasedOption,
@@ -39,8 +39,8 @@ def abnn() -> None:
 @abnn.command(short_help="Train a substitute network.")
 @click.option("--data", required=True, metavar="P", help="Images of another data set than the target's.")
 @held_out_options
-@click.option("--arch", default="vgg19_bn", show_default=True, metavar="NAME", help="Any torchvision classifier.")
-@click.option("--image-size", type=int, default=32, show_default=True, help="Side of the crops.")
+@click.option("--arch", metavar="NAME", help="Any torchvision classifier. [default: vgg19_bn]")
+@click.option("--image-size", type=int, help="Side of the crops. [default: 32]")
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
 @training_options
 @overwrite_option
@@ -55,7 +55,11 @@ def pretrain(out: Path, as_json: bool, **options: Any) -> None:
     Example:
       advbn-gen abnn pretrain --data imagenette --out substitute
     """
-    train_and_print(options["data"], out, {**options, "training": FROM_SCRATCH}, as_json=as_json)
+    import experiments
+
+    request = experiments.abnn_substitute(options["data"], out)
+    request = replace(request, classifier=replace(request.classifier, **given(arch=options["arch"])))
+    train_and_print(request, options, as_json=as_json)
 
 
 _layer_options = together(
@@ -103,21 +107,24 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
       advbn-gen abnn train --task cifar10 --defence none --data cifar10 --out plain
       advbn-gen abnn train --task cifar10 --defence abnn --data cifar10 --out abnn
     """
+    import experiments
     from abnn.benchmarks import benchmark_of
     from abnn.layer import LayerConfig
-    from abnn.request import DefenceRequest, train_defence
+    from abnn.request import train_defence
     from training.folder import METRICS, is_first_process
 
-    benchmark = benchmark_of(options["task"])
+    benchmark = benchmark_of(options["task"], experiments.BENCHMARKS)
+    request = experiments.abnn(benchmark, options["data"], out, options["defence"])
     pixels = given(**{name: options[name] for name in _PIXEL_FIELDS})
-    request = DefenceRequest(
-        benchmark=benchmark, defence=options["defence"], source=options["data"], out=out, limit=options["limit"],
-        substitute=options["substitute"], arch=options["arch"],
+    request = replace(
+        request,
         layer=LayerConfig(**given(statistics=options["statistics"], encoder=options["encoder"])),
-        blocks=options["blocks"], taps=options["taps"], attack=benchmark.ball(pixels) if pixels else None,
-        training=replace(benchmark.training, **_training(options)), resize=options["image_size"] is not None,
+        attack=benchmark.ball(pixels) if pixels else None,
+        training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
+        resize=options["image_size"] is not None,
+        **{name: options[name] for name in ("substitute", "arch", "blocks", "taps", "limit")},
         **given(width=options["width"]),
-    )  # fmt: skip
+    )
     result = train_defence(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
@@ -136,10 +143,6 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
 _CONFIG_OPTIONS = (
     "epochs", "batch_size", "lr", "weight_decay", "seed", "image_size", "loaders", "device", "devices", "precision",
 )  # fmt: skip
-
-
-def _training(options: dict[str, Any]) -> dict[str, Any]:
-    return given(**{name: options.get(name) for name in _CONFIG_OPTIONS})
 
 
 @abnn.command(short_help="Attack trained networks.", cls=ManyValues)
@@ -193,10 +196,12 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
       advbn-gen abnn attack --checkpoint plain abnn --attack clean pgd pgd-50 adaptive roa --data cifar10
     """
     from abnn.attacking import AttackRequest, attack_all
+    from experiments import BENCHMARKS
 
     rectangle = {name: options[name] for name in ("area", "stride", "colour")}
     request = AttackRequest(
         checkpoints=checkpoints, attacks=options["attacks"], data=options["data"], out=options["out"],
+        benchmarks=BENCHMARKS,
         pixels=given(**{name: options[name] for name in _PIXEL_FIELDS}),
         rectangle=given(**rectangle, steps=options["rectangle_steps"]), restarts=options["restarts"],
         surrogate=options["surrogate"], limit=options["limit"], batch_size=options["batch_size"], seed=options["seed"],
@@ -234,10 +239,12 @@ def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
     from abnn.examination import ExaminationRequest, examine
     from abnn.results import ATTACKS
     from basics.errors import WorkError
+    from experiments import BENCHMARKS
     from reports.surface import SURFACE, draw_surface, require_own_picture
 
     folder = out or options["checkpoint"] / ATTACKS
-    checks, surface = examine(ExaminationRequest(**options), lambda: require_own_picture(folder))
+    request = ExaminationRequest(**options, benchmarks=BENCHMARKS)
+    checks, surface = examine(request, lambda: require_own_picture(folder))
     picture = draw_surface(surface, folder / SURFACE)
     # `told` is what programs that read the JSON know the numbers by.
     rows = [{"name": each.name, "passed": each.passed, "told": each.numbers} for each in checks]

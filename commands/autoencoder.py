@@ -1,5 +1,6 @@
 """`advbn-gen train-autoencoder` and `import-autoencoder`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from commands.options import (
     FILE,
     FOLDER,
     encoder_option,
+    given,
     json_option,
     overwrite_option,
     print_result,
@@ -55,21 +57,20 @@ def train_autoencoder(**options: Any) -> None:
       advbn-gen train-autoencoder --encoder vgg
       advbn-gen train-autoencoder --encoder resnet --source ILSVRC2012/train --out autoencoder-resnet
     """
-    from decoders.request import PUBLISHED_DEFAULTS, AutoencoderRequest
+    import experiments
     from decoders.request import train_autoencoder as train
     from pipeline.sample import sample_request
-    from training.config import TrainingConfig
     from training.folder import is_first_process
 
-    given_options = {name: options[name] for name in _REQUEST_OPTIONS if options[name] is not None}
-    out = options["out"] or Path(f"autoencoder-{options['encoder']}")
-    training = {name: options[name] for name in _CONFIG_OPTIONS if options[name] is not None}
-    if options["source"] is None:
+    encoder, source = options["encoder"], options["source"]
+    out = options["out"] or Path(f"autoencoder-{encoder}")
+    if source is None:
         say("No --source: using the embedded drawn world.")
-        request = sample_request(options["encoder"], out, training, **given_options)
+        request = sample_request(encoder, out, options["encoder_weights"])
     else:
-        config = TrainingConfig(**{**PUBLISHED_DEFAULTS, **training})
-        request = AutoencoderRequest(encoder=options["encoder"], out=out, training=config, **given_options)
+        request = experiments.autoencoder(encoder, source, out)
+    config = replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS}))
+    request = replace(request, training=config, **given(**{name: options[name] for name in _REQUEST_OPTIONS}))
     result = train(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
@@ -78,7 +79,7 @@ def train_autoencoder(**options: Any) -> None:
     print_result({"autoencoder": str(path), **facts}, lines, as_json=options["as_json"])
 
 
-_REQUEST_OPTIONS = ("source", "labels", "held_out", "encoder_weights", "width", "limit")
+_REQUEST_OPTIONS = ("labels", "held_out", "encoder_weights", "width", "limit")
 _CONFIG_OPTIONS = (
     "epochs", "batch_size", "lr", "seed", "image_size", "schedule", "checkpoint_every", "loaders",
     "device", "devices", "precision",

@@ -1,8 +1,9 @@
 """`advbn-gen train-classifier`: a classifier from scratch, for data without published weights."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,15 +18,13 @@ from commands.options import (
     training_options,
 )
 
-FROM_SCRATCH = {"epochs": 20, "batch_size": 64, "lr": 2e-3, "weight_decay": 1e-2, "schedule": "cosine", "warmup": 0.1}
-"""Of training from scratch: fields of TrainingConfig."""
-_IMAGE_SIZE = 224
-
+if TYPE_CHECKING:
+    from networks.request import ClassifierRequest
 
 held_out_options = together(
     click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the others]"),
     click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 --val."),
-    click.option("--smallest-crop", type=float, default=0.35, show_default=True, help="Share of an image."),
+    click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.35]"),
     click.option("--loaders", type=int, help="Decoding processes. [default: 0]"),
 )
 
@@ -50,36 +49,34 @@ def train_classifier(out: Path, as_json: bool, **options: Any) -> None:
       advbn-gen train-classifier --arch resnet18 --width 0.5 --source imagenette/train --val imagenette/val \\
         --image-size 128 --out resnet18
     """
-    defaults = {**FROM_SCRATCH, "image_size": _IMAGE_SIZE}
-    train_and_print(options["source"], out, {**options, "training": defaults}, as_json=as_json)
+    import experiments
+
+    train_and_print(experiments.classifier(options["arch"], options["source"], out), options, as_json=as_json)
 
 
-def train_and_print(source: str, out: Path, options: Mapping[str, Any], *, as_json: bool) -> None:
+def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *, as_json: bool) -> None:
     """Train a classifier from scratch, and print its file and accuracy.
 
     Args:
-        source: training images.
-        out: run folder.
-        options: of the command; under `training` what TrainingConfig takes where the user gives nothing.
+        request: the training with all its defaults.
+        options: of the command; those that were given take the defaults' places.
         as_json: how to print.
 
     Raises:
         UserError: a part of the request does not exist or does not fit.
     """
-    from networks.request import ClassifierRequest
     from networks.request import train_classifier as train
-    from networks.task import ClassifierConfig
-    from training.config import TrainingConfig
-    from training.data import Variation
     from training.folder import is_first_process
 
-    training = given(**{name: options[name] for name in _CONFIG_OPTIONS})
-    request = ClassifierRequest(
-        classifier=ClassifierConfig(arch=options["arch"], **given(width=options["width"])),
-        source=source, held_out=options["held_out"], labels=options["labels"], limit=options["limit"], out=out,
-        variation=Variation(crops=True, smallest=options["smallest_crop"]),
-        training=TrainingConfig(**{**options["training"], **training}),
-    )  # fmt: skip
+    request = replace(
+        request,
+        classifier=replace(request.classifier, **given(width=options["width"])),
+        variation=replace(request.variation, **given(smallest=options["smallest_crop"])),
+        training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
+        held_out=options["held_out"],
+        labels=options["labels"],
+        limit=options["limit"],
+    )
     result = train(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return

@@ -1,5 +1,6 @@
 """`advbn-gen finetune`: fine-tuning with AdvBN, the baselines, and combinations."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
-    from downstream.task import FineTuningConfig
+    from downstream.request import FineTuningRequest
 
 _data_options = together(
     click.option("--source", help="Training images. [default: the embedded drawn world]"),
@@ -53,10 +54,7 @@ _schedule_options = together(
 
 @click.command(short_help="Fine-tune a classifier with AdvBN.", cls=ManyValues)
 @click.option("--arch", required=True, metavar="NAME", help="resnet18/34/50/101, densenet121, efficientnet_b0, ...")
-@click.option(
-    "--method", default="advbn", show_default=True,
-    help="advbn, plain, advprop, pgd-at, advprop+advbn or pgd-at+advbn.",
-)  # fmt: skip
+@click.option("--method", help="advbn, plain, advprop, pgd-at, advprop+advbn or pgd-at+advbn. [default: advbn]")
 @click.option(
     "--augment", metavar="NAME...", multiple=True,
     help="autoaugment, fast-autoaugment, randaugment, augmix, cutmix, mixup, moex; or none. "
@@ -85,28 +83,10 @@ def finetune(**options: Any) -> None:
       advbn-gen finetune --arch resnet50 --init resnet50=augmix.pth --augment augmix --source ILSVRC2012/train \\
         --out resnet50-augmix-advbn
     """
-    from downstream.request import FineTuningRequest, train_fine_tuning
-    from downstream.task import PUBLISHED_TRAINING
-    from pipeline.sample import SAMPLE_IMAGE_SIZE
-    from sources.drawn.source import DrawnSource
-    from training.config import TrainingConfig
+    from downstream.request import train_fine_tuning
     from training.folder import METRICS, is_first_process
 
-    _refuse_idle(options)
-    training = {name: options[name] for name in _CONFIG_OPTIONS if options[name] is not None}
-    source: Any = options["source"]
-    if source is None:
-        say("No --source: using the embedded drawn world.")
-        source = DrawnSource("train", SAMPLE_IMAGE_SIZE)
-        training = {"image_size": SAMPLE_IMAGE_SIZE, **training}
-    held_out = options["held_out"] or (DrawnSource("val", SAMPLE_IMAGE_SIZE) if options["source"] is None else None)
-    request = FineTuningRequest(
-        arch=options["arch"], init=_init(options), width=options["width"], tuning=_tuning(options), source=source,
-        held_out=held_out, labels=options["labels"], out=options["out"], limit=options["limit"],
-        training=TrainingConfig(**{**PUBLISHED_TRAINING, **training}), mix=options["mix"],
-        **given(mix_share=options["mix_share"]),
-    )  # fmt: skip
-    result = train_fine_tuning(request, overwrite=options["overwrite"])
+    result = train_fine_tuning(_request(options), overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
     from reports.curves import draw_curves
@@ -121,7 +101,7 @@ def finetune(**options: Any) -> None:
     print_result({**result.facts, **files, "curves": curves and str(curves)}, lines, as_json=options["as_json"])
 
 
-def _refuse_idle(options: dict[str, Any]) -> None:
+def _refuse_idle(options: dict[str, Any], method_name: str) -> None:
     """Refuse options that would change nothing.
 
     Raises:
@@ -131,7 +111,7 @@ def _refuse_idle(options: dict[str, Any]) -> None:
     from downstream.methods import METHODS
 
     # An unknown method is refused where its other settings are.
-    method = METHODS.get(options["method"])
+    method = METHODS.get(method_name)
     idle = {
         "mix_share": options["mix"] is None,
         "labels": options["held_out"] is None,
@@ -140,7 +120,7 @@ def _refuse_idle(options: dict[str, Any]) -> None:
     }
     for name, changes_nothing in idle.items():
         if changes_nothing and options[name] is not None:
-            what = {"mix_share": "without --mix", "labels": "without --val"}.get(name, f"with {options['method']}")
+            what = {"mix_share": "without --mix", "labels": "without --val"}.get(name, f"with {method_name}")
             raise UserError(f"The option --{name.replace('_', '-')} changes nothing {what}; leave it out.")
 
 
@@ -152,47 +132,59 @@ _CONFIG_OPTIONS = (
 )  # fmt: skip
 
 
-def _tuning(options: dict[str, Any]) -> "FineTuningConfig":
-    from dataclasses import replace
+def _request(options: dict[str, Any]) -> "FineTuningRequest":
+    """Return the architecture's published fine-tuning with what the user gave of it changed.
 
-    from attacks.pixels import PixelConfig
-    from attacks.statistics import AdvBNConfig
-    from downstream.task import PUBLISHED_ATTACKS, FineTuningConfig
+    Raises:
+        UserError: an option would change nothing, or something does not exist.
+    """
+    import experiments
     from networks.cuts import cut_of
+    from pipeline.sample import SAMPLE_IMAGE_SIZE
+    from sources.drawn.source import DrawnSource
 
+    drawn = options["source"] is None
+    if drawn:
+        say("No --source: using the embedded drawn world.")
     arch = options["arch"]
-    strength = given(**{name: options[name] for name in ("eps", "steps", "step_size")})
-    pixels = given(**{name: options[f"pixel_{name}"] for name in ("eps", "steps", "step_size")})
-    return FineTuningConfig(
-        cut=cut_of(arch, options["cut"], keep_norm=options["keep_norm"]),
-        method=options["method"],
-        attack=replace(PUBLISHED_ATTACKS.get(arch, AdvBNConfig()), **strength),
-        pixels=PixelConfig(**pixels),
-        augment=_augment(options),
-        smallest_crop=_smallest_crop(options),
-        **given(statistics=options["statistics"]),
+    request = experiments.finetune(
+        arch,
+        DrawnSource("train", SAMPLE_IMAGE_SIZE) if drawn else options["source"],
+        options["out"],
+        cut_of(arch, options["cut"], keep_norm=options["keep_norm"]),
+    )
+    _refuse_idle(options, options["method"] or request.tuning.method)
+    # Of the drawn world's pictures the whole shape has to be seen.
+    drawn_crop, drawn_size = (_DRAWN_CROP, SAMPLE_IMAGE_SIZE) if drawn else (None, None)
+    tuning = replace(
+        request.tuning,
+        attack=replace(request.tuning.attack, **given(**{name: options[name] for name in _STRENGTH})),
+        pixels=replace(request.tuning.pixels, **given(**{name: options[f"pixel_{name}"] for name in _STRENGTH})),
+        augment=_augment(options["augment"], request.tuning.augment),
+        **given(smallest_crop=drawn_crop) | given(smallest_crop=options["smallest_crop"]),
+        **given(method=options["method"], statistics=options["statistics"]),
+    )
+    training = given(image_size=drawn_size) | given(**{name: options[name] for name in _CONFIG_OPTIONS})
+    held_out = options["held_out"] or (DrawnSource("val", SAMPLE_IMAGE_SIZE) if drawn else None)
+    return replace(
+        request,
+        tuning=tuning,
+        training=replace(request.training, **training),
+        init=_init(options),
+        held_out=held_out,
+        **{name: options[name] for name in ("width", "labels", "limit", "mix")},
+        **given(mix_share=options["mix_share"]),
     )
 
 
-def _augment(options: dict[str, Any]) -> tuple[str, ...]:
-    from downstream.task import PUBLISHED_AUGMENT
-
-    names: tuple[str, ...] = options["augment"]
+def _augment(names: tuple[str, ...], published: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
-        return PUBLISHED_AUGMENT.get(options["arch"], ())
+        return published
     return () if names == ("none",) else names
 
 
-def _smallest_crop(options: dict[str, Any]) -> float:
-    from training.data import Variation
-
-    if options["smallest_crop"] is not None:
-        return float(options["smallest_crop"])
-    # Of the drawn world's pictures the whole shape has to be seen.
-    return _DRAWN_CROP if options["source"] is None else Variation.smallest
-
-
 _DRAWN_CROP = 0.8
+_STRENGTH = ("eps", "steps", "step_size")
 
 
 def _init(options: dict[str, Any]) -> str | None:

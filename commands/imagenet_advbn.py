@@ -1,6 +1,7 @@
 """`advbn-gen imagenet-advbn`: the main job."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from commands.options import (
     absolute_address,
     compute_options,
     encoder_option,
+    given,
     json_option,
     overwrite_option,
     print_result,
@@ -21,6 +23,7 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
+    from pipeline.config import GenerationConfig
     from pipeline.job import Job
     from pipeline.runners.runner import Runner
 
@@ -54,18 +57,12 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
     metavar="P",
     help="Data-set folder, or address (s3://...). [default: ./imagenet-advbn-ENCODER; drawn world: ./sample-...]",
 )
-@click.option(
-    "--eps",
-    type=float,
-    default=1.1,
-    show_default=True,
-    help="Radius of the ball around 1 for each multiplier.",
-)
-@click.option("--steps", type=int, default=6, show_default=True, help="Ascent steps.")
-@click.option("--step-size", type=float, default=0.2, show_default=True, help="Length of a step.")
-@click.option("--batch-size", type=int, default=32, show_default=True, help="Images perturbed together.")
+@click.option("--eps", type=float, help="Radius of the ball around 1 for each multiplier. [default: 1.1]")
+@click.option("--steps", type=int, help="Ascent steps. [default: 6]")
+@click.option("--step-size", type=float, help="Length of a step. [default: 0.2]")
+@click.option("--batch-size", type=int, help="Images perturbed together. [default: 32]")
 @click.option("--image-size", type=int, help="Side of the images. [default: 256; the drawn world: 48]")
-@click.option("--batches-per-shard", type=int, default=49, show_default=True, help="49 x 32 = 1,568 samples a shard.")
+@click.option("--batches-per-shard", type=int, help="49 x 32 = 1,568 samples a shard. [default: 49]")
 @click.option("--limit", type=int, help="Only the first N images.")
 @click.option("--split", default="val", show_default=True, help="Split to read, and its name in the files.")
 @compute_options
@@ -131,44 +128,44 @@ def _run(job: "Job", runner: "Runner", options: dict[str, Any]) -> None:
     print_result(report.to_json(), lines, as_json=options["as_json"])
 
 
-def _config(options: dict[str, Any]) -> Any:
-    """Build the run's config; without a source, the drawn world and its networks stand in, said clearly."""
-    from attacks.statistics import AdvBNConfig
+def _config(options: dict[str, Any]) -> "GenerationConfig":
+    """Build the run's config; without a source, the drawn world and its networks stand in, which is said."""
     from encoders import encoder_kind
+    from experiments import imagenet_advbn as published
     from networks.classifiers import PUBLISHED
-    from pipeline.config import GenerationConfig
     from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_networks
 
     encoder_kind(options["encoder"])
     source = os.fspath(options["source"]) if options["source"] else None
-    default_size = 256 if source else SAMPLE_IMAGE_SIZE
-    values = {
+    config = published(options["encoder"], absolute_address(source), absolute(options["autoencoder"]))
+    config = replace(
+        config,
+        attack=replace(config.attack, **given(**{name: options[name] for name in ("eps", "steps", "step_size")})),
+        labels=absolute(options["labels"]),
+        order=absolute(options["order"]),
+        classifier_weights=_weights(options["classifier_weights"]) or PUBLISHED,
         **{name: options[name] for name in _PASSED_ON},
-        "source": absolute_address(source),
-        "labels": absolute(options["labels"]),
-        "order": absolute(options["order"]),
-        "autoencoder": absolute(options["autoencoder"]),
-        "classifier_weights": _weights(options["classifier_weights"]) or PUBLISHED,
-        "image_size": default_size if options["image_size"] is None else options["image_size"],
-        "attack": AdvBNConfig(eps=options["eps"], steps=options["steps"], step_size=options["step_size"]),
-    }
-    config = GenerationConfig(**values)
+        **given(**{name: options[name] for name in ("batch_size", "batches_per_shard")}),
+        **given(image_size=SAMPLE_IMAGE_SIZE if source is None else None) | given(image_size=options["image_size"]),
+    )
     if source is not None:
         return config
     say("No --source: using the embedded drawn world; the data set is called sample-advbn-" + config.encoder + ".")
     own_classifier = options["classifier_weights"] is None and options["classifier"] is None
-    if options["autoencoder"] is None or own_classifier:
-        own = sample_networks(config.encoder)
-        values["autoencoder"] = values["autoencoder"] or str(own.autoencoder)
-        values["classifier_weights"] = str(own.classifier) if own_classifier else values["classifier_weights"]
-    return GenerationConfig(**values)
+    if config.autoencoder is not None and not own_classifier:
+        return config
+    own = sample_networks(config.encoder)
+    return replace(
+        config,
+        autoencoder=config.autoencoder or str(own.autoencoder),
+        classifier_weights=str(own.classifier) if own_classifier else config.classifier_weights,
+    )
 
 
-_PASSED_ON = (
-    "encoder", "classifier", "batch_size", "batches_per_shard", "limit", "split",
-    "device", "precision", "threads", "workers", "reconstructed",
-)  # fmt: skip
+_PASSED_ON = ("classifier", "limit", "split", "device", "precision", "threads", "workers", "reconstructed")
 
 
-def _weights(given: str | None) -> str | None:
-    return given if given is None or given.startswith("seed:") or given == "published" else absolute(Path(given))
+def _weights(weights: str | None) -> str | None:
+    if weights is None or weights.startswith("seed:") or weights == "published":
+        return weights
+    return absolute(Path(weights))

@@ -17,9 +17,6 @@ from training.folder import is_first_process
 from training.loop import train
 from training.request import TrainingRequest, TrainingResult, opened
 
-PUBLISHED_DEFAULTS: dict[str, Any] = {"epochs": 4, "batch_size": 32, "lr": 1e-4, "image_size": 256}
-"""Adam 1e-4 is the spec's; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderRequest(TrainingRequest):

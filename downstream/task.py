@@ -28,21 +28,8 @@ from training.evaluation import correct, evaluate
 
 AUGMENTATIONS = (*POLICIES, *MIXINGS)
 """What images and batches may be varied with beside crop and flip."""
-PUBLISHED_TRAINING: dict[str, Any] = {
-    "epochs": 20,
-    "batch_size": 256,
-    "lr": 1e-3,
-    "weight_decay": 1e-4,
-    "schedule": "step",
-    "decay_every": 10,
-    "image_size": 224,
-}
-"""SGD with momentum 0.9, a tenth of the learning rate after 10 epochs (appendix A)."""
 MOMENTUM = 0.9
-PUBLISHED_ATTACKS = {"efficientnet_b0": AdvBNConfig(eps=0.5, steps=3)}
-"""Where the paper has other strengths than AdvBNConfig's own."""
-PUBLISHED_AUGMENT = {"efficientnet_b0": ("autoaugment",)}
-"""What the paper's AdvBN networks were fine-tuned with beside crop and flip, by architecture (appendix A.2)."""
+"""Of SGD (appendix A)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +44,9 @@ class FineTuningConfig:
     """Strength of the perturbation of statistics."""
     pixels: PixelConfig
     """Strength of the perturbation of pixels, of methods that have one."""
-    augment: tuple[str, ...] = ()
+    augment: tuple[str, ...]
     """Any of AUGMENTATIONS."""
-    smallest_crop: float = Variation.smallest
+    smallest_crop: float
     """Smallest share of an image's area that a random crop covers."""
     statistics: Literal["local", "synchronised"] = "local"
     """Whether processes that share a batch perturb the statistics of their parts (published), or those of the whole."""

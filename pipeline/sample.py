@@ -114,7 +114,7 @@ def sample_networks(encoder: str) -> SampleNetworks:
     classifier = sample_classifier(encoder)
     if not _finished(out, AUTOENCODER_FILE):
         _announce(f"{encoder} autoencoder", out)
-        train_autoencoder(sample_request(encoder, out, {}))
+        train_autoencoder(sample_request(encoder, out))
         _finish(out)
     return SampleNetworks(autoencoder=out / AUTOENCODER_FILE, classifier=classifier)
 
@@ -137,18 +137,16 @@ def sample_classifier(encoder: str) -> Path:
     return out / CLASSIFIER_FILE
 
 
-def sample_request(encoder: str, out: Path, training: Mapping[str, Any], **given: Any) -> AutoencoderRequest:
-    """Return the training of a drawn-world autoencoder; what is given goes before the recipe."""
+def sample_request(encoder: str, out: Path, encoder_weights: str | None = None) -> AutoencoderRequest:
+    """Return the training of a drawn-world autoencoder; without other weights, its encoder is of the own classifier."""
     recipe = _recipe(encoder)
-    weights = given.pop("encoder_weights", None) or str(sample_classifier(encoder))
     return AutoencoderRequest(
         encoder=encoder,
         source=DrawnSource("train", SAMPLE_IMAGE_SIZE),
         held_out=DrawnSource("val", SAMPLE_IMAGE_SIZE),
-        encoder_weights=weights,
+        encoder_weights=encoder_weights or str(sample_classifier(encoder)),
         out=out,
-        training=TrainingConfig(**{"image_size": SAMPLE_IMAGE_SIZE, "device": "cpu", **recipe.decoder, **training}),
-        **given,
+        training=TrainingConfig(image_size=SAMPLE_IMAGE_SIZE, device="cpu", **recipe.decoder),
     )
 
 

@@ -12,6 +12,7 @@ from abnn.checkpoint import load_checkpoint
 from abnn.images import images_for
 from abnn.network import ABNN
 from abnn.threats import Pgd
+from experiments import BENCHMARKS
 from sources.opening import open_source
 from training.evaluation import batched
 
@@ -21,7 +22,7 @@ IMAGES = 200
 def main(folder: str, data: str) -> None:
     """Print the drift of noise, of the paper's attack, and of attacks that aim at it."""
     checkpoint = load_checkpoint(Path(folder))
-    network, pixels = checkpoint.module, benchmark_of(checkpoint.task).pixels
+    network, pixels = checkpoint.module, benchmark_of(checkpoint.task, BENCHMARKS).pixels
     if not isinstance(network, ABNN):
         sys.exit(f"{folder} has no substitute")
     image, label = next(batched(images_for(checkpoint, open_source(data, split="test"), IMAGES), IMAGES))

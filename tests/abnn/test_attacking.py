@@ -18,12 +18,13 @@ from abnn.attacking import AttackRequest, attack_all
 from abnn.checkpoint import Checkpoint
 from basics.errors import UserError, WorkError
 from downstream.result_store import RESULTS, SAMPLES
+from experiments import BENCHMARKS
 from tests.abnn.trained import small_world, trained
 
 
 def attack(world: Path, out: Path, *runs: Checkpoint, **words: Any) -> list[dict[str, Any]]:
     request = AttackRequest(
-        checkpoints=[run.folder for run in runs], data=str(world), out=out,
+        checkpoints=[run.folder for run in runs], data=str(world), out=out, benchmarks=BENCHMARKS,
         **{"attacks": ["clean", "pgd"], "batch_size": 5, **words},
     )  # fmt: skip
     return attack_all(request)

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from abnn.adaptive import driving
-from abnn.benchmarks import BENCHMARKS
 from abnn.checkpoint import Checkpoint
 from abnn.layer import LayerConfig
 from abnn.threats import ATTACKS, Roa, ThreatOptions, require_possible, threat_of
@@ -19,25 +18,23 @@ from attacks.rectangles import RectangleConfig, attack_rectangles
 from attacks.restarts import Attempt, strongest
 from basics.compute import choose_compute
 from basics.errors import UserError
+from experiments import CIFAR10
 from tests.support import seeded
 
-CIFAR = BENCHMARKS["cifar10"]
-
-
 def test_the_paper_s_attack_is_the_default() -> None:
-    pgd = threat_of("pgd", CIFAR, ThreatOptions())
+    pgd = threat_of("pgd", CIFAR10, ThreatOptions())
     assert pgd.name == "pgd-5"
     assert pgd.settings() == {
         "eps": 8 / 255, "steps": 5, "step_size": 2 / 255, "norm": "linf", "random_start": True, "restarts": 1,
     }  # fmt: skip
-    roa = threat_of("roa", CIFAR, ThreatOptions())
+    roa = threat_of("roa", CIFAR10, ThreatOptions())
     assert isinstance(roa, Roa)
     assert (roa.config.area, roa.config.steps, roa.config.step_size, roa.config.colour) == (0.1, 5, 70 / 255, 0.5)
 
 
 def test_names_tell_strength() -> None:
     def name(attack: str, **words: object) -> str:
-        return threat_of(attack, CIFAR, ThreatOptions(**words)).name  # type: ignore[arg-type]
+        return threat_of(attack, CIFAR10, ThreatOptions(**words)).name  # type: ignore[arg-type]
 
     assert name("pgd-50") == "pgd-50x5"
     assert name("pgd", pixels={"steps": 20}, restarts=3) == "pgd-20x3"
@@ -51,7 +48,7 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
     image[0], image[1] = 0, 1
     eps = 0.05 if norm == "linf" else 0.7
     options = ThreatOptions(pixels={"norm": norm, "eps": eps, "steps": 3, "step_size": eps}, surrogate=runs["none"])
-    threat = threat_of(attack, CIFAR, options)
+    threat = threat_of(attack, CIFAR10, options)
     with seeded(0):
         found = threat(runs["abnn"].module, image, torch.arange(4), 0)
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
@@ -75,7 +72,7 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
 )
 def test_what_makes_no_sense_is_refused(attack: str, words: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
-        threat_of(attack, CIFAR, ThreatOptions(**words))  # type: ignore[arg-type]
+        threat_of(attack, CIFAR10, ThreatOptions(**words))  # type: ignore[arg-type]
 
 
 BALL = PixelConfig(eps=0.03, steps=2, step_size=0.01)
@@ -90,7 +87,7 @@ def carried_out(attack: str, network: nn.Module, **words: Any) -> Tensor:
     pixels: dict[str, Any] = {}
     if not attack.startswith("roa"):
         pixels["pixels"] = {"eps": 0.03, "steps": 2, "step_size": 0.01}
-    threat = threat_of(attack, CIFAR, ThreatOptions(**pixels, **words))
+    threat = threat_of(attack, CIFAR10, ThreatOptions(**pixels, **words))
     with seeded(7):
         return threat(network, pictures(), LABEL, 0)
 
@@ -106,7 +103,8 @@ def test_restarts_are_as_many_as_said(runs: dict[str, Checkpoint]) -> None:
     network = runs["abnn"].module
     # Labels that the network gives itself: nothing is wrong from the start, and every restart counts.
     label = network(pictures()).argmax(1)
-    threat = threat_of("pgd", CIFAR, ThreatOptions(restarts=3, pixels={"eps": 0.001, "steps": 2, "step_size": 0.0005}))
+    pixels = {"eps": 0.001, "steps": 2, "step_size": 0.0005}
+    threat = threat_of("pgd", CIFAR10, ThreatOptions(restarts=3, pixels=pixels))
     config = PixelConfig(eps=0.001, steps=2, step_size=0.0005)
 
     def attempt(image: Tensor, label: Tensor) -> Tensor:
@@ -132,7 +130,7 @@ def test_the_adaptive_attack_tries_every_weight(runs: dict[str, Checkpoint]) -> 
             attempts = [driving(network, config, weight) for weight in weights]
             return strongest(attempts, network, pictures(), label, margin).image_N3HW
 
-    threat = threat_of("adaptive", CIFAR, ThreatOptions(pixels={"eps": 0.001, "steps": 2, "step_size": 0.0005}))
+    threat = threat_of("adaptive", CIFAR10, ThreatOptions(pixels={"eps": 0.001, "steps": 2, "step_size": 0.0005}))
     with seeded(7):
         found = threat(network, pictures(), label, 0)
     assert torch.equal(found, expected(0, 1, 10, 100))
@@ -172,16 +170,16 @@ def test_parts_of_a_batch_tell_nothing_where_the_whole_batch_counts(runs: dict[s
     for attack in ("pgd-50", "adaptive", "autoattack"):
         if attack == "autoattack":
             pytest.importorskip("pyautoattack")
-        threat = threat_of(attack, CIFAR, ThreatOptions())
+        threat = threat_of(attack, CIFAR10, ThreatOptions())
         require_possible(threat, runs["abnn"], compute)
         with pytest.raises(UserError, match="depend on the whole batch"):
             require_possible(threat, batch, compute)
-    require_possible(threat_of("pgd", CIFAR, ThreatOptions()), batch, compute)
+    require_possible(threat_of("pgd", CIFAR10, ThreatOptions()), batch, compute)
 
 
 def test_what_autoattack_cannot_do_is_said_at_once(runs: dict[str, Checkpoint]) -> None:
     pytest.importorskip("pyautoattack")
-    threat = threat_of("autoattack", CIFAR, ThreatOptions())
+    threat = threat_of("autoattack", CIFAR10, ThreatOptions())
     with pytest.raises(UserError, match="fp64"):
         require_possible(threat, runs["none"], choose_compute("cpu", "fp64"))
     few = replace(runs["none"], classes=("a", "b", "c"))

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
 from abnn.request import DefenceRequest, train_defence
+from experiments import CIFAR10
 from tests.support import image_folder, tiny_classifier
 
 CLASSES = ("cat", "dog", "frog", "ship")
@@ -35,18 +35,17 @@ def fit(data: Path, out: Path, defence: str, **changed: Any) -> Path:
 
     `training` and `attack` are fields of their configs that differ from the benchmark's.
     """
-    benchmark = benchmark_of("cifar10")
     training = {"epochs": 1, "batch_size": 8, "lr": 0.02, **changed.pop("training", {})}
     attack = changed.pop("attack", None)
     if defence == "abnn" and "substitute" not in changed:
         changed["substitute"] = str(tiny_classifier(data / "substitute.safetensors", 3, "vgg11_bn"))
     request = DefenceRequest(
-        benchmark=benchmark,
+        benchmark=CIFAR10,
         defence=defence,
         source=str(data),
         out=out,
-        training=replace(benchmark.training, **training),
-        attack=benchmark.ball(attack) if attack else None,
+        training=replace(CIFAR10.training, **training),
+        attack=CIFAR10.ball(attack) if attack else None,
         resize="image_size" in training,
         **{"width": WIDTH, **changed},
     )
