@@ -4,7 +4,7 @@ These functions hold the published numbers. The command line takes its defaults 
 of these with `dataclasses.replace`. Where a paper is silent, docs/choices.md has the choice and its reason.
 
 Paper 1 is the paper on AdvBN and ImageNet-AdvBN, paper 2 the one on adaptive batch normalisation networks (ABNN). Run
-times that are not the papers' own stand in docs/measurements.md, with the machine they were measured on.
+times that are not the papers' own are from docs/measurements.md, which names the machine.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,8 @@ def autoencoder_vgg(source: str | Source, out: Path) -> AutoencoderRequest:
     Command:
         advbn-gen train-autoencoder --encoder vgg --source ILSVRC2012/train --out autoencoder-vgg
 
-    Expected: ResNet-50 with standard training names 45.8% of the reconstructions right (Table 8); no PSNR is published.
+    Expected: ResNet-50 with standard training classifies 45.8% of the reconstructions correctly (Table 8); no PSNR is
+    published.
 
     Run time: not measured.
     """
@@ -103,7 +104,8 @@ def autoencoder_resnet(source: str | Source, out: Path) -> AutoencoderRequest:
     Command:
         advbn-gen train-autoencoder --encoder resnet --source ILSVRC2012/train --out autoencoder-resnet
 
-    Expected: ResNet-50 with standard training names 65.7% of the reconstructions right (Table 8); no PSNR is published.
+    Expected: ResNet-50 with standard training classifies 65.7% of the reconstructions correctly (Table 8); no PSNR is
+    published.
 
     Run time: not measured.
     """

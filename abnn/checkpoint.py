@@ -23,11 +23,11 @@ class Checkpoint:
     """A trained network, frozen and in evaluation mode."""
 
     name: str
-    """What tables call it: the name of its folder."""
+    """Name of its folder, which tables use."""
     folder: Path
-    """Where it is."""
+    """Its run folder."""
     task: str
-    """Which experiment it was trained for."""
+    """Name of the benchmark it was trained for."""
     defence: str
     """One of `abnn.task.DEFENCES`."""
     plan: NetworkPlan
@@ -37,9 +37,9 @@ class Checkpoint:
     resized: bool
     """Whether it was trained on images of other sizes, resized to its own."""
     seed: int
-    """Of its training."""
+    """Seed of its training."""
     recipe: str
-    """How it was trained, in words: what two runs that differ in their seed only have in common."""
+    """Description of its training; the same for two runs that differ in their seed only."""
     module: nn.Module
     """Images (N, 3, H, W) in [0, 1] -> logits (N, K)."""
     checksum: str
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, module: nn.Module, plan: NetworkPlan, facts: Mapping[str, Any]) -> None:
-    """Write a network's weights, the substitute's among them, with all that it takes to build it again."""
+    """Write a network's weights, the substitute's among them, with the metadata needed to build it again."""
     write_safetensors(folder / MODEL_FILE, module.state_dict(), {"format": FORMAT, "plan": plan.facts(), **facts})
 
 
@@ -60,12 +60,13 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(f"The folder {folder} has no {MODEL_FILE}; give a run folder of `advbn-gen abnn train`.")
-    told = own_facts(read_metadata(path), FORMAT)
+    metadata = own_facts(read_metadata(path), FORMAT)
     try:
-        plan = plan_from(told["plan"])
-        facts = {name: _of_kind(told[name], kind) for name, kind in _FACTS.items()}
-        recipe = f"{told['epochs_done']} epochs of {told['images']} images{_beside(plan)}, settings {_settings(told)}"
-        classes = tuple(told["classes"])
+        plan = plan_from(metadata["plan"])
+        facts = {name: _of_kind(metadata[name], kind) for name, kind in _FACTS.items()}
+        length = f"{metadata['epochs_done']} epochs of {metadata['images']} images"
+        recipe = f"{length}{_beside(plan)}, settings {_settings(metadata)}"
+        classes = tuple(metadata["classes"])
         module = rebuild(plan)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"The file {path} holds no network of `advbn-gen abnn train`; check the path.") from error
@@ -84,7 +85,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 _FACTS = {"task": str, "defence": str, "resized": bool, "seed": int}
 _NO_RECIPE = {"seed", "device", "devices", "loaders", "checkpoint_every", "epochs"}
-"""Settings of a training that do not tell its recipe: the number of epochs is told in words."""
+"""Settings of a training that are not part of its recipe; the number of epochs stands in the description itself."""
 
 
 def _of_kind(value: Any, kind: type) -> Any:
@@ -93,10 +94,10 @@ def _of_kind(value: Any, kind: type) -> Any:
     return value
 
 
-def _settings(told: Mapping[str, Any]) -> str:
+def _settings(metadata: Mapping[str, Any]) -> str:
     """Return the beginning of a checksum over all that a training was set to but its seed."""
-    training = {name: value for name, value in told["training"].items() if name not in _NO_RECIPE}
-    return digest_json([training, told.get("attack"), told["plan"], told.get("records_sha256")])[:8]
+    training = {name: value for name, value in metadata["training"].items() if name not in _NO_RECIPE}
+    return digest_json([training, metadata.get("attack"), metadata["plan"], metadata.get("records_sha256")])[:8]
 
 
 def cost_identity(defence: str, plan: NetworkPlan, attack: Mapping[str, Any] | None) -> str:

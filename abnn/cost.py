@@ -66,7 +66,7 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
     batch: int,
     compute: Compute,
 ) -> Cost:
-    """Make real training steps on random images and tell what they cost. Both networks are changed by it.
+    """Make real training steps on random images and measure what they cost. Both networks are changed by it.
 
     Args:
         network: the network with its defence, images -> logits.

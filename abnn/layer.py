@@ -1,6 +1,6 @@
 """The adaptive batch normalisation layer (ABNN paper, equation 2).
 
-Legend: N samples; C channels of the target's feature, S of the substitute's; `...` a feature's places: H W or T H W.
+Legend: N samples; C channels of the target's feature, S of the substitute's; `...` a feature's positions: H W or T H W.
 """
 
 import math
@@ -27,7 +27,7 @@ class LayerConfig:
     """Over what the substitute's mean and deviation are taken: each sample's whole feature (`scalar`), that of all
     samples together (`batch`), or each channel of each sample (`channel`, where both networks have as many)."""
     encoder: Encoder = "pooled"
-    """What scale and shift are computed from: the substitute's feature averaged over its places, or all of it."""
+    """What scale and shift are computed from: the substitute's feature averaged over its positions, or all of it."""
 
     def __post_init__(self) -> None:
         if self.statistics not in get_args(Statistics):
@@ -38,7 +38,7 @@ class LayerConfig:
 
 
 class Adaptation(NamedTuple):
-    """What a substitute's feature says to a target's; each can be multiplied with a target's feature (N, C, ...)."""
+    """Statistics, scale and shift from a substitute's feature; each can be multiplied with a target's (N, C, ...)."""
 
     mean: Tensor
     """mu(z_s): (N, 1, ...), (1, 1, ...) or (N, C, ...)."""
@@ -73,7 +73,7 @@ class AdaptiveBatchNorm(nn.Module):
         config: which variant.
 
     Raises:
-        UserError: statistics by channel were asked for, but C is not S.
+        UserError: the statistics are taken by channel, but C is not S.
     """
 
     def __init__(self, channels: int, substitute: tuple[int, ...], config: LayerConfig | None = None) -> None:
@@ -92,12 +92,12 @@ class AdaptiveBatchNorm(nn.Module):
             self.encode.bias[:channels] = 1
 
     def adapt(self, substitute: Tensor) -> Adaptation:
-        """Return what a substitute's feature (N, S, ...) says. No gradient is cut: attackers see through it."""
-        places = tuple(range(2, substitute.ndim))
-        over = {"scalar": (1, *places), "batch": (0, 1, *places), "channel": places}[self.config.statistics]
+        """Return the adaptation by a substitute's feature (N, S, ...). No gradient is cut: attacks pass through it."""
+        positions = tuple(range(2, substitute.ndim))
+        over = {"scalar": (1, *positions), "batch": (0, 1, *positions), "channel": positions}[self.config.statistics]
         variance, mean = torch.var_mean(substitute, over, correction=0, keepdim=True)
-        value_NS = substitute.mean(places) if self.config.encoder == "pooled" else substitute.flatten(1)
-        scale, shift = self.encode(value_NS)[(..., *[None] * len(places))].chunk(2, dim=1)
+        value_NS = substitute.mean(positions) if self.config.encoder == "pooled" else substitute.flatten(1)
+        scale, shift = self.encode(value_NS)[(..., *[None] * len(positions))].chunk(2, dim=1)
         return Adaptation(mean, (variance + EPSILON).sqrt(), scale, shift)
 
     def forward(self, target: Tensor, adaptation: Adaptation) -> Tensor:

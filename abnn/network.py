@@ -13,12 +13,12 @@ from networks.normalise import Normalise
 class ABNN(nn.Module):
     """Images (N, 3, H, W) in [0, 1] -> logits (N, K), through both networks side by side.
 
-    Behind each of some blocks of the target stands an adaptive layer, fed by the substitute's feature of the same
+    Behind each of some blocks of the target is an adaptive layer, fed by the substitute's feature of the same
     number. The substitute is never updated and stays in evaluation mode; gradients pass through both networks.
 
     Args:
-        target: network that answers; it keeps the names of its modules.
-        blocks: names of the target's modules behind which the layers stand.
+        target: network whose logits are returned; it keeps the names of its modules.
+        blocks: names of the target's modules behind which the layers are.
         substitute: images -> features by number, as `abnn.stages.tapped` makes it.
         layers: one a block.
     """
@@ -41,12 +41,12 @@ class ABNN(nn.Module):
         return self
 
     def adaptations(self, image: Tensor) -> list[Adaptation]:
-        """Return what the substitute says to each layer about images."""
+        """Return the substitute's adaptation of each layer to images."""
         features = self.substitute(self.normalise(image))
         return [layer.adapt(features[str(number)]) for number, layer in enumerate(self.layers)]  # type: ignore[operator]
 
     def logits(self, image: Tensor, adaptations: Sequence[Adaptation]) -> Tensor:
-        """Return the target's logits for images, with what is said to its layers given."""
+        """Return the target's logits for images under given adaptations of its layers."""
         self._adaptations = adaptations
         try:
             logits: Tensor = self.target(self.normalise(image))

@@ -28,7 +28,7 @@ class SubstitutePlan:
     arch: str
     """torchvision name."""
     classes: int
-    """What it was trained to tell apart; its last layer is left out."""
+    """Number of classes it was trained on; its last layer is left out."""
     width: float = 1.0
     """Scale of its channels."""
     taps: tuple[str, ...] = ()
@@ -50,7 +50,7 @@ class NetworkPlan:
     width: float = 1.0
     """Scale of the target's channels."""
     blocks: tuple[str, ...] = ()
-    """Modules of the target behind which layers stand; empty takes its blocks."""
+    """Modules of the target behind which layers are; empty takes its blocks."""
     layer: LayerConfig = field(default_factory=LayerConfig)
     """Variant of the layers."""
     substitute: SubstitutePlan | None = None
@@ -108,7 +108,7 @@ def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
 
     Args:
         plan: what it is made of.
-        substitute: the trained network beside it, without normalisation; None leaves fresh weights in its place.
+        substitute: the trained network beside it, without normalisation; None builds it with fresh weights.
 
     Raises:
         UserError: parts of the plan do not exist, or do not fit each other.

@@ -51,7 +51,7 @@ class DefenceRequest(TrainingRequest):
     layer: LayerConfig = field(default_factory=LayerConfig)
     """Variant of the layers."""
     blocks: tuple[str, ...] = ()
-    """Modules of the target behind which layers stand; empty takes its blocks."""
+    """Modules of the target behind which layers are; empty takes its blocks."""
     taps: tuple[str, ...] = ()
     """Modules of the substitute that feed them; empty takes its blocks."""
     attack: PixelConfig | None = None
@@ -68,7 +68,7 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
 
     Args:
         request: what is trained, on what, how, and where to.
-        overwrite: start anew, without what an earlier run left in the folder.
+        overwrite: start anew and remove the files of an earlier run.
 
     Raises:
         UserError: a part of the request does not exist or does not fit, or the folder holds another run.

@@ -1,4 +1,4 @@
-"""Where networks are tapped and where adaptive layers stand: the ends of their blocks."""
+"""The ends of networks' blocks, where substitutes are tapped and targets have adaptive layers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ def stages_of(network: nn.Module, arch: str) -> tuple[str, ...]:
         return ("features.pool0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4)))
     if isinstance(network, RegNet):
         return ("stem", *(f"trunk_output.{name}" for name, _ in network.trunk_output.named_children()))
-    raise UserError(f"The blocks of a {arch} are not known here; name its modules (--blocks, --taps).")
+    raise UserError(f"The blocks of a {arch} are not known; name its modules (--blocks, --taps).")
 
 
 def shrink_stem(network: nn.Module, image_size: int) -> None:
@@ -53,7 +53,7 @@ def tapped(network: nn.Module, taps: Sequence[str], what: str) -> fx.GraphModule
     Raises:
         UserError: it has no such module, or cannot be traced.
     """
-    names = {tap: str(place) for place, tap in enumerate(taps)}
+    names = {tap: str(number) for number, tap in enumerate(taps)}
     try:
         extractor: fx.GraphModule = create_feature_extractor(network.eval(), names)
     except ValueError as error:
@@ -83,7 +83,7 @@ def shapes_of(network: nn.Module, blocks: Sequence[str], image_size: int, what: 
         with torch.no_grad():
             network.eval()(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, ValueError, AssertionError) as error:
-        # What networks do with a size that is not theirs.
+        # What networks raise for a size that does not fit them.
         raise UserError(
             f"The {what} cannot be shown images of {image_size} px ({error}); give another --image-size or network."
         ) from error

@@ -20,7 +20,7 @@ from training.evaluation import correct, evaluate
 
 DEFENCES = ("none", "abnn", "pgd-at")
 MOMENTUM = 0.9
-"""Of SGD; our choice, as the paper says SGD only."""
+"""Momentum of SGD; our choice, because the paper says SGD only."""
 
 
 class Trained(nn.Module):
@@ -43,10 +43,10 @@ class Trained(nn.Module):
         return {"loss": F.cross_entropy(logits, label_N), "top1": (logits.argmax(1) == label_N).float().mean()}
 
     def attacked(self, image_N3HW: Tensor, label_N: Tensor, pixels: PixelConfig) -> Tensor:
-        """Turn images against the network as it stands, in evaluation mode."""
+        """Attack images with the network in its present state, in evaluation mode."""
 
         def loss_of(moved_N3HW: Tensor) -> Tensor:
-            # A view, because torch's FLOP counter cannot follow gradients of a leaf that a module is given itself.
+            # A view, because torch's FLOP counter cannot follow gradients of a leaf tensor that is a module's input.
             return cross_entropy(self.network(moved_N3HW.view_as(moved_N3HW)), label_N)
 
         with _evaluating(self.network):
@@ -55,7 +55,7 @@ class Trained(nn.Module):
 
 @contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Batch norm with running statistics, which the attack must not move."""
+    """Use running statistics in batch norm, which the attack must not change."""
     was_training = network.training
     network.eval()
     try:
@@ -72,7 +72,7 @@ class DefenceTask:
         plan: what the network is made of.
         held_out: images to score after each epoch.
         out: run folder.
-        facts: what the file of weights says of the run beside the scores.
+        facts: metadata of the file of weights beside the scores.
     """
 
     def __init__(

@@ -99,7 +99,7 @@ _PIXEL_FIELDS = ("eps", "steps", "step_size", "norm")
 def train(out: Path, as_json: bool, **options: Any) -> None:
     """Train a task's network: without defence, with ABNN beside a frozen substitute, or under PGD (pgd-at).
 
-    Leaves model.safetensors (the substitute is in it), metrics.jsonl, curves.png and cost.json: what a training step
+    Writes model.safetensors (the substitute is in it), metrics.jsonl, curves.png and cost.json: what a training step
     costs beside a plain one. Given again, the same command goes on from its checkpoint.
 
     \b

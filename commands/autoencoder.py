@@ -49,7 +49,7 @@ from commands.options import (
 def train_autoencoder(**options: Any) -> None:
     """Train a decoder to invert a frozen encoder: pixel MSE + 1e-8 total variation, Adam 1e-4.
 
-    Given again, the same command goes on from its checkpoint. Leaves autoencoder.safetensors, metrics.jsonl and
+    Given again, the same command goes on from its checkpoint. Writes autoencoder.safetensors, metrics.jsonl and
     reconstructions/epoch-*.png (originals above their reconstructions).
 
     \b

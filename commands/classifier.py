@@ -41,7 +41,7 @@ held_out_options = together(
 def train_classifier(out: Path, as_json: bool, **options: Any) -> None:
     """Train a torchvision network from scratch (AdamW, cosine), for data that no published weights fit.
 
-    Leaves classifier.safetensors, a plain torchvision state dict, and metrics.jsonl. Given again, the same command goes
+    Writes classifier.safetensors, a plain torchvision state dict, and metrics.jsonl. Given again, the same command goes
     on from its checkpoint. The folder serves as a model SPEC, and the file as weights of an encoder.
 
     \b
@@ -59,7 +59,7 @@ def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *,
 
     Args:
         request: the training with all its defaults.
-        options: of the command; those that were given take the defaults' places.
+        options: of the command; those that were given replace the defaults.
         as_json: how to print.
 
     Raises:

@@ -42,13 +42,13 @@ _attack_options = together(
     click.option("--pixel-step-size", callback=fraction, metavar="X", help="Length of a pixel step. [default: 1/255]"),
     click.option(
         "--statistics", metavar="WHOSE",
-        help="On several devices: those of each one's part of a batch (local), or synchronised. [default: local]",
+        help="On several devices: those of each device's part of a batch (local), or synchronised. [default: local]",
     ),
 )  # fmt: skip
 _schedule_options = together(
     click.option("--schedule", help="step, cosine or constant. [default: step]"),
     click.option("--decay-every", type=int, help="Epochs between two steps of the schedule. [default: 10]"),
-    click.option("--weight-decay", type=float, help="Of the optimiser. [default: 0.0001]"),
+    click.option("--weight-decay", type=float, help="Weight decay of the optimiser. [default: 0.0001]"),
 )
 
 
@@ -62,7 +62,7 @@ _schedule_options = together(
 )  # fmt: skip
 @click.option("--init", metavar="SPEC", help="Weights to start from. [default: the published ones of --arch]")
 @click.option("--cut", metavar="NAME", help="Where the head begins: conv2, conv3, conv4, or a module. [as published]")
-@click.option("--keep-norm", is_flag=True, help="Keep the batch norm behind DenseNet's cut, which is left out else.")
+@click.option("--keep-norm", is_flag=True, help="Keep the batch norm behind DenseNet's cut. [default: left out]")
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
 @_data_options
 @_attack_options
@@ -73,7 +73,7 @@ _schedule_options = together(
 def finetune(**options: Any) -> None:
     """Fine-tune the part of a classifier behind a cut, clean and AdvBN features 1:1, with auxiliary batch norm.
 
-    Leaves main.safetensors and auxiliary.safetensors, plain torchvision state dicts with one of the two batch-norm
+    Writes main.safetensors and auxiliary.safetensors, plain torchvision state dicts with one of the two batch-norm
     sets each, the best ones so far in best/, metrics.jsonl and curves.png. Given again, the same command goes on from
     its checkpoint.
 

@@ -1,4 +1,4 @@
-"""What several commands share: options, and how results are printed."""
+"""Options that several commands share, and the printing of results."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -134,12 +134,12 @@ class ManyValues(click.Command):
         }
         spread: list[str] = []
         current = ""
-        for place, word in enumerate(args):
-            if word.startswith("-"):
-                current = word if word in repeatable else ""
-            elif current and args[place - 1] != current:
+        for position, argument in enumerate(args):
+            if argument.startswith("-"):
+                current = argument if argument in repeatable else ""
+            elif current and args[position - 1] != current:
                 spread.append(current)
-            spread.append(word)
+            spread.append(argument)
         return super().parse_args(ctx, spread)
 
 
@@ -149,7 +149,7 @@ def print_result(result: Mapping[str, Any], lines: list[str], *, as_json: bool) 
 
 
 def given(**values: Any) -> dict[str, Any]:
-    """Return the options that were given, so that defaults stay in one place: the config."""
+    """Return the options that were given, so that defaults stay in the config alone."""
     return {name: value for name, value in values.items() if value is not None}
 
 

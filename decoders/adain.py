@@ -71,7 +71,7 @@ def build_decoder(kind: EncoderKind, width: float = 1.0) -> nn.Sequential:
 
     The stages above the encoder's resolution are left out, so the ResNet variant is the same decoder without its
     512 -> 256 convolution and first upsampling. (N, C, H, W) features -> images (N, 3, H * reduction, W * reduction),
-    not clamped to [0, 1]. For the VGG encoder the modules stand at the indices of the published `decoder.pth`.
+    not clamped to [0, 1]. For the VGG encoder the modules have the indices of the published `decoder.pth`.
 
     Raises:
         UserError: the encoder's reduction is none of the decoder's.
@@ -110,6 +110,6 @@ def _fill_bias(layer: nn.Conv2d, value: float) -> None:
 
 def _block(channels_in: int, channels_out: int, *, doubled: bool) -> list[nn.Module]:
     if doubled:
-        # The published layout has an upsampling and a padding here; they keep their indices.
+        # The published layout has an upsampling and a padding at this point; they keep their indices.
         return [nn.Identity(), nn.Identity(), UpsampledConv(channels_in, channels_out), nn.ReLU()]
     return [ReflectionPad(), nn.Conv2d(channels_in, channels_out, 3), nn.ReLU()]

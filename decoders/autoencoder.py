@@ -1,4 +1,4 @@
-"""Encoder and decoder together, as one file that says what it is."""
+"""Encoder and decoder together, as one file with metadata."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,7 @@ class Autoencoder(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderFile:
-    """An autoencoder as it was read, with what its file says of it."""
+    """An autoencoder as it was read, with its file's metadata."""
 
     module: Autoencoder
     encoder_form: str
@@ -58,7 +58,7 @@ class AutoencoderFile:
     """Training or import facts."""
 
     def summary(self) -> dict[str, Any]:
-        """Return what a manifest says of it."""
+        """Return its entry in a manifest."""
         return {
             "encoder": self.module.kind.name,
             "width": self.module.width,
@@ -68,9 +68,9 @@ class AutoencoderFile:
 
 
 def save_autoencoder(path: Path, module: Autoencoder, encoder_form: str, facts: dict[str, Any]) -> None:
-    """Write `autoencoder.safetensors` atomically: weights, and as metadata what they are and how they were made."""
+    """Write `autoencoder.safetensors` atomically: its weights, and as metadata what they are and how they were made."""
     state = module.state_dict()
-    told = {
+    metadata = {
         "format": FORMAT,
         "version": VERSION,
         "encoder": module.kind.name,
@@ -81,7 +81,7 @@ def save_autoencoder(path: Path, module: Autoencoder, encoder_form: str, facts: 
         "decoder_sha256": weights_checksum(module.decoder.state_dict()),
         "facts": facts,
     }
-    write_safetensors(path, state, told)
+    write_safetensors(path, state, metadata)
 
 
 def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
@@ -94,27 +94,27 @@ def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
     Raises:
         UserError: missing, truncated, damaged or foreign file; a newer version; another encoder.
     """
-    state, metadata = read_safetensors(path)
-    told = own_facts(metadata, FORMAT)
-    if not told:
+    state, stored = read_safetensors(path)
+    metadata = own_facts(stored, FORMAT)
+    if not metadata:
         raise UserError(
             f"The file {path} is not an autoencoder of this program; make one with "
             "`advbn-gen train-autoencoder` or `advbn-gen import-autoencoder`."
         )
-    if told["version"] > VERSION:
+    if metadata["version"] > VERSION:
         raise UserError(f"The autoencoder {path} was written by a newer advbn-gen; update this one.")
-    if encoder is not None and told["encoder"] != encoder:
+    if encoder is not None and metadata["encoder"] != encoder:
         raise UserError(
-            f"The autoencoder {path} has the encoder {told['encoder']}, not {encoder}; "
-            f"give --encoder {told['encoder']} or another --autoencoder."
+            f"The autoencoder {path} has the encoder {metadata['encoder']}, not {encoder}; "
+            f"give --encoder {metadata['encoder']} or another --autoencoder."
         )
-    if weights_checksum(state) != told["sha256"]:
+    if weights_checksum(state) != metadata["sha256"]:
         raise UserError(f"The autoencoder {path} is damaged: its weights do not match its checksum; fetch it again.")
-    module = Autoencoder(encoder_kind(told["encoder"]), told["width"])
+    module = Autoencoder(encoder_kind(metadata["encoder"]), metadata["width"])
     load_into(module, state, f"the autoencoder in {path}")
     module.eval().requires_grad_(False)
     return AutoencoderFile(
-        module=module, encoder_form=told["encoder_form"], checksum=told["sha256"], facts=told["facts"]
+        module=module, encoder_form=metadata["encoder_form"], checksum=metadata["sha256"], facts=metadata["facts"]
     )
 
 

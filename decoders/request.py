@@ -31,14 +31,14 @@ class AutoencoderRequest(TrainingRequest):
 
 
 def train_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> TrainingResult:
-    """Train a decoder; return the file of the autoencoder (`autoencoder`) and what its metadata says of the run.
+    """Train a decoder; return the file of the autoencoder (`autoencoder`) and its metadata.
 
     Writes `autoencoder.safetensors`, `metrics.jsonl`, `reconstructions/epoch-*.png` (originals above
     reconstructions), `settings.json` and `checkpoint.pt`.
 
     Args:
         request: what is trained, on what, how, and where to.
-        overwrite: start anew, without what an earlier run left in the folder.
+        overwrite: start anew and remove the files of an earlier run.
 
     Raises:
         UserError: a part of the request does not exist or does not fit, or the folder holds another run.

@@ -43,7 +43,7 @@ class AutoencoderTask:
         form: form of the encoder's weights.
         held_out: images that MSE and PSNR are measured on.
         out: run folder.
-        facts: what the autoencoder's file says of the run beside the measurements.
+        facts: metadata of the autoencoder's file beside the measurements.
         devices: devices that share a batch.
     """
 

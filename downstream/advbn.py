@@ -20,12 +20,12 @@ from networks.cuts import Cut, is_rectified, split
 
 
 class Losses(NamedTuple):
-    """The two terms that are added 1:1, and the answers behind them."""
+    """The two terms that are added 1:1, and the logits that they were computed from."""
 
     clean: Tensor
     """Mean cross-entropy of the clean features through main batch norm."""
     adversarial: Tensor
-    """... of the perturbed features through auxiliary batch norm."""
+    """Mean cross-entropy of the perturbed features through auxiliary batch norm."""
     clean_NK: Tensor
     """Logits of the clean features."""
     adversarial_NK: Tensor
@@ -34,7 +34,7 @@ class Losses(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Shifted:
-    """Perturbed features and how they came about."""
+    """Perturbed features and the multipliers that made them."""
 
     feat_NCHW: Tensor
     deltas: Parameters
@@ -81,9 +81,9 @@ class AdvBNNetwork(nn.Module):
 
     @contextmanager
     def attacked(self, which: str) -> Iterator[dict[str, Tensor]]:
-        """Lend the head's detached weights, while it stands in evaluation mode on one set of batch norm.
+        """Put the head into evaluation mode on one set of batch norm inside the block, and yield its detached weights.
 
-        An ascent calls the head with these: no gradient of a weight is computed then, and none is prepared.
+        An ascent calls the head with these, so that no gradient of a weight is computed or prepared for.
         """
         training = self.head.training
         self.head.eval()

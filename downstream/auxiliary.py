@@ -17,8 +17,8 @@ MAIN, AUXILIARY = "main", "auxiliary"
 SETS = (MAIN, AUXILIARY)
 
 
-class TwinBatchNorm(nn.Module):
-    """Two batch norms in the place of one; which one is in use is the network's state, see `using`."""
+class DualBatchNorm(nn.Module):
+    """Main and auxiliary batch norm in one layer; which one is used is a state of the layer, see `using`."""
 
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class TwinBatchNorm(nn.Module):
 
 
 def add_auxiliary(network: nn.Module) -> None:
-    """Give every batch norm of a network an auxiliary twin, initialised from it.
+    """Replace every batch norm of a network by a dual one, whose auxiliary set is a copy of the main set.
 
     Raises:
         UserError: the network has no batch norm.
@@ -41,56 +41,56 @@ def add_auxiliary(network: nn.Module) -> None:
     if not norms:
         raise UserError("There is no batch norm behind the cut, so AdvBN has nothing to keep apart; cut earlier.")
     for name, norm in norms:
-        network.set_submodule(name, TwinBatchNorm(norm))
+        network.set_submodule(name, DualBatchNorm(norm))
 
 
-def _twins(network: nn.Module) -> Iterator[tuple[str, TwinBatchNorm]]:
+def _dual_norms(network: nn.Module) -> Iterator[tuple[str, DualBatchNorm]]:
     for name, layer in network.named_modules():
-        if isinstance(layer, TwinBatchNorm):
+        if isinstance(layer, DualBatchNorm):
             yield name, layer
 
 
 @contextmanager
 def using(network: nn.Module, which: str) -> Iterator[None]:
-    """Let every twin of a network use its `main` or its `auxiliary` set inside the block.
+    """Let every dual batch norm of a network use its `main` or its `auxiliary` set inside the block.
 
     Raises:
         ValueError: there is no such set.
     """
     if which not in SETS:
         raise ValueError(f"no batch-norm set is called {which!r}")
-    before = [(twin, twin.used) for _, twin in _twins(network)]
+    before = [(norm, norm.used) for _, norm in _dual_norms(network)]
     try:
-        for twin, _ in before:
-            twin.used = which
+        for norm, _ in before:
+            norm.used = which
         yield
     finally:
-        for twin, used in before:
-            twin.used = used
+        for norm, used in before:
+            norm.used = used
 
 
 def freeze(network: nn.Module, which: str) -> None:
-    """Let the affine weights of one set learn no more."""
-    for _, twin in _twins(network):
-        twin.get_submodule(which).requires_grad_(False)
+    """Exclude the affine weights of one set from learning."""
+    for _, norm in _dual_norms(network):
+        norm.get_submodule(which).requires_grad_(False)
 
 
 def state_with(network: nn.Module, which: str) -> StateDict:
-    """Return a state dict under the names that the network had before it got twins, with one of the two sets."""
+    """Return a state dict with one of the two sets, under the names of the network without dual batch norm."""
     state = dict(network.state_dict())
-    for name, _ in _twins(network):
-        for own in [key for key in state if key.startswith(f"{name}.")]:
-            value, (kind, _, rest) = state.pop(own), own.removeprefix(f"{name}.").partition(".")
-            if kind == which:
-                state[f"{name}.{rest}"] = value
+    for name, _ in _dual_norms(network):
+        for path in [path for path in state if path.startswith(f"{name}.")]:
+            value, (norm_set, _, key) = state.pop(path), path.removeprefix(f"{name}.").partition(".")
+            if norm_set == which:
+                state[f"{name}.{key}"] = value
     return state
 
 
-def with_twin_names(network: nn.Module, main: StateDict, auxiliary: StateDict) -> StateDict:
-    """Return two plain state dicts as one for a network with twins."""
+def with_dual_names(network: nn.Module, main: StateDict, auxiliary: StateDict) -> StateDict:
+    """Join two plain state dicts, one of each set, into one for a network with dual batch norm."""
     state = dict(main)
-    for name, twin in _twins(network):
-        for rest in twin.main.state_dict():
-            state[f"{name}.main.{rest}"] = state.pop(f"{name}.{rest}")
-            state[f"{name}.auxiliary.{rest}"] = auxiliary[f"{name}.{rest}"]
+    for name, norm in _dual_norms(network):
+        for key in norm.main.state_dict():
+            state[f"{name}.main.{key}"] = state.pop(f"{name}.{key}")
+            state[f"{name}.auxiliary.{key}"] = auxiliary[f"{name}.{key}"]
     return state

@@ -41,7 +41,7 @@ class Exports:
     def write(self, network: AdvBNNetwork, facts: Mapping[str, Any], score: str) -> None:
         """Write the weights of an epoch; also as the best ones, unless the fact called `score` is higher there."""
         best = self.out / BEST
-        # Of equals the latest: an epoch that is made again after an interruption mends what was half written.
+        # Of equals the latest: an epoch that is repeated after an interruption replaces files that were half written.
         if facts[score] >= _score_of(best / FILES[MAIN], score):
             best.mkdir(exist_ok=True)
             self._write(best, network, facts)
@@ -49,9 +49,9 @@ class Exports:
 
     def _write(self, folder: Path, network: AdvBNNetwork, facts: Mapping[str, Any]) -> None:
         for which, name in FILES.items():
-            told = {"view": asdict(self.view), "batch_norm": which, "facts": facts}
+            metadata = {"view": asdict(self.view), "batch_norm": which, "facts": facts}
             plain = self._plain(network, which)
-            save_classifier(folder / name, self.start.name, plain, self.start.classes, self.start.width, **told)
+            save_classifier(folder / name, self.start.name, plain, self.start.classes, self.start.width, **metadata)
 
     def _plain(self, trained: AdvBNNetwork, which: str) -> nn.Module:
         """Return the network as it was before it was cut, with the trained weights and one set of batch norm."""
@@ -68,7 +68,7 @@ def _score_of(path: Path, name: str) -> float:
 
 
 def _identity(norm: nn.Module, name: str) -> StateDict:
-    """Return the state of a batch norm that passes features as they are: how plain networks hold one left out."""
+    """Return the state of a batch norm that changes nothing, which plain networks need where one was left out."""
     assert isinstance(norm, _BatchNorm)  # noqa: S101 (for the type checker)
     ones = torch.ones(norm.num_features)
     state = {
@@ -109,6 +109,6 @@ def import_published(weights: Path, arch: str, out: Path) -> dict[str, Path]:
         load_into(networks[which], plain, f"the classifier {arch}")
     require_writable_folder(out)
     for which, network in networks.items():
-        told = {"batch_norm": which, "facts": {"imported": weights.name}}
-        save_classifier(out / FILES[which], arch, network, network.fc.out_features, 1.0, **told)  # type: ignore[union-attr, arg-type]
+        metadata = {"batch_norm": which, "facts": {"imported": weights.name}}
+        save_classifier(out / FILES[which], arch, network, network.fc.out_features, 1.0, **metadata)  # type: ignore[union-attr, arg-type]
     return {which: out / name for which, name in FILES.items()}

@@ -1,4 +1,4 @@
-"""What is learned from a batch: the terms of the loss, by method (paper, section 5.1 and Table 8).
+"""The terms of the loss, by method (paper, section 5.1 and Table 8).
 
 | method | through main batch norm | through auxiliary batch norm |
 |---|---|---|
@@ -50,7 +50,7 @@ METHODS = {
 
 
 class Trained(nn.Module):
-    """Images in [0, 1] and targets -> named losses and shares of right answers; the losses are added 1:1."""
+    """Images in [0, 1] and targets -> named losses and shares of correct predictions; the losses are added 1:1."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Trained(nn.Module):
         }
 
     def perturb_pixels(self, image_N3HW: Tensor, target: Tensor, which: str) -> Tensor:
-        """Turn the pixels of images in [0, 1] against the network on one set of batch norm, in evaluation mode."""
+        """Attack the pixels of images in [0, 1] through one set of batch norm, in evaluation mode."""
         threat = PixelThreat(self.pixels, image_N3HW)
         with self.network.attacked(which) as weights:
 
@@ -122,6 +122,6 @@ def _term(name: str, logits_NK: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 
 def _top1(logits_NK: Tensor, target: Tensor) -> Tensor:
-    """Return the share of answers that name the class, or the one with the largest share in a mixed image."""
+    """Return the share of predictions of the label, or of the class with the largest share in a mixed image."""
     label_N = target if target.ndim == 1 else target.argmax(1)
     return (logits_NK.argmax(1) == label_N).to(logits_NK.dtype).mean()

@@ -17,7 +17,7 @@ MIXINGS = (CUTMIX, MIXUP, MOEX)
 _CUTMIX_ALPHA = 1.0
 _MIXUP_ALPHA = 0.2
 MOEX_SHARE = 0.9
-"""Share of an image's own class; the rest is of the one that its moments come from (Li et al. 2021, for ImageNet)."""
+"""Share of an image's own class; the other class is that of the image whose moments it gets (Li et al. 2021)."""
 _MOEX_CHANCE_BESIDE_CUTMIX = 0.25
 _MOEX_EPSILON = 1e-5
 
@@ -26,7 +26,7 @@ _STEMS = {
     "densenet121": "features.pool0",
     "efficientnet_b0": "features.0.2",
 }
-"""Behind which layer moments are exchanged: the stem, as published for ResNets."""
+"""Layer behind which moments are exchanged: the end of the stem, as published for ResNets."""
 
 
 class Mixed(NamedTuple):

@@ -44,7 +44,7 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
 
     Args:
         request: what is trained, on what, how, and where to.
-        overwrite: start anew, without what an earlier run left in the folder.
+        overwrite: start anew and remove the files of an earlier run.
 
     Raises:
         UserError: a part of the request does not exist or does not fit, a step would have one image, there is nothing

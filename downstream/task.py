@@ -29,7 +29,7 @@ from training.evaluation import correct, evaluate
 AUGMENTATIONS = (*POLICIES, *MIXINGS)
 """What images and batches may be varied with beside crop and flip."""
 MOMENTUM = 0.9
-"""Of SGD (appendix A)."""
+"""Momentum of SGD (appendix A)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class FineTuningConfig:
         return Variation(crops=True, smallest=self.smallest_crop, policies=policies)
 
     def facts(self) -> dict[str, Any]:
-        """Return what tells this fine-tuning from another of the same classifier, as a run folder stores it."""
+        """Return the fine-tuning's part of a run's identity, as a run folder stores it."""
         return {
             "cut": asdict(self.cut),
             "method": self.method,
@@ -96,7 +96,7 @@ class FineTuningTask:
         config: from where on, how.
         held_out: images to score after each epoch.
         out: run folder.
-        facts: what the files of weights say of the run beside the scores.
+        facts: metadata of the files of weights beside the scores.
     """
 
     def __init__(

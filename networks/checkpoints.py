@@ -1,4 +1,4 @@
-"""Reading other people's weights without running their code, and telling weights apart."""
+"""Reading weights of any origin without running code, and their checksums."""
 
 import hashlib
 import json

@@ -40,7 +40,7 @@ _DENSENET_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A classifier of images in [0, 1], with what it takes to name it again."""
+    """A classifier of images in [0, 1], and where its weights come from."""
 
     name: str
     """torchvision name."""
@@ -57,10 +57,10 @@ class Classifier:
     view: View = PUBLISHED_VIEW
     """How test images are prepared for it."""
     packages: tuple[str, ...] = ()
-    """Python packages that its answers depend on besides torch and torchvision."""
+    """Python packages that its predictions depend on besides torch and torchvision."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what a manifest says of it."""
+        """Return its entry in a manifest."""
         return {
             "name": self.name,
             "classes": self.classes,
@@ -98,7 +98,7 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
     extra = {"init_weights": True} if name in _TRANSFORMING else {}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra, **options)
     if hasattr(network, "aux_logits"):
-        # Auxiliary heads keep their place in state dicts, but the network answers with its logits alone.
+        # Auxiliary heads stay in the state dict, but the network returns its logits alone.
         setattr(network, "aux_logits", False)  # noqa: B010 (an attribute that torch's types do not know)
     return narrow(network, width)
 
@@ -114,7 +114,7 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
     """Load a classifier, frozen and in eval mode.
 
     Args:
-        name: torchvision name; may be left out if the weights file tells it.
+        name: torchvision name; may be left out if the weights file names it.
         weights: `published` (torchvision's first ImageNet weights, downloaded once), `seed:N` (fresh weights, for
             trials), or a file: plain state dict, or one that our training wrote.
         classes: number of outputs that the labels need; None takes what the weights have (1,000 if from a seed).
@@ -122,10 +122,10 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
     Raises:
         UserError: unknown name, weights that are unreadable or do not fit, or another number of classes.
     """
-    told = _told(weights)
-    name = _one_name(name, told.get("name"), weights)
+    metadata = _metadata(weights)
+    name = _one_name(name, metadata.get("name"), weights)
     require_known(name)
-    width = float(told.get("width", 1.0))
+    width = float(metadata.get("width", 1.0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if weights.startswith(SEED_PREFIX):
@@ -152,15 +152,15 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
         weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
         checksum=weights_checksum(network.state_dict()),
         width=width,
-        view=view_of(told) or _published_view(name),
+        view=view_of(metadata) or _published_view(name),
     )
 
 
-def view_of(told: Mapping[str, Any]) -> View | None:
-    """Return how images are prepared for a network by what its file says; None if that says nothing."""
-    if "view" in told:
-        return View(**told["view"])
-    side = told.get("image_size")
+def view_of(metadata: Mapping[str, Any]) -> View | None:
+    """Return how images are prepared for a network according to its file's metadata; None if they do not say."""
+    if "view" in metadata:
+        return View(**metadata["view"])
+    side = metadata.get("image_size")
     return None if side is None else View(crop=side, resize=side)
 
 
@@ -205,8 +205,8 @@ def seed_of(weights: str) -> int:
     return int(digits)
 
 
-def _told(weights: str) -> dict[str, Any]:
-    """What a weights file says of itself; empty for files of other people."""
+def _metadata(weights: str) -> dict[str, Any]:
+    """Return the metadata of a weights file of ours; empty for other files."""
     path = Path(weights)
     if path.suffix != ".safetensors":
         return {}
@@ -214,14 +214,14 @@ def _told(weights: str) -> dict[str, Any]:
 
 
 def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a classifier's file of ours says of itself; empty for files of other people."""
+    """Return the metadata of a classifier's file of ours; empty for other files."""
     return own_facts(metadata, FORMAT)
 
 
-def _one_name(asked: str | None, told: str | None, weights: str) -> str:
-    if asked and told and asked != told:
-        raise UserError(f"The weights {weights} are of a {told}, not of a {asked}; give the one that fits.")
-    name = asked or told
+def _one_name(given: str | None, stored: str | None, weights: str) -> str:
+    if given and stored and given != stored:
+        raise UserError(f"The weights {weights} are of a {stored}, not of a {given}; give the one that fits.")
+    name = given or stored
     if not name:
         raise UserError(f"The weights {weights} do not say of which network they are; name it with --classifier.")
     return name
@@ -231,7 +231,7 @@ def _outputs(name: str, state: StateDict, default: int = IMAGENET_CLASSES) -> in
     """Return how many classes the weights have, read off the network's last layer with weights."""
     with torch.device("meta"):
         layers = build_network(name, default).named_modules()
-    last = [place for place, layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
+    last = [path for path, layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
     weight = state.get(f"{last}.weight")
     return default if weight is None else weight.shape[0]
 
@@ -260,6 +260,6 @@ def published_network(name: str, option: str) -> nn.Module:
 
 
 def save_classifier(path: Path, name: str, network: nn.Module, classes: int, width: float, **facts: Any) -> None:
-    """Write a classifier's plain torchvision state dict as safetensors that tells its own name, classes and width."""
-    told = {"format": FORMAT, "name": name, "classes": classes, "width": width, **facts}
-    write_safetensors(path, network.state_dict(), told)
+    """Write a classifier's plain torchvision state dict as safetensors with name, classes and width as metadata."""
+    metadata = {"format": FORMAT, "name": name, "classes": classes, "width": width, **facts}
+    write_safetensors(path, network.state_dict(), metadata)

@@ -1,4 +1,4 @@
-"""A network split in two at a named place: a front that stays as it is, and a head that learns behind it.
+"""A network split in two behind a named module: a front that stays as it is, and a head that learns.
 
 Both parts keep the names of the network's modules, so their state dicts are parts of the network's own.
 """
@@ -16,7 +16,7 @@ from basics.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """A place behind which the head begins, and how AdvBN is set up there (spec: fine-tuning)."""
+    """A module behind which the head begins, and how AdvBN is set up there (paper, section 3 and appendix A)."""
 
     node: str
     """Name of the module whose output is cut."""
@@ -99,11 +99,11 @@ def split(network: nn.Module, cut: Cut) -> tuple[fx.GraphModule, fx.GraphModule]
     """Return front and head of a network; together they are the network.
 
     Raises:
-        UserError: there is no such place (those that are there are listed), or something flows around it.
+        UserError: there is no such module (the existing ones are listed), or data flows around it.
     """
     graph = _traced(network)
-    place = _node_at(graph, cut.node)
-    front, head = fx.GraphModule(network, _front(graph, place)), fx.GraphModule(network, _head(graph, place, cut.node))
+    node = _node_at(graph, cut.node)
+    front, head = fx.GraphModule(network, _front(graph, node)), fx.GraphModule(network, _head(graph, node, cut.node))
     if cut.left_out is not None:
         head.set_submodule(cut.left_out, nn.Identity())
     return front, head
@@ -123,43 +123,43 @@ def _node_at(graph: fx.Graph, name: str) -> fx.Node:
     """Return the last operation in the module of this name."""
     inside: list[fx.Node] = [node for node in graph.nodes if name in node.meta.get("nn_module_stack", {})]
     if not inside:
-        places = _places([node.target for node in graph.nodes if node.op == "call_module"])
-        raise UserError(f"The network has no place {name!r} to cut at; give one of {', '.join(places)}.")
+        known = _upper_modules([node.target for node in graph.nodes if node.op == "call_module"])
+        raise UserError(f"The network has no module {name!r} to cut at; give one of {', '.join(known)}.")
     return inside[-1]
 
 
-def _places(paths: Sequence[str]) -> list[str]:
-    """Return the modules that hold layers, down to the second level: a list that can be read."""
+def _upper_modules(paths: Sequence[str]) -> list[str]:
+    """Return the modules that hold layers, down to the second level, so that the list stays short."""
     return list(dict.fromkeys(".".join(path.split(".")[:2]) for path in paths))
 
 
-def _front(graph: fx.Graph, place: fx.Node) -> fx.Graph:
+def _front(graph: fx.Graph, last: fx.Node) -> fx.Graph:
     """Return the graph from the image to the cut."""
     front = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         copies[node] = front.node_copy(node, copies.__getitem__)
-        if node is place:
+        if node is last:
             break
-    front.output(copies[place])
+    front.output(copies[last])
     return front
 
 
-def _head(graph: fx.Graph, place: fx.Node, name: str) -> fx.Graph:
+def _head(graph: fx.Graph, last: fx.Node, name: str) -> fx.Graph:
     """Return the graph from the cut to the end.
 
     Raises:
         UserError: it needs something from before the cut.
     """
     head = fx.Graph()
-    copies = {place: head.placeholder("feat")}
+    copies = {last: head.placeholder("feat")}
 
     def copied(node: fx.Node) -> fx.Node:
         if node not in copies:
-            raise UserError(f"Something flows around the place {name!r} ({node.name}); give another --cut.")
+            raise UserError(f"Something flows around the module {name!r} ({node.name}); give another --cut.")
         return copies[node]
 
-    behind = list(graph.nodes)[list(graph.nodes).index(place) + 1 :]
+    behind = list(graph.nodes)[list(graph.nodes).index(last) + 1 :]
     for node in behind:
         copies[node] = head.node_copy(node, copied)
     return head

@@ -35,7 +35,7 @@ def plain_state(state: StateDict, norm: str) -> StateDict:
         chosen = CLEAN if name.startswith("feature_x.") else norm
         if any(kind in name for kind in (CLEAN, ADVERSARIAL)) and chosen not in name:
             continue
-        # The authors' converter from older weights has left a boolean in the place of the counter.
+        # The authors' converter from older weights has put a boolean where the counter belongs.
         counted = name.endswith("num_batches_tracked")
         plain[_plain_name(name.replace(chosen, "bn"))] = value.long().reshape(()) if counted else value
     return plain

@@ -30,7 +30,7 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
 
     Args:
         request: what is trained, on what, how, and where to.
-        overwrite: start anew, without what an earlier run left in the folder.
+        overwrite: start anew and remove the files of an earlier run.
 
     Raises:
         UserError: a part of the request does not exist or does not fit, or the folder holds another run.

@@ -1,4 +1,4 @@
-"""Any network by the words that a user names it with: `NAME`, `timm:NAME`, `NAME=checkpoint`, or a run folder."""
+"""Any network by its SPEC: `NAME`, `timm:NAME`, `NAME=checkpoint`, or a run folder."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from sources.decode import View
 TIMM_PREFIX = "timm:"
 _CROP_MODES = ("center", "squash")
 TUNED_FILE = "main.safetensors"
-"""What fine-tuning leaves: the weights with main batch norm."""
+"""The file that fine-tuning writes the weights with main batch norm to."""
 
 
 def load_model(spec: str) -> Classifier:
@@ -60,17 +60,17 @@ def load_model(spec: str) -> Classifier:
 
 
 def _load_own(path: Path) -> Classifier:
-    """Load a network from a file that says what it is."""
-    told = facts_of(read_metadata(path)) if path.suffix == ".safetensors" else {}
-    name = str(told.get("name", ""))
+    """Load a network from a file whose metadata name it."""
+    metadata = facts_of(read_metadata(path)) if path.suffix == ".safetensors" else {}
+    name = str(metadata.get("name", ""))
     if not name.startswith(TIMM_PREFIX):
         return load_classifier(None, str(path))
     found = _load_timm(name.removeprefix(TIMM_PREFIX), str(path))
-    return replace(found, view=view_of(told) or found.view)
+    return replace(found, view=view_of(metadata) or found.view)
 
 
 def label_of_spec(spec: str) -> str:
-    """Return what tables call a model: the words it was named with, of paths only their last part."""
+    """Return what tables call a model: its SPEC, with only the last part of a path."""
     path = Path(spec)
     if path.is_dir():
         return path.resolve().name

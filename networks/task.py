@@ -1,4 +1,4 @@
-"""Training a classifier from scratch: plain cross-entropy, as little as the embedded world needs."""
+"""Training a classifier from scratch with plain cross-entropy."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -53,7 +53,7 @@ class ClassifierConfig:
     """A second output that is trained beside the classes; None trains the classes alone."""
 
     def facts(self) -> dict[str, Any]:
-        """Return what tells the training of this classifier from that of another, as a run folder stores it."""
+        """Return the classifier's part of a run's identity, as a run folder stores it."""
         side = asdict(self.side) if self.side else None
         return {"network": self.arch, "width": self.width, "side": side, "options": dict(self.options)}
 

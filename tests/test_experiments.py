@@ -30,7 +30,9 @@ PUBLISHED: dict[str, Callable[..., Any]] = {
         experiments.finetune_efficientnet_b0, experiments.abnn_cifar10,
     )
 }  # fmt: skip
-OWN = {function.__name__: function for function in (experiments.classifier, experiments.abnn_substitute)}
+OWN: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (experiments.classifier, experiments.abnn_substitute)
+}
 ENTRY_POINTS = {
     "train-autoencoder": "decoders.request.train_autoencoder",
     "train-classifier": "networks.request.train_classifier",

@@ -85,7 +85,7 @@ def _cut_out(image: Image.Image, share: float) -> Image.Image:
     if side <= 0:
         return image
     centre = torch.rand(2) * torch.tensor(image.size)
-    left, top = (int(max(0.0, float(place) - side / 2)) for place in centre)
+    left, top = (int(max(0.0, float(middle) - side / 2)) for middle in centre)
     image = image.copy()
     right, bottom = min(image.width, left + side), min(image.height, top + side)
     ImageDraw.Draw(image).rectangle((left, top, right, bottom), _GREY)
@@ -120,8 +120,8 @@ def fast_autoaugment_imagenet() -> tuple[SubPolicy, ...]:
     return tuple(_sub_policy(line.split("\t")) for line in table.splitlines())
 
 
-def _sub_policy(words: Sequence[str]) -> SubPolicy:
-    return tuple((words[at], float(words[at + 1]), float(words[at + 2])) for at in range(0, len(words), 3))
+def _sub_policy(columns: Sequence[str]) -> SubPolicy:
+    return tuple((columns[at], float(columns[at + 1]), float(columns[at + 2])) for at in range(0, len(columns), 3))
 
 
 _POLICIES: dict[str, Callable[[], Policy]] = {

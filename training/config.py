@@ -1,4 +1,4 @@
-"""What every training run can be told."""
+"""Settings that every training run has."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,7 +10,7 @@ Schedule = Literal["constant", "cosine", "step"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Length, speed and randomness of a training run. A trainer gives its own published defaults."""
+    """Length, speed and randomness of a training run. Published values are in `experiments.py`."""
 
     epochs: int
     """Passes over the training images."""
@@ -29,13 +29,13 @@ class TrainingConfig:
     warmup: float = 0.05
     """Share of all steps that a `cosine` schedule warms up for."""
     seed: int = 0
-    """Of weights, order and crops."""
+    """Seed of fresh weights, order and crops."""
     checkpoint_every: int = 500
     """Steps between two checkpoints within an epoch; every epoch ends in one as well."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda`, `mps`."""
     devices: int = 1
-    """How many of them (data parallel)."""
+    """How many devices share each batch (data parallel)."""
     precision: str = "auto"
     """`auto`, `fp32`, `tf32`, `bf16`, `fp64`."""
     loaders: int = 0
@@ -70,6 +70,6 @@ class TrainingConfig:
 
     def _require_shares(self) -> None:
         if self.devices > 1 and ":" in self.device:
-            raise UserError(f"The device is {self.device}, but {self.devices} are asked for; give --device cuda.")
+            raise UserError(f"The device is {self.device}, but --devices is {self.devices}; give --device cuda.")
         if self.batch_size % self.devices:
             raise UserError(f"A batch of {self.batch_size} does not divide among {self.devices} devices.")

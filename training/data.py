@@ -1,4 +1,4 @@
-"""Training images: decoding, random shifts and order that depend on nothing but seed, epoch and place."""
+"""Training images: decoding, random shifts and order that depend on nothing but seed, epoch and index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from sources.decode import View, decode_rgb, pixels_of
 from sources.joined import JoinedSource
 from training.augment import policy
 from training.config import TrainingConfig
-from training.order import Composition, EpochOrder, Place, mixed_seed
+from training.order import Composition, EpochOrder, ImageIndex, mixed_seed
 
 HELD_OUT_MOST = 1000
 _HELD_OUT_SHARE = 20
@@ -68,7 +68,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         share: share of each batch that comes from those.
     """
 
-    def __init__(  # noqa: PLR0913 (what, how large, how varied)
+    def __init__(  # noqa: PLR0913 (independent properties of a data set)
         self,
         source: Source,
         image_size: int,
@@ -94,8 +94,8 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, place: Place) -> tuple[Tensor, int]:
-        epoch, index = place
+    def __getitem__(self, image_index: ImageIndex) -> tuple[Tensor, int]:
+        epoch, index = image_index
         label = self.records[index].label
         if self.variation is None:
             return self._decoded(index), label
@@ -145,7 +145,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
 def evenly(records: Sequence[ImageRecord], most: int | None) -> list[ImageRecord]:
     """Return at most so many records, evenly spread over all and in their order; None takes all.
 
-    Records stand class by class, so the first so many would be of the first classes only.
+    Records are sorted by class, so the first ones would be of the first classes only.
     """
     if most is None or most >= len(records):
         return list(records)
@@ -171,7 +171,7 @@ class Mix:
     """Share of each batch that comes from it."""
 
 
-def training_images(  # noqa: PLR0913 (from what, measured on what, how, how many)
+def training_images(  # noqa: PLR0913 (two data sets, and how each is prepared)
     source: Source,
     held_out: Source | None,
     config: TrainingConfig,

@@ -18,7 +18,7 @@ CURVES = "curves.png"
 SETTINGS = "settings.json"
 
 ADDRESSES = ("source", "encoder_weights")
-"""Facts that say where something is; checksums beside them say what it is."""
+"""Facts that are paths or addresses, which may change; checksums beside them identify the content."""
 _CHANGE_NO_WEIGHT = ("loaders", "checkpoint_every")
 
 
@@ -32,10 +32,10 @@ def own_folder(
 
     Args:
         out: run folder.
-        settings: everything that tells this run from another.
+        settings: the run's identity, with its training settings under `training`.
         outputs: files and folders that the run writes beside the loop's own.
         devices: how many processes share the run.
-        overwrite: remove what an earlier run left.
+        overwrite: remove the files of an earlier run.
 
     Raises:
         UserError: another run holds the folder or left it, or it cannot be written.
@@ -75,8 +75,8 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
     before = _settings(path)
     if before == now:
         return
-    recorded = None if before is None else _that_count(before, now)
-    require_owner(out, recorded=recorded, identity=_that_count(now, now))
+    recorded = None if before is None else _identity(before, now)
+    require_owner(out, recorded=recorded, identity=_identity(now, now))
     write_json(path, now)
 
 
@@ -91,16 +91,17 @@ def _settings(path: Path) -> dict[str, Any] | None:
     return settings
 
 
-def _that_count(settings: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+def _identity(settings: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without those that change no weight. Epochs do only where the schedule ends with them."""
     free = {*_CHANGE_NO_WEIGHT, *(() if now["training"]["schedule"] == "cosine" else ("epochs",))}
-    told = {name: value for name, value in settings.items() if name not in ADDRESSES}
-    return {**told, "training": {name: value for name, value in told["training"].items() if name not in free}}
+    identity = {name: value for name, value in settings.items() if name not in ADDRESSES}
+    training = {name: value for name, value in identity["training"].items() if name not in free}
+    return {**identity, "training": training}
 
 
 def is_first_process(devices: int) -> bool:
-    """Whether this is the process that speaks and tidies up: Fabric starts the others with the same command."""
-    # Alone it is the first, whatever a job scheduler left in the variable.
+    """Whether this is the process that prints and writes: Fabric starts the others with the same command."""
+    # A single process is the first, whatever a job scheduler has set the variable to.
     return devices == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
@@ -114,7 +115,7 @@ def forget_run(out: Path, outputs: Sequence[Path]) -> None:
 
 
 def drop_metrics_after(path: Path, done: int, ended: int) -> None:
-    """Forget lines of steps, and of ends of epochs, that the checkpoint does not have: they are made again."""
+    """Drop lines of steps and of epoch ends that are not in the checkpoint, because those are repeated."""
     if path.exists():
         lines = [line for line in path.read_text().splitlines() if _is_kept(line, done, ended)]
         write_text(path, "".join(f"{line}\n" for line in lines))
@@ -122,7 +123,7 @@ def drop_metrics_after(path: Path, done: int, ended: int) -> None:
 
 def _is_kept(line: str, done: int, ended: int) -> bool:
     try:
-        told = json.loads(line)
-        return bool(told["step"] <= done and ("loss" in told or told["epoch"] <= ended))
+        values = json.loads(line)
+        return bool(values["step"] <= done and ("loss" in values or values["epoch"] <= ended))
     except (ValueError, KeyError):
-        return False  # cut by a kill; its step is made again
+        return False  # the process was killed while writing it; its step is repeated

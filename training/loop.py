@@ -59,7 +59,7 @@ class Task(Protocol):
         ...
 
 
-def train(  # noqa: PLR0913 (what, on what, how, where to)
+def train(  # noqa: PLR0913 (independent parts of a run)
     task: Task,
     images: TrainingImages,
     config: TrainingConfig,
@@ -78,9 +78,9 @@ def train(  # noqa: PLR0913 (what, on what, how, where to)
         images: the training images.
         config: length, speed, randomness.
         out: run folder.
-        facts: what else tells this run from another (data, weights); a folder with a run of other facts is refused,
-            but for ADDRESSES.
-        overwrite: start anew, without what an earlier run left in the folder.
+        facts: what else is part of the run's identity (data, weights); a folder whose run has other facts is refused,
+            except where only ADDRESSES differ.
+        overwrite: start anew and remove the files of an earlier run.
 
     Raises:
         UserError: the folder holds another run, another run writes to it now, or it cannot be written.
@@ -98,13 +98,13 @@ def train(  # noqa: PLR0913 (what, on what, how, where to)
         )
         fabric.launch()
         with compute.kernels():
-            _Run(task, images, config, out, fabric, compute).to_the_end()
+            _Run(task, images, config, out, fabric, compute).finish()
 
 
 class _Run:
     """One process's part of a training run."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 (the pieces of a run, each used)
+    def __init__(  # noqa: PLR0913, PLR0917 (independent parts of a run)
         self,
         task: Task,
         images: TrainingImages,
@@ -123,30 +123,31 @@ class _Run:
         if (out / CHECKPOINT).exists():
             _load(fabric, out / CHECKPOINT, self.state)
         self.saved = self.state["done"]
-        # The first step whose loss was no number; kept on the device, which is asked for it now and then only.
+        # The first step whose loss was not a number. It stays on the device, because fetching it after every step would
+        # wait for the device each time.
         self.bad_step = torch.zeros((), dtype=torch.int64, device=compute.device)
         if fabric.is_global_zero:
             drop_metrics_after(out / METRICS, self.state["done"], self.state["ended"])
 
-    def to_the_end(self) -> None:
+    def finish(self) -> None:
         total = self.steps * self.config.epochs
         if self.state["done"] > total:
             made = self.state["done"] // self.steps
             raise UserError(
                 f"The folder {self.out} holds {made} epochs already; give --epochs {made} or more, or --overwrite."
             )
-        if self.state["done"] == total and self.fabric.is_global_zero and not self._all_there():
+        if self.state["done"] == total and self.fabric.is_global_zero and not self._outputs_exist():
             self.task.end_epoch(self.config.epochs, self.compute)
         self.fabric.barrier()
         with progress("training", total, "steps", self.state["done"]) as advance:
             while self.state["done"] < total or self.state["ended"] < self.config.epochs:
                 self._epoch(self.state["ended"], advance)
 
-    def _all_there(self) -> bool:
+    def _outputs_exist(self) -> bool:
         return all(path.exists() for path in self.task.outputs)
 
     def _epoch(self, epoch: int, advance: Advance) -> None:
-        """Make the rest of an epoch: steps, if any are left, and its end."""
+        """Run an epoch from its first step that is not done, and then its end."""
         first_step = self.state["done"] - epoch * self.steps
         if first_step < self.steps:
             batches = epoch_batches(
@@ -154,7 +155,7 @@ class _Run:
             )
             self.module.train()
             self._steps(batches, epoch, advance)
-            # Before its end: a held-out image may be broken, and the epoch must not be lost with it.
+            # Saved before the held-out images are scored: a broken one among them must not cost the epoch.
             self._save()
         if self.fabric.is_global_zero:
             self._log(epoch, self.task.end_epoch(epoch + 1, self.compute))
@@ -179,14 +180,14 @@ class _Run:
                 self._save()
 
     def _checked(self, scalars: Mapping[str, Tensor]) -> dict[str, float]:
-        """Fetch the scalars from the device; looked at before every checkpoint, so that none follows from NaN."""
+        """Fetch the scalars from the device. Called before every checkpoint, so that none is made from a NaN."""
         values = {name: float(value) for name, value in scalars.items()}
         bad = int(self.bad_step)
         if bad:
-            raise WorkError(f"The loss is no longer a number at step {bad}; {self._last_good()}")
+            raise WorkError(f"The loss is no longer a number at step {bad}; {self._last_checkpoint()}")
         return values
 
-    def _last_good(self) -> str:
+    def _last_checkpoint(self) -> str:
         kept = f"the last good checkpoint is {self.out / CHECKPOINT}, of step {self.saved}"
         return f"{kept if self.saved else 'no checkpoint had been made'}. Start anew with a lower --lr."
 
@@ -214,7 +215,9 @@ class _Run:
 
     def _save(self) -> None:
         if not all(value.isfinite().all() for value in self.module.state_dict().values() if value.is_floating_point()):
-            raise WorkError(f"The weights are no longer numbers at step {self.state['done']}; {self._last_good()}")
+            raise WorkError(
+                f"The weights are no longer numbers at step {self.state['done']}; {self._last_checkpoint()}"
+            )
         # Every process calls `save`, which waits for all of them; the first one writes.
         temporary = self.out / (CHECKPOINT + TEMPORARY_SUFFIX)
         self.fabric.save(temporary, self.state)
@@ -241,5 +244,5 @@ def _load(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     try:
         fabric.load(path, state)
     except Exception as error:
-        # torch's unpickler raises nearly anything on a damaged file; weights only, so that no code is run.
+        # torch's unpickler raises nearly any exception on a damaged file. It reads weights only, so no code is run.
         raise UserError(f"The checkpoint {path} is damaged; start anew with --overwrite.") from error

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 from basics.errors import UserError
 from training.config import TrainingConfig
 
-Place = tuple[int, int]
+ImageIndex = tuple[int, int]
 """(epoch, index of the image)."""
 
 _SECOND_STREAM = -2
@@ -31,7 +31,7 @@ class Composition:
         """Return how many images of a batch are of the second source."""
         return round(self.share * batch) if self.second else 0
 
-    def require_batches(self, batch: int, where: str) -> None:
+    def require_batches(self, batch: int, address: str) -> None:
         """Refuse a composition that does not give one batch.
 
         Raises:
@@ -44,7 +44,7 @@ class Composition:
             )
         if self.own < batch - self.second_in(batch):
             raise UserError(
-                f"There are {self.own} training images in {where}, fewer than one batch of {batch}; "
+                f"There are {self.own} training images in {address}, fewer than one batch of {batch}; "
                 "give more images or a smaller --batch-size."
             )
 
@@ -56,11 +56,11 @@ def mixed_seed(*parts: int) -> int:
 
 
 def steps_per_epoch(composition: Composition, config: TrainingConfig) -> int:
-    """Return the steps of an epoch; a last batch that is not whole is left out (but at least one step is made)."""
+    """Return the steps of an epoch; an incomplete last batch is dropped, but there is at least one step."""
     return max(1, composition.own // (config.batch_size - composition.second_in(config.batch_size)))
 
 
-class EpochOrder(Sampler[list[Place]]):
+class EpochOrder(Sampler[list[ImageIndex]]):
     """The batches of one epoch for one of several devices, from a given step on."""
 
     def __init__(
@@ -73,7 +73,7 @@ class EpochOrder(Sampler[list[Place]]):
     def __len__(self) -> int:
         return self.steps - self.first_step
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[ImageIndex]]:
         order = _shuffled(self.composition.own, mixed_seed(self.config.seed, self.epoch))
         for step in range(self.first_step, self.steps):
             batch = [*self._own(order, step), *self._second(step)]
@@ -90,8 +90,8 @@ class EpochOrder(Sampler[list[Place]]):
         return [self.composition.own + self._second_at(number) for number in range(first, first + size)]
 
     def _second_at(self, number: int) -> int:
-        turn, place = divmod(number, self.composition.second)
-        return _shuffled(self.composition.second, mixed_seed(self.config.seed, turn, _SECOND_STREAM))[place]
+        turn, position = divmod(number, self.composition.second)
+        return _shuffled(self.composition.second, mixed_seed(self.config.seed, turn, _SECOND_STREAM))[position]
 
 
 @lru_cache(maxsize=4)

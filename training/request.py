@@ -1,8 +1,8 @@
 """What the requests to all trainers have in common, and what a trainer returns.
 
-Each trainer is two modules of its package: `task.py` says what a training step is, `request.py` has an `XRequest` (what
-a user asks for, without any defaults of a published experiment) and a function `train_x(request)`, which checks it,
-opens images and weights, and trains into the run folder.
+Each trainer is two modules of its package: `task.py` says what a training step is, `request.py` has an `XRequest`,
+which holds all settings of a run, and a function `train_x(request)`, which checks them, opens images and weights, and
+trains into the run folder. Published settings are in `experiments.py`.
 """
 
 from collections.abc import Mapping
@@ -52,8 +52,7 @@ class TrainingResult:
     files: Mapping[str, Path]
     """Files with weights, by what they hold."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """Held-out scores after the last epoch, and what else the weights' metadata says of the run; empty in all processes
-    but the first of several."""
+    """Held-out scores after the last epoch, and other metadata of the run; empty in all processes but the first."""
 
 
 def opened(source: str | Source, *, labels: Path | None = None, split: str) -> Source:

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision.models import resnet18, vgg11
 
 from basics.errors import UserError
-from downstream.auxiliary import add_auxiliary, state_with, using, with_twin_names
+from downstream.auxiliary import add_auxiliary, state_with, using, with_dual_names
 from tests.support import seeded, with_lived_in_batch_norm
 
 
@@ -17,7 +17,7 @@ def network() -> nn.Module:
     return network
 
 
-def test_twins_start_equal(network: nn.Module) -> None:
+def test_both_sets_start_equal(network: nn.Module) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     add_auxiliary(network)
     for which in ("main", "auxiliary"):
@@ -65,7 +65,7 @@ def test_two_states_become_one_and_back(network: nn.Module) -> None:
         other = with_lived_in_batch_norm(resnet18(num_classes=4)).state_dict()
     main = {name: value.clone() for name, value in network.state_dict().items()}
     add_auxiliary(network)
-    network.load_state_dict(with_twin_names(network, main, other))
+    network.load_state_dict(with_dual_names(network, main, other))
     norms = [name for name in main if name.endswith(("running_mean", "running_var"))]
     assert all(torch.equal(state_with(network, "auxiliary")[name], other[name]) for name in norms)
     assert all(torch.equal(state_with(network, "main")[name], main[name]) for name in main)

@@ -81,7 +81,7 @@ def test_a_place_that_is_not_there_is_refused() -> None:
 
 
 def test_a_place_with_something_around_it_is_refused() -> None:
-    with pytest.raises(UserError, match=r"flows around the place 'layer1\.0\.conv1'"):
+    with pytest.raises(UserError, match=r"flows around the module 'layer1\.0\.conv1'"):
         split(get_model("resnet18", weights=None), cut_of("resnet18", "layer1.0.conv1"))
 
 
