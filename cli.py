@@ -10,9 +10,11 @@ import click
 
 PACKAGES = (
     "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream", "abnn",
-    "experiments", "reports", "commands",
+    "reports", "commands",
 )  # fmt: skip
-"""Top-level packages of advbn-gen, and one module. Their names are so common that another project's may hide them."""
+"""Top-level packages of advbn-gen. Their names are so common that another project's may hide them."""
+MODULES = ("experiments",)
+"""Top-level modules beside this one, with the same risk."""
 COMMANDS = {
     "demo": "commands.demo:demo",
     "sample-data": "commands.sample_data:sample_data",
@@ -68,7 +70,7 @@ def advbn_gen() -> None:
 
 
 def foreign_package() -> str | None:
-    """Return a sentence on the first of `PACKAGES` that does not lie beside this file; None if all do.
+    """Return a sentence on the first of `PACKAGES` and `MODULES` that does not lie beside this file; None if all do.
 
     Nothing is imported.
     """
@@ -77,9 +79,9 @@ def foreign_package() -> str | None:
         # An editable install is searched after all of sys.path, so that a mere folder `sources/` in the current one
         # would hide our package. On sys.path a package with an `__init__.py` wins against folders without one.
         sys.path.append(str(folder))
-    for name in PACKAGES:
+    for name in (*PACKAGES, *MODULES):
         spec = importlib.util.find_spec(name)
-        own = folder / name / "__init__.py" if (folder / name).is_dir() else folder / f"{name}.py"
+        own = folder / f"{name}.py" if name in MODULES else folder / name / "__init__.py"
         if spec is None or spec.origin is None:
             return f"The package {name} is missing beside {__file__}; install advbn-gen again."
         if os.path.realpath(spec.origin) != os.path.realpath(own):
