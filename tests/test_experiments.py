@@ -17,9 +17,9 @@ from attacks.statistics import AdvBNConfig
 from cli import COMMANDS, advbn_gen
 from commands.options import absolute, absolute_address
 from pipeline.config import GenerationConfig
-from reports.published import STANDARD_TRAINING, table_8_row
-from reports.published_abnn import published_attack, published_methods
-from reports.published_shift import set_scores
+from reports.published_abnn_tables import published_attack, published_methods
+from reports.published_table_8 import STANDARD_TRAINING, table_8_row
+from reports.published_tables_4_to_7 import set_scores
 from training.request import TrainingRequest
 
 PUBLISHED: dict[str, Callable[..., Any]] = {

@@ -21,6 +21,7 @@ from basics.errors import UserError
 from experiments import CIFAR10
 from tests.support import seeded
 
+
 def test_the_paper_s_attack_is_the_default() -> None:
     pgd = threat_of("pgd", CIFAR10, ThreatOptions())
     assert pgd.name == "pgd-5"
