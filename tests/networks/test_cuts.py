@@ -75,8 +75,8 @@ def test_any_module_may_be_named() -> None:
     assert torch.equal(head(front(image)), network(image))
 
 
-def test_a_place_that_is_not_there_is_refused() -> None:
-    with pytest.raises(UserError, match=r"no place 'layer9' to cut at; give one of conv1, .*layer4\.1"):
+def test_a_module_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match=r"no module 'layer9' to cut at; give one of conv1, .*layer4\.1"):
         split(get_model("resnet18", weights=None), cut_of("resnet18", "layer9"))
 
 
