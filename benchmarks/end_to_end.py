@@ -77,7 +77,7 @@ def _prediction(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> f
 
 def _whole_shard(job: Job, out: Path) -> float:
     (out / STATS).mkdir(parents=True)
-    fresh = replace(job, products=(replace(job.products[0], folder=out),))
+    fresh = replace(job, datasets=(replace(job.datasets[0], folder=out),))
     start = time.perf_counter()
     result = generate_shard(fresh, 0)
     seconds = time.perf_counter() - start

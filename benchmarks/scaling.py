@@ -27,10 +27,11 @@ from distributed import Client, Scheduler, SpecCluster, Worker
 from matplotlib.figure import Figure
 
 from pipeline.config import GenerationConfig
-from pipeline.job import Job, Product
+from pipeline.job import Job
 from pipeline.outcome import ShardResult
 from pipeline.perturbation import Ascent
 from pipeline.runners.dask_runner import SHORT_LOGS, DaskRunner
+from pipeline.worker import Requirements
 from sources.base import ClassMap, ImageRecord, Source
 from sources.keys import sample_keys
 from sources.opening import open_source
@@ -90,10 +91,9 @@ def planned(source: Source, batches_per_shard: int) -> Job:
         records=source.records,
         keys=sample_keys(source.records),
         plan=config.plan(len(source.records)),
-        products=(Product(folder=Path("nowhere"), name="simulated", perturbed=True),),
         perturbation=Ascent(attack=config.attack, classes=CLASSES),
-        threads=1,
-        environment={},
+        datasets=(),
+        requirements=Requirements(config=config, classes=CLASSES, threads=1, environment={}),
         identity={"records_sha256": source.digest()},
     )
 

@@ -109,7 +109,7 @@ def _tell_plan(job: "Job", options: dict[str, Any]) -> None:
     plan = job.plan
     lines = [
         f"{plan.images} images in {counted(plan.shards, 'shard')}, {len(missing)} of them to do",
-        *(f"{product.name} -> {product.folder}" for product in job.products),
+        *(f"{dataset.name} -> {dataset.folder}" for dataset in job.datasets),
     ]
     told = {"images": plan.images, "batches": plan.batches, "shards": plan.shards, "missing": missing}
     print_result({**told, "identity": job.identity}, lines, as_json=options["as_json"])

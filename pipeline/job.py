@@ -1,6 +1,6 @@
 """A run made ready: source listed, networks checked, identity computed, outputs named. No pixel was read yet."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -52,49 +52,14 @@ class Job:
     """Sample key of each image."""
     plan: Plan
     """Which image is in which batch of which shard."""
-    products: tuple[Product, ...]
-    """The data sets that are written."""
     perturbation: Perturbation
     """How the images are perturbed."""
-    threads: int
-    """Computing threads of each process, counted where the job was made, so that every worker uses the same number."""
-    environment: Environment
+    datasets: tuple[DatasetDescription, ...]
+    """The data sets that are written; the reconstructions, if they are, come second."""
+    requirements: Requirements
     """What every process that works on the job must have in common: networks, arithmetic, software."""
     identity: dict[str, Any]
-    """Everything that the bytes of the perturbed images depend on, the environment included."""
-
-    @property
-    def requirements(self) -> Requirements:
-        """What a process needs to work on the job."""
-        return Requirements(
-            config=self.config,
-            classes=self.perturbation.classes,
-            threads=self.threads,
-            environment=self.environment,
-        )
-
-    @property
-    def datasets(self) -> tuple[DatasetDescription, ...]:
-        """What the manifests of the products say of them, in the order of the products."""
-        return tuple(self._described(product) for product in self.products)
-
-    def _described(self, product: Product) -> DatasetDescription:
-        classes = self.source.classes
-        # The reconstructions do not depend on the attack.
-        unneeded = set() if product.perturbed else {"attack"}
-        return DatasetDescription(
-            folder=product.folder,
-            name=product.name,
-            perturbed=product.perturbed,
-            split=self.config.split,
-            plan=self.plan,
-            identity={name: value for name, value in self.identity.items() if name not in unneeded},
-            config=self.config.to_json(),
-            source=self.source.address,
-            rendered=self.perturbation.rendered,
-            classes=classes.names,
-            imagenet=classes.imagenet,
-        )
+    """Everything that the bytes of the perturbed images depend on, the environment of the processes included."""
 
     def shard_plan(self, shard: int) -> ShardPlan:
         """Return the plan of one shard, with the images and the perturbations of that shard only."""
@@ -154,17 +119,56 @@ def prepare(
     environment_of = partial(own_environment, classes=ascent.classes)
     environment = ask(environment_of, config) if ask else environment_of(config)
     _try_once(local, load_networks(local, ascent.classes))
+    identity = _identity(config, source, plan, environment)
     return Job(
         config=config,
         source=source,
         records=source.records[: plan.images],
         keys=sample_keys(source.records)[: plan.images],
         plan=plan,
-        products=products,
         perturbation=ascent,
-        threads=config.threads_each(),
-        environment=environment,
-        identity=_identity(config, source, plan, environment),
+        datasets=tuple(described(product, config, source, ascent, identity) for product in products),
+        requirements=required(config, ascent, environment),
+        identity=identity,
+    )
+
+
+def described(
+    product: Product, config: GenerationConfig, source: Source, perturbation: Perturbation, identity: Mapping[str, Any]
+) -> DatasetDescription:
+    """Return what the manifest of a product says of it.
+
+    Args:
+        product: the data set.
+        config: settings of the run.
+        source: where the images are read.
+        perturbation: how they are perturbed.
+        identity: everything that the bytes of the perturbed images depend on.
+    """
+    # The reconstructions do not depend on the attack.
+    unneeded = set() if product.perturbed else {"attack"}
+    return DatasetDescription(
+        folder=product.folder,
+        name=product.name,
+        perturbed=product.perturbed,
+        split=config.split,
+        plan=Plan.of_identity(identity),
+        identity={name: value for name, value in identity.items() if name not in unneeded},
+        config=config.to_json(),
+        source=source.address,
+        rendered=perturbation.rendered,
+        classes=source.classes.names,
+        imagenet=source.classes.imagenet,
+    )
+
+
+def required(config: GenerationConfig, perturbation: Perturbation, environment: Environment) -> Requirements:
+    """Return what every process that works on a run must have in common.
+
+    The threads are counted here, where the job is made, so that every worker uses the same number.
+    """
+    return Requirements(
+        config=config, classes=perturbation.classes, threads=config.threads_each(), environment=environment
     )
 
 

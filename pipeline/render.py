@@ -18,7 +18,7 @@ from basics.paths import AnyPath
 from pipeline.compare import Comparison, compare, original_manifest, require_rows_of
 from pipeline.config import GenerationConfig
 from pipeline.dataset.ledger import Ledger
-from pipeline.job import Job, Product, open_images
+from pipeline.job import Job, Product, described, open_images, required
 from pipeline.renderable import config_of, plan_of, read_renderable, records_of
 from pipeline.replay import Replay
 from pipeline.run import RunReport, run
@@ -131,24 +131,25 @@ def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Wo
     source = open_images(config)
     records = records_of(ledger)
     absent = _absent(source, records, ledger.attributes["classes"])
-    scaled = {} if request.scale == 1 else {"scale": request.scale}
+    replay = Replay(
+        columns=ledger.columns,
+        scale=request.scale,
+        ledger=str(request.ledger.absolute()),
+        ledger_sha256=digest_file(request.ledger),
+        absent=absent,
+    )
+    identity = {**identity, **environment, **({} if request.scale == 1 else {"scale": request.scale})}
+    product = Product(folder=out.absolute(), name=rendered_name(ledger, request.scale), perturbed=True)
     return Job(
         config=config,
         source=source,
         records=records,
         keys=ledger.keys,
         plan=plan_of(ledger),
-        products=(Product(folder=out.absolute(), name=rendered_name(ledger, request.scale), perturbed=True),),
-        threads=config.threads_each(),
-        environment=environment,
-        identity={**identity, **environment, **scaled},
-        perturbation=Replay(
-            columns=ledger.columns,
-            scale=request.scale,
-            ledger=str(request.ledger.absolute()),
-            ledger_sha256=digest_file(request.ledger),
-            absent=absent,
-        ),
+        perturbation=replay,
+        datasets=(described(product, config, source, replay, identity),),
+        requirements=required(config, replay, environment),
+        identity=identity,
     )
 
 

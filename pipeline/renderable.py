@@ -79,8 +79,7 @@ def _require_shapes(ledger: Ledger) -> None:
 
 def plan_of(ledger: Ledger) -> Plan:
     """Return which image is in which batch and shard of a ledger's run."""
-    identity = ledger.attributes["identity"]
-    return Plan(images=identity["images"]["count"], **identity["batches"])
+    return Plan.of_identity(ledger.attributes["identity"])
 
 
 def records_of(ledger: Ledger) -> list[ImageRecord]:

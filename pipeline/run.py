@@ -147,7 +147,7 @@ def _make(job: Job, missing: Sequence[int], runner: Runner) -> list[str]:
         return []
     done = job.plan.images - sum(job.plan.samples_in(shard) for shard in missing)
     failures = []
-    with progress(job.products[0].name, job.plan.images, "images", done) as advance:
+    with progress(job.datasets[0].name, job.plan.images, "images", done) as advance:
         shown = _RunProgress(job, len(missing), advance)
         for result in runner.results(job, missing, shown.update):
             shown.finish(result)
@@ -184,10 +184,10 @@ class _RunProgress:
 
 def _log(job: Job, result: ShardResult) -> None:
     """Log when each shard ended, in a file of its own since its bytes are not promised; stores cannot append."""
-    if is_remote(job.products[0].folder):
+    if is_remote(job.datasets[0].folder):
         return
     line = {"time": time.time(), "shard": result.shard, "error": result.reason}
-    with (job.products[0].folder / LOG).open("a") as file:
+    with (job.datasets[0].folder / LOG).open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 

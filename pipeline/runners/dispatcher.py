@@ -83,7 +83,7 @@ class Dispatcher:
         """What is with the scheduler, by Dask's key."""
         self._client, self._job, self._shard_function, self._resources = client, job, shard_function, resources
         # A second client that makes the same data set in the same folders gets this one's keys, and so its results.
-        self._name = digest_json([job.identity, *(str(product.folder) for product in job.products)])[:12]
+        self._name = digest_json([job.identity, *(str(dataset.folder) for dataset in job.datasets)])[:12]
         self._topic = f"advbn-{self._name}"
         self._attempts: Counter[int] = Counter()
         """How often each shard was submitted."""

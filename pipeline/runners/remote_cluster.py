@@ -48,7 +48,7 @@ class RemoteClusterRunner:
 
 def _await_marks(job: Job, shards: Sequence[int]) -> None:
     """Wait for marks on file systems such as NFS, which may report from a cache that a file does not exist."""
-    folders = [product.folder for product in job.products if not is_remote(product.folder)]
+    folders = [dataset.folder for dataset in job.datasets if not is_remote(dataset.folder)]
     unseen = [stats_path(folder, shard) for folder in folders for shard in shards]
     until = time.monotonic() + _MARKS_TIMEOUT
     while unseen := [path for path in unseen if not path.exists()]:

@@ -130,8 +130,8 @@ def test_no_image_of_a_batch_is_kept_for_long(world: World, tmp_path: Path) -> N
 
 def test_a_shard_that_is_there_is_not_made_again(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process that was given it, too, may have been quicker."""
-    for product in job.products:
-        (product.folder / "stats").mkdir(parents=True)
+    for dataset in job.datasets:
+        (dataset.folder / "stats").mkdir(parents=True)
     assert generate_shard(job, 0).done
     before = folder_bytes(tmp_path / "out")
 

@@ -36,7 +36,7 @@ def test_an_error_has_one_outcome(
     def fail(_: object) -> NoReturn:
         raise error
 
-    job.products[0].folder.mkdir()
+    job.datasets[0].folder.mkdir()
     monkeypatch.setattr(job.source, "read", fail)
     result = generate_shard(job, 3)
     assert result.outcome is outcome
@@ -48,7 +48,7 @@ def test_an_unknown_error_is_not_hidden(job: Job, monkeypatch: pytest.MonkeyPatc
     def fail(_: object) -> NoReturn:
         raise RuntimeError("CUDA error")
 
-    job.products[0].folder.mkdir()
+    job.datasets[0].folder.mkdir()
     monkeypatch.setattr(job.source, "read", fail)
     with pytest.raises(RuntimeError, match="CUDA error"):
         generate_shard(job, 3)
@@ -56,7 +56,7 @@ def test_an_unknown_error_is_not_hidden(job: Job, monkeypatch: pytest.MonkeyPatc
 
 def test_a_process_that_cannot_load_the_networks_is_the_wrong_environment(job: Job, tmp_path: Path) -> None:
     """The shard is not to blame, and another process makes it."""
-    moved = replace(job, config=replace(job.config, autoencoder=str(tmp_path / "none.safetensors")))
-    result = generate_shard(moved, 3)
+    config = replace(job.config, autoencoder=str(tmp_path / "none.safetensors"))
+    result = generate_shard(replace(job, requirements=replace(job.requirements, config=config)), 3)
     assert result.outcome is Outcome.WRONG_ENVIRONMENT
     assert "none.safetensors" in result.reason

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.generate import generate_shard
-from pipeline.job import Job, prepare
+from pipeline.job import Job, prepare, products_of
 from pipeline.outcome import Outcome
 from pipeline.worker import Requirements, WrongEnvironmentError, load_networks, own_environment, ready_worker
 from tests.pipeline.world import World
@@ -19,8 +19,8 @@ from tests.support import tiny_autoencoder, tiny_classifier
 @pytest.fixture
 def started(job: Job) -> Job:
     """The job with folders to write to."""
-    for product in job.products:
-        (product.folder / "stats").mkdir(parents=True)
+    for dataset in job.datasets:
+        (dataset.folder / "stats").mkdir(parents=True)
     return job
 
 
@@ -42,7 +42,7 @@ def test_a_second_shard_loads_nothing(started: Job, monkeypatch: pytest.MonkeyPa
 def test_a_run_with_other_networks_loads_them(job: Job, tmp_path: Path) -> None:
     first = ready_worker(job.requirements)
     other = replace(job.config, autoencoder=str(tiny_autoencoder(tmp_path / "other.safetensors", seed=9)))
-    second = ready_worker(prepare(other, job.products).requirements)
+    second = ready_worker(prepare(other, products_of(other, tmp_path / "other", "x")).requirements)
     assert second.environment["autoencoder"] != first.environment["autoencoder"]
     assert ready_worker(job.requirements).environment == first.environment
 
@@ -73,11 +73,12 @@ def test_networks_that_were_trained_again_under_the_same_name_are_noticed(
     [("software", "torch", "software.torch: 1.0 -> "), ("arithmetic", "machine", "arithmetic.machine: 1.0 -> ")],
 )
 def test_another_environment_is_an_outcome_of_its_own(started: Job, group: str, entry: str, message: str) -> None:
-    environment = started.environment | {group: started.environment[group] | {entry: "1.0"}}
-    result = generate_shard(replace(started, environment=environment), 0)
+    own = started.requirements.environment
+    other = replace(started.requirements, environment=own | {group: own[group] | {entry: "1.0"}})
+    result = generate_shard(replace(started, requirements=other), 0)
     assert result.outcome is Outcome.WRONG_ENVIRONMENT
     assert message in result.reason
-    assert not list(started.products[0].folder.rglob("*.*"))
+    assert not list(started.datasets[0].folder.rglob("*.*"))
 
 
 def test_threads_are_set_for_every_shard(started: Job) -> None:
@@ -85,7 +86,7 @@ def test_threads_are_set_for_every_shard(started: Job) -> None:
     assert generate_shard(started, 0).done
     torch.set_num_threads(2)
     assert generate_shard(started, 1).done
-    assert torch.get_num_threads() == started.threads == 1
+    assert torch.get_num_threads() == started.requirements.threads == 1
 
 
 def test_a_replay_needs_no_classifier(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

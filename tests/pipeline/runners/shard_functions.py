@@ -120,7 +120,7 @@ class DelayedMarks:
 
     def __call__(self, job: Job, shard: int, on_batch: Callable[[int], None]) -> ShardResult:
         result = generate_shard(job, shard, on_batch)
-        mark = Path(str(stats_path(job.products[0].folder, shard)))
+        mark = Path(str(stats_path(job.datasets[0].folder, shard)))
         hidden = mark.with_suffix(".hidden")
         mark.rename(hidden)
         threading.Timer(2, hidden.rename, [mark]).start()
