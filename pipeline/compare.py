@@ -68,10 +68,10 @@ def original_manifest(path: AnyPath, ledger: Ledger, given: AnyPath | None) -> M
     except UserError as error:
         if given is not None:
             raise
-        say(f"The manifest beside the ledger is left out of account. {error}")
+        say(f"The manifest beside the ledger is ignored. {error}")
         return None
     if manifest.values["ledger_sha256"] != digest_file(path):
-        raise UserError(f"The ledger {path} is not the one that its manifest tells of; fetch both again.")
+        raise UserError(f"The ledger {path} is not the one of its manifest; fetch both again.")
     return manifest
 
 

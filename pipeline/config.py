@@ -1,4 +1,4 @@
-"""Everything that the main job can be told."""
+"""Settings of the main job."""
 
 import json
 import os
@@ -14,19 +14,19 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.plan import Plan
 
 _FILE_NAME_PART = re.compile(r"[A-Za-z0-9_-]+")
-_NOT_KEPT = {"workers", "reconstructed", "threads"}
+_NOT_STORED = {"workers", "reconstructed", "threads"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """One run of the main job. The defaults make ImageNet-AdvBN as published (appendix B.1)."""
+    """Settings of one run of the main job. The defaults make ImageNet-AdvBN as published (appendix B.1)."""
 
     encoder: str
     """Name of the encoder."""
     source: str | None
     """Address of the images; None for the embedded drawn world."""
     autoencoder: str | None
-    """Path of `autoencoder.safetensors`; None for the drawn world's own."""
+    """Path of `autoencoder.safetensors`; required by the time that networks are loaded."""
     labels: str | None = None
     """Label list or devkit of a flat ILSVRC2012 folder."""
     order: str | None = None
@@ -38,7 +38,7 @@ class GenerationConfig:
     attack: AdvBNConfig = field(default_factory=AdvBNConfig)
     """Strength of the perturbation."""
     batch_size: int = 32
-    """Images perturbed together."""
+    """Images whose feature statistics are perturbed together."""
     image_size: int = 256
     """Side of the square images, in pixels."""
     batches_per_shard: int = 49
@@ -46,15 +46,15 @@ class GenerationConfig:
     limit: int | None = None
     """Only the first so many images."""
     split: str = "val"
-    """Name of the split: in file names, and the folder taken from a source that has several."""
+    """Name of the split: it is part of file names, and selects the folder of a source that has several."""
     device: str = "auto"
-    """Device, see `basics.compute`."""
+    """Device that networks run on, see `basics.compute`."""
     precision: str = "auto"
-    """Precision, see `basics.compute`."""
+    """Precision of the arithmetic, see `basics.compute`."""
     threads: int | None = None
-    """Computing threads a process; None: all cores, divided among the workers."""
+    """Computing threads of each process; None for all cores, divided among the workers."""
     workers: int = 0
-    """Worker processes; 0 works in this process."""
+    """Worker processes; 0 to work in this process."""
     reconstructed: bool = False
     """Also write the reconstructions without perturbation, as a second data set."""
 
@@ -74,7 +74,7 @@ class GenerationConfig:
         return encoder_kind(self.encoder)
 
     def plan(self, images: int) -> Plan:
-        """Return the plan for a source of so many images."""
+        """Return the plan for a source with this number of images."""
         counted = min(images, self.limit) if self.limit else images
         return Plan(images=counted, batch_size=self.batch_size, batches_per_shard=self.batches_per_shard)
 
@@ -85,7 +85,7 @@ class GenerationConfig:
     def to_json(self) -> dict[str, Any]:
         """Return the settings that a manifest stores to repeat the run; how the work was distributed is not stored."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in values.items() if name not in _NOT_KEPT}
+        return {name: value for name, value in values.items() if name not in _NOT_STORED}
 
 
 def config_of_manifest(manifest: Manifest) -> GenerationConfig:

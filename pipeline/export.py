@@ -1,4 +1,4 @@
-"""Shards -> class folders."""
+"""Unpacking shards into class folders."""
 
 import tarfile
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from pipeline.dataset.shard_file import read_shard
 
 
 def export(folder: AnyPath, out: Path) -> int:
-    """Write every image of a data set to `out/<class>/<key>.png`; return how many there are.
+    """Write every image of a data set to `out/<class>/<key>.png`; return the number of images.
 
-    Files that are there with the same content are left, so an interrupted export goes on.
+    Existing files with the same content are not written again, so an interrupted export can be resumed.
 
     Raises:
-        UserError: no finished data set, a shard is missing, or a file with other content is in the way.
+        UserError: the data set is not finished, a shard is missing, or a file with other content exists.
         WorkError: a shard is damaged.
         OSError: a shard cannot be read.
     """
@@ -32,17 +32,17 @@ def export(folder: AnyPath, out: Path) -> int:
                 f"The shard {entry['file']} of {folder} is missing; mend it with `advbn-gen verify --repair`."
             )
     require_writable_folder(out)
-    _require_whole(folder, manifest)
+    _require_undamaged(folder, manifest)
     with progress("export", manifest.values["samples"], "images") as advance:
         for entry in manifest.shards:
             with local_copy(folder / entry["file"]) as shard:
                 for path, content in _images(shard):
-                    _place(out / path, content)
+                    _write_image(out / path, content)
                     advance()
     return int(manifest.values["samples"])
 
 
-def _require_whole(folder: AnyPath, manifest: Manifest) -> None:
+def _require_undamaged(folder: AnyPath, manifest: Manifest) -> None:
     for entry in manifest.shards:
         if digest_file(folder / entry["file"]) != entry["sha256"]:
             raise WorkError(
@@ -65,9 +65,9 @@ def _plain(name: str) -> str:
     return name
 
 
-def _place(path: Path, content: bytes) -> None:
+def _write_image(path: Path, content: bytes) -> None:
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         write_bytes(path, content)
     elif path.read_bytes() != content:
-        raise UserError(f"The file {path} is there with other content and is left alone; give another output folder.")
+        raise UserError(f"The file {path} has other content and is not replaced; give another output folder.")

@@ -1,4 +1,4 @@
-"""What a path is, in a few named facts."""
+"""Describing a data set, a file of weights or a ledger in a few named facts."""
 
 import json
 from pathlib import Path
@@ -15,33 +15,31 @@ from pipeline.dataset.shard_file import NO_PREDICTION
 
 
 def describe(path: AnyPath) -> dict[str, Any]:
-    """Return what a data-set folder, a safetensors file of ours or a ledger is and how it was made.
+    """Return what a data-set folder, a safetensors file of this program or a ledger is, and how it was made.
 
     Raises:
         UserError: it is none of these.
     """
     if is_remote(path):
-        # What training leaves is not looked for there.
+        # Trainings only write to local folders.
         return _ledger(path) if path.suffix == ".h5" else _dataset(path)
     if path.is_dir():
-        weights = [path / name for name in _LEFT_BY_TRAINING if (path / name).is_file()]
+        weights = [path / name for name in _FILES_OF_TRAININGS if (path / name).is_file()]
         return _weights(weights[0]) if weights else _dataset(path)
     if path.suffix == ".safetensors":
         return _weights(path)
     if path.suffix == ".h5":
         return _ledger(path)
-    raise UserError(
-        f"There is nothing to tell about {path}; give a data-set folder, a .safetensors file or a ledger (.h5)."
-    )
+    raise UserError(f"{path} cannot be described; give a data-set folder, a .safetensors file or a ledger (.h5).")
 
 
-_LEFT_BY_TRAINING = ("main.safetensors", "classifier.safetensors", "autoencoder.safetensors", "model.safetensors")
-"""Files by which a training's run folder is known; a data set has none of them."""
+_FILES_OF_TRAININGS = ("main.safetensors", "classifier.safetensors", "autoencoder.safetensors", "model.safetensors")
+"""Files by which the run folder of a training is recognised; a data set has none of them."""
 
 
 def _dataset(path: AnyPath) -> dict[str, Any]:
     values = read_manifest(path).values
-    kept = (
+    shown = (
         "name",
         "perturbed",
         "complete",
@@ -54,7 +52,7 @@ def _dataset(path: AnyPath) -> dict[str, Any]:
     )
     return {
         "kind": "data set",
-        **{name: values[name] for name in kept},
+        **{name: values[name] for name in shown},
         "shards": len(values["shards"]),
         "bytes": sum(shard["bytes"] for shard in values["shards"]),
     }
@@ -78,11 +76,11 @@ def _weights(path: Path) -> dict[str, Any]:
 def _ledger(path: AnyPath) -> dict[str, Any]:
     ledger = read_ledger(path)
     columns = ledger.columns
-    answers = {name: columns[f"{SAMPLES}/{name}_prediction"] for name in ("clean", "reconstructed", "adversarial")}
-    right = {
-        name: float(np.mean(answer == columns[f"{SAMPLES}/label"]))
-        for name, answer in answers.items()
-        if NO_PREDICTION not in answer
+    predictions = {name: columns[f"{SAMPLES}/{name}_prediction"] for name in ("clean", "reconstructed", "adversarial")}
+    top1 = {
+        name: float(np.mean(prediction_N == columns[f"{SAMPLES}/label"]))
+        for name, prediction_N in predictions.items()
+        if NO_PREDICTION not in prediction_N
     }
     return {
         "kind": "perturbation ledger",
@@ -94,6 +92,6 @@ def _ledger(path: AnyPath) -> dict[str, Any]:
         "losses_per_sample": columns["loss"].shape[1],
         "mean_shift": {name: round(float(np.abs(columns[name] - 1).mean()), 4) for name in ("delta_mean", "delta_std")},
         "mean_loss_by_step": [round(float(loss), 4) for loss in columns["loss"].mean(0)],
-        "top1": right,
+        "top1": top1,
         **ledger.attributes,
     }

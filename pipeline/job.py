@@ -1,4 +1,4 @@
-"""A run made ready: source listed, networks checked, identity computed, outputs named. No pixel was read yet."""
+"""A run before its first shard: source listed, networks checked, identity computed, outputs named."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,6 +1,6 @@
-"""One batch through the autoencoder with AdvBN inside: all the arithmetic of the main job.
+"""One batch through the autoencoder with AdvBN inside (section 3): all the arithmetic of the main job.
 
-Legend: N images of the batch, C feature channels, S steps.
+Legend: N images of the batch, C feature channels, K classes, S steps and the state before them.
 """
 
 from collections.abc import Iterator
@@ -22,10 +22,12 @@ PIXEL_MAXIMUM = 255
 
 
 class Decoded(NamedTuple):
-    """What one forward pass behind the features makes."""
+    """Result of a forward pass from features through decoder and classifier."""
 
     image_N3HW: Tensor
+    """Decoded images in [0, 1] before clamping."""
     logits_NK: Tensor
+    """Outputs of the classifier on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +45,11 @@ class PerturbedBatch:
     losses_SN: Tensor
     """float64 cross-entropy of each image before the first and after each step: (steps + 1, N)."""
     clean_N: Tensor
-    """Classifier's prediction on the originals."""
+    """The classifier's predictions on the originals."""
     reconstructed_N: Tensor
-    """... on the reconstructions."""
+    """Its predictions on the reconstructions."""
     adversarial_N: Tensor
-    """... on the perturbed images, as attacked: before rounding to 8 bit."""
+    """Its predictions on the perturbed images as they were attacked: before rounding to 8 bit."""
 
 
 class Shifter:
@@ -59,34 +61,34 @@ class Shifter:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Compute as this run computes everything: its kernels, its precision, gradients only where asked for."""
+        """Set the kernels and the precision of the run; gradients are off unless they are enabled inside."""
         with self.compute.kernels(), self.compute.autocast(), torch.no_grad():
             yield
 
     def on_device(self, image_N3HW: Tensor) -> Tensor:
-        """Return 8-bit images as the networks take them: in [0, 1], on the device."""
+        """Return 8-bit images as the networks take them: in [0, 1] and on the device."""
         moved = image_N3HW.to(self.compute.device).contiguous(memory_format=torch.channels_last)
         return moved.to(self.compute.dtype) / PIXEL_MAXIMUM
 
     def features(self, original_N3HW: Tensor) -> Tensor:
-        """Return the features of images that are on the device."""
+        """Return the features (N, C, H, W) of images that are on the device."""
         # Statistics and deltas stay in full precision, also when autocast made the features bf16.
         feat: Tensor = self.autoencoder.encoder(original_N3HW).to(self.compute.dtype)
         return feat
 
     def decode(self, feat_NCHW: Tensor, mean_C: Tensor, deltas: Parameters) -> Tensor:
-        """Return the images of features whose statistics were multiplied by `deltas` (means, standard deviations)."""
+        """Return the images of features with statistics multiplied by `deltas`: of means and of standard deviations."""
         shifted = shift_statistics(feat_NCHW, mean_C, *deltas, rectified=self.autoencoder.kind.rectified)
         decoded: Tensor = self.autoencoder.decoder(shifted).to(self.compute.dtype)
         return decoded
 
     def shifted(self, image_N3HW: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor) -> Tensor:
-        """Return 8-bit originals as 8-bit images whose features have been shifted by known multipliers (C).
+        """Return the 8-bit images that 8-bit originals become when their features are shifted by known multipliers (C).
 
-        Bit for bit what an ascent that ended at these multipliers makes of the same batch.
+        Bit for bit the images of an ascent that ended at these multipliers on the same batch.
 
         Raises:
-            WorkError: the multipliers are so large that an image has values which are no numbers.
+            WorkError: the multipliers are so large that an image has values that are not finite.
         """
         with self.working():
             feat = self.features(self.on_device(image_N3HW))
@@ -119,7 +121,7 @@ class Perturber:
         The statistics are those of this batch as it is: an image's result depends on its neighbours.
 
         Raises:
-            WorkError: a loss is not a number.
+            WorkError: a loss is not finite.
         """
         shifter = self._shifter
         with shifter.working():

@@ -1,7 +1,7 @@
-"""From a ledger to its data set again: source and autoencoder opened and held against the ledger, then the main job.
+"""From a ledger to its data set again: source and autoencoder are compared with the ledger, then the main job runs.
 
 Only the step that perturbs a batch is another one (`replay`): no classifier is loaded and nothing is climbed. Order,
-batches, names, labels, keys and answers come from the ledger; the source only gives the files.
+batches, names, labels, keys and predictions come from the ledger; the source only provides the files.
 """
 
 import math
@@ -30,25 +30,28 @@ from sources.base import ImageRecord, Source
 
 @dataclass(frozen=True, kw_only=True)
 class RenderRequest:
-    """What a rendering is told beside its ledger, and how it computes."""
+    """Settings of a rendering."""
 
     ledger: AnyPath
+    """Address of the ledger."""
     source: str | None
     """Address of the images; None for the embedded drawn world."""
     autoencoder: str | None
     """Path of the autoencoder; None for the drawn world's own."""
     labels: str | None = None
+    """Label list or devkit of a flat ILSVRC2012 folder."""
     order: str | None = None
+    """The order file of the ledger's run, if it had one."""
     scale: float = 1.0
-    """S in S * (delta - 1) + 1."""
+    """S in S * (delta - 1) + 1, by which the multipliers are scaled."""
     device: str | None = None
-    """None: the CPU if the ledger was made on one, else as `auto`."""
+    """Device; None for the CPU if the ledger was made on one, else as `auto`."""
     precision: str | None = None
-    """None: the ledger's, if the device has it."""
+    """Precision; None for the ledger's, if the device has it."""
     threads: int | None = None
-    """Computing threads; None: the ledger's, or all cores if it was made on a GPU."""
+    """Computing threads; None for the ledger's, or all cores if it was made on a GPU."""
     workers: int = 0
-    """Processes that make shards at the same time; 0: this one."""
+    """Processes that make shards at the same time; 0 for this one."""
     scheduler: str | None = None
     """Address of a running Dask scheduler to work on."""
 
@@ -59,11 +62,14 @@ class RenderRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderReport:
-    """What a rendering made, and how it compares with the ledger's run."""
+    """Result of a rendering."""
 
     run: RunReport
+    """Result of the run that made the shards."""
     scale: float
+    """Scale of the perturbations."""
     comparison: Comparison
+    """Comparison with the ledger's run."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -73,12 +79,12 @@ class RenderReport:
 def render(
     request: RenderRequest, out: AnyPath, *, manifest: AnyPath | None = None, overwrite: bool = False
 ) -> RenderReport:
-    """Make the data set of a ledger again, or one with weaker or stronger shifts; goes on where it was stopped.
+    """Make the data set of a ledger again, or one with weaker or stronger shifts; an interrupted rendering is resumed.
 
     Args:
         request: ledger, source and autoencoder.
         out: data-set folder.
-        manifest: of the original run, to compare with; None: the one beside the ledger, if there is one.
+        manifest: manifest of the original run to compare with; None for the one beside the ledger, if there is one.
         overwrite: remove what an earlier run left in `out`.
 
     Raises:
@@ -86,11 +92,11 @@ def render(
         WorkError: some shards failed, for example because originals are missing or have changed.
     """
     ledger = read_renderable(request.ledger)
-    for what, path in (("ledger", request.ledger), ("manifest", manifest)):
+    for kind, path in (("ledger", request.ledger), ("manifest", manifest)):
         if overwrite and path is not None and _lies_in(path, out):
-            raise UserError(f"The {what} {path} lies in {out}, which --overwrite would empty; copy it elsewhere.")
+            raise UserError(f"The {kind} {path} lies in {out}, which --overwrite would empty; copy it elsewhere.")
     if manifest is not None and request.scale != 1:
-        raise UserError("A manifest tells of the run at scale 1; leave out --manifest, or --scale.")
+        raise UserError("A manifest belongs to the run at scale 1; leave out --manifest, or --scale.")
     original = original_manifest(request.ledger, ledger, manifest)
     with workers_for(render_config(request, ledger), request.scheduler) as workers:
         job = render_job(request, ledger, out, workers)
@@ -101,20 +107,21 @@ def render(
 
 
 def _lies_in(path: AnyPath, folder: AnyPath) -> bool:
-    # Both as they are called and where links lead: what is removed is what the names in the folder stand for.
-    inside = {str(above) for way in (path.absolute(), path.resolve()) for above in way.parents}
-    real = {str(above.resolve()) for above in path.absolute().parents}
-    return str(folder.resolve()) in inside | real
+    # Paths are compared as they are written and with links resolved, because a link in the folder or to it would be
+    # emptied as well.
+    parents = {str(parent) for name in (path.absolute(), path.resolve()) for parent in name.parents}
+    resolved = {str(parent.resolve()) for parent in path.absolute().parents}
+    return str(folder.resolve()) in parents | resolved
 
 
 def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Workers | None = None) -> Job:
     """Check everything that can be checked before work starts, and return the job that makes a ledger's data set.
 
     Args:
-        request: what is rendered.
-        ledger: its content.
+        request: the rendering.
+        ledger: content of its ledger.
         out: data-set folder.
-        workers: what will do the work; None: this process.
+        workers: the workers that will do the work; None for this process.
 
     Raises:
         UserError: the autoencoder, or the names, labels or order of the source's images are not the ledger's.
@@ -161,45 +168,45 @@ def rendered_name(ledger: Ledger, scale: float) -> str:
 
 
 def render_config(request: RenderRequest, ledger: Ledger) -> GenerationConfig:
-    """Return the settings of the run that makes a ledger's data set: those of its own run, and how it computes."""
-    told = config_of(ledger)
+    """Return the settings of a rendering: those of the ledger's run, with the addresses and devices of the request."""
+    original = config_of(ledger)
     autoencoder = request.autoencoder
     if autoencoder is None and request.source is None:
-        autoencoder = str(sample_networks(told.encoder).autoencoder)
-    device = request.device or told.device
-    # What other machines have is for them to say.
-    usual = told.precision if request.scheduler else _precision(device, told.precision)
+        autoencoder = str(sample_networks(original.encoder).autoencoder)
+    device = request.device or original.device
+    # Which precisions the devices of a remote cluster have is only known there.
+    usual = original.precision if request.scheduler else _available_precision(device, original.precision)
     return replace(
-        told,
+        original,
         source=request.source,
         autoencoder=autoencoder,
         labels=request.labels,
         order=request.order,
         device=device,
         precision=request.precision or usual,
-        threads=request.threads or told.threads,
+        threads=request.threads or original.threads,
         workers=request.workers,
     )
 
 
-def _precision(device: str, told: str) -> str:
-    """Return the ledger's precision where the device has it, else what is usual for the device."""
+def _available_precision(device: str, precision: str) -> str:
+    """Return a precision if the device has it, else `auto`."""
     try:
-        choose_compute(device, told)
+        choose_compute(device, precision)
     except UserError:
         return "auto"
-    return told
+    return precision
 
 
 def _absent(source: Source, records: Sequence[ImageRecord], classes: Mapping[str, Any]) -> frozenset[str]:
-    """Return the names of images that the ledger has and the source has not.
+    """Return the names of images that are in the ledger but not in the source.
 
     Raises:
-        UserError: it has none of them, or they have other labels or another order there.
+        UserError: the source has none of the images, or has them with other labels or in another order.
     """
     if (source.classes.imagenet, list(source.classes.names)) != (classes["imagenet"], classes["names"]):
         raise UserError(f"The classes of {source.address} are not those of the ledger; give its --source and --labels.")
-    wanted = {record.name: (place, record.label) for place, record in enumerate(records)}
+    wanted = {record.name: (position, record.label) for position, record in enumerate(records)}
     found = [record for record in source.records if record.name in wanted]
     if not found:
         raise UserError(f"The source {source.address} has none of the ledger's images, such as {records[0].name}.")
@@ -209,8 +216,8 @@ def _absent(source: Source, records: Sequence[ImageRecord], classes: Mapping[str
                 f"The image {record.name} of {source.address} has the label {record.label}, but the ledger has "
                 f"{wanted[record.name][1]}; give the labels of the ledger's run with --labels."
             )
-    places = [wanted[record.name][0] for record in found]
-    if places != sorted(places):
+    positions = [wanted[record.name][0] for record in found]
+    if positions != sorted(positions):
         raise UserError(
             f"The source {source.address} has its images in another order than the ledger; give the --order file of "
             "the ledger's run, or leave --order out if it had none."

@@ -1,4 +1,4 @@
-"""A ledger that can be rendered: read, and held against itself, as it may come from anywhere."""
+"""Reading a ledger to render it: its parts are compared with each other, since it may come from anywhere."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,10 +18,10 @@ _ATTRIBUTES = ("name", "fingerprint", "identity", "classes")
 
 
 def read_renderable(path: AnyPath) -> Ledger:
-    """Read a ledger that tells all that is needed to make its data set again.
+    """Read a ledger that holds everything needed to make its data set again.
 
     Raises:
-        UserError: it is missing, damaged, no ledger, of another version, one shard's part, or of a scaled data set.
+        UserError: it is missing, damaged, not a ledger, of another version, of a single shard, or of a scaled data set.
     """
     ledger = read_ledger(path)
     if ledger.version < RENDERABLE:
@@ -42,14 +42,14 @@ def read_renderable(path: AnyPath) -> Ledger:
         _require_names(ledger)
         _require_shapes(ledger)
     except KeyError as error:
-        raise damaged(path, f"it does not tell {error}") from error
+        raise damaged(path, f"it lacks {error}") from error
     except (UserError, ValueError, TypeError, AttributeError) as error:
         raise damaged(path, str(error).rstrip(".")) from error
     return ledger
 
 
 def _require_names(ledger: Ledger) -> None:
-    """Refuse names that would lead out of the folder or the shards, or stand for two files."""
+    """Refuse names that would lead out of the folder or the shards, or that two samples share."""
     keys = ledger.keys
     for name in (ledger.attributes["name"], *keys):
         if not is_plain_name(name):
@@ -58,51 +58,51 @@ def _require_names(ledger: Ledger) -> None:
         raise ValueError("two of its samples have the same key")
     names = ledger.attributes["classes"]["names"]
     if len(names) != ledger.attributes["identity"]["images"]["classes"]:
-        raise ValueError("its classes are more or fewer than its identity tells")
+        raise ValueError("its classes are more or fewer than in its identity")
 
 
 def _require_shapes(ledger: Ledger) -> None:
-    """Refuse columns that are not those of the run that the identity tells of."""
+    """Refuse columns that do not have the shapes of the run in the identity."""
     config, plan, width = config_of(ledger), plan_of(ledger), ledger.attributes["identity"]["autoencoder"]["width"]
-    told = {
+    expected = {
         "samples/label": (plan.images,),
         "delta_mean": (plan.batches, encoder_kind(config.encoder).feature_channels(width)),
         "loss": (plan.batches, config.attack.steps + 1),
     }
-    for name, shape in told.items():
+    for name, shape in expected.items():
         if ledger.columns[name].shape != shape:
             raise ValueError(f"{name} has the shape {ledger.columns[name].shape}, not {shape}")
     sizes = [len(images) for shard in range(plan.shards) for _, images in plan.batches_of(shard)]
     if sizes != ledger.columns["batch_size"].tolist():
-        raise ValueError("batch_size does not tell how the images were cut into batches")
+        raise ValueError("batch_size is not how the identity cuts the images into batches")
 
 
 def plan_of(ledger: Ledger) -> Plan:
-    """Return which image is in which batch and shard of a ledger's run."""
+    """Return the plan of a ledger's run."""
     return Plan.of_identity(ledger.attributes["identity"])
 
 
 def records_of(ledger: Ledger) -> list[ImageRecord]:
-    """Return the images of a ledger's run in order."""
+    """Return the records of a ledger's run in order."""
     names, labels = (ledger.columns[f"{SAMPLES}/{name}"] for name in ("source", "label"))
     return [ImageRecord(name.decode(), int(label)) for name, label in zip(names, labels, strict=True)]
 
 
 def config_of(ledger: Ledger) -> GenerationConfig:
-    """Return the settings of a ledger's run, without where anything lies; it knows the kind of device only."""
-    told: Mapping[str, Any] = ledger.attributes["identity"]
-    arithmetic = told["arithmetic"]
+    """Return the settings of a ledger's run, without addresses; of the device, only the kind is recorded."""
+    identity: Mapping[str, Any] = ledger.attributes["identity"]
+    arithmetic = identity["arithmetic"]
     return GenerationConfig(
-        encoder=told["autoencoder"]["encoder"],
+        encoder=identity["autoencoder"]["encoder"],
         source=None,
         autoencoder=None,
-        classifier=told["classifier"]["name"],
+        classifier=identity["classifier"]["name"],
         classifier_weights=_NO_CLASSIFIER,
-        attack=AdvBNConfig(**told["attack"]),
-        image_size=told["images"]["image_size"],
-        limit=told["images"]["count"],
-        split=told["images"]["split"],
-        **told["batches"],
+        attack=AdvBNConfig(**identity["attack"]),
+        image_size=identity["images"]["image_size"],
+        limit=identity["images"]["count"],
+        split=identity["images"]["split"],
+        **identity["batches"],
         device="cpu" if arithmetic["hardware"] == "cpu" else "auto",
         precision=arithmetic["precision"],
         threads=arithmetic["threads"],

@@ -68,7 +68,7 @@ class Replay:
         expected = bytes(self.columns[f"{SAMPLES}/source_sha256"][index - self.first_sample]).hex()
         if sha256 != expected:
             raise WorkError(
-                f"the image {name} is not the one that the ledger tells of (its SHA-256 begins with {sha256[:12]}, "
+                f"the image {name} is not the one in the ledger (its SHA-256 begins with {sha256[:12]}, "
                 f"not {expected[:12]}); put the original file in its place."
             )
 

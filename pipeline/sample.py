@@ -1,4 +1,4 @@
-"""The embedded drawn world's own networks: small, trained at first use, kept in the user's cache folder."""
+"""The small networks of the embedded drawn world: trained at first use, and stored in the user's cache folder."""
 
 import os
 from collections.abc import Mapping
@@ -27,26 +27,26 @@ SAMPLE_IMAGE_SIZE = 48
 CACHE_VARIABLE = "ADVBN_CACHE"
 
 _FILES_VERSION = 2
-"""Counted up when the networks' files come to tell more."""
+"""Version of the networks' files; it is raised when they get more metadata."""
 
 WIDTH = 1 / 8
-"""Of all small networks: the narrowest that still reconstruct well enough to be recognised."""
+"""Width of the small networks: the narrowest whose reconstructions are still recognised well enough."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the small networks of one encoder are made (docs/choices.md tells how these numbers were found)."""
+    """Settings of the small networks of one encoder (docs/choices.md says how these numbers were found)."""
 
     network: str
-    """torchvision network that is attacked, and whose first layers become the encoder."""
+    """Name of torchvision's network that is attacked, and whose first layers become the encoder."""
     options: Mapping[str, Any]
-    """torchvision's options for it."""
+    """Options of torchvision's constructor."""
     side: SideImage | None
-    """What makes its first layers keep colours, if they do not by themselves."""
+    """Additional loss that makes its first layers preserve colours; None if they do so by themselves."""
     classifier: Mapping[str, Any]
-    """Training of the classifier: fields of TrainingConfig."""
+    """Settings of the classifier's training: fields of TrainingConfig."""
     decoder: Mapping[str, Any]
-    """Training of the decoder."""
+    """Settings of the decoder's training: fields of TrainingConfig."""
 
 
 RECIPES = {
@@ -83,17 +83,17 @@ RECIPES = {
 
 @dataclass(frozen=True, kw_only=True)
 class SampleNetworks:
-    """Where the small networks of one encoder are."""
+    """Paths of the small networks of one encoder."""
 
     autoencoder: Path
     classifier: Path
 
 
 def cache_folder() -> Path:
-    """Return where the small networks are kept: `$ADVBN_CACHE`, else the user's cache folder.
+    """Return the folder of the small networks, in `$ADVBN_CACHE`, else in the user's cache folder.
 
-    The folder's name follows from everything that this program decides about them. Not from torch's version: networks
-    that are there already go on being used after an update of it.
+    Its name depends on everything that this program decides about the networks. It does not depend on torch's version,
+    so that trained networks are still used after an update of torch.
     """
     root = os.environ.get(CACHE_VARIABLE)
     base = Path(root) if root else user_cache_path("advbn-gen")
@@ -109,7 +109,7 @@ def cache_folder() -> Path:
 
 
 def sample_networks(encoder: str) -> SampleNetworks:
-    """Return the drawn world's autoencoder and the classifier that it is turned against; train them at first use."""
+    """Return the drawn world's autoencoder and the classifier that it attacks; they are trained at first use."""
     out = cache_folder() / f"autoencoder-{encoder}"
     classifier = sample_classifier(encoder)
     if not _finished(out, AUTOENCODER_FILE):
@@ -120,7 +120,7 @@ def sample_networks(encoder: str) -> SampleNetworks:
 
 
 def sample_classifier(encoder: str) -> Path:
-    """Return the drawn world's classifier that belongs to an encoder; train it at first use."""
+    """Return the drawn world's classifier that belongs to an encoder; it is trained at first use."""
     recipe = _recipe(encoder)
     out = cache_folder() / f"classifier-{recipe.network}"
     if not _finished(out, CLASSIFIER_FILE):
@@ -164,10 +164,10 @@ def _drawn_images() -> tuple[TrainingImages, TrainingImages]:
 
 
 def _announce(what: str, out: Path) -> None:
-    """Say what is trained now.
+    """Announce a training.
 
     Raises:
-        UserError: nothing can be written there.
+        UserError: its folder cannot be written.
     """
     require_writable_folder(out, f"set {CACHE_VARIABLE} to another folder")
     say(f"Training the drawn world's {what} (once; kept in {out}).")

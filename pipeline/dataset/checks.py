@@ -182,7 +182,7 @@ def _content_problems(tar: Path, columns: Columns | None, expected: int) -> Iter
             yield from (f"{tar.name}: {text}" for text in _sample_problems(sample, columns, count))
             count += 1
     except (tarfile.TarError, OSError, EOFError) as error:
-        yield f"{tar.name}: not a whole tar ({error})."
+        yield f"{tar.name}: not a complete tar ({error})."
         return
     if count != expected:
         yield f"{tar.name}: {count} samples instead of {expected}."
@@ -205,6 +205,6 @@ def _sample_problems(sample: StoredSample, columns: Columns | None, row: int) ->
     if columns is None:
         return
     if row >= len(columns["samples/key"]) or columns["samples/key"][row].decode() != sample.key:
-        yield f"sample {sample.key} is not the one that the ledger has in this place."
+        yield f"sample {sample.key} is not the one at this position in the ledger."
     elif int(columns["samples/label"][row]) != label:
         yield f"sample {sample.key} has the label {label}, but the ledger has {columns['samples/label'][row]}."

@@ -1,4 +1,4 @@
-"""What lies where in a data-set folder, and when a shard counts as done."""
+"""Names of the files in a data-set folder, and the marks of finished shards."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,11 +23,11 @@ STATS = "stats"
 LOG = "log.jsonl"
 
 _REQUESTS = 32
-"""Requests to an object store at the same time."""
-_KEPT = ("ETag", "md5Hash", "crc32c", "blob_id")
-"""What S3, Google's store and Hugging Face's hub call the checksum of a file's content."""
+"""Concurrent requests to an object store."""
+_STORED_CHECKSUMS = ("ETag", "md5Hash", "crc32c", "blob_id")
+"""Names of the checksum of a file's content in S3, Google's store and Hugging Face's hub."""
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Folder = TypeVar("Folder", bound=AnyPath)
 
 
@@ -37,40 +37,45 @@ def shard_name(name: str, split: str, shard: int) -> str:
 
 
 def ledger_part_path(folder: Folder, shard: int) -> Folder:
-    """Return where one shard's rows of the ledger are."""
+    """Return the path of one shard's rows of the ledger."""
     return cast("Folder", folder / STATS / f"{shard:06d}.h5")
 
 
 def stats_path(folder: Folder, shard: int) -> Folder:
-    """Return where the mark of a finished shard is."""
+    """Return the path of a finished shard's mark."""
     return cast("Folder", folder / STATS / f"{shard:06d}.json")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardStats:
-    """The mark of a finished shard, written last. It holds no time, so that a second run writes the same bytes."""
+    """The mark of a finished shard, written last. It has no time stamp, so that a second run writes the same bytes."""
 
     shard: int
+    """Number of the shard."""
     fingerprint: str
-    """Of the run that wrote it."""
+    """Fingerprint of the run that wrote it."""
     file: str
+    """Name of the tar file."""
     samples: int
+    """Samples in the shard."""
     batches: int
+    """Batches in the shard."""
     bytes: int
+    """Size of the tar file."""
     sha256: str
-    """Of the tar."""
+    """SHA-256 of the tar file."""
     md5: str
-    """Of the tar; wids wants it."""
+    """MD5 of the tar file, which wids reads."""
     ledger_sha256: str
-    """Of the shard's part of the ledger; empty where there is none."""
+    """SHA-256 of the shard's part of the ledger; empty if there is none."""
     clean_right: int
-    """Originals that the attacked classifier got right."""
+    """Originals that the attacked classifier predicts correctly."""
     reconstructed_right: int
-    """... reconstructions."""
+    """Reconstructions that it predicts correctly."""
     adversarial_right: int
-    """... perturbed images; -1 if it was not asked (a ledger rendered at another scale than 1)."""
+    """Perturbed images that it predicts correctly; -1 if it made no prediction (a scale other than 1)."""
     stored: str = ""
-    """What the object store says of the tar's content (such as an ETag); empty on a disk, or if it says nothing."""
+    """Checksum of the tar's content that the object store keeps, such as an ETag; empty on a disk or if it has none."""
 
     def write(self, path: AnyPath) -> None:
         """Write the mark."""
@@ -78,25 +83,26 @@ class ShardStats:
 
 
 def stored_checksum(path: AnyPath) -> str:
-    """Return what an object store says of a file's content without reading it; empty on a disk.
+    """Return the checksum that an object store keeps of a file's content; empty on a disk.
 
     Raises:
-        OSError: the file is not there, or the store does not answer.
+        OSError: the file does not exist, or the store fails.
     """
     return _stored(path)[1] if is_remote(path) else ""
 
 
 def _stored(path: UPath) -> tuple[int, str]:
-    told = remote_info(path)
-    kept = next((told[name] for name in _KEPT if told.get(name)), "")
-    return int(told["size"]), str(kept).strip('"')
+    """Return size and checksum of a file as an object store reports them."""
+    info = remote_info(path)
+    checksum = next((info[name] for name in _STORED_CHECKSUMS if info.get(name)), "")
+    return int(info["size"]), str(checksum).strip('"')
 
 
 def read_stats(folder: AnyPath, shard: int) -> ShardStats | None:
     """Return the mark of a shard, or None if there is none or it is damaged.
 
     Raises:
-        OSError: it cannot be read, so that nothing is known of it.
+        OSError: it cannot be read, which says nothing about the shard.
     """
     try:
         return ShardStats(**read_sealed(stats_path(folder, shard)))
@@ -105,62 +111,61 @@ def read_stats(folder: AnyPath, shard: int) -> ShardStats | None:
 
 
 def is_done(folder: AnyPath, shard: int, fingerprint: str) -> bool:
-    """Whether a shard is finished: marked by this run, its tar and ledger rows being those of the mark.
+    """Whether a shard is finished: marked by this run, with the tar and the ledger rows that the mark records.
 
-    Their checksums are compared; of a tar on an object store its size and the checksum that the store keeps, so that it
-    is not downloaded.
+    Their checksums are compared. A tar on an object store is not downloaded for it if the store keeps a checksum.
 
     Raises:
-        OSError: disk or store do not answer.
+        OSError: a file cannot be read.
     """
     stats = read_stats(folder, shard)
     if stats is None or stats.fingerprint != fingerprint:
         return False
-    return agrees(folder / stats.file, stats) and has_rows(folder, stats)
+    return matches(folder / stats.file, stats) and has_rows(folder, stats)
 
 
 def has_rows(folder: AnyPath, stats: ShardStats) -> bool:
-    """Whether a shard's part of the ledger is the one that its mark tells of, if it tells of one.
+    """Whether a shard's part of the ledger is the one that its mark records, if it records one.
 
     Raises:
-        OSError: disk or store do not answer.
+        OSError: a file cannot be read.
     """
     part = ledger_part_path(folder, stats.shard)
     return not stats.ledger_sha256 or (is_file(part) and digest_file(part) == stats.ledger_sha256)
 
 
-def agrees(tar: AnyPath, stats: ShardStats) -> bool:
-    """Whether a tar is the one that its mark tells of; it is not downloaded from a store that keeps a checksum.
+def matches(tar: AnyPath, stats: ShardStats) -> bool:
+    """Whether a tar is the one that its mark records; it is not downloaded from a store that keeps a checksum.
 
     Raises:
-        OSError: disk or store do not answer.
+        OSError: a file cannot be read.
     """
-    alike, proved = _compared(tar, stats)
-    return alike and (proved or digest_file(tar) == stats.sha256)
+    similar, proved = _compared(tar, stats)
+    return similar and (proved or digest_file(tar) == stats.sha256)
 
 
 def looks_like(tar: AnyPath, stats: ShardStats) -> bool:
-    """Whether a tar has the size in its mark and, on an object store, the checksum that the store kept, if it does.
+    """Whether a tar has the size in its mark and, on an object store that keeps checksums, the recorded checksum.
 
     Raises:
-        OSError: disk or store do not answer.
+        OSError: a file cannot be read.
     """
     return _compared(tar, stats)[0]
 
 
 def _compared(tar: AnyPath, stats: ShardStats) -> tuple[bool, bool]:
-    """Return whether a tar that is not read looks like the one of its mark, and whether a kept checksum proves it."""
+    """Compare a tar with its mark without reading it; return whether they agree, and whether a checksum proves it."""
     try:
         size, stored = _stored(tar) if is_remote(tar) else (tar.stat().st_size, "")
     except _ABSENT:
         return False, False
-    # What was copied to S3 from a disk has no checksum of the store's in its mark, but its ETag mostly is the MD5.
+    # A shard that was copied to S3 from a disk has no ETag in its mark, but its ETag usually is the MD5.
     proved = bool(stored) and stored in {stats.stored, stats.md5}
     return size == stats.bytes and (proved or not (stored and stats.stored)), proved
 
 
-def of_each(folder: AnyPath, function: Callable[[int], Answer], shards: Iterable[int]) -> list[Answer]:
-    """Return what a function says of each shard in a folder; many at a time on an object store."""
+def of_each(folder: AnyPath, function: Callable[[int], Result], shards: Iterable[int]) -> list[Result]:
+    """Call a function with each shard of a folder and return its results; many at a time on an object store."""
     if not is_remote(folder):
         return [function(shard) for shard in shards]
     with ThreadPoolExecutor(_REQUESTS) as pool:

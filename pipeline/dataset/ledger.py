@@ -45,6 +45,7 @@ class _Column(NamedTuple):
 
 
 _BATCHES, _SAMPLES = ("batches",), ("samples",)
+# The descriptions are stored in every ledger: another wording would change its bytes.
 _COLUMNS = {
     "delta_mean": _Column("multiplier of each feature channel's mean", ("batches", "channels"), "1", "f"),
     "delta_std": _Column("multiplier of each feature channel's standard deviation", ("batches", "channels"), "1", "f"),
@@ -236,7 +237,7 @@ def load_ledger(path: AnyPath) -> Ledger:
         )
     fault = _fault(columns, version)
     if fault or not isinstance(attributes.get("identity", {}), dict):
-        raise damaged(path, fault or "its identity is none")
+        raise damaged(path, fault or "its identity is not an object")
     return Ledger(columns, attributes, version)
 
 

@@ -8,6 +8,7 @@ from pipeline.dataset.manifest import DatasetDescription, accuracies
 
 _WELL_KNOWN_SPLITS = {"val": "validation"}
 
+# Its checksum is in the manifest: another wording would change the bytes of data sets that are made again.
 _CARD = """---
 pretty_name: {name}
 task_categories:

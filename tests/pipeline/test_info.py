@@ -69,7 +69,7 @@ def test_other_peoples_safetensors_are_refused_or_named(tmp_path: Path, metadata
 
 def test_anything_else_is_refused(tmp_path: Path, finished: Path) -> None:
     (tmp_path / "x.txt").write_text("text")
-    assert "nothing to tell" in refused("info", tmp_path / "x.txt")
+    assert "cannot be described" in refused("info", tmp_path / "x.txt")
     assert "no manifest.json" in refused("info", tmp_path)
     assert "absent.safetensors" in refused("info", tmp_path / "absent.safetensors")
     assert "absent.h5" in refused("info", tmp_path / "absent.h5")

@@ -234,9 +234,9 @@ def test_a_changed_image_is_refused_by_name_and_the_mended_run_completes(
     failed = render(ledger, world, tmp_path / "out", source=source)
     assert failed.code == 1
     assert "3 of 12 shards could not be made" in failed.err
-    assert f"shard 2: the image {other} is not the one that the ledger tells of" in failed.err
+    assert f"shard 2: the image {other} is not the one in the ledger" in failed.err
     assert f"shard 5: the image {gone} is in the ledger but not in the source" in failed.err
-    assert f"shard 8: the image {cut} is not the one that the ledger tells of" in failed.err
+    assert f"shard 8: the image {cut} is not the one in the ledger" in failed.err
     for name, content in kept.items():
         (source / name).write_bytes(content)
     mended = render(ledger, world, tmp_path / "out", "--manifest", finished / "manifest.json", "--json", source=source)
@@ -392,7 +392,7 @@ STRANGE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "its fingerprint is not that": lambda facts: facts | {"fingerprint": "0" * 64},
     "the name '../../x' is not a plain one": lambda facts: facts | {"name": "../../x"},
     "the name 7 is not a plain one": lambda facts: facts | {"name": 7},
-    "it does not tell 'names'": lambda facts: facts | {"classes": {"imagenet": False}},
+    "it lacks 'names'": lambda facts: facts | {"classes": {"imagenet": False}},
     "its classes are more or fewer": lambda facts: other(facts, "images", classes=7),
     "The batch size is 0": lambda facts: other(facts, "batches", batch_size=0),
     "samples/label has the shape": lambda facts: other(facts, "images", count=39),
@@ -419,7 +419,7 @@ def test_a_ledger_whose_rows_cannot_be_shards_is_refused(ledger: Path, world: Wo
     for name, column, fault in (
         ("samples/key", np.array([b"../up", *keys[1:]]), "the name '../up' is not a plain one"),
         ("samples/key", np.array([keys[1], *keys[1:]]), "two of its samples have the same key"),
-        ("batch_size", np.array([sizes[0] + 1, sizes[1] - 1, *sizes[2:]]), "batch_size does not tell"),
+        ("batch_size", np.array([sizes[0] + 1, sizes[1] - 1, *sizes[2:]]), "batch_size is not how the identity cuts"),
     ):
         write_ledger(ledger, old.columns | {name: column}, old.attributes)
         assert fault in refusal(ledger, world, tmp_path / "out")
@@ -443,7 +443,7 @@ def test_manifests_that_do_not_belong_are_refused(
     old = read_ledger(ledger)
     old.columns["delta_std"][3, 2] += 0.2
     write_ledger(ledger, old.columns, old.attributes)
-    assert "not the one that its manifest tells of" in refusal(ledger, world, out, manifest=own)
+    assert "not the one of its manifest" in refusal(ledger, world, out, manifest=own)
 
 
 def test_a_strange_manifest_beside_the_ledger_is_said(
@@ -452,7 +452,7 @@ def test_a_strange_manifest_beside_the_ledger_is_said(
     shutil.copy(scaled["0.5"] / "manifest.json", ledger.with_name("manifest.json"))
     done = render(ledger, world, tmp_path / "out", "--json")
     assert done.result["bytes_equal"] is None
-    assert "left out of account" in done.err
+    assert "is ignored" in done.err
 
 
 def test_another_rendering_in_the_folder_is_refused(ledger: Path, world: World, tmp_path: Path) -> None:
