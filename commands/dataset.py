@@ -1,4 +1,4 @@
-"""`advbn-gen verify`, `info` and `export`: what can be done with a finished data set."""
+"""`advbn-gen verify`, `info` and `export`: commands for finished data sets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from basics.paths import AnyPath
 
 
-@click.command(short_help="Check every shard; --repair mends.")
+@click.command(short_help="Check every shard; --repair makes damaged ones again.")
 @click.argument("folder", metavar="DIR", type=ADDRESS)
 @click.option("--repair", "mend", is_flag=True, help="Make damaged parts again from source and weights.")
 @click.option("--quick", is_flag=True, help="Compare sizes, and checksums that an object store keeps; read no shard.")
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--classifier-weights", type=FILE, help="With --repair: where the attacked classifier's file is now.")
 @click.option("--ledger", help="With --repair of a rendered data set: where its ledger is now.")
 @json_option
-def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **places: str | Path | None) -> None:
+def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **addresses: str | Path | None) -> None:
     """Reopen every shard of a data set: counts, checksums, members, labels, ledger.
 
     DIR may be an address, such as s3://bucket/imagenet-advbn-vgg; with --quick no shard is downloaded.
@@ -33,14 +33,14 @@ def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **place
     Examples:
       advbn-gen verify imagenet-advbn-vgg --repair
       advbn-gen verify s3://bucket/imagenet-advbn-vgg --quick
-      advbn-gen verify imagenet-advbn-vgg --repair --source /new/place/ILSVRC2012_val
+      advbn-gen verify imagenet-advbn-vgg --repair --source /new/folder/ILSVRC2012_val
     """
     from pipeline.dataset.checks import find_problems
     from pipeline.repair import repair
 
-    moved = {name: absolute_address(str(there)) for name, there in places.items() if there}
+    moved = {name: absolute_address(str(address)) for name, address in addresses.items() if address}
     if moved and not mend:
-        raise UserError(f"--{next(iter(moved)).replace('_', '-')} is for mending; give --repair as well.")
+        raise UserError(f"--{next(iter(moved)).replace('_', '-')} is only for a repair; give --repair as well.")
     problems = found = find_problems(folder, quick=quick)
     if problems and mend:
         for problem in problems:
@@ -50,7 +50,7 @@ def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **place
     texts = [problem.text for problem in problems]
     repaired = [problem.text for problem in found] if mend and not problems else []
     lines = texts or [
-        f"{folder}: all right" + (f" after mending {counted(len(repaired), 'problem')}" if repaired else "")
+        f"{folder}: all right" + (f" after the repair of {counted(len(repaired), 'problem')}" if repaired else "")
     ]
     print_result({"ok": not problems, "problems": texts, "repaired": repaired}, lines, as_json=as_json)
     if problems:
@@ -63,7 +63,7 @@ def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **place
 @click.argument("path", metavar="PATH", type=ADDRESS)
 @json_option
 def info(path: "AnyPath", as_json: bool) -> None:
-    """Tell what a data set, an autoencoder, a classifier or a ledger is and how it was made.
+    """Describe what a data set, an autoencoder, a classifier or a ledger is and how it was made.
 
     \b
     Example:
@@ -80,7 +80,7 @@ def info(path: "AnyPath", as_json: bool) -> None:
 @click.argument("out", metavar="OUT", type=FOLDER)
 @json_option
 def export(folder: "AnyPath", out: Path, as_json: bool) -> None:
-    """Unpack a data set into class folders (torchvision's ImageFolder); goes on if it was interrupted.
+    """Unpack a data set into class folders (torchvision's ImageFolder); resumes if it was interrupted.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`advbn-gen demo`: the whole story, offline, on drawn images."""
+"""`advbn-gen demo`: the whole workflow, offline, on drawn images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +15,11 @@ _ENCODER, _UNSEEN = "vgg", "resnet"
 _LABEL = "sample-advbn-vgg"
 
 
-@click.command(short_help="The whole story, offline, on drawn images.")
-@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder for everything it makes.")
+@click.command(short_help="The whole workflow, offline, on drawn images.")
+@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder of all outputs.")
 @json_option
 def demo(out: Path, as_json: bool) -> None:
-    """Draw a world of shapes, train small networks on it, turn its style against one of them, report on two.
+    """Draw a world of shapes, train small networks on it, attack one of them by AdvBN, and report on two.
 
     Leaves the drawn images, two data sets (perturbed, and reconstructed without perturbation) and report.html, with
     tables, charts and originals beside their AdvBN versions. Takes minutes on two cores; the trained networks are kept

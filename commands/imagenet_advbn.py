@@ -72,13 +72,13 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 @workers_options
 @click.option("--reconstructed", is_flag=True, help="Also write the unperturbed reconstructions, as a second data set.")
 @overwrite_option
-@click.option("--dry-run", is_flag=True, help="Check everything and tell the plan; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Check everything and print the plan; write nothing.")
 @json_option
 def imagenet_advbn(**options: Any) -> None:
     """Stream images through an autoencoder with AdvBN inside, into verified WebDataset shards.
 
-    Batches of 32 in ImageFolder order, never shuffled; 6 ascent steps of 0.2 within eps 1.1, as published. Given
-    again, the same command goes on where it stopped.
+    Batches of 32 in ImageFolder order, never shuffled; 6 ascent steps of 0.2 within eps 1.1, as published. The
+    same command resumes an interrupted run.
 
     \b
     Examples:
@@ -95,12 +95,12 @@ def imagenet_advbn(**options: Any) -> None:
     with workers_for(config, options["scheduler"]) as workers:
         job = prepare(workers.config, products, workers.environment if workers.remote else None)
         if options["dry_run"]:
-            _tell_plan(job, options)
+            _print_plan(job, options)
         else:
             _run(job, workers.runner, options)
 
 
-def _tell_plan(job: "Job", options: dict[str, Any]) -> None:
+def _print_plan(job: "Job", options: dict[str, Any]) -> None:
     from pipeline.claim import check_outputs
     from pipeline.run import missing_shards
 
@@ -111,8 +111,8 @@ def _tell_plan(job: "Job", options: dict[str, Any]) -> None:
         f"{plan.images} images in {counted(plan.shards, 'shard')}, {len(missing)} of them to do",
         *(f"{dataset.name} -> {dataset.folder}" for dataset in job.datasets),
     ]
-    told = {"images": plan.images, "batches": plan.batches, "shards": plan.shards, "missing": missing}
-    print_result({**told, "identity": job.identity}, lines, as_json=options["as_json"])
+    counts = {"images": plan.images, "batches": plan.batches, "shards": plan.shards, "missing": missing}
+    print_result({**counts, "identity": job.identity}, lines, as_json=options["as_json"])
 
 
 def _run(job: "Job", runner: "Runner", options: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ def _run(job: "Job", runner: "Runner", options: dict[str, Any]) -> None:
 
 
 def _config(options: dict[str, Any]) -> "GenerationConfig":
-    """Build the run's config; without a source, the drawn world and its networks stand in, which is said."""
+    """Build the run's config; without a source, it uses the drawn world and its networks and says so."""
     from encoders import encoder_kind
     from experiments import imagenet_advbn as published
     from networks.classifiers import PUBLISHED

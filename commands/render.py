@@ -56,8 +56,8 @@ def render(**options: Any) -> None:
     """Make a data set again from its perturbation ledger, the originals and the autoencoder; no classifier is needed.
 
     Each original is compared with the ledger before it is used, and the result with the manifest. On the same kind of
-    machine with the same software the shards are the same bytes. Given again, the same command goes on where it
-    stopped.
+    machine with the same software the shards are the same bytes. The same command resumes an
+    interrupted rendering.
 
     \b
     Examples:
@@ -80,7 +80,7 @@ def render(**options: Any) -> None:
     report = make(request, options["out"], manifest=options["manifest"], overwrite=options["overwrite"])
     print_result(report.to_json(), _lines(report), as_json=options["as_json"])
     if not report.comparison.ok:
-        raise WorkError(_fault(report))
+        raise WorkError(_broken_promise(report))
 
 
 _PASSED_ON = ("scale", "device", "precision", "threads", "workers", "scheduler")
@@ -91,17 +91,18 @@ def _lines(report: "RenderReport") -> list[str]:
     equal = {
         None: "not compared (no manifest)" if report.scale == 1 else f"not compared (scale {report.scale:g})",
         True: "equal to the manifest's",
-        False: "not those of the manifest" + ("" if comparison.bytes_promised else ", and not promised to be here"),
+        False: "not those of the manifest"
+        + ("" if comparison.bytes_promised else ", which is not promised on this machine"),
     }[comparison.bytes_equal]
-    away = comparison.pixel_mean_difference
+    difference = comparison.pixel_mean_difference
     return [
         f"{run.images} images in {counted(run.shards, 'shard')} ({run.made} made now, {run.seconds:.1f} s)",
         f"bytes: {equal}",
         *(
             []
-            if away is None
+            if difference is None
             else [
-                f"largest difference of an image's mean: {away:.3g} of 255 grey levels "
+                f"largest difference of an image's mean: {difference:.3g} of 255 grey levels "
                 f"(tolerance {comparison.tolerance:g})"
             ]
         ),
@@ -109,7 +110,7 @@ def _lines(report: "RenderReport") -> list[str]:
     ]
 
 
-def _fault(report: "RenderReport") -> str:
+def _broken_promise(report: "RenderReport") -> str:
     comparison = report.comparison
     if comparison.bytes_promised and comparison.differing:
         return (

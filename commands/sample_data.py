@@ -13,11 +13,11 @@ from commands.options import FOLDER, json_option, print_result
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @json_option
 def sample_data(out: Path, size: int, seed: int, as_json: bool) -> None:
-    """Draw a labelled data set: the shape is the label; colours, textures, place and size are style.
+    """Draw a labelled data set: the shape is the label; colours, textures, position and size are style.
 
     Writes train/ and val/ as class folders, and four test sets of shifted images in the layouts of the real ones:
-    imagenet-c/ (corruptions), imagenet-instagram/ (colour filters), imagenet-sketch/ and imagenet-style/. Given again,
-    the same command goes on where it stopped.
+    imagenet-c/ (corruptions), imagenet-instagram/ (colour filters), imagenet-sketch/ and imagenet-style/. The same
+    command resumes an interrupted drawing.
 
     \b
     Example:

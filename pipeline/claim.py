@@ -22,9 +22,9 @@ from pipeline.dataset.layout import (
     MANIFEST,
     READER_FILES,
     STATS,
-    ShardStats,
+    ShardMark,
     of_each,
-    read_stats,
+    read_mark,
     shard_name,
 )
 from pipeline.dataset.manifest import DatasetDescription, Manifest, Recorded, load_manifest, write_manifest
@@ -63,7 +63,7 @@ def _check_owner(dataset: DatasetDescription, *, overwrite: bool) -> None:
         return
     manifest = _manifest(folder)
     # A lost or damaged manifest is written again if the marks show that the shards are this data set's.
-    foreign = manifest is None and not all_stats(dataset)
+    foreign = manifest is None and not finished_marks(dataset)
     require_owner(
         folder,
         recorded=None if manifest is None else {"name": manifest.name, **manifest.values["identity"]},
@@ -170,7 +170,7 @@ def recorded(folder: AnyPath) -> Recorded:
     return Recorded(checksums=manifest.checksums, addresses=addresses)
 
 
-def all_stats(dataset: DatasetDescription) -> list[ShardStats]:
+def finished_marks(dataset: DatasetDescription) -> list[ShardMark]:
     """Return the marks of a data set's finished shards."""
-    found = of_each(dataset.folder, lambda shard: read_stats(dataset.folder, shard), range(dataset.plan.shards))
-    return [stats for stats in found if stats is not None and stats.fingerprint == dataset.fingerprint]
+    found = of_each(dataset.folder, lambda shard: read_mark(dataset.folder, shard), range(dataset.plan.shards))
+    return [mark for mark in found if mark is not None and mark.fingerprint == dataset.fingerprint]

@@ -10,7 +10,7 @@ from basics.ownership import OUT_OR_OVERWRITE, taken
 from basics.paths import AnyPath
 from basics.progress import say
 from basics.reading import is_file
-from pipeline.claim import all_stats
+from pipeline.claim import finished_marks
 from pipeline.dataset.layout import LEDGER, MANIFEST, ledger_part_path, of_each
 from pipeline.dataset.ledger import SAMPLES, Ledger, load_ledger, read_ledger
 from pipeline.dataset.manifest import DatasetDescription, Manifest, read_manifest_file
@@ -98,7 +98,7 @@ def require_rows_of(job: Job, ledger: Ledger) -> None:
     (dataset,) = job.datasets
     folder = dataset.folder
     try:
-        finished = [stats.shard for stats in all_stats(dataset)]
+        finished = [mark.shard for mark in finished_marks(dataset)]
         faults = of_each(folder, lambda shard: _differing_column(dataset, ledger, shard), finished)
     except OSError as error:
         raise UserError(f"The output {folder} cannot be read ({error.strerror or error}); check it.") from error

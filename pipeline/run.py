@@ -11,8 +11,8 @@ from basics.errors import WorkError
 from basics.files import digest_file, remove_files
 from basics.paths import AnyPath, is_remote
 from basics.progress import Advance, counted, progress
-from pipeline.claim import all_stats, check_outputs, claim, locked_output, recorded, require_ours
-from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, of_each, stats_path
+from pipeline.claim import check_outputs, claim, finished_marks, locked_output, recorded, require_ours
+from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, mark_path, of_each
 from pipeline.dataset.ledger import join_columns, read_ledger, write_ledger
 from pipeline.dataset.manifest import DatasetDescription, Recorded, accuracies, write_manifest
 from pipeline.dataset.reader_files import write_reader_files
@@ -73,7 +73,7 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) 
         check_outputs(datasets, job.config.source, overwrite=overwrite)
         for dataset in datasets:
             claim(dataset, overwrite=overwrite)
-            remove_files([stats_path(dataset.folder, shard) for shard in remake])
+            remove_files([mark_path(dataset.folder, shard) for shard in remake])
         missing = missing_shards(datasets)
         before = [recorded(dataset.folder) for dataset in datasets]
         start = time.monotonic()
@@ -98,18 +98,18 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) 
         shards=job.plan.shards,
         made=len(missing),
         seconds=round(seconds, 3),
-        top1=accuracies(all_stats(datasets[0])),
+        top1=accuracies(finished_marks(datasets[0])),
     )
 
 
 def _refuse_other_bytes(dataset: DatasetDescription, checksums: Mapping[int, str]) -> list[str]:
     """Remove the marks of shards that were made again with other bytes than before; return messages about them."""
     messages = []
-    for stats in all_stats(dataset):
-        if checksums.get(stats.shard, stats.sha256) != stats.sha256:
-            remove_files([stats_path(dataset.folder, stats.shard)])
+    for mark in finished_marks(dataset):
+        if checksums.get(mark.shard, mark.sha256) != mark.sha256:
+            remove_files([mark_path(dataset.folder, mark.shard)])
             messages.append(
-                f"shard {stats.shard}: {stats.file} was made again but is not the bytes recorded before, so an "
+                f"shard {mark.shard}: {mark.file} was made again but is not the bytes recorded before, so an "
                 "original or the machine has changed; with --overwrite all shards are made anew"
             )
     return messages
@@ -127,7 +127,7 @@ def _vanished(datasets: Sequence[DatasetDescription], failures: Sequence[str]) -
 
 
 def _finished_in_all(datasets: Sequence[DatasetDescription]) -> set[int]:
-    marked = [{stats.shard for stats in all_stats(dataset)} for dataset in datasets]
+    marked = [{mark.shard for mark in finished_marks(dataset)} for dataset in datasets]
     return set.intersection(*marked)
 
 
@@ -192,12 +192,12 @@ def _log(job: Job, result: ShardResult) -> None:
 
 
 def _finish(dataset: DatasetDescription, before: Recorded) -> None:
-    stats = all_stats(dataset)
-    complete = len(stats) == dataset.plan.shards
+    marks = finished_marks(dataset)
+    complete = len(marks) == dataset.plan.shards
     ledger_sha256 = _write_whole_ledger(dataset) if complete and dataset.perturbed else ""
     if complete:
-        write_reader_files(dataset, stats)
-    write_manifest(dataset, stats, ledger_sha256, before)
+        write_reader_files(dataset, marks)
+    write_manifest(dataset, marks, ledger_sha256, before)
 
 
 def _write_whole_ledger(dataset: DatasetDescription) -> str:

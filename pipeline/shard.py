@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from basics.files import commit, digest_file, working_folder
 from basics.paths import is_remote
 from pipeline.claim import require_ours
-from pipeline.dataset.layout import ShardStats, ledger_part_path, shard_name, stats_path, stored_checksum
+from pipeline.dataset.layout import ShardMark, ledger_part_path, mark_path, shard_name, stored_checksum
 from pipeline.dataset.ledger import BatchRow, Columns, LedgerRows, pixel_means, write_ledger
 from pipeline.dataset.manifest import DatasetDescription
 from pipeline.dataset.shard_file import NO_PREDICTION, SampleMetadata, ShardWriter, encode_png, open_shard
@@ -219,7 +219,7 @@ def _finish(dataset: DatasetDescription, plan: ShardPlan, columns: Columns, tar:
         write_ledger(part, columns, {"shard": shard, "fingerprint": dataset.fingerprint})
     label = columns["samples/label"]
     last = columns[f"samples/{'adversarial' if dataset.perturbed else 'reconstructed'}_prediction"]
-    stats = ShardStats(
+    mark = ShardMark(
         shard=shard,
         fingerprint=dataset.fingerprint,
         file=tar.name,
@@ -239,9 +239,9 @@ def _finish(dataset: DatasetDescription, plan: ShardPlan, columns: Columns, tar:
     if dataset.perturbed:
         commit(part, ledger_part_path(folder, shard))
     _require_still_ours(dataset)
-    mark = tar.with_name(stats_path(folder, shard).name)
-    replace(stats, stored=stored_checksum(final)).write(mark)
-    commit(mark, stats_path(folder, shard))
+    temporary = tar.with_name(mark_path(folder, shard).name)
+    replace(mark, stored=stored_checksum(final)).write(temporary)
+    commit(temporary, mark_path(folder, shard))
 
 
 def _require_still_ours(dataset: DatasetDescription) -> None:

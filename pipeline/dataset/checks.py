@@ -18,13 +18,13 @@ from basics.reading import is_file, local_copy
 from basics.remote import faults_of
 from pipeline.dataset.layout import (
     LEDGER,
-    ShardStats,
+    ShardMark,
     has_rows,
     ledger_part_path,
     looks_like,
-    read_stats,
+    mark_path,
+    read_mark,
     shard_name,
-    stats_path,
 )
 from pipeline.dataset.ledger import Columns, load_ledger
 from pipeline.dataset.manifest import Manifest, read_manifest
@@ -99,8 +99,8 @@ def checksum_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
 
 def _is_recorded(folder: AnyPath, tar: AnyPath, entry: Mapping[str, Any]) -> bool:
     if is_remote(tar):
-        stats = read_stats(folder, entry["shard"])
-        return stats is not None and stats.sha256 == entry["sha256"] and looks_like(tar, stats)
+        mark = read_mark(folder, entry["shard"])
+        return mark is not None and mark.sha256 == entry["sha256"] and looks_like(tar, mark)
     same_size: bool = tar.stat().st_size == entry["bytes"]
     return same_size and digest_file(tar) == entry["sha256"]
 
@@ -139,28 +139,28 @@ def _stray_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
 
 
 def _shard_problems(folder: AnyPath, manifest: Manifest, shard: int, *, quick: bool) -> Iterator[str]:
-    stats = read_stats(folder, shard)
+    mark = read_mark(folder, shard)
     recorded = manifest.checksums.get(shard)
     name = shard_name(manifest.name, manifest.split, shard)
-    if stats is None:
-        yield f"{stats_path(folder, shard).name}: the mark of shard {shard} is missing or damaged."
-    elif stats.fingerprint != manifest.fingerprint or (recorded and stats.sha256 != recorded):
-        yield f"{stats_path(folder, shard).name}: the mark of shard {shard} does not agree with the manifest."
+    if mark is None:
+        yield f"{mark_path(folder, shard).name}: the mark of shard {shard} is missing or damaged."
+    elif mark.fingerprint != manifest.fingerprint or (recorded and mark.sha256 != recorded):
+        yield f"{mark_path(folder, shard).name}: the mark of shard {shard} does not agree with the manifest."
     tar = folder / name
     if not is_file(tar):
         yield f"{name}: the shard is missing."
     elif quick:
-        if stats and not looks_like(tar, stats):
+        if mark and not looks_like(tar, mark):
             yield f"{name}: its size, or the checksum that the store keeps, is not the one recorded."
     else:
-        yield from _read_problems(folder, manifest, stats, tar, shard)
-    if stats and manifest.perturbed and not has_rows(folder, stats):
+        yield from _read_problems(folder, manifest, mark, tar, shard)
+    if mark and manifest.perturbed and not has_rows(folder, mark):
         part = ledger_part_path(folder, shard)
         yield f"{part.name}: the shard's part of the ledger is missing or damaged: it is not the one of its mark."
 
 
 def _read_problems(
-    folder: AnyPath, manifest: Manifest, stats: ShardStats | None, tar: AnyPath, shard: int
+    folder: AnyPath, manifest: Manifest, mark: ShardMark | None, tar: AnyPath, shard: int
 ) -> Iterator[str]:
     """Read all of a shard that exists and yield its problems."""
     columns = None
@@ -169,7 +169,7 @@ def _read_problems(
             columns = load_ledger(part).columns
     expected = manifest.plan.samples_in(shard)
     with local_copy(tar) as copy:
-        if digest_file(copy) != (manifest.checksums.get(shard) or (stats.sha256 if stats else "")):
+        if digest_file(copy) != (manifest.checksums.get(shard) or (mark.sha256 if mark else "")):
             yield f"{tar.name}: the checksum is not the one recorded."
         yield from _content_problems(copy, columns, expected)
 

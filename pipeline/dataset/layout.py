@@ -41,13 +41,13 @@ def ledger_part_path(folder: Folder, shard: int) -> Folder:
     return cast("Folder", folder / STATS / f"{shard:06d}.h5")
 
 
-def stats_path(folder: Folder, shard: int) -> Folder:
+def mark_path(folder: Folder, shard: int) -> Folder:
     """Return the path of a finished shard's mark."""
     return cast("Folder", folder / STATS / f"{shard:06d}.json")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardStats:
+class ShardMark:
     """The mark of a finished shard, written last. It has no time stamp, so that a second run writes the same bytes."""
 
     shard: int
@@ -98,14 +98,14 @@ def _stored(path: UPath) -> tuple[int, str]:
     return int(info["size"]), str(checksum).strip('"')
 
 
-def read_stats(folder: AnyPath, shard: int) -> ShardStats | None:
+def read_mark(folder: AnyPath, shard: int) -> ShardMark | None:
     """Return the mark of a shard, or None if there is none or it is damaged.
 
     Raises:
         OSError: it cannot be read, which says nothing about the shard.
     """
     try:
-        return ShardStats(**read_sealed(stats_path(folder, shard)))
+        return ShardMark(**read_sealed(mark_path(folder, shard)))
     except (*_ABSENT, ValueError, TypeError):
         return None
 
@@ -118,50 +118,50 @@ def is_done(folder: AnyPath, shard: int, fingerprint: str) -> bool:
     Raises:
         OSError: a file cannot be read.
     """
-    stats = read_stats(folder, shard)
-    if stats is None or stats.fingerprint != fingerprint:
+    mark = read_mark(folder, shard)
+    if mark is None or mark.fingerprint != fingerprint:
         return False
-    return matches(folder / stats.file, stats) and has_rows(folder, stats)
+    return matches(folder / mark.file, mark) and has_rows(folder, mark)
 
 
-def has_rows(folder: AnyPath, stats: ShardStats) -> bool:
+def has_rows(folder: AnyPath, mark: ShardMark) -> bool:
     """Whether a shard's part of the ledger is the one that its mark records, if it records one.
 
     Raises:
         OSError: a file cannot be read.
     """
-    part = ledger_part_path(folder, stats.shard)
-    return not stats.ledger_sha256 or (is_file(part) and digest_file(part) == stats.ledger_sha256)
+    part = ledger_part_path(folder, mark.shard)
+    return not mark.ledger_sha256 or (is_file(part) and digest_file(part) == mark.ledger_sha256)
 
 
-def matches(tar: AnyPath, stats: ShardStats) -> bool:
+def matches(tar: AnyPath, mark: ShardMark) -> bool:
     """Whether a tar is the one that its mark records; it is not downloaded from a store that keeps a checksum.
 
     Raises:
         OSError: a file cannot be read.
     """
-    similar, proved = _compared(tar, stats)
-    return similar and (proved or digest_file(tar) == stats.sha256)
+    similar, proved = _compared(tar, mark)
+    return similar and (proved or digest_file(tar) == mark.sha256)
 
 
-def looks_like(tar: AnyPath, stats: ShardStats) -> bool:
+def looks_like(tar: AnyPath, mark: ShardMark) -> bool:
     """Whether a tar has the size in its mark and, on an object store that keeps checksums, the recorded checksum.
 
     Raises:
         OSError: a file cannot be read.
     """
-    return _compared(tar, stats)[0]
+    return _compared(tar, mark)[0]
 
 
-def _compared(tar: AnyPath, stats: ShardStats) -> tuple[bool, bool]:
+def _compared(tar: AnyPath, mark: ShardMark) -> tuple[bool, bool]:
     """Compare a tar with its mark without reading it; return whether they agree, and whether a checksum proves it."""
     try:
         size, stored = _stored(tar) if is_remote(tar) else (tar.stat().st_size, "")
     except _ABSENT:
         return False, False
     # A shard that was copied to S3 from a disk has no ETag in its mark, but its ETag usually is the MD5.
-    proved = bool(stored) and stored in {stats.stored, stats.md5}
-    return size == stats.bytes and (proved or not (stored and stats.stored)), proved
+    proved = bool(stored) and stored in {mark.stored, mark.md5}
+    return size == mark.bytes and (proved or not (stored and mark.stored)), proved
 
 
 def of_each(folder: AnyPath, function: Callable[[int], Result], shards: Iterable[int]) -> list[Result]:

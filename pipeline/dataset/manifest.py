@@ -19,7 +19,7 @@ from basics.files import (
 )
 from basics.paths import AnyPath, is_remote
 from basics.reading import read_bytes
-from pipeline.dataset.layout import MANIFEST, READER_FILES, ShardStats
+from pipeline.dataset.layout import MANIFEST, READER_FILES, ShardMark
 from pipeline.dataset.plan import Plan
 from pipeline.dataset.shard_file import NO_PREDICTION
 
@@ -212,7 +212,7 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
 
 def write_manifest(
     dataset: DatasetDescription,
-    stats: Sequence[ShardStats],
+    marks: Sequence[ShardMark],
     ledger_sha256: str,
     recorded: Recorded | None,
 ) -> None:
@@ -220,7 +220,7 @@ def write_manifest(
 
     Args:
         dataset: the data set.
-        stats: marks of its finished shards.
+        marks: marks of its finished shards.
         ledger_sha256: checksum of the whole ledger, empty if there is none yet.
         recorded: what the manifest held before: shards that are lost now must be made with the same bytes again, and
             its addresses take precedence over those of `dataset`. None if this is the first manifest, which claims the
@@ -230,8 +230,8 @@ def write_manifest(
         FileExistsError: there is a manifest, although this should be the first.
     """
     known = recorded or Recorded()
-    lost = {str(shard): sha for shard, sha in known.checksums.items() if shard not in {mark.shard for mark in stats}}
-    complete = len(stats) == dataset.plan.shards
+    lost = {str(shard): sha for shard, sha in known.checksums.items() if shard not in {mark.shard for mark in marks}}
+    complete = len(marks) == dataset.plan.shards
     values = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -247,12 +247,12 @@ def write_manifest(
         "rendered": dataset.rendered,
         "classes": {"imagenet": dataset.imagenet, "names": list(dataset.classes)},
         "shards": [
-            {name: getattr(shard, name) for name in ("shard", "file", "samples", "bytes", "sha256")} for shard in stats
+            {name: getattr(shard, name) for name in ("shard", "file", "samples", "bytes", "sha256")} for shard in marks
         ],
         "lost": lost,
         "ledger_sha256": ledger_sha256,
         "files": {name: digest_file(dataset.folder / name) for name in READER_FILES if complete},
-        "top1": accuracies(stats),
+        "top1": accuracies(marks),
         **known.addresses,
     }
     path = dataset.folder / MANIFEST
@@ -262,14 +262,14 @@ def write_manifest(
     write_sealed(path, values)
 
 
-def accuracies(stats: Sequence[ShardStats]) -> dict[str, float]:
+def accuracies(marks: Sequence[ShardMark]) -> dict[str, float]:
     """Return the attacked classifier's top-1 (0..1) on originals, reconstructions and the data set's images.
 
     Images for which it made no prediction are left out.
     """
-    samples = sum(shard.samples for shard in stats)
+    samples = sum(shard.samples for shard in marks)
     correct = {
-        name: [getattr(shard, f"{name}_right") for shard in stats] for name in ("clean", "reconstructed", "adversarial")
+        name: [getattr(shard, f"{name}_right") for shard in marks] for name in ("clean", "reconstructed", "adversarial")
     }
     return {
         name: sum(counts) / samples if samples else 0.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from basics.files import write_json, write_text
-from pipeline.dataset.layout import CARD, TIMM_INFO, WIDS_INDEX, ShardStats
+from pipeline.dataset.layout import CARD, TIMM_INFO, WIDS_INDEX, ShardMark
 from pipeline.dataset.manifest import DatasetDescription, accuracies
 
 _WELL_KNOWN_SPLITS = {"val": "validation"}
@@ -43,18 +43,18 @@ eps {eps}, {steps} steps of {step_size}{scaled}, batches of {batch_size}, {image
 """
 
 
-def write_reader_files(dataset: DatasetDescription, stats: Sequence[ShardStats]) -> None:
+def write_reader_files(dataset: DatasetDescription, marks: Sequence[ShardMark]) -> None:
     """Write what timm, wids and Hugging Face datasets read, and people: `_info.json`, `wids.json`, `README.md`."""
     split = _WELL_KNOWN_SPLITS.get(dataset.split, dataset.split)
     info = {
         "name": f"{dataset.name}-{dataset.split}",
         "num_samples": dataset.plan.images,
-        "filenames": [shard.file for shard in stats],
-        "shard_lengths": [shard.samples for shard in stats],
+        "filenames": [shard.file for shard in marks],
+        "shard_lengths": [shard.samples for shard in marks],
     }
     write_json(dataset.folder / TIMM_INFO, {"splits": {split: info}})
     shardlist = [
-        {"url": shard.file, "md5sum": shard.md5, "nsamples": shard.samples, "filesize": shard.bytes} for shard in stats
+        {"url": shard.file, "md5sum": shard.md5, "nsamples": shard.samples, "filesize": shard.bytes} for shard in marks
     ]
     index = {
         "__kind__": "wids-shard-index-v1",
@@ -63,11 +63,11 @@ def write_reader_files(dataset: DatasetDescription, stats: Sequence[ShardStats])
         "shardlist": shardlist,
     }
     write_json(dataset.folder / WIDS_INDEX, index)
-    write_text(dataset.folder / CARD, _card(dataset, stats, split))
+    write_text(dataset.folder / CARD, _card(dataset, marks, split))
 
 
-def _card(dataset: DatasetDescription, stats: Sequence[ShardStats], split: str) -> str:
-    config, identity, top1 = dataset.config, dataset.identity, accuracies(stats)
+def _card(dataset: DatasetDescription, marks: Sequence[ShardMark], split: str) -> str:
+    config, identity, top1 = dataset.config, dataset.identity, accuracies(marks)
     return _CARD.format(
         name=dataset.name,
         split=split,
@@ -75,7 +75,7 @@ def _card(dataset: DatasetDescription, stats: Sequence[ShardStats], split: str) 
         samples=dataset.plan.images,
         what="perturbed by AdvBN" if dataset.perturbed else "reconstructed without perturbation",
         encoder=config["encoder"],
-        shards=len(stats),
+        shards=len(marks),
         version=identity["software"]["advbn-gen"],
         first=f"{0:06d}",
         last=f"{dataset.plan.shards - 1:06d}",

@@ -14,7 +14,7 @@ from basics.errors import UserError
 from basics.paths import is_remote
 from basics.progress import say
 from pipeline.config import GenerationConfig, available_cores
-from pipeline.dataset.layout import stats_path
+from pipeline.dataset.layout import mark_path
 from pipeline.job import Job
 from pipeline.outcome import ShardResult
 from pipeline.runners.dask_runner import SHORT_LOGS, DaskRunner
@@ -49,7 +49,7 @@ class RemoteClusterRunner:
 def _await_marks(job: Job, shards: Sequence[int]) -> None:
     """Wait for marks on file systems such as NFS, which may report from a cache that a file does not exist."""
     folders = [dataset.folder for dataset in job.datasets if not is_remote(dataset.folder)]
-    unseen = [stats_path(folder, shard) for folder in folders for shard in shards]
+    unseen = [mark_path(folder, shard) for folder in folders for shard in shards]
     until = time.monotonic() + _MARKS_TIMEOUT
     while unseen := [path for path in unseen if not path.exists()]:
         if time.monotonic() > until:

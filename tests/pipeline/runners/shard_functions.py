@@ -12,7 +12,7 @@ from pathlib import Path
 import dask
 
 from pipeline.config import GenerationConfig
-from pipeline.dataset.layout import stats_path
+from pipeline.dataset.layout import mark_path
 from pipeline.generate import generate_shard
 from pipeline.job import Job
 from pipeline.outcome import Outcome, ShardResult
@@ -120,7 +120,7 @@ class DelayedMarks:
 
     def __call__(self, job: Job, shard: int, on_batch: Callable[[int], None]) -> ShardResult:
         result = generate_shard(job, shard, on_batch)
-        mark = Path(str(stats_path(job.datasets[0].folder, shard)))
+        mark = Path(str(mark_path(job.datasets[0].folder, shard)))
         hidden = mark.with_suffix(".hidden")
         mark.rename(hidden)
         threading.Timer(2, hidden.rename, [mark]).start()
