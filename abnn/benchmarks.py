@@ -44,7 +44,7 @@ class Benchmark:
         norm, eps = given.get("norm", self.pixels.norm), given.get("eps", self.pixels.eps)
         if norm != self.pixels.norm and "eps" not in given:
             raise UserError(
-                f"The radius of the task's ball is one of {self.pixels.norm}; give --eps with --norm {norm}."
+                f"The radius of the benchmark's ball is one of {self.pixels.norm}; give --eps with --norm {norm}."
             )
         if given.get("steps", 1) < 1:
             raise UserError(f"The number of steps is {given['steps']}; give 1 or more.")

@@ -31,7 +31,7 @@ class Checkpoint:
     defence: str
     """One of `abnn.task.DEFENCES`."""
     plan: NetworkPlan
-    """What it is made of."""
+    """Its architecture."""
     classes: tuple[str, ...]
     """Names of the classes, in the order of its outputs."""
     resized: bool

@@ -1,4 +1,4 @@
-"""What a training step costs: by the paper's formula (section 3.3), and measured on a real step."""
+"""The cost of a training step: by the paper's formula (section 3.3), and measured on a real step."""
 
 import time
 from collections.abc import Callable
@@ -30,11 +30,11 @@ class Cost:
     flops_step: float
     """Floating-point operations of convolutions and matrix products in one real step."""
     flops_plain_step: float
-    """The same, of the plain step."""
+    """Floating-point operations of the plain step."""
     seconds_step: float
-    """Best of some rounds, the plain step measured in turn with it."""
+    """Shortest time of a step over some rounds, in which it was measured in turn with the plain step."""
     seconds_plain_step: float
-    """The same, of the plain step."""
+    """Shortest time of the plain step."""
     batch: int
     """Images a step."""
     device: str

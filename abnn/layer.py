@@ -21,13 +21,14 @@ EPSILON = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class LayerConfig:
-    """Which variant of the layer; the paper leaves it open, docs/choices.md has the reasons."""
+    """Variant of the layer, which the paper does not fix; docs/choices.md has the reasons for the defaults."""
 
     statistics: Statistics = "scalar"
     """Over what the substitute's mean and deviation are taken: each sample's whole feature (`scalar`), that of all
     samples together (`batch`), or each channel of each sample (`channel`, where both networks have as many)."""
     encoder: Encoder = "pooled"
-    """What scale and shift are computed from: the substitute's feature averaged over its positions, or all of it."""
+    """Input of the layer that computes scale and shift: the substitute's feature, averaged over its positions
+    (`pooled`) or whole (`flattened`)."""
 
     def __post_init__(self) -> None:
         if self.statistics not in get_args(Statistics):

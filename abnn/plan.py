@@ -1,4 +1,4 @@
-"""What a network of these experiments is made of, as JSON values that a file can hold, and building it from them."""
+"""The architecture of a network, with or without ABNN, as JSON values for a file, and building it from them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

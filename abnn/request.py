@@ -29,7 +29,7 @@ from training.request import TrainingRequest, TrainingResult, opened
 CPU_BATCH = 32
 """Images of the steps whose cost is measured on a CPU, at most: whole batches would take minutes there."""
 HELD_OUT_MOST = 1000
-"""So many test images, evenly spread, are scored after each epoch."""
+"""Most test images, evenly spread, that are scored after each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class DefenceRequest(TrainingRequest):
     defence: str
     """One of `abnn.task.DEFENCES`."""
     resize: bool = False
-    """Whether images are resized to the training's image size; else images of other sizes are refused."""
+    """Whether images are resized to the training's image size; otherwise images of other sizes are refused."""
     substitute: str | None = None
     """SPEC of the network beside the target; None takes the benchmark's, with published weights."""
     arch: str | None = None

@@ -64,40 +64,40 @@ def pretrain(out: Path, as_json: bool, **options: Any) -> None:
 
 _layer_options = together(
     click.option(
-        "--statistics", metavar="WHICH", help="Of the substitute: scalar, batch or channel. [default: scalar]"
+        "--statistics", metavar="WHICH", help="Substitute's statistics: scalar, batch or channel. [default: scalar]"
     ),
-    click.option(
-        "--encoder", metavar="WHICH", help="Of the substitute's feature: pooled or flattened. [default: pooled]"
-    ),
+    click.option("--encoder", metavar="WHICH", help="Substitute's feature: pooled or flattened. [default: pooled]"),
     click.option("--blocks", metavar="NAME...", multiple=True, help="Modules of the target. [default: its blocks]"),
     click.option("--taps", metavar="NAME...", multiple=True, help="Modules of the substitute. [default: its blocks]"),
 )
 _pixel_options = together(
-    click.option("--eps", callback=fraction, metavar="X", help="Radius of the attack's ball. [default: the task's]"),
-    click.option("--steps", type=int, help="Steps of the attack. [default: the task's]"),
-    click.option("--step-size", callback=fraction, metavar="X", help="Length of a step. [default: the task's]"),
+    click.option(
+        "--eps", callback=fraction, metavar="X", help="Radius of the attack's ball. [default: the benchmark's]"
+    ),
+    click.option("--steps", type=int, help="Steps of the attack. [default: the benchmark's]"),
+    click.option("--step-size", callback=fraction, metavar="X", help="Length of a step. [default: the benchmark's]"),
     click.option("--norm", help="linf or l2. [default: linf]"),
 )
 _PIXEL_FIELDS = ("eps", "steps", "step_size", "norm")
 
 
 @abnn.command(short_help="Train a network, with a defence or without.", cls=ManyValues)
-@click.option("--task", required=True, metavar="NAME", help="Experiment: cifar10.")
+@click.option("--task", required=True, metavar="NAME", help="Benchmark: cifar10.")
 @click.option("--defence", required=True, metavar="NAME", help="none, abnn or pgd-at.")
-@click.option("--data", required=True, metavar="P", help="What holds train/ and test/, or the published files.")
+@click.option("--data", required=True, metavar="P", help="Folder with train/ and test/, or the published files.")
 @click.option("--substitute", metavar="SPEC", help="The frozen network of ABNN. [default: vgg19_bn, published weights]")
-@click.option("--arch", metavar="NAME", help="Another target than the task's.")
-@click.option("--image-size", type=int, help="Resize images to this side. [default: the task's, not resized]")
+@click.option("--arch", metavar="NAME", help="Another target than the benchmark's.")
+@click.option("--image-size", type=int, help="Resize images to this side. [default: the benchmark's, not resized]")
 @_layer_options
 @_pixel_options
-@click.option("--weight-decay", type=float, help="Of the optimiser. [default: the task's]")
+@click.option("--weight-decay", type=float, help="Weight decay of the optimiser. [default: the benchmark's]")
 @click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]")
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
 @training_options
 @overwrite_option
 @json_option
 def train(out: Path, as_json: bool, **options: Any) -> None:
-    """Train a task's network: without defence, with ABNN beside a frozen substitute, or under PGD (pgd-at).
+    """Train a benchmark's network: without defence, with ABNN beside a frozen substitute, or under PGD (pgd-at).
 
     Writes model.safetensors (the substitute is in it), metrics.jsonl, curves.png and cost.json: what a training step
     costs beside a plain one. Given again, the same command goes on from its checkpoint.

@@ -36,7 +36,9 @@ from commands.options import (
 )
 @click.option("--image-size", type=int, help="Side of the crops. [default: 256; the drawn world: 48]")
 @click.option("--out", type=FOLDER, help="Run folder. [default: ./autoencoder-ENCODER]")
-@click.option("--schedule", type=click.Choice(["constant", "cosine"]), help="Of the learning rate. [default: constant]")
+@click.option(
+    "--schedule", type=click.Choice(["constant", "cosine"]), help="Learning-rate schedule. [default: constant]"
+)
 @click.option("--checkpoint-every", type=int, help="Steps between two checkpoints in an epoch. [default: 500]")
 @click.option(
     "--loaders",

@@ -46,7 +46,7 @@ _attack_options = together(
     ),
 )  # fmt: skip
 _schedule_options = together(
-    click.option("--schedule", help="step, cosine or constant. [default: step]"),
+    click.option("--schedule", help="Learning-rate schedule: step, cosine or constant. [default: step]"),
     click.option("--decay-every", type=int, help="Epochs between two steps of the schedule. [default: 10]"),
     click.option("--weight-decay", type=float, help="Weight decay of the optimiser. [default: 0.0001]"),
 )
@@ -61,7 +61,9 @@ _schedule_options = together(
     "[default: none; efficientnet_b0: autoaugment]",
 )  # fmt: skip
 @click.option("--init", metavar="SPEC", help="Weights to start from. [default: the published ones of --arch]")
-@click.option("--cut", metavar="NAME", help="Where the head begins: conv2, conv3, conv4, or a module. [as published]")
+@click.option(
+    "--cut", metavar="NAME", help="End of the front: conv2, conv3, conv4, or a module. [default: as published]"
+)
 @click.option("--keep-norm", is_flag=True, help="Keep the batch norm behind DenseNet's cut. [default: left out]")
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
 @_data_options

@@ -46,7 +46,7 @@ encoder_option = click.option(
     "--encoder",
     required=True,
     metavar="NAME",
-    help="Which encoder: vgg (VGG-19 to relu4_1) or resnet (ResNet-50 to conv2_3).",
+    help="Encoder: vgg (VGG-19 to relu4_1) or resnet (ResNet-50 to conv2_3).",
 )
 compute_options = together(
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
@@ -66,11 +66,11 @@ training_options = together(
     click.option("--epochs", type=int, help="Passes over the images."),
     click.option("--batch-size", type=int, help="Images a step."),
     click.option("--lr", type=float, help="Learning rate."),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of fresh weights, order and crops."),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of fresh weights, order and crops."),
     click.option("--limit", type=int, help="Only so many images, evenly spread."),
     click.option("--width", type=float, help="Scale of the channels, for small machines."),
     compute_options,
-    click.option("--devices", type=int, default=1, show_default=True, help="How many devices share a batch."),
+    click.option("--devices", type=int, default=1, show_default=True, help="Number of devices that share a batch."),
 )
 
 

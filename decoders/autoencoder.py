@@ -51,7 +51,7 @@ class AutoencoderFile:
 
     module: Autoencoder
     encoder_form: str
-    """Where the encoder's weights come from: `adain` or `torchvision`, with their preparation of colours."""
+    """Origin of the encoder's weights, `adain` or `torchvision`, which implies how colours are prepared."""
     checksum: str
     """SHA-256 over all weights."""
     facts: dict[str, Any] = field(default_factory=dict)

@@ -26,7 +26,7 @@ from downstream.mixing import MomentExchange
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Which terms a loss has."""
+    """The terms of a method's loss."""
 
     statistics: bool = False
     """Whether features with perturbed statistics are learned from (AdvBN)."""

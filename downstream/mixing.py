@@ -36,7 +36,7 @@ class Mixed(NamedTuple):
     target: Tensor
     """Labels (N,), or shares of the classes (N, K)."""
     order_N: Tensor | None
-    """Whose moments each image gets; None exchanges none."""
+    """Index of the image whose moments each image gets; None exchanges none."""
 
 
 class Mixing:

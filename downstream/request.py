@@ -26,7 +26,7 @@ class FineTuningRequest(TrainingRequest):
     arch: str
     """Name of its architecture: torchvision's, or `timm:NAME`."""
     tuning: FineTuningConfig
-    """From where on, how."""
+    """Cut, method, attacks and augmentation."""
     init: str | None = None
     """SPEC of the weights to start from (see `networks.specs`); None takes the published ones."""
     width: float | None = None

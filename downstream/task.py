@@ -27,17 +27,17 @@ from training.data import TrainingImages, Variation
 from training.evaluation import correct, evaluate
 
 AUGMENTATIONS = (*POLICIES, *MIXINGS)
-"""What images and batches may be varied with beside crop and flip."""
+"""Augmentations of images and batches beside crop and flip."""
 MOMENTUM = 0.9
 """Momentum of SGD (appendix A)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuningConfig:
-    """From where on a classifier is fine-tuned, how it is attacked meanwhile, and how images are varied."""
+    """Cut, method, attacks and augmentation of a fine-tuning."""
 
     cut: Cut
-    """Where its head begins; what is before stays as it is."""
+    """Where the network is cut: the part before it is frozen."""
     method: str
     """One of `downstream.methods.METHODS`."""
     attack: AdvBNConfig

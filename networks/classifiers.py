@@ -49,7 +49,7 @@ class Classifier:
     classes: int
     """Number of outputs."""
     weights: str
-    """Where the weights come from: `published`, `seed:N`, or a file's name."""
+    """Origin of the weights: `published`, `seed:N`, or a file's name."""
     checksum: str
     """SHA-256 over the weights."""
     width: float = 1.0

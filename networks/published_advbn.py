@@ -14,7 +14,7 @@ _STEM = {"feature_x.0.": "conv1.", "feature_x.1.": "bn1."}
 _FRONT_BLOCK = re.compile(r"feature_x\.(\d+)\.(\d+)\.")
 _HEAD_BLOCK = re.compile(r"head\.layer(\d+)_(\d+)\.")
 _LAYERS_BEFORE = 3
-"""Of `feature_x`: convolution, batch norm, ReLU; the pooling is number 3, layer1 number 4."""
+"""Layers of `feature_x`: convolution, batch norm, ReLU; the pooling is number 3, layer1 number 4."""
 
 
 def is_published_advbn(state: StateDict) -> bool:

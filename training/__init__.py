@@ -1,1 +1,1 @@
-"""What every trainer shares: the loop, its data, full-state checkpoints, resume, metric lines."""
+"""The parts that all trainers share: settings, requests, data, the loop with its checkpoints, held-out evaluation."""

@@ -48,7 +48,7 @@ class Policy:
 
     vary: Vary
     whole: bool
-    """Whether it is given the whole image, before the crop, instead of the crop."""
+    """Whether it varies the whole image, before the crop, instead of the crop."""
 
 
 class FastAutoAugment:

@@ -21,7 +21,7 @@ class TrainingConfig:
     image_size: int
     """Side of the square crops, in pixels."""
     weight_decay: float = 0.0
-    """As the optimiser defines it."""
+    """Weight decay, as the optimiser defines it."""
     schedule: Schedule = "constant"
     """`cosine`: a linear warm-up, then half a cosine down to 0. `step`: a tenth every `decay_every` epochs."""
     decay_every: int = 10

@@ -28,11 +28,10 @@ CACHE_BYTES = 512 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
-    """How training images are varied at random."""
+    """Random variation of training images."""
 
     crops: bool = False
-    """As classifiers of ImageNet are trained, by torchvision's RandomResizedCrop and a flip; else by a small shift and
-    a flip."""
+    """True: RandomResizedCrop and a flip, as classifiers of ImageNet are trained; False: a small shift and a flip."""
     shift: float = 1 / 16
     """Without crops: share of their side by which images are shifted at most, their border mirrored; classifiers of
     CIFAR-10 are trained with 1/8."""

@@ -18,7 +18,7 @@ _SECOND_STREAM = -2
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """What batches are made of: a source's own images and, beside them, a share of a second source's."""
+    """Composition of batches: images of a source and, beside them, a share of images of a second source."""
 
     own: int
     """Images of the source; an epoch is one pass over them."""
