@@ -32,8 +32,6 @@ IMAGING = ("torch", "torchvision", "pillow", "webdataset")
 TRAINED_AGAIN = 1e-4
 """Largest difference of weights that another processor may make, relative to a tensor's largest weight."""
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
