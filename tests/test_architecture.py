@@ -1,59 +1,135 @@
-"""The rooms may import only what stands above them in the house's list (docs/architecture.md)."""
+"""The house: who may import whom, what the on-disk format may not know, and which words are not used."""
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 HOUSE = (
-    "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream", "abnn",
-    "experiments", "reports", "commands", "cli",
+    "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline.dataset", "pipeline",
+    "downstream", "abnn", "experiments", "reports", "commands", "cli",
 )  # fmt: skip
+"""Rooms in the order of docs/architecture.md: a package, a sub-package that stands above the rest of its package, or a
+single module. Each may import only itself and what stands before it."""
 SINGLE_MODULES = ("experiments", "cli")
+FORMAT = "pipeline.dataset"
+RUNNERS = "pipeline.runners"
+OF_IMAGES = {f"pipeline.{name}" for name in ("shard", "perturb", "perturbation", "replay", "dataset.shard_file")}
+"""Modules that deal with images, or with how they are perturbed."""
 
 
-def modules() -> list[Path]:
-    found = [path for room in HOUSE for path in sorted((ROOT / room).glob("**/*.py"))]
-    return [*found, *(ROOT / f"{name}.py" for name in SINGLE_MODULES)]
+def name_of(path: Path) -> str:
+    """Return the dotted name of a module of the project."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported_rooms(path: Path) -> set[str]:
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def packages() -> list[str]:
+    return [room for room in HOUSE if room not in SINGLE_MODULES]
+
+
+def modules() -> dict[str, Path]:
+    """Return the path of every module in the house by its dotted name."""
+    found = [path for room in packages() for path in sorted((ROOT / room.replace(".", "/")).glob("**/*.py"))]
+    found += [ROOT / f"{name}.py" for name in SINGLE_MODULES]
+    return {name_of(path): path for path in found}
+
+
+MODULES = modules()
+
+
+@cache
+def imports_of(name: str) -> tuple[str, ...]:
+    """Return the modules of the house that a module imports, wherever in it the import stands."""
+    return tuple(_imports_of(name))
+
+
+def _imports_of(name: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.Import):
-            rooms |= {name.name.split(".")[0] for name in node.names}
+            wanted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide the room"
-            rooms.add((node.module or "").split(".")[0])
-    return rooms & set(HOUSE)
+            assert node.level == 0, f"{name}: relative imports hide the room"
+            package = node.module or ""
+            # `from package import module` imports the module as well.
+            wanted = [package, *(f"{package}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (module for module in wanted if module in MODULES and module != name)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_room_imports_only_what_stands_above_it(path: Path) -> None:
-    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    below = set(HOUSE[HOUSE.index(room) + 1 :])
-    assert not imported_rooms(path) & below
+def is_within(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
 
 
-def test_every_room_is_packaged_and_in_the_house_picture() -> None:
-    packaged = (ROOT / "pyproject.toml").read_text()
+def room_of(module: str) -> str:
+    """Return the innermost room that a module belongs to."""
+    return max((room for room in HOUSE if is_within(module, room)), key=len)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_room_imports_only_what_stands_above_it(name: str) -> None:
+    below = set(HOUSE[HOUSE.index(room_of(name)) + 1 :])
+    # A package's __init__ is loaded with each of its sub-packages, so it is no import of what stands below.
+    rooms = {room_of(module) for module in imports_of(name) if not is_within(room_of(name), module)}
+    assert not rooms & below
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = {
+        name: {module for module in imports_of(name) if not is_within(name, module)}
+        for name in MODULES
+    }  # fmt: skip
+    tuple(TopologicalSorter(graph).static_order())  # Raises CycleError and names the circle.
+
+
+def test_the_format_imports_no_run() -> None:
+    for name in MODULES:
+        if is_within(name, FORMAT):
+            outside = {module for module in imports_of(name) if not is_within(module, FORMAT) and module != "pipeline"}
+            assert {module.split(".")[0] for module in outside} <= {"basics", "sources"}, name
+
+
+def test_readers_of_data_sets_load_no_generator() -> None:
+    names = [name for name in MODULES if is_within(name, FORMAT)]
+    code = (
+        f"import sys, importlib\nfor name in {[*names, 'downstream.testset']!r}: importlib.import_module(name)\n"
+        f"print(*(name for name in sys.modules if name.startswith('pipeline.')))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
+    assert {name for name in loaded if not is_within(name, FORMAT)} == set()
+
+
+def test_runners_know_shards_and_no_images() -> None:
+    for name in MODULES:
+        if is_within(name, RUNNERS):
+            outside = {module for module in imports_of(name) if not is_within(module, RUNNERS)}
+            assert {module.split(".")[0] for module in outside} <= {"basics", "pipeline"}, name
+            assert not outside & OF_IMAGES, name
+
+
+def test_every_package_is_installed_and_in_the_house_picture() -> None:
+    installed = (ROOT / "pyproject.toml").read_text()
     picture = (ROOT / "docs/architecture.md").read_text()
-    for room in HOUSE[:-1]:
-        assert f'"{room}"' in packaged
-        assert (f"{room}.py" if room in SINGLE_MODULES else f"{room}/") in picture
-
-
-def test_modules_can_be_read_at_one_sitting() -> None:
-    long = {str(path): len(path.read_text().splitlines()) for path in modules()}
-    assert not {path: lines for path, lines in long.items() if lines > 450}
+    for name, path in MODULES.items():
+        if path.name == "__init__.py" or name in SINGLE_MODULES:
+            assert f'"{name}"' in installed, name
+            assert name.replace(".", "/") + ("/" if path.name == "__init__.py" else ".py") in picture, name
 
 
 def test_public_names_are_documented() -> None:
     bare = []
-    for path in modules():
+    for name, path in MODULES.items():
         for node in ast.parse(path.read_text()).body:
             named = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
             if named and not ast.get_docstring(node):  # type: ignore[arg-type]
-                bare.append(f"{path.relative_to(ROOT)}:{node.name}")  # type: ignore[attr-defined]
+                bare.append(f"{name}:{node.name}")  # type: ignore[attr-defined]
     assert not bare
