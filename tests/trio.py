@@ -6,6 +6,9 @@ from pathlib import Path
 from tests.pipeline.world import CLASSES, World
 from tests.support import tiny_classifier
 
+SHOWN = 48
+"""Side of the images that the two models are shown: not that of the stored ones, which are resized for them."""
+
 
 @dataclass(frozen=True)
 class Trio:
@@ -29,8 +32,8 @@ class Trio:
             world=world,
             advbn=folder / "imagenet-advbn-vgg",
             reconstructed=folder / "imagenet-reconstructed-vgg",
-            attacked=world.classifier,
-            unseen=tiny_classifier(folder / "unseen.safetensors", CLASSES, "resnet34", seed=5),
+            attacked=World.build_classifier(folder / "classifier.safetensors", image_size=SHOWN),
+            unseen=tiny_classifier(folder / "unseen.safetensors", CLASSES, "resnet34", seed=5, image_size=SHOWN),
         )
 
     def words(self, out: Path, *more: object, **changed: object) -> list[object]:

@@ -256,10 +256,12 @@ def test_a_flat_folder_and_our_shards_in_one_command(trio: Trio, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["a$^$", "we|rd", "<i>x</i> & y", "x" * 90])
-def test_odd_names_of_models(trio: Trio, tmp_path: Path, name: str) -> None:
+def test_odd_names_of_models(trio: Trio, reported: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name.replace('/', '_')}.safetensors"
     shutil.copy(trio.unseen, path)
+    shutil.copytree(reported, tmp_path / "out")
     done = advbn_gen(*trio.words(tmp_path / "out", path))
     assert done.code == 0, done.err
+    assert "6 of 9 " in done.err
     tables = [line for line in (tmp_path / "out/report.md").read_text().splitlines() if line.startswith("|")]
     assert {line.replace(r"\|", "").count("|") for line in tables} == {6, 8}

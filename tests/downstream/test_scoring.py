@@ -24,7 +24,7 @@ from networks.specs import load_model
 from sources.base import ImageRecord
 from sources.classes import imagenet_index
 from tests.support import image_folder, seeded, tiny_classifier
-from tests.trio import Trio
+from tests.trio import SHOWN, Trio
 
 COMPUTE = choose_compute("cpu", "fp64")
 MEAN_STD = transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -83,7 +83,7 @@ def test_shards_equal_a_plain_loop(trio: Trio) -> None:
     """Plain tarfile and Pillow; models of another size than the shards resize them, as any image."""
     (found,) = scored(open_test_set("advbn", str(trio.advbn)), {"m": str(trio.attacked)})
     model = load_model(str(trio.attacked)).module.double()
-    prepare = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), transforms.PILToTensor()])
+    prepare = transforms.Compose([transforms.Resize(SHOWN), transforms.CenterCrop(SHOWN), transforms.PILToTensor()])
     predicted, labels = [], []
     for tar in sorted(trio.advbn.glob("*.tar")):
         with tarfile.open(tar) as file, torch.no_grad():
@@ -102,7 +102,7 @@ def test_stored_images_are_cropped_and_not_resized(trio: Trio, tmp_path: Path) -
     data = open_test_set("advbn", str(trio.advbn))
     stored = 32
     own = load_model(str(trio.attacked)).view
-    assert data.view(own) == own  # 224 of 32 px: resized like any image
+    assert data.view(own) == own  # larger than 32 px: resized like any image
     for crop, resize, expected in ((28, 32, None), (28, 36, None), (28, 30, 30), (40, 48, 48)):
         view = data.view(own.__class__(crop=crop, resize=resize))
         assert (view.crop, view.resize) == (crop, expected), stored

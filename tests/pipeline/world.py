@@ -36,8 +36,13 @@ class World:
         return cls(
             source=image_folder(folder / "source", per_class=PER_CLASS),
             autoencoder=tiny_autoencoder(folder / "autoencoder.safetensors"),
-            classifier=tiny_classifier(folder / "classifier.safetensors", CLASSES, seed=3, answers=LABELS),
+            classifier=cls.build_classifier(folder / "classifier.safetensors"),
         )
+
+    @staticmethod
+    def build_classifier(path: Path, **facts: object) -> Path:
+        """Write the classifier's weights, with more facts of it."""
+        return tiny_classifier(path, CLASSES, seed=3, answers=LABELS, **facts)
 
     def words(self, out: Path | str, *more: object, **changed: object) -> list[object]:
         """The command that makes the data set in `out`; `changed` are other values of its options."""
