@@ -1,6 +1,7 @@
 """The network of two: what learns, what stays, and that an attacker's gradient passes through both."""
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -16,10 +17,15 @@ from tests.support import seeded
 SIZE, CLASSES = 32, 5
 
 
-def network(seed: int = 0) -> ABNN:
+def network() -> ABNN:
+    return copy.deepcopy(_network())
+
+
+@cache
+def _network() -> ABNN:
     substitute = SubstitutePlan(arch="vgg11_bn", classes=7, width=1 / 16)
     plan = NetworkPlan(arch="resnet18", classes=CLASSES, image_size=SIZE, width=1 / 16, substitute=substitute)
-    with seeded(seed):
+    with seeded(0):
         built = build(plan)
         assert isinstance(built, ABNN)
         # Statistics as after training, so that signals keep their size.

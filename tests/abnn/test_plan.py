@@ -12,6 +12,7 @@ from abnn.network import ABNN
 from abnn.plan import NetworkPlan, SubstitutePlan, build, plan_from, rebuild
 from basics.errors import UserError
 from networks.classifiers import build_network
+from networks.uninitialised import Uninitialised
 from tests.support import seeded
 from training.evaluation import EVALUATION_BATCH
 
@@ -85,5 +86,5 @@ def test_rebuilding_moves_no_generator() -> None:
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said), Uninitialised():
         build(plan(**changes))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from abnn import sanity
 from networks.checkpoints import own_facts, read_metadata, read_safetensors
 from tests.abnn.trained import CLASSES, small_world
 from tests.support import advbn_gen, image_folder, refused, tiny_classifier
@@ -89,7 +90,9 @@ def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path:
     }  # fmt: skip
 
 
-def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path) -> None:
+def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sanity, "STRONG_STEPS", 10)
+    monkeypatch.setattr(sanity, "STEPS", (1, 5, 10))
     words = ("--data", world, "--limit", 6, "--surrogate", runs / "none", "--out", tmp_path)
     told = advbn_gen("abnn", "sanity", "--checkpoint", runs / "abnn", *words, "--json")
     checks = told.result["checks"]
@@ -228,8 +231,8 @@ def test_on_cifar_10_a_network_learns_and_pgd_undoes_it(cifar: Path, tmp_path: P
     )  # fmt: skip
     assert told.code == 0, told.err
     told = advbn_gen(
-        "abnn", "attack", "--checkpoint", out, "--attack", "clean", "pgd", "roa", "--data", cifar, "--limit", 200,
-        "--stride", 6, "--json",
+        "abnn", "attack", "--checkpoint", out, "--attack", "clean", "pgd", "roa", "--data", cifar, "--limit", 100,
+        "--stride", 8, "--json",
     )  # fmt: skip
     assert told.code == 0, told.err
     accuracy = {row["attack"]: row["accuracy"] for row in told.result["rows"]}

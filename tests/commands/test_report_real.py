@@ -20,8 +20,9 @@ TAR = "imagenet-sample-500.tar"
 @pytest.fixture(scope="module")
 def made(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("real")
-    tiny_classifier(folder / "attacked.safetensors", 1000)
-    tiny_classifier(folder / "unseen.safetensors", 1000, "resnet34", seed=4)
+    # One is shown small images, which takes a tenth of the time; the other those of the field's evaluation.
+    tiny_classifier(folder / "attacked.safetensors", 1000, image_size=32)
+    tiny_classifier(folder / "unseen.safetensors", 1000, seed=4)
     done = advbn_gen(
         "imagenet-advbn", "--encoder", "vgg", "--source", shared_data / TAR, "--reconstructed",
         "--autoencoder", tiny_autoencoder(folder / "autoencoder.safetensors"),
@@ -49,7 +50,12 @@ def test_all_500_are_counted_everywhere(reported: Path) -> None:
     assert {row["n"] for row in report["rows"]} == {500}
     assert report["ascent"]["batches"] == 16  # 15 of 32 and one of 20
     assert sum(each["n"] for each in report["classes"]) == 500
-    assert {row["transform"] for row in report["rows"]} == {"resize 256 bilinear, crop 224"}
+    assert {(row["model"], row["data"], row["transform"]) for row in report["rows"]} == {
+        *(("unseen", data, "resize 256 bilinear, crop 224") for data in ("original", "reconstructed", "advbn")),
+        ("attacked", "original", "resize 32 bilinear, crop 32"),
+        ("attacked", "reconstructed", "as stored"),
+        ("attacked", "advbn", "as stored"),
+    }
     assert all(row["present"]["classes"] == len(report["classes"]) for row in report["rows"])
 
 
