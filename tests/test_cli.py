@@ -208,6 +208,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         raising(ZeroDivisionError(), monkeypatch)
 
 
+@pytest.mark.slow
 def test_sample_data_writes_every_set_and_says_how_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sources.drawn import shifts
     from sources.drawn import source as drawn
@@ -241,6 +242,7 @@ def test_sample_data_refuses_what_cannot_be_drawn(options: tuple[object, ...], m
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_sample_data_stops_at_once_and_leaves_whole_images(tmp_path: Path) -> None:
     process = start("sample-data", tmp_path / "w", "--size", 16)
     assert wait_until((tmp_path / "w/train/bolt/bolt-train-0050.png").exists, process)

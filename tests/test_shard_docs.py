@@ -68,6 +68,7 @@ def run_snippet(code: str, parent: Path, scratch: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", snippets("base"))
 def test_a_snippet_reads_every_sample(code: str, sample_dataset_parent: Path, tmp_path: Path) -> None:
     assert f"{SAMPLES} samples" in run_snippet(code, sample_dataset_parent, tmp_path)

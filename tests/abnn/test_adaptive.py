@@ -51,6 +51,7 @@ def images() -> tuple[Tensor, Tensor]:
     return torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
 
 
+@pytest.mark.slow
 def test_weight_on_the_drift_moves_the_substitute_further(runs: dict[str, Checkpoint]) -> None:
     network = runs["abnn"].module
     assert isinstance(network, ABNN)

@@ -67,6 +67,7 @@ def test_clean_accuracy_is_that_of_a_plain_loop(world: Path, runs: dict[str, Che
     assert samples(tmp_path)[row["pair"]] == correct
 
 
+@pytest.mark.slow
 def test_a_second_run_attacks_nothing_again(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     first = attack(world, tmp_path, runs["none"])
     with mock.patch.object(AttackRun, "attack_batch", side_effect=AssertionError("attacked again")):
@@ -76,6 +77,7 @@ def test_a_second_run_attacks_nothing_again(world: Path, runs: dict[str, Checkpo
     assert {row["attack"] for row in more} == {"pgd-5 (linf, eps 0.1)", "worst"}
 
 
+@pytest.mark.slow
 def test_other_results_under_the_same_names_are_not_replaced_in_silence(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_cost_that_was_measured_since_is_written(world: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "out" / RESULTS).read_text())["cost"] == row["cost"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_attack_goes_on_to_the_same_samples(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +182,7 @@ def test_impossible_requests_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_images_that_do_not_fit_the_network_are_refused(runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     from PIL import Image
 
@@ -198,6 +202,7 @@ def test_images_that_do_not_fit_the_network_are_refused(runs: dict[str, Checkpoi
         attack(data, tmp_path / "out", runs["none"])
 
 
+@pytest.mark.slow
 def test_two_networks_of_one_name_are_refused(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     shutil.copytree(runs["none"].folder, tmp_path / "none")
     from abnn.checkpoint import load_checkpoint
@@ -212,6 +217,7 @@ def test_damaged_results_are_refused(world: Path, runs: dict[str, Checkpoint], t
         attack(world, tmp_path, runs["none"])
 
 
+@pytest.mark.slow
 def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     attack(world, tmp_path, runs["none"])
     before = (tmp_path / RESULTS).read_bytes()
@@ -225,6 +231,7 @@ def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str
     assert {row["attack"] for row in rows} == {"clean", "pgd-5", "worst"}
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_waits_outside(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
@@ -242,6 +249,7 @@ def test_a_second_run_in_the_same_folder_waits_outside(
     assert tried
 
 
+@pytest.mark.slow
 def test_an_interrupted_attack_loses_no_batch(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     real, calls = AttackRun.attack_batch, list[int]()
 
@@ -275,6 +283,7 @@ def test_foreign_lines_are_refused_and_kept(world: Path, runs: dict[str, Checkpo
     assert (tmp_path / RESULTS).read_text() == foreign
 
 
+@pytest.mark.slow
 def test_a_ball_of_another_radius_has_steps_in_proportion(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
@@ -284,6 +293,7 @@ def test_a_ball_of_another_radius_has_steps_in_proportion(
     assert row["settings"]["step_size"] == pytest.approx(4 / 255)
 
 
+@pytest.mark.slow
 def test_an_interrupted_overwrite_leaves_no_half_new_result(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:

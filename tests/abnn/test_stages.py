@@ -59,6 +59,7 @@ def test_large_images_keep_the_stem() -> None:
     assert isinstance(network.maxpool, nn.MaxPool2d)
 
 
+@pytest.mark.slow
 def test_taps_give_what_hooks_see_and_nothing_behind_the_last_one() -> None:
     with seeded(0):
         network: Any = build_network("vgg19_bn", 4, 1 / 16).eval()

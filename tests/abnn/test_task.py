@@ -80,6 +80,7 @@ def test_the_file_of_abnn_holds_the_substitute_as_it_was_given(runs: dict[str, C
     assert not torch.equal(bias, bias.round())  # type: ignore[operator, arg-type]
 
 
+@pytest.mark.slow
 def test_a_reloaded_network_answers_as_the_one_that_was_written(runs: dict[str, Checkpoint]) -> None:
     image = torch.rand(3, 3, 32, 32)
     for run in runs.values():
@@ -88,6 +89,7 @@ def test_a_reloaded_network_answers_as_the_one_that_was_written(runs: dict[str, 
         assert again.checksum == run.checksum
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_to_the_same_bits(world: Path, tmp_path: Path, runs: dict[str, Checkpoint]) -> None:
     words = {"substitute": str(world / "substitute.safetensors")}
     whole = fit(world, tmp_path / "whole", "abnn", **words, training={"epochs": 2, "schedule": "constant"})
@@ -120,6 +122,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
     assert not (tmp_path / "out" / MODEL_FILE).exists()
 
 
+@pytest.mark.slow
 def test_images_of_another_size_are_resized_only_if_asked(tmp_path: Path) -> None:
     from PIL import Image
 
@@ -141,6 +144,7 @@ def test_other_people_s_files_are_no_checkpoints(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_recipe_is_all_that_was_set_but_the_seed(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     def recipe(defence: str, name: str, **words: object) -> str:
         return trained(world, tmp_path / name, defence, **words).recipe

@@ -100,6 +100,7 @@ def climbing(network: nn.Module) -> Attempt:
     return attempt
 
 
+@pytest.mark.slow
 def test_restarts_are_as_many_as_said(runs: dict[str, Checkpoint]) -> None:
     network = runs["abnn"].module
     # Labels that the network gives itself: nothing is wrong from the start, and every restart counts.
@@ -121,6 +122,7 @@ def test_restarts_are_as_many_as_said(runs: dict[str, Checkpoint]) -> None:
     assert not torch.equal(expected(3), expected(1)), "one start would have done"
 
 
+@pytest.mark.slow
 def test_the_adaptive_attack_tries_every_weight(runs: dict[str, Checkpoint]) -> None:
     network = runs["abnn"].module
     label = network(pictures()).argmax(1)

@@ -47,6 +47,7 @@ def test_adversarial_images_fool_lie_in_the_ball_and_are_reproducible(network: n
     assert torch.equal(again.image_N3HW, found.image_N3HW)
 
 
+@pytest.mark.slow
 def test_all_four_attacks_run_with_fewer_than_ten_classes(network: nn.Module) -> None:
     label = network(images()[:2]).argmax(1)
     found = auto_attack(network, images()[:2], label, AutoAttackConfig(eps=0.5 / 255, queries=5))

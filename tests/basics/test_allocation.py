@@ -31,6 +31,7 @@ print(fill_often())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults are counted on Linux")
 def test_freed_memory_is_used_again() -> None:
     found = {

@@ -59,6 +59,7 @@ def test_info_tells_what_a_run_folder_is(runs: Path) -> None:
     assert told["plan"]["substitute"]["arch"] == "vgg11_bn"
 
 
+@pytest.mark.slow
 def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path: Path) -> None:
     folders = [runs / name for name in ("none", "abnn", "pgd-at")]
     attacks = ("clean", "pgd", "adaptive", "transfer", "roa")
@@ -90,6 +91,7 @@ def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sanity, "STRONG_STEPS", 10)
     monkeypatch.setattr(sanity, "STEPS", (1, 5, 10))
@@ -105,6 +107,7 @@ def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path, mo
         assert picture.width > 800
 
 
+@pytest.mark.slow
 def test_a_second_command_goes_on(runs: Path, world: Path) -> None:
     before = (runs / "none/model.safetensors").read_bytes()
     words = ("--task", "cifar10", "--data", world, *SMALL, "--lr", 0.02)
@@ -191,6 +194,7 @@ def test_a_user_s_picture_is_left_alone(runs: Path, world: Path, tmp_path: Path)
     assert (tmp_path / "surface.png").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_run_in_the_same_folder_is_measured_anew(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("abnn", "train", "--task", "cifar10", "--data", world, *SMALL, "--out", out)
@@ -202,6 +206,7 @@ def test_another_run_in_the_same_folder_is_measured_anew(world: Path, tmp_path: 
     assert cost["flops_step"] > cost["flops_plain_step"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["googlenet"])
 def test_networks_with_auxiliary_heads_are_trained(world: Path, tmp_path: Path, arch: str) -> None:
     words = ("--task", "cifar10", "--defence", "none", "--data", world, *SMALL, "--arch", arch)
@@ -223,6 +228,7 @@ def cifar(shared_data: Path, tmp_path: Path) -> Path:
     return tmp_path / "cifar"
 
 
+@pytest.mark.slow
 def test_on_cifar_10_a_network_learns_and_pgd_undoes_it(cifar: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     told = advbn_gen(

@@ -218,6 +218,7 @@ class TestNumbers:
 
 
 class TestOutput:
+    @pytest.mark.slow
     def test_another_run(self, world: World, tmp_path: Path) -> None:
         assert world.make(tmp_path / "out", limit=8).code == 0
         before = folder_bytes(tmp_path / "out")
@@ -243,6 +244,7 @@ class TestOutput:
         assert str(locked) in existing
         assert list(locked.iterdir()) == []
 
+    @pytest.mark.slow
     def test_a_read_only_file_system(self, world: World) -> None:
         target = Path("/proc/advbn-gen-test")
         code, out, err = finish(start(*world.words(target, limit=4)))
@@ -323,6 +325,7 @@ class TestTraining:
         assert "is a file" in refused(*words, "--out", tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_a_user_sees_one_line_and_no_traceback(world: World, tmp_path: Path) -> None:
     """The same through a real process."""
     code, out, err = finish(start(*world.words(tmp_path / "out", eps=-1)))

@@ -25,6 +25,7 @@ def words(images: Path, out: Path, **changed: object) -> list[object]:
     return ["train-classifier", *(word for name, value in options.items() for word in (f"--{name}", value)), "--json"]
 
 
+@pytest.mark.slow
 def test_it_leaves_a_plain_classifier_and_goes_on(source: Path, tmp_path: Path) -> None:
     done = advbn_gen(*words(source, tmp_path / "run"))
     assert done.code == 0, done.err
@@ -39,6 +40,7 @@ def test_it_leaves_a_plain_classifier_and_goes_on(source: Path, tmp_path: Path) 
     assert mine.result == done.result
 
 
+@pytest.mark.slow
 def test_it_learns(source: Path, tmp_path: Path) -> None:
     """With noise for images, learning shows in the loss on the training images."""
     done = advbn_gen(*words(source, tmp_path / "run", epochs=12, width=0.25, smallest_crop=1))

@@ -56,6 +56,7 @@ def test_every_pair_has_a_line_that_programs_can_read(evaluated: Path) -> None:
     assert all(value > 1 for value in told.values()), "mCE is in per cent"
 
 
+@pytest.mark.slow
 def test_given_again_it_prints_the_table_and_changes_nothing(world: Path, evaluated: Path) -> None:
     before = folder_bytes(evaluated)
     done = advbn_gen(*words(world, evaluated))
@@ -77,6 +78,7 @@ def test_given_again_it_prints_the_table_and_changes_nothing(world: Path, evalua
     assert "missing" not in done.out
 
 
+@pytest.mark.slow
 def test_report_shift_makes_four_files_of_it(evaluated: Path, tmp_path: Path) -> None:
     done = advbn_gen("report", "shift", evaluated, "--published", "tuned=AdvBN", "--out", tmp_path / "report", "--json")
     assert done.code == 0, done.err
@@ -114,6 +116,7 @@ def test_folders_that_are_no_corruption_are_told(world: Path, tmp_path: Path) ->
     assert f"Ignored: {root / 'extra'}" in done.err
 
 
+@pytest.mark.slow
 def test_our_shards_by_their_folders_names(trio: Trio, tmp_path: Path) -> None:
     done = advbn_gen(
         "evaluate", "--model", trio.unseen, "--imagenet", trio.world.source, "--advbn", trio.advbn, trio.reconstructed,
@@ -157,6 +160,7 @@ class TestRefusals:
         same = world / "base.safetensors"
         assert "Two models are called" in self.refuse(world, tmp_path, "--model", same, "--imagenet", world / "val")
 
+    @pytest.mark.slow
     def test_a_model_of_other_classes(self, world: Path, tmp_path: Path) -> None:
         other = tiny_classifier(tmp_path / "other.safetensors", 7)
         said = self.refuse(world, tmp_path, "--model", other, "--imagenet-sketch", world / "sketch")

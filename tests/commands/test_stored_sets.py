@@ -20,6 +20,7 @@ def stored(trio: Trio, s3: S3Server) -> Trio:
     return Trio(**vars(trio) | places)
 
 
+@pytest.mark.slow
 def test_the_report_is_that_of_a_disk(trio: Trio, stored: Trio, s3: S3Server, tmp_path: Path) -> None:
     here, there = (advbn_gen(*each.words(tmp_path / name, "--json")) for each, name in ((trio, "h"), (stored, "t")))
     assert (here.code, there.code) == (0, 0), there.err
@@ -31,6 +32,7 @@ def test_the_report_is_that_of_a_disk(trio: Trio, stored: Trio, s3: S3Server, tm
     assert read  # through the network, not from a copy
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_found_without_reading_it(stored: Trio, s3: S3Server, tmp_path: Path) -> None:
     name, content = next((name, value) for name, value in s3.files(str(stored.advbn)).items() if "000003.tar" in name)
     s3.put(str(stored.advbn), {name: content[:-1]})
@@ -48,6 +50,7 @@ def test_a_store_that_does_not_answer_is_no_other_kind_of_source(
     assert "cannot be reached" in said
 
 
+@pytest.mark.slow
 def test_a_test_set_in_a_store(s3: S3Server, tmp_path: Path) -> None:
     folder = corrupted(tmp_path / "c", corruptions=("fog", "snow"), severities=(1, 2))
     address = s3.upload(folder, s3.new_bucket() + "/c")

@@ -65,6 +65,7 @@ def test_a_run_leaves_what_it_promises(uninterrupted: Path) -> None:
     assert [line["step"] for line in lines if "loss" in line] == [3, 6, 9, 10, 12, 15, 18, 20, 21, 24, 27, 30]
 
 
+@pytest.mark.slow
 def test_the_same_command_twice_gives_the_same_bits(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
     fit(source, tmp_path / "run")
     assert results(tmp_path / "run") == results(uninterrupted)
@@ -76,6 +77,7 @@ def test_a_finished_run_is_left_as_it_is(source: Path, uninterrupted: Path) -> N
     assert results(uninterrupted) == before
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_run_ends_with_the_same_bits(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
     out = tmp_path / "run"
     process = start(*words(source, out))
@@ -88,6 +90,7 @@ def test_a_killed_and_resumed_run_ends_with_the_same_bits(source: Path, tmp_path
     assert results(out) == results(uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_line_of_metrics_cut_by_a_kill_is_made_again(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
     out = tmp_path / "run"
     fit(source, out)
@@ -114,6 +117,7 @@ def test_other_settings_are_refused(source: Path, uninterrupted: Path, changed: 
     assert results(uninterrupted) == before
 
 
+@pytest.mark.slow
 def test_a_lost_file_of_a_finished_run_is_written_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     fit(source, out)
@@ -125,6 +129,7 @@ def test_a_lost_file_of_a_finished_run_is_written_again(source: Path, tmp_path: 
     assert (out / "autoencoder.safetensors").read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_moved_source_and_more_loaders_go_on(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
     out = tmp_path / "run"
     fit(source, out, epochs=1)
@@ -145,6 +150,7 @@ def test_a_run_inside_its_source_is_refused(source: Path) -> None:
     assert sorted(source.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_the_run_goes_on(source: Path, disk: Path, uninterrupted: Path) -> None:
     for kibibytes in (4, 100, 200, 300, 400, 520):
         out = disk / str(kibibytes)
@@ -159,6 +165,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on(source: Path, disk: Path, unint
         shutil.rmtree(out)
 
 
+@pytest.mark.slow
 def test_overwriting_starts_anew(source: Path, tmp_path: Path, uninterrupted: Path) -> None:
     out = tmp_path / "run"
     fit(source, out, epochs=4)

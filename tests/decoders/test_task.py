@@ -86,6 +86,7 @@ def test_devices_that_share_a_batch_climb_the_same_loss(
     assert close(losses[1], losses[0], relative=1e-12)
 
 
+@pytest.mark.slow
 def test_training_changes_the_decoder_only_and_improves_it(
     module: Autoencoder, images: TrainingImages, tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_training_changes_the_decoder_only_and_improves_it(
     assert {line["epoch"] for line in lines} == {1, 2}
 
 
+@pytest.mark.slow
 def test_measurements_in_the_file_are_those_of_its_weights(
     module: Autoencoder, images: TrainingImages, tmp_path: Path
 ) -> None:
@@ -121,6 +123,7 @@ def test_measurements_in_the_file_are_those_of_its_weights(
     assert found.facts["note"] == "x"
 
 
+@pytest.mark.slow
 def test_a_picture_shows_originals_above_reconstructions(
     module: Autoencoder, images: TrainingImages, tmp_path: Path
 ) -> None:

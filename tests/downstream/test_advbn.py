@@ -96,6 +96,7 @@ def naive_shift(feat: Tensor, mean: Tensor, delta_mean: Tensor, delta_std: Tenso
     return shifted.clamp(min=0) if rectified else shifted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_one_step_equals_the_plain_loop(arch: str) -> None:
     halves, attack, rectified = ARCHITECTURES[arch]
@@ -159,6 +160,7 @@ def compare_statistics(ours: AdvBNNetwork, main: nn.Module, auxiliary: nn.Module
             assert close(found[name].double(), expected[name].double(), relative=1e-10), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_deltas_stay_in_their_ball_and_the_loss_grows(arch: str) -> None:
     _, attack, _ = ARCHITECTURES[arch]
@@ -174,6 +176,7 @@ def test_deltas_stay_in_their_ball_and_the_loss_grows(arch: str) -> None:
     assert losses[1] > losses[0]
 
 
+@pytest.mark.slow
 def test_an_ascent_leaves_no_trace() -> None:
     ours = AdvBNNetwork(fresh("resnet50"), cut_of("resnet50"), AdvBNConfig(steps=2)).train()
     before = {name: value.clone() for name, value in ours.state_dict().items()}
@@ -185,6 +188,7 @@ def test_an_ascent_leaves_no_trace() -> None:
     assert not ours.front.training
 
 
+@pytest.mark.slow
 def test_batch_norm_can_be_synchronised_in_place() -> None:
     """As on several GPUs. Without them only evaluation can be tried: names, both sets and answers stay."""
     net = AdvBNNetwork(fresh("resnet50"), cut_of("resnet50"), AdvBNConfig()).eval()

@@ -60,6 +60,7 @@ def test_the_set_in_use_is_put_back(network: nn.Module) -> None:
             assert torch.equal(network(image), main)
 
 
+@pytest.mark.slow
 def test_two_states_become_one_and_back(network: nn.Module) -> None:
     with seeded(1):
         other = with_lived_in_batch_norm(resnet18(num_classes=4)).state_dict()
@@ -71,6 +72,7 @@ def test_two_states_become_one_and_back(network: nn.Module) -> None:
     assert all(torch.equal(state_with(network, "main")[name], main[name]) for name in main)
 
 
+@pytest.mark.slow
 def test_a_network_without_batch_norm_is_refused() -> None:
     with pytest.raises(UserError, match="no batch norm behind the cut"):
         add_auxiliary(vgg11(num_classes=4))

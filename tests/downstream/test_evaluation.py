@@ -76,6 +76,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return made
 
 
+@pytest.mark.slow
 def test_main_and_auxiliary_equal_plain_torchvision(tmp_path: Path) -> None:
     """Each safetensors file alone in torchvision's ResNet-18, images by Pillow, in float64."""
     tuned = run_folder(tmp_path / "tuned", width=1.0, side=224)
@@ -118,6 +119,7 @@ def test_main_and_auxiliary_equal_plain_torchvision(tmp_path: Path) -> None:
     assert differing, "both sets of batch norm predict the same, so this test could not tell one from the other"
 
 
+@pytest.mark.slow
 def test_both_layouts_give_equal_results(tmp_path: Path, small: Path, whole_c: Path) -> None:
     flat = corrupted(tmp_path / "flat", flat=("fog", "snow", "gaussian_noise"))
     one, two = (run(tmp_path / name, {"m": small}, imagenet_c=root) for name, root in (("a", whole_c), ("b", flat)))
@@ -126,6 +128,7 @@ def test_both_layouts_give_equal_results(tmp_path: Path, small: Path, whole_c: P
     assert len(set(values[0].values())) > 2, "all subsets score alike, so this test could not fail"
 
 
+@pytest.mark.slow
 def test_the_summary_is_the_plain_loops(tmp_path: Path, small: Path, whole_c: Path) -> None:
     rows = by_key(run(tmp_path, {"m": small}, imagenet_c=whole_c, imagenet_instagram=filtered(tmp_path / "i")))
     summary = rows["m", None, "imagenet-c"]
@@ -142,6 +145,7 @@ def test_the_summary_is_the_plain_loops(tmp_path: Path, small: Path, whole_c: Pa
     assert rows["m", None, "imagenet-instagram"]["top1"] == pytest.approx(sum(filters) / 20)
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_named_and_no_mean_is_told_as_the_whole(tmp_path: Path, small: Path) -> None:
     root = corrupted(tmp_path / "c", corruptions=("fog",))
     corrupted(root, corruptions=("snow",), severities=(1, 2, 4, 5))
@@ -163,6 +167,7 @@ def test_what_is_missing_is_named_and_no_mean_is_told_as_the_whole(tmp_path: Pat
     assert more["m", None, "imagenet-c"]["ce"]["snow"] is not None
 
 
+@pytest.mark.slow
 def test_the_first_images_of_a_set_are_not_the_set(tmp_path: Path, small: Path) -> None:
     """All 75 subsets and 20 filters are there, but not all of their images were asked for."""
     roots = {"imagenet-c": corrupted(tmp_path / "c"), "imagenet-instagram": filtered(tmp_path / "i", 20)}
@@ -177,6 +182,7 @@ def test_the_first_images_of_a_set_are_not_the_set(tmp_path: Path, small: Path) 
     assert set(rows["m", None, "imagenet-c"]["ce"].values()) == {None}
 
 
+@pytest.mark.slow
 def test_filters_of_two_sets_are_not_pooled(tmp_path: Path, small: Path) -> None:
     one, other = filtered(tmp_path / "one", 20), filtered(tmp_path / "other", 20)
     next(path for path in sorted(other.iterdir())).rename(other / "another filter")
@@ -187,6 +193,7 @@ def test_filters_of_two_sets_are_not_pooled(tmp_path: Path, small: Path) -> None
     assert (tmp_path / "out/results.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_each_subset_has_a_file_and_is_gone_through_once(
     tmp_path: Path, small: Path, passes: list[tuple[str, int]]
 ) -> None:
@@ -209,6 +216,7 @@ def test_each_subset_has_a_file_and_is_gone_through_once(
     assert len(lines) == 2 * 4 + 4
 
 
+@pytest.mark.slow
 def test_a_name_that_stands_for_something_else_is_refused(tmp_path: Path, small: Path) -> None:
     root = corrupted(tmp_path / "c", corruptions=("fog",), severities=(1, 2))
     run(tmp_path / "out", {"m": small}, imagenet_c=root)
@@ -224,6 +232,7 @@ def test_a_name_that_stands_for_something_else_is_refused(tmp_path: Path, small:
     assert {(line["model"], line["n"]) for line in lines} == {("n", 3), ("n", 6)}  # 6: the summary of two subsets
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_subset_it_was_at(
     tmp_path: Path, small: Path, whole_c: Path, passes: list[tuple[str, int]]
 ) -> None:
@@ -246,6 +255,7 @@ def test_a_killed_run_goes_on_with_the_subset_it_was_at(
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_plain_fine_tuning_is_scored_with_main_alone(tmp_path: Path) -> None:
     plain = run_folder(tmp_path / "plain", method="plain")
     (model,) = models_of("plain", str(plain))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -16,6 +17,7 @@ from tests.support import seeded
 SCORE = "held_out_top1_main"
 
 
+@pytest.mark.slow
 def test_the_best_weights_stay_when_later_ones_are_worse(tmp_path: Path) -> None:
     with seeded(0):
         start = load_classifier("resnet18", "seed:1", 3)

@@ -30,6 +30,7 @@ def request(trio: Trio, out: Path, **changed: Any) -> GapRequest:
     return GapRequest(**{**values, **changed})
 
 
+@pytest.mark.slow
 def test_everything_is_in_the_same_order(trio: Trio, tmp_path: Path) -> None:
     inputs, samples = gather(request(trio, tmp_path / "out"))
     with h5py.File(trio.advbn / "perturbations.h5") as ledger:
@@ -49,6 +50,7 @@ def test_everything_is_in_the_same_order(trio: Trio, tmp_path: Path) -> None:
     assert inputs.class_names[0] == "tench"
 
 
+@pytest.mark.slow
 def test_the_order_of_the_originals_does_not_matter(
     trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +70,7 @@ def test_the_order_of_the_originals_does_not_matter(
     assert np.allclose(straight.quality["psnr"], backwards.quality["psnr"][::-1])
 
 
+@pytest.mark.slow
 def test_losses_of_the_gallery_are_those_of_the_shards(trio: Trio, tmp_path: Path) -> None:
     import tarfile
 
@@ -82,6 +85,7 @@ def test_losses_of_the_gallery_are_those_of_the_shards(trio: Trio, tmp_path: Pat
     assert {sample.key: sample.losses for sample in samples} == told
 
 
+@pytest.mark.slow
 def test_quality_is_measured_once(trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _ = gather(request(trio, tmp_path / "out"))
     monkeypatch.setattr(gathering, "quality", None)
@@ -145,6 +149,7 @@ def test_impossible_requests_are_refused(trio: Trio, tmp_path: Path, changed: di
         request(trio, tmp_path, **changed)
 
 
+@pytest.mark.slow
 def test_the_classes_that_are_here_are_those_of_the_compared_samples(trio: Trio, tmp_path: Path) -> None:
     """The originals have three classes, the data sets the first two of them."""
     folders = {name: tmp_path / name for name in ("imagenet-advbn-vgg", "imagenet-reconstructed-vgg")}
@@ -169,6 +174,7 @@ def test_the_classes_that_are_here_are_those_of_the_compared_samples(trio: Trio,
             assert own.tolist()[: len(seen)] == seen
 
 
+@pytest.mark.slow
 def test_two_image_sizes_are_refused(trio: Trio, tmp_path: Path) -> None:
     assert trio.world.make(tmp_path / "imagenet-advbn-vgg", "--reconstructed", image_size=16).code == 0
     other = tmp_path / "imagenet-reconstructed-vgg"
@@ -176,6 +182,7 @@ def test_two_image_sizes_are_refused(trio: Trio, tmp_path: Path) -> None:
         gather(request(trio, tmp_path / "out", reconstructed=str(other)))
 
 
+@pytest.mark.slow
 def test_again_measures_quality_anew(trio: Trio, tmp_path: Path) -> None:
     source = Path(shutil.copytree(trio.world.source, tmp_path / "source"))
     first, _ = gather(request(trio, tmp_path / "out", original=str(source)))

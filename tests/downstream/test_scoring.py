@@ -53,6 +53,7 @@ def theirs(checkpoint: Path) -> torch.nn.Module:
     return network
 
 
+@pytest.mark.slow
 def test_originals_equal_a_plain_loop(tmp_path: Path, checkpoint: Path) -> None:
     folder = image_folder(tmp_path / "val", per_class=4, side=300)
     (found,) = scored(open_test_set("val", str(folder)), {"m": f"resnet18={checkpoint}"})
@@ -79,6 +80,7 @@ def test_originals_equal_a_plain_loop(tmp_path: Path, checkpoint: Path) -> None:
     assert found.row["transform"] == "resize 256 bilinear, crop 224"
 
 
+@pytest.mark.slow
 def test_shards_equal_a_plain_loop(trio: Trio) -> None:
     """Plain tarfile and Pillow; models of another size than the shards resize them, as any image."""
     (found,) = scored(open_test_set("advbn", str(trio.advbn)), {"m": str(trio.attacked)})
@@ -110,6 +112,7 @@ def test_stored_images_are_cropped_and_not_resized(trio: Trio, tmp_path: Path) -
     assert folder.view(own) == own
 
 
+@pytest.mark.slow
 def test_loaders_see_every_sample_once_and_change_nothing(trio: Trio) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     alone, shared = (
@@ -119,6 +122,7 @@ def test_loaders_see_every_sample_once_and_change_nothing(trio: Trio) -> None:
     assert alone.row["n"] == shared.row["n"] == 48
 
 
+@pytest.mark.slow
 def test_many_models_in_one_pass(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     reads: list[str] = []
@@ -135,6 +139,7 @@ def test_many_models_in_one_pass(trio: Trio, monkeypatch: pytest.MonkeyPatch) ->
     assert np.array_equal(both[1].predictions["all"].classes_NK, alone.predictions["all"].classes_NK)
 
 
+@pytest.mark.slow
 def test_fewer_classes_than_five(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "val", classes=("a", "b", "c"), per_class=3)
     (found,) = scored(open_test_set("val", str(folder)), {"m": str(tiny_classifier(tmp_path / "c.safetensors", 3))})
@@ -159,6 +164,7 @@ class Twice(torch.utils.data.Sampler[int]):
         return iter(self.positions)
 
 
+@pytest.mark.slow
 def test_a_sample_seen_twice_is_an_error(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     monkeypatch.setattr("torch.utils.data.dataloader.SequentialSampler", Twice)

@@ -43,6 +43,7 @@ def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_scored(trio: Trio, tmp_path: Path, passes: list[Any]) -> None:
     first = run(trio, tmp_path)
     assert passes == [("advbn", ["a"]), ("reconstructed", ["a"])]
@@ -69,6 +70,7 @@ def test_lines_have_what_programs_need(trio: Trio, tmp_path: Path) -> None:
         assert 0 <= line["top1"] <= line["top5"] <= 1
 
 
+@pytest.mark.slow
 def test_a_lost_results_file_is_written_again(trio: Trio, tmp_path: Path, passes: list[Any]) -> None:
     run(trio, tmp_path)
     whole = (tmp_path / "results.jsonl").read_bytes()
@@ -78,6 +80,7 @@ def test_a_lost_results_file_is_written_again(trio: Trio, tmp_path: Path, passes
     assert len(passes) == 2
 
 
+@pytest.mark.slow
 def test_other_weights_under_the_same_name_are_refused(trio: Trio, tmp_path: Path) -> None:
     run(trio, tmp_path)
     before = (tmp_path / "results.jsonl").read_bytes()
@@ -89,6 +92,7 @@ def test_other_weights_under_the_same_name_are_refused(trio: Trio, tmp_path: Pat
     assert (tmp_path / "results.jsonl").read_bytes() != before
 
 
+@pytest.mark.slow
 def test_another_data_set_under_the_same_name_is_refused(trio: Trio, tmp_path: Path) -> None:
     run(trio, tmp_path)
     with pytest.raises(UserError, match=r"another result of a on advbn \(.*samples: 48 -> 10"):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, distributed
 
@@ -42,6 +43,7 @@ def part(rank: int, meeting: Path, out: Path) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_both_processes_perturb_as_one_does_the_whole(tmp_path: Path) -> None:
     processes = [preloaded().Process(target=part, args=(rank, tmp_path / "meeting", tmp_path)) for rank in range(2)]
     for process in processes:

@@ -24,6 +24,7 @@ register(EncoderKind(name="third", channels=8, reduction=2, rectified=False, cla
 """
 
 
+@pytest.mark.slow
 def test_one_more_file_is_one_more_encoder(tmp_path: Path) -> None:
     """In a copy of the package with that file in it."""
     root = Path(__file__).parents[2]

@@ -28,6 +28,7 @@ def with_reflection(layers: nn.Sequential) -> nn.Sequential:
     return layers.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "layers"), [(vgg19, 21), (vgg19_bn, 30)])
 def test_torchvision_weights_give_torchvision_features(network, layers: int, image: torch.Tensor) -> None:  # type: ignore[no-untyped-def]
     with seeded(0):

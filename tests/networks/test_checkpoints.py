@@ -92,6 +92,7 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
                 read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 def test_a_file_that_may_not_be_read(tmp_path: Path, name: str) -> None:
     (torch.save if name == "x.pth" else save_file)(STATE, tmp_path / name)

@@ -22,6 +22,7 @@ def image() -> torch.Tensor:
     return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_weights_every_time() -> None:
     torch.manual_seed(5)
     first = load_classifier("resnet18", "seed:3", 10)
@@ -47,6 +48,7 @@ def test_a_plain_torchvision_state_dict_is_enough(tmp_path: Path, image: torch.T
     assert found.facts()["weights"] == "x.pth"
 
 
+@pytest.mark.slow
 def test_published_densenets_under_their_old_names(tmp_path: Path) -> None:
     with seeded(0):
         theirs = densenet121(weights=None, num_classes=4)
@@ -58,6 +60,7 @@ def test_published_densenets_under_their_old_names(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], state[name]) for name in state)
 
 
+@pytest.mark.slow
 def test_our_own_files_tell_name_and_width(tmp_path: Path, image: torch.Tensor) -> None:
     found = load_classifier(None, str(tiny_classifier(tmp_path / "c.safetensors", 5, "resnet34")), 5)
     assert (found.name, found.width, found.classes) == ("resnet34", 1 / 16, 5)
@@ -81,6 +84,7 @@ def test_a_class_count_that_does_not_fit_is_refused(tmp_path: Path, suffix: str)
     assert load_classifier("mobilenet_v3_small", str(path), 12).classes == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_the_output_layer_is_found_in_networks_with_other_matrices(tmp_path: Path, suffix: str) -> None:
     """ConvNeXt's blocks hold matrices, and in a safetensors file its output layer comes first."""

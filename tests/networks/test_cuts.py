@@ -50,6 +50,7 @@ def test_features_out_of_a_relu_are_known(arch: str, place: str | None, rectifie
     assert bool((front(torch.randn(1, 3, 64, 64)) >= 0).all()) is rectified
 
 
+@pytest.mark.slow
 def test_densenets_first_norm_behind_the_cut_is_left_out() -> None:
     network = get_model("densenet121", weights=None)
     _, head = split(network, cut_of("densenet121"))
@@ -130,6 +131,7 @@ def test_a_network_that_decides_by_its_input_is_refused() -> None:
         split(Fickle(), Cut(node="layer1"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "node", "rectified"),
     [

@@ -73,6 +73,7 @@ def same_answers(path: Path, network: nn.Module, arch: str) -> bool:
         return torch.allclose(load_classifier(arch, str(path)).module(image), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("build", "arch", "cut"), [(resnet50, "resnet50", 1), (resnet18, "resnet18", 2)])
 def test_an_import_gives_both_sets_as_plain_state_dicts(
     build: type[nn.Module], arch: str, cut: int, tmp_path: Path
@@ -90,11 +91,13 @@ def test_an_import_gives_both_sets_as_plain_state_dicts(
     assert not same_answers(tmp_path / "run/auxiliary.safetensors", main, arch)
 
 
+@pytest.mark.slow
 def test_the_file_itself_is_read_with_main_batch_norm(tmp_path: Path) -> None:
     main, auxiliary = twins(resnet50)
     assert same_answers(write(tmp_path / "advbn.pth", main, auxiliary), main, "resnet50")
 
 
+@pytest.mark.slow
 def test_names_are_torchvisions() -> None:
     main, auxiliary = twins(resnet50)
     theirs = {name.removeprefix("module."): value for name, value in authors_state(main, auxiliary).items()}
@@ -107,6 +110,7 @@ def test_names_are_torchvisions() -> None:
             assert name.endswith("num_batches_tracked") or torch.equal(plain[name], value), name
 
 
+@pytest.mark.slow
 def test_what_cannot_be_imported_is_refused(tmp_path: Path) -> None:
     main, auxiliary = twins(resnet18)
     plain = tmp_path / "plain.pth"

@@ -49,6 +49,7 @@ def test_a_checkpoint_that_does_not_fit_lists_what(tmp_path: Path) -> None:
         load_model(f"resnet18={tmp_path / 'x.pth'}")
 
 
+@pytest.mark.slow
 def test_a_run_folder_and_its_file(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     path = tiny_classifier(tmp_path / "run/classifier.safetensors", 5, "resnet34")
@@ -119,6 +120,7 @@ def test_names_in_tables(tmp_path: Path) -> None:
     assert label_of_spec(str(path)) == "c"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "view"),
     [
@@ -132,6 +134,7 @@ def test_torchvisions_networks_see_images_at_their_own_size(name: str, view: Vie
     assert load_model(f"{name}=seed:0").view == view
 
 
+@pytest.mark.slow
 def test_inception_from_a_file_prepares_colours_as_torchvision_does_for_its_weights(tmp_path: Path) -> None:
     with seeded(0):
         theirs = inception_v3(num_classes=4, init_weights=False, transform_input=True).eval()
@@ -143,6 +146,7 @@ def test_inception_from_a_file_prepares_colours_as_torchvision_does_for_its_weig
         assert close(found.module(image), theirs((image - mean[:, None, None]) / std[:, None, None]), relative=1e-4)
 
 
+@pytest.mark.slow
 def test_squashing_is_timms() -> None:
     name = "coat_lite_medium_384"
     found = load_model(f"timm:{name}=seed:0")

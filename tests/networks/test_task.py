@@ -17,6 +17,7 @@ WIDTH = 1 / 8
 """At 1/16, torch 2.15 corrupts the heap in a weight gradient (1x1, stride 2, 4 channels, channels_last)."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [None, SideImage(tap="layer1", channels=8, reduction=4, coarseness=2, weight=1.0)])
 def test_training_lowers_the_loss_and_leaves_a_classifier(tmp_path: Path, side: SideImage | None) -> None:
     source = open_source(str(image_folder(tmp_path / "source", per_class=6, classes=("circle", "square"))))

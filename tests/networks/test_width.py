@@ -10,6 +10,7 @@ from networks.width import narrow, require_width, scaled
 from tests.support import seeded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "width"),
     [("resnet50", 1 / 16), ("resnet50", 1 / 4), ("vgg19", 1 / 16), ("vgg11_bn", 1 / 8), ("densenet121", 1 / 8)],
@@ -46,6 +47,7 @@ def test_width_one_changes_nothing() -> None:
     assert narrow(network, 1)[0] is layer  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_weights() -> None:
     states = []
     for seed in (0, 0, 1):

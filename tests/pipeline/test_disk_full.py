@@ -24,6 +24,7 @@ def no_half_files(out: Path, finished: Path) -> bool:
 
 # The data set takes about 480 KiB; the disk gets full in the manifest, a tar, a part of the ledger, a mark, the log,
 # the joined ledger.
+@pytest.mark.slow
 @pytest.mark.parametrize("kibibytes", [8, 40, 64, 84, 100, 148, 160, 172, 184, 260, 380, 440, 456, 480, 500])
 def test_the_run_stops_cleanly_and_resumes_once_there_is_room(
     world: World, disk: Path, finished: Path, kibibytes: int
@@ -44,6 +45,7 @@ def test_the_run_stops_cleanly_and_resumes_once_there_is_room(
     assert folder_bytes(out) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_a_real_process_says_it_without_a_traceback(world: World, disk: Path, finished: Path) -> None:
     out = disk / "out"
     resize(disk, 240)
@@ -59,6 +61,7 @@ def test_a_real_process_says_it_without_a_traceback(world: World, disk: Path, fi
     assert folder_bytes(out) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_stops_it_cleanly(world: World, tmp_path: Path) -> None:
     out, most = tmp_path / "out", 30_000
     code, _, stderr = finish(

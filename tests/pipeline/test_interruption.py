@@ -40,6 +40,7 @@ def works(out: Path) -> set[tuple[str, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_ctrl_c_exits_130_and_the_next_run_completes(world: World, tmp_path: Path, uninterrupted: Path) -> None:
     for attempt in range(5):
         out = tmp_path / f"out-{attempt}"

@@ -100,6 +100,7 @@ def test_the_command_is_also_one_of_the_reports(results: Path) -> None:
     assert done.stdout == table(results).stdout
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_report(results: Path, tmp_path: Path) -> None:
     out = tmp_path / "new" / "report"
     done = table(results, "--out", out, "--json")

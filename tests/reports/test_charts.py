@@ -4,6 +4,7 @@ import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import pytest
 
 from reports.charts import accuracy_chart, ascent_chart, class_chart, delta_chart, quality_chart
 from reports.gap import gap_report
@@ -22,6 +23,7 @@ def charts(models: int = 2) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_they_are_well_formed_and_say_what_they_show() -> None:
     for chart in charts():
         root = ET.fromstring(chart)
@@ -32,6 +34,7 @@ def test_they_are_well_formed_and_say_what_they_show() -> None:
     assert "model-0: original {:.1%}, reconstructed {:.1%}, AdvBN {:.1%}".format(*shares) in charts()[0]
 
 
+@pytest.mark.slow
 def test_text_has_the_pages_colour() -> None:
     for chart in charts():
         assert "currentColor" in chart
@@ -39,6 +42,7 @@ def test_text_has_the_pages_colour() -> None:
         assert "<text" in chart, "text must stay text, for readers and searches"
 
 
+@pytest.mark.slow
 def test_no_two_charts_share_a_name() -> None:
     seen: set[str] = set()
     for chart in charts():
@@ -50,10 +54,12 @@ def test_no_two_charts_share_a_name() -> None:
             assert used in names
 
 
+@pytest.mark.slow
 def test_equal_numbers_give_equal_charts() -> None:
     assert charts() == charts()
 
 
+@pytest.mark.slow
 def test_extreme_numbers_can_be_drawn() -> None:
     assert quality_chart("psnr", np.full(3, 100.0), "PSNR (dB)")
     inputs = synthetic_inputs(5, 14, 1000)

@@ -157,6 +157,7 @@ def test_pictures_have_words(page: Page) -> None:
     assert page.evaluate("[...document.querySelectorAll('svg.chart')].every(chart => chart.ariaLabel.length > 20)")
 
 
+@pytest.mark.slow
 def test_names_that_look_like_markup_stay_names(tmp_path: Path, chromium: Page) -> None:
     names = [f'<b>class</b> & "{number}" <script>throw 1</script>' for number in range(12)]
     inputs = synthetic_inputs(60, 1, 12, class_names=names)

@@ -90,6 +90,7 @@ def test_pixels_are_those_of_torchvision(tmp_path: Path, kind: str, size: int) -
     assert torch.equal(pixels / 255, by_torchvision(ORDINARY[kind], tmp_path / "image", size))
 
 
+@pytest.mark.slow
 def test_real_images_are_those_of_torchvision(shared_data: Path, tmp_path: Path) -> None:
     with tarfile.open(shared_data / "imagenet-sample-500.tar") as tar:
         members = [member for member in tar if member.isfile()]

@@ -105,6 +105,7 @@ def test_data_sets_of_two_parts_are_read_in_any_layout(
         assert all(source.classes.names[record.label] == record.name.split("/")[0] for record in source.records)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folders", [True, False])
 def test_all_of_cifar_10_is_found_in_its_tars(tmp_path: Path, shared_data: Path, folders: bool) -> None:
     for tar in shared_data.glob("cifar10-*.tar.gz"):
@@ -158,6 +159,7 @@ def test_a_folder_that_may_not_be_listed_is_refused(tmp_path: Path) -> None:
         closed.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_listing_a_large_folder_is_cheap(tmp_path: Path) -> None:
     """A hundredth of ImageNet's training set in bytes: the whole must fit into 1 GiB."""
     import tracemalloc

@@ -81,6 +81,7 @@ def test_a_part_knows_no_other_image(tmp_path: Path, write_folder: WriteFiles, w
         source.part(source.records[:1]).read(source.records[-1])
 
 
+@pytest.mark.slow
 def test_a_part_of_a_remote_source(
     s3: S3Server, tmp_path: Path, write_folder: WriteFiles, write_tar: WriteFiles
 ) -> None:

@@ -137,6 +137,7 @@ def test_transient_faults_are_not_noticed(pair: tuple[str, str], s3: S3Server) -
     assert s3.count() == requests + 2 + len(source.records)
 
 
+@pytest.mark.slow
 def test_a_source_is_read_by_threads_and_after_pickling(pair: tuple[str, str]) -> None:
     local, there = pair
     expected = open_source(local)
@@ -148,6 +149,7 @@ def test_a_source_is_read_by_threads_and_after_pickling(pair: tuple[str, str]) -
         assert contents == [expected.read(record) for record in expected.records] * 4
 
 
+@pytest.mark.slow
 def test_flat_images_with_local_and_remote_lists(
     tmp_path: Path, s3: S3Server, write_folder: WriteFiles, pictures: dict[str, bytes]
 ) -> None:
@@ -168,6 +170,7 @@ def test_flat_images_with_local_and_remote_lists(
         open_source(f"{there}/flat")
 
 
+@pytest.mark.slow
 def test_a_remote_devkit_beside_a_flat_folder(
     tmp_path: Path, s3: S3Server, write_folder: WriteFiles, make_devkit: Callable[[Path, list[int]], Path]
 ) -> None:
@@ -199,6 +202,7 @@ def test_other_file_systems_are_read_as_well(pictures: dict[str, bytes]) -> None
 # --- requests
 
 
+@pytest.mark.slow
 def test_a_folder_is_listed_at_once_and_an_image_is_one_request(s3: S3Server) -> None:
     bucket = s3.put(s3.new_bucket(), {f"{label}/{number}.png": b"x" for label in "abc" for number in range(8)})
     source = open_source(bucket)
@@ -218,6 +222,7 @@ def test_a_tar_is_scanned_by_windows(s3: S3Server, tmp_path: Path, write_tar: Wr
     assert s3.count() <= 8
 
 
+@pytest.mark.slow
 def test_windows_follow_each_other_without_gap_or_overlap(
     s3: S3Server, tmp_path: Path, write_tar: WriteFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +244,7 @@ def test_members_larger_than_a_window_are_jumped_over(
     assert s3.count("GET", r"x\.tar") <= 2 * 12 + 4
 
 
+@pytest.mark.slow
 def test_many_shards_need_few_requests_each(s3: S3Server, tmp_path: Path, write_tar: WriteFiles) -> None:
     for shard in range(20):
         keys = [f"{shard}-{number}" for number in range(30)]
@@ -325,6 +331,7 @@ def test_a_server_with_an_unknown_name_is_reported(monkeypatch: pytest.MonkeyPat
     assert re.search("name is unknown|cannot be reached", refused("s3://bucket/x"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["folder", "tar"])
 def test_an_image_that_cannot_be_read_is_an_os_error(
     s3: S3Server, tmp_path: Path, write_tar: WriteFiles, monkeypatch: pytest.MonkeyPatch, form: str

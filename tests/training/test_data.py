@@ -213,6 +213,7 @@ def test_crops_depend_on_seed_epoch_and_place_alone(folder: Path) -> None:
     assert not any(torch.equal(first, other) for other in others)
 
 
+@pytest.mark.slow
 def test_policies_are_applied_and_depend_on_the_place_alone(folder: Path) -> None:
     source = open_source(str(folder))
     for name in POLICIES:

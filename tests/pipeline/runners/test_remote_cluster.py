@@ -166,6 +166,7 @@ def test_machines_without_our_code_are_refused_before_work(world: World, tmp_pat
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_scheduler_without_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_cluster, "_FIRST_WORKER_TIMEOUT", 0.5)
     config = GenerationConfig(encoder="vgg", source=None, autoencoder=None)

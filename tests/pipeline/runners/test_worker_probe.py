@@ -17,6 +17,7 @@ from pipeline.worker import EnvironmentOf
 from tests.cluster import cluster
 
 
+@pytest.mark.slow
 def test_a_worker_has_as_many_slots_as_its_gpus_and_threads_allow(tmp_path: Path) -> None:
     with cluster(tmp_path, 1) as started, Client(started.address) as client:  # type: ignore[no-untyped-call]
         started.add_worker("--nthreads", "4", "--resources", "GPU=1")
@@ -26,6 +27,7 @@ def test_a_worker_has_as_many_slots_as_its_gpus_and_threads_allow(tmp_path: Path
         assert sorted(worker_probe.worker_slots(client, {}).values()) == [1, 2, 4]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_paused_is_not_waited_for(tmp_path: Path) -> None:
     """Dask gives a worker nothing while its memory is short."""
 
@@ -43,6 +45,7 @@ def test_a_worker_that_is_paused_is_not_waited_for(tmp_path: Path) -> None:
         assert worker_probe.worker_slots(client, {}) == {running: 1}
 
 
+@pytest.mark.slow
 def test_a_scheduler_lost_while_workers_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_probe, "_POLL_INTERVAL", 0.2)
     with (
@@ -67,6 +70,7 @@ def fail_to_import(_: GenerationConfig) -> dict[str, Any]:
     raise ModuleNotFoundError("No module named 'pipeline'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "message"), [(die, "Every worker left"), (fail_to_import, "install the same advbn-gen there")]
 )

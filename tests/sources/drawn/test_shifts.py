@@ -100,6 +100,7 @@ def digests(subsets: list[str], indices: list[int]) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same_bytes_in_any_order() -> None:
     expected = digests(SOME, [0, 57, 119])
     code = (
@@ -113,6 +114,7 @@ def test_another_process_draws_the_same_bytes_in_any_order() -> None:
     assert {subset: found[::-1] for subset, found in there.items()} == expected
 
 
+@pytest.mark.slow
 def test_pickles_and_threads_draw_the_same_bytes() -> None:
     for subset in SOME:
         source = ShiftSource(subset, size=32)
@@ -161,6 +163,7 @@ def test_every_corruption_and_severity_has_chance_of_its_own(monkeypatch: pytest
     assert len(set(first)) == 75
 
 
+@pytest.mark.slow
 def test_a_corrupted_image_is_made_of_the_one_whose_name_it_has() -> None:
     val = DrawnSource("val", 48)
     others = np.stack([pixels(val.read(record)).ravel() for record in val.records[::5]])

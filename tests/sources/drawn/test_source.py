@@ -73,6 +73,7 @@ def test_an_image_is_an_rgb_png_of_the_given_size(size: int) -> None:
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (size, size))
 
 
+@pytest.mark.slow
 def test_colour_does_not_reveal_the_class() -> None:
     train, val = DrawnSource("train", size=20), DrawnSource("val", size=20)
     train_records = [record for record in train.records if int(record.name[-8:-4]) <= 40]

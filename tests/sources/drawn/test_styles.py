@@ -54,6 +54,7 @@ def test_a_sketch_is_dark_lines_on_light_paper(shape: str) -> None:
         assert 0.01 < (pixels < 150).mean() < 0.2  # lines, no areas
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_pencil_follows_the_outline_all_round(shape: str) -> None:
     for seed in range(4):

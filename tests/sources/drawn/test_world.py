@@ -109,6 +109,7 @@ def note_written(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return written
 
 
+@pytest.mark.slow
 def test_an_empty_picture_is_drawn_again(tmp_path: Path) -> None:
     write_world(tmp_path, size=24, sets=("val",))
     picture = next((tmp_path / "val").rglob("*.png"))
@@ -133,6 +134,7 @@ def test_a_second_run_draws_only_what_is_missing(tmp_path: Path, small: int, mon
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_soon_and_is_gone_on_with(
     tmp_path: Path, small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +166,7 @@ def test_a_fault_in_drawing_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mon
         write_world(tmp_path, size=24)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_world_from_before_there_were_test_sets_is_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = old_world(tmp_path)
@@ -191,6 +194,7 @@ def test_writing_fewer_sets_does_not_forget_the_others(tmp_path: Path) -> None:
     assert (tree(tmp_path), facts(tmp_path)) == (before, noted)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_sets_written_one_after_the_other_are_recorded_together(tmp_path: Path) -> None:
     for name in WORLD_SETS:

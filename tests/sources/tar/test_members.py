@@ -3,6 +3,8 @@
 import tarfile
 from pathlib import Path
 
+import pytest
+
 from sources.storage import open_random
 from sources.tar.headers import TarScan
 from sources.tar.members import Member
@@ -18,6 +20,7 @@ def test_leading_dots_and_slashes_are_dropped(tmp_path: Path) -> None:
     assert [member.name for member in TarScan(open_random(path))] == ["a/1", "b/2", "c/3", "d/4"]
 
 
+@pytest.mark.slow
 def test_hidden_files_are_left_out_and_names_cleaned_among_many(tmp_path: Path) -> None:
     """More than are read at once, with unusual ones among them."""
 
