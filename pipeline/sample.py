@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,8 @@ def sample_request(encoder: str, out: Path, encoder_weights: str | None = None) 
     recipe = _recipe(encoder)
     return AutoencoderRequest(
         encoder=encoder,
-        source=DrawnSource("train", SAMPLE_IMAGE_SIZE),
-        held_out=DrawnSource("val", SAMPLE_IMAGE_SIZE),
+        source=_drawn("train"),
+        held_out=_drawn("val"),
         encoder_weights=encoder_weights or str(sample_classifier(encoder)),
         out=out,
         training=TrainingConfig(image_size=SAMPLE_IMAGE_SIZE, device="cpu", **recipe.decoder),
@@ -158,9 +159,15 @@ def _recipe(encoder: str) -> Recipe:
     return RECIPES[encoder]
 
 
+@cache
+def _drawn(split: str) -> DrawnSource:
+    """Return the images of a split; the networks of both encoders are trained on the same ones."""
+    return DrawnSource(split, SAMPLE_IMAGE_SIZE, keep=True)
+
+
 def _drawn_images() -> tuple[TrainingImages, TrainingImages]:
-    images = TrainingImages(DrawnSource("train", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE, variation=Variation())
-    return images, TrainingImages(DrawnSource("val", SAMPLE_IMAGE_SIZE), SAMPLE_IMAGE_SIZE)
+    images = TrainingImages(_drawn("train"), SAMPLE_IMAGE_SIZE, variation=Variation())
+    return images, TrainingImages(_drawn("val"), SAMPLE_IMAGE_SIZE)
 
 
 def _announce(what: str, out: Path) -> None:

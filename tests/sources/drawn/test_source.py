@@ -60,6 +60,15 @@ def test_same_seed_same_bytes_also_through_pickle_and_threads() -> None:
         assert list(pool.map(DrawnSource("val", size=32, seed=3).read, records)) == first
 
 
+def test_kept_images_are_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, kept = (DrawnSource("val", size=32, keep=keep) for keep in (False, True))
+    records = plain.records[::83]
+    first = [plain.read(record) for record in records]
+    assert [kept.read(record) for record in records] == first
+    monkeypatch.setattr("sources.drawn.source.draw_image", None)
+    assert [kept.part(records).read(record) for record in records] == first
+
+
 def test_no_image_is_drawn_twice() -> None:
     first, other = DrawnSource(size=20), DrawnSource(size=20, seed=1)
     images = {source.read(record) for source in (first, other) for record in source.records[::7]}
