@@ -71,7 +71,7 @@ class AttackRun:
         return Wanted(identity=identity, more=more)
 
     def reuse(self, store: ResultStore[AttackResult], advance: Advance) -> Row:
-        """Return the row of an earlier run, with the cost of training as it is known now."""
+        """Return the row of an earlier run, with the current cost of training."""
         advance(len(self.images))
         row = store.rows[self.wanted.key]
         if row["cost"] != self.wanted.row["cost"]:
@@ -84,8 +84,8 @@ class AttackRun:
         """Attack the samples that were not attacked yet, and write the result; return its row.
 
         Args:
-            store: where the result goes, also that of a part of the samples if the run is interrupted.
-            correct_N: what is known of each sample; it is filled.
+            store: store of the result; an interrupted run writes its part of the samples.
+            correct_N: value of each sample (see `abnn.results.Correct`); it is filled in place.
             advance: called with the number of images done.
 
         Raises:

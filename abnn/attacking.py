@@ -182,11 +182,11 @@ def _worst(results: _Opened, checkpoint: Checkpoint, paper: PixelConfig) -> list
     """Return and write the worst case over the complete attacks in the benchmark's ball, if there are two."""
     same: list[Row] = []
     for row in results.store.rows.values():
-        mine = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum
+        same_network = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum
         settings = row["settings"]
-        ball = settings.get("eps") == paper.eps and settings.get("norm") == paper.norm and "over" not in settings
+        in_ball = settings.get("eps") == paper.eps and settings.get("norm") == paper.norm and "over" not in settings
         # A shift of 0 is in the ball as well: an image that is misclassified as it is needs no attack.
-        if mine and (ball or not settings):
+        if same_network and (in_ball or not settings):
             same.append(row)
     if len(same) < 2:
         return []

@@ -9,10 +9,10 @@ from training.data import TrainingImages, evenly
 
 
 def open_test(address: str) -> Source:
-    """Open the held-out part of a data set of two parts, whether it is called `test` or `val`.
+    """Open the held-out split of a data set, whether it is called `test` or `val`.
 
     Raises:
-        UserError: there is neither, or it cannot be read.
+        UserError: the data set has neither, or cannot be read.
     """
     try:
         return open_source(address, split="test")

@@ -17,7 +17,7 @@ from basics.files import atomic_path
 from downstream.result_store import RESULTS, Row, SharedFacts
 
 ATTACKS = "attacks"
-"""Sub-folder of a run folder where results go if `--out` names no other folder."""
+"""Sub-folder of a run folder for results without `--out`."""
 NOT_ATTACKED = -1
 """Value of a sample that was not attacked yet."""
 SAME_TEST = SharedFacts(
@@ -43,7 +43,7 @@ class AttackResult:
     row: Row
     """The line of results.jsonl, with `accuracy` and `seconds` if the result is complete."""
     correct_N: Correct
-    """What is known of each sample."""
+    """Value of each sample (see `Correct`)."""
 
     @property
     def rows(self) -> list[Row]:
@@ -90,7 +90,7 @@ class AttackLayout:
         return rows
 
     def correct(self, row: Mapping[str, object], count: int) -> Correct:
-        """Return what is known of the samples of a result, by its `pair`.
+        """Return the values of a result's samples, which are stored by its `pair`.
 
         Args:
             row: the result's row.
@@ -100,7 +100,7 @@ class AttackLayout:
         return not_attacked(count) if known is None or len(known) != count else known.copy()
 
     def write(self, results: AttackResult) -> None:
-        """Write what is known of a result's samples."""
+        """Write the values of a result's samples."""
         self._samples[results.row["pair"]] = results.correct_N.copy()
         with atomic_path(self.path) as temporary, h5py.File(temporary, "w") as file:
             for name in sorted(self._samples):

@@ -39,7 +39,7 @@ class Check:
     passed: bool
     """Whether it passed."""
     numbers: str
-    """The numbers behind it, in words."""
+    """The numbers behind it, as text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class _Checks:
         broken, none = int((~length_N.isfinite()).sum()), int((length_N == 0).sum())
         passed = broken == 0 and none <= TOLERANCE * len(length_N)
         numbers = f"of {len(length_N)} images {none} have none, {broken} have one that is no number"
-        return Check(name="gradients are there", passed=passed, numbers=numbers)
+        return Check(name="gradients exist", passed=passed, numbers=numbers)
 
     def steps(self) -> Check:
         # One step has to be able to reach the ball's border.

@@ -61,7 +61,7 @@ class Clean:
 
 @dataclass(frozen=True, kw_only=True)
 class Pgd:
-    """PGD on the whole network, from one or more random starts (Madry et al. 2018)."""
+    """PGD on the complete network, from one or more random starts (Madry et al. 2018)."""
 
     config: PixelConfig
     """Ball and steps."""
@@ -118,7 +118,7 @@ class Transfer:
 
     def settings(self) -> dict[str, Any]:
         """Return ball, steps and the network whose gradients are used."""
-        # `twin` stands in results that are stored.
+        # The names `twin` and `twin_sha256` are part of the identity of stored results.
         return {**asdict(self.config), "twin": self.surrogate.name, "twin_sha256": self.surrogate.checksum}
 
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
@@ -260,7 +260,7 @@ def threat_of(name: str, benchmark: Benchmark, options: ThreatOptions) -> Threat
         options: the user's settings.
 
     Raises:
-        UserError: there is none of this name, it is set to something impossible, or something that it needs is missing.
+        UserError: there is no attack of this name, a setting is impossible, or something that it needs is missing.
     """
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; give one of {', '.join(ATTACKS)}.")

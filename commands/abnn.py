@@ -246,7 +246,7 @@ def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
     request = ExaminationRequest(**options, benchmarks=BENCHMARKS)
     checks, surface = examine(request, lambda: require_own_picture(folder))
     picture = draw_surface(surface, folder / SURFACE)
-    # `told` is what programs that read the JSON know the numbers by.
+    # Programs that read this JSON expect the numbers under `told`.
     rows = [{"name": each.name, "passed": each.passed, "told": each.numbers} for each in checks]
     lines = [f"{'pass' if each.passed else 'FAIL'}  {each.name}: {each.numbers}" for each in checks]
     print_result({"checks": rows, "surface": str(picture)}, [*lines, str(picture)], as_json=as_json)

@@ -24,7 +24,9 @@ from commands.options import (
 @click.option("--imagenet-instagram", metavar="P", help="ImageNet-Instagram: filter/class folders.")
 @click.option("--imagenet-sketch", metavar="P", help="ImageNet-Sketch: class folders.")
 @click.option("--imagenet-style", metavar="P", help="Stylized ImageNet: val/class folders.")
-@click.option("--advbn", metavar="DIR...", multiple=True, help="ImageNet-AdvBN or reconstructions: folders of ours.")
+@click.option(
+    "--advbn", metavar="DIR...", multiple=True, help="Folders of `imagenet-advbn`: perturbed or reconstructed."
+)
 @click.option("--labels", type=FILE, help="Label list or devkit of --imagenet as a flat ILSVRC2012 folder.")
 @click.option("--limit", type=int, help="Only the first N images of each subset.")
 @click.option("--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Folder of the results.")
@@ -64,7 +66,7 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
         )
     )
     found = shift_report([row for row in rows if not row.get("summary")], {})
-    note = "* the batch norm that the paper uses there" if any(row["batch_norm"] for row in rows) else ""
+    note = "* the batch norm that the paper uses on this test set" if any(row["batch_norm"] for row in rows) else ""
     lines = [markdown_table(*compact_table(found)), note, *missing_notes(found), str(out)]
     print_result({"results": rows, "out": str(out)}, [line for line in lines if line], as_json=as_json)
 

@@ -91,7 +91,7 @@ _PASSED_ON = (
 )  # fmt: skip
 
 
-def _rows(words: tuple[str, ...]) -> dict[str, str]:
+def _rows(values: tuple[str, ...]) -> dict[str, str]:
     """Return model -> row of Table 8.
 
     Raises:
@@ -101,10 +101,10 @@ def _rows(words: tuple[str, ...]) -> dict[str, str]:
     from reports.published_table_8 import table_8_methods
 
     named = {}
-    for word in words:
-        model, _, method = word.rpartition("=")
+    for text in values:
+        model, _, method = text.rpartition("=")
         if not model or method not in table_8_methods():
-            raise UserError(f"--published is {word!r}; give MODEL=ROW with one of {', '.join(table_8_methods())}.")
+            raise UserError(f"--published is {text!r}; give MODEL=ROW with one of {', '.join(table_8_methods())}.")
         named[model] = method
     return named
 
@@ -132,10 +132,10 @@ def shift(results: tuple[Path, ...], out: Path, published: tuple[str, ...], as_j
     from reports.tables import markdown_table
 
     named = {}
-    for word in published:
-        model, _, row = word.rpartition("=")  # names of models may hold one, rows do not
+    for text in published:
+        model, _, row = text.rpartition("=")  # names of models may hold one, rows do not
         if not model:
-            raise UserError(f'--published is {word!r}; give MODEL=ROW, such as "mine=AugMix + AdvBN".')
+            raise UserError(f'--published is {text!r}; give MODEL=ROW, such as "mine=AugMix + AdvBN".')
         named[model] = row
     found = write_shift_report(out, read_results(results), named)
     lines = [shift_lead(found), "", markdown_table(*compact_table(found)), *missing_notes(found), ""]

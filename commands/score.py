@@ -64,17 +64,17 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
     print_result({"results": results, "out": str(out)}, lines, as_json=as_json)
 
 
-def _named(option: str, words: tuple[str, ...]) -> dict[str, str]:
-    """Return name -> address of `NAME=ADDRESS` words.
+def _named(option: str, values: tuple[str, ...]) -> dict[str, str]:
+    """Return name -> address of values `NAME=ADDRESS`.
 
     Raises:
         UserError: one is not of this form, or a name comes twice.
     """
     named: dict[str, str] = {}
-    for word in words:
-        name, equals, address = word.partition("=")
+    for text in values:
+        name, equals, address = text.partition("=")
         if not equals or not address:
-            raise UserError(f"{option} is {word!r}; give NAME=ADDRESS, e.g. val=ILSVRC2012_val.")
+            raise UserError(f"{option} is {text!r}; give NAME=ADDRESS, e.g. val=ILSVRC2012_val.")
         if name in named:
             raise UserError(f"Two addresses of {option} are called {name}; give each a name of its own.")
         named[name] = address

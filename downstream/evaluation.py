@@ -41,7 +41,7 @@ class EvaluationRequest:
     config: ScoringConfig = field(default_factory=ScoringConfig)
     """Batch size and workers."""
     overwrite: bool = False
-    """Replace results of the same names, also where the names stand for something else now."""
+    """Replace results of the same names, also those of other models or test sets."""
 
 
 def evaluate(request: EvaluationRequest) -> list[Row]:
@@ -52,8 +52,8 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
         `downstream.summaries`).
 
     Raises:
-        UserError: before any work: a model or a test set cannot be used, or a name stands for something else than
-            before.
+        UserError: before any work: a model or a test set cannot be used, or another model or test set has the same
+            name.
         WorkError: an image is broken, or a model's outputs are not finite.
     """
     subsets, ignored = find_subsets(request.locations)
@@ -124,7 +124,7 @@ def _has_two_sets(folder: Path) -> bool:
 
 
 class _SameClasses:
-    """Refuses a test set whose classes are not those of the first: the same label would mean another class."""
+    """Refuses a test set whose classes are not those of the first: a label would mean another class."""
 
     def __init__(self) -> None:
         self.first: tuple[str, ClassMap] | None = None

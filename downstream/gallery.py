@@ -20,10 +20,12 @@ _QUALITY = 85
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """An encoded image to be shown."""
+    """An encoded image of a page."""
 
     content: bytes
+    """Bytes of the image file."""
     mime: str
+    """Its media type."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,9 @@ class GallerySample:
     """A sample with its pictures."""
 
     index: int
-    """Place among the samples."""
+    """Position among the samples."""
     key: str
+    """Sample key."""
     pictures: Mapping[str, Picture]
     """Data set's name -> picture."""
     losses: Sequence[float]
@@ -44,9 +47,9 @@ def gallery_samples(sets: Mapping[str, TestSet], perturbed: TestSet, count: int,
 
     Args:
         sets: name -> data set, all with the same samples in the same order.
-        perturbed: the one of `sets` whose shards tell the losses.
-        count: how many; all, if there are fewer.
-        seed: of the drawing.
+        perturbed: the one of `sets` whose shards have the losses.
+        count: number of samples; all, if there are fewer.
+        seed: seed of the choice.
 
     Raises:
         BrokenImageError: an image cannot be decoded.

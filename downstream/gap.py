@@ -108,7 +108,7 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
     opened = _opened(request)
     keys = common_keys(opened, refuse_others=not request.common)
     compute = choose_compute(request.device, request.precision)
-    # Only what is compared is scored, in one order; so the classes that are there are the same in all three.
+    # Only the compared samples are scored, in one order, so that the same classes are present in all three.
     sets = {role: data.in_order(keys) for role, data in opened.items()}
     score(
         ScoreRequest(
@@ -149,8 +149,8 @@ def _opened(request: GapRequest) -> dict[str, TestSet]:
             )
     if _scale(advbn) != 1:
         raise UserError(
-            f"--advbn {advbn.source.address} was rendered at the scale {_scale(advbn):g}; give the data set of the run "
-            "there, and this one to --scaled."
+            f"--advbn {advbn.source.address} was rendered at the scale {_scale(advbn):g}; give the data set of the "
+            "original run, and this one with --scaled."
         )
     for what, value_of in (("autoencoders", _autoencoder), ("image sizes", _image_size)):
         if value_of(advbn) != value_of(reconstructed):
@@ -162,7 +162,7 @@ def _opened(request: GapRequest) -> dict[str, TestSet]:
 
 
 def _scaled(request: GapRequest, advbn: TestSet) -> dict[str, TestSet]:
-    """Open the data sets of other scales, and refuse those that are none of this one."""
+    """Open the data sets of other scales, and refuse those of another ledger."""
     found: dict[str, TestSet] = {}
     for address in request.scaled:
         data = open_test_set("scaled", address)
@@ -210,7 +210,7 @@ def common_keys(sets: Mapping[str, TestSet], *, refuse_others: bool) -> list[str
     """Return the sample keys that all data sets have, in the order of the first.
 
     Raises:
-        UserError: some are missing somewhere and others are to be refused, labels differ, or there is no common one.
+        UserError: some are missing somewhere and others are refused, labels differ, or no sample is common to all.
     """
     labels = {name: dict(zip(data.keys, data.labels, strict=True)) for name, data in sets.items()}
     first, *others = labels

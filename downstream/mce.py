@@ -1,7 +1,7 @@
 """ImageNet-C's arithmetic: corruption errors, their mean (mCE), and the mean error that is not normalised.
 
 Hendrycks and Dietterich's definition (github.com/hendrycks/robustness), as in the paper's appendix A.1. mCE is in per
-cent of AlexNet's errors, the mean error a share of answers; mixing the two up is the best-known mistake with this set.
+cent of AlexNet's errors, the mean error a share of predictions; confusing the two is a common mistake with this set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -38,12 +38,12 @@ ALEXNET_ERRORS = {
 """AlexNet's mean error over the five severities of each corruption: the unit of a corruption error."""
 
 Errors = Mapping[tuple[str, int], float]
-"""(corruption, severity) -> share of wrong first answers, 0 to 1."""
+"""(corruption, severity) -> top-1 error, 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CorruptionSummary:
-    """What the errors on ImageNet-C come to; means of the whole are None where a subset is missing."""
+    """Means over the errors on ImageNet-C; those over the complete set are None if a subset is missing."""
 
     ce: dict[str, float | None]
     """Corruption error of each corruption in per cent of AlexNet's; None without all five severities."""
@@ -52,11 +52,11 @@ class CorruptionSummary:
     mean_error: float | None
     """Mean of the 75 errors themselves, 0 to 1."""
     missing: list[tuple[str, int]]
-    """Subsets that are not there."""
-    mean_ce_there: float | None
-    """Mean of the corruption errors that are there; None if there is none."""
-    mean_error_there: float
-    """Mean of the errors that are there."""
+    """(corruption, severity) of the subsets without an error."""
+    partial_mean_ce: float | None
+    """Mean of the corruption errors that exist; None if there is none."""
+    partial_mean_error: float
+    """Mean of the errors that exist."""
 
 
 def mean(values: Sequence[float]) -> float:
@@ -68,11 +68,11 @@ def corruption_error(corruption: str, error_S: Sequence[float]) -> float:
     """Return a corruption error: the mean error over the severities by AlexNet's, in per cent.
 
     Args:
-        corruption: which one.
+        corruption: name of the corruption.
         error_S: error (0 to 1) at each of the five severities.
 
     Raises:
-        ValueError: there are not five.
+        ValueError: the number of errors is not five.
     """
     if len(error_S) != len(SEVERITIES):
         raise ValueError(f"{len(error_S)} errors for the {len(SEVERITIES)} severities of {corruption}")
@@ -80,10 +80,10 @@ def corruption_error(corruption: str, error_S: Sequence[float]) -> float:
 
 
 def summarise(errors: Errors) -> CorruptionSummary:
-    """Return everything that ImageNet-C's tables tell, of all 75 subsets or of some.
+    """Return corruption errors and means for all 75 subsets of ImageNet-C or for some.
 
     Args:
-        errors: of at least one subset.
+        errors: errors of at least one subset.
     """
     missing = [(name, level) for name in CORRUPTIONS for level in SEVERITIES if (name, level) not in errors]
     broken = {name for name, _ in missing}
@@ -91,13 +91,13 @@ def summarise(errors: Errors) -> CorruptionSummary:
         name: None if name in broken else corruption_error(name, [errors[name, level] for level in SEVERITIES])
         for name in CORRUPTIONS
     }
-    there = [value for value in ce.values() if value is not None]
-    mean_ce, mean_error = mean(there) if there else None, mean(list(errors.values()))
+    known = [value for value in ce.values() if value is not None]
+    mean_ce, mean_error = mean(known) if known else None, mean(list(errors.values()))
     return CorruptionSummary(
         ce=ce,
         mce=None if missing else mean_ce,
         mean_error=None if missing else mean_error,
         missing=missing,
-        mean_ce_there=mean_ce,
-        mean_error_there=mean_error,
+        partial_mean_ce=mean_ce,
+        partial_mean_error=mean_error,
     )

@@ -1,7 +1,7 @@
 """Models' predictions for every sample of many data sets: a folder with one predictions file for each.
 
-Adding to a predictions file rewrites it as a whole. That is nothing for three data sets, and too much for the 75 of
-ImageNet-C with 50,000 samples each; so there, each has a file of its own: `imagenet-c/fog/3.h5`.
+Adding to a predictions file rewrites all of it. That is cheap for three data sets, and too slow for the 75 of
+ImageNet-C with 50,000 samples each; so each of those has its own file: `imagenet-c/fog/3.h5`.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ class PredictionFolder:
         """Return the row of every model on every data set.
 
         Raises:
-            UserError: a file is damaged or none of ours.
+            UserError: a file is damaged, or not of this program.
         """
         return [row for path in sorted(self.path.rglob(f"*{_SUFFIX}")) for row in PredictionFile(path).rows()]
 

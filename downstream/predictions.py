@@ -50,7 +50,7 @@ class Predictions:
     """Their softmax probabilities within the label space."""
 
     def correct(self, label_N: NDArray[np.int32], k: int) -> NDArray[np.bool_]:
-        """Return whether the true class is among the first `k` predicted ones (all that there are, if fewer)."""
+        """Return whether the true class is among the first `k` predicted ones (all of them, if fewer)."""
         found: NDArray[np.bool_] = (self.classes_NK[:, :k] == label_N[:, None]).any(1)
         return found
 
@@ -107,7 +107,7 @@ class PredictionFile:
         """Return the row of every model on every data set, in alphabetical order.
 
         Raises:
-            UserError: the file is damaged or none of ours.
+            UserError: the file is damaged, or not of this program.
         """
         with self._opened() as file:
             return [json.loads(scored.attrs["facts"]) for group in _groups(file, "scores") for scored in group.values()]

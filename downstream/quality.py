@@ -1,4 +1,4 @@
-"""How close reconstructions are to their originals: PSNR, SSIM and, if asked for, LPIPS."""
+"""How close reconstructions are to their originals: PSNR, SSIM and, on request, LPIPS."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from sources.decode import load_image
 _BATCH = 32
 _PEAK = 1.0
 HIGHEST_PSNR = 100.0
-"""dB that stand for the infinity of equal images, so that means stay numbers."""
+"""PSNR in dB of equal images in place of infinity, so that means stay finite."""
 
 
 @torch.no_grad()
@@ -27,15 +27,15 @@ def quality(original: TestSet, reconstructed: TestSet, compute: Compute, *, lpip
 
     Args:
         original: the images as they are.
-        reconstructed: the same samples in the same order, from a data set of ours.
+        reconstructed: the same samples in the same order, from a data set that the main job wrote.
         compute: device.
-        lpips: also the learned distance, with AlexNet (its weights are downloaded once).
+        lpips: measure also the learned distance, with AlexNet (its weights are downloaded once).
 
     Returns:
         Measure -> float64 value of each sample: `psnr` in dB (at most HIGHEST_PSNR), `ssim`, `lpips`.
 
     Raises:
-        UserError: LPIPS's weights cannot be had.
+        UserError: LPIPS's weights cannot be obtained.
         BrokenImageError: an image cannot be decoded.
     """
     side = reconstructed.made.image_size
@@ -43,11 +43,11 @@ def quality(original: TestSet, reconstructed: TestSet, compute: Compute, *, lpip
     found: dict[str, list[Tensor]] = {}
     with progress("quality", len(original.records), "images") as advance:
         for start in range(0, len(original.records), _BATCH):
-            places = range(start, min(start + _BATCH, len(original.records)))
-            before, after = (_images(data, places, side, compute) for data in (original, reconstructed))
+            positions = range(start, min(start + _BATCH, len(original.records)))
+            before, after = (_images(data, positions, side, compute) for data in (original, reconstructed))
             for name, value_N in _measures(before, after, distance).items():
                 found.setdefault(name, []).append(value_N.double().cpu())
-            advance(len(places))
+            advance(len(positions))
     return {name: _joined(values) for name, values in found.items()}
 
 
@@ -56,8 +56,8 @@ def _joined(values: Sequence[Tensor]) -> NDArray[np.float64]:
     return joined
 
 
-def _images(data: TestSet, places: range, side: int, compute: Compute) -> Tensor:
-    records = [data.records[place] for place in places]
+def _images(data: TestSet, positions: range, side: int, compute: Compute) -> Tensor:
+    records = [data.records[position] for position in positions]
     images = torch.stack([load_image(data.source.read(record), record.name, side) for record in records])
     return images.to(compute.device).float() / 255
 
@@ -65,10 +65,10 @@ def _images(data: TestSet, places: range, side: int, compute: Compute) -> Tensor
 def _measures(before: Tensor, after: Tensor, distance: Any) -> dict[str, Tensor]:
     psnr = peak_signal_noise_ratio(after, before, data_range=_PEAK, reduction="none", dim=(1, 2, 3))
     ssim = structural_similarity_index_measure(after, before, data_range=_PEAK, reduction="none")
-    told = {"psnr": psnr.clamp(max=HIGHEST_PSNR), "ssim": torch.as_tensor(ssim).reshape(-1)}
+    measures = {"psnr": psnr.clamp(max=HIGHEST_PSNR), "ssim": torch.as_tensor(ssim).reshape(-1)}
     if distance is not None:
-        told["lpips"] = torch.stack([distance(after[i : i + 1], before[i : i + 1]) for i in range(len(before))])
-    return told
+        measures["lpips"] = torch.stack([distance(after[i : i + 1], before[i : i + 1]) for i in range(len(before))])
+    return measures
 
 
 def _lpips(compute: Compute) -> Any:

@@ -1,16 +1,16 @@
-"""One folder of results by sample: what is there is reused or gone on with, and never mixed up with anything else.
+"""Per-sample results in a folder: reused if complete, continued if not, and never mixed with other results.
 
 A result is that of a model under a condition: on a data set (`score`, `report gap`, `evaluate`), or under an attack on
 test images (`abnn attack`). It has a row of JSON values, and values for each sample. `pair` in the row is a checksum
 over its identity: everything that distinguishes it from another result of the same names.
 
-The store decides and writes. How rows and samples lie in files is the layout's part; there are three:
+The store decides and writes. A layout defines how rows and samples are stored in files; there are three:
 
 predictions.h5   rows and samples in one HDF5 file           `downstream.predictions`
 predictions/     the same with a file for each data set      `downstream.prediction_folder`
 samples.h5       samples; rows are in results.jsonl alone    `abnn.results`
 
-In all of them `results.jsonl` has a line for each row. Every file is replaced as a whole or not at all.
+In all of them `results.jsonl` has a line for each row. Every file is replaced atomically.
 """
 
 import json
@@ -29,7 +29,7 @@ from basics.progress import say
 RESULTS = "results.jsonl"
 PREDICTIONS, PREDICTION_FOLDER, SAMPLES = "predictions.h5", "predictions", "samples.h5"
 _COMMANDS = {PREDICTIONS: "`score` and `report gap`", PREDICTION_FOLDER: "`evaluate`", SAMPLES: "`abnn attack`"}
-"""What a layout's file or folder is called -> the commands that keep their samples there."""
+"""Name of a layout's file or folder -> the commands that use the layout."""
 
 Row = dict[str, Any]
 Key = tuple[str, str]
@@ -53,13 +53,13 @@ class Wanted:
     """A result that a command wants, before it has values."""
 
     identity: Mapping[str, Any]
-    """What distinguishes it from other results of the same names, as JSON values."""
+    """Everything that distinguishes it from other results of the same names, as JSON values."""
     more: Mapping[str, Any] = field(default_factory=dict)
-    """What else its row says."""
+    """Other fields of its row."""
 
     @cached_property
     def row(self) -> Row:
-        """The row as far as it is known."""
+        """The row before the result has values."""
         return {**self.identity, "pair": digest_json(self.identity), **self.more}
 
     @cached_property
@@ -70,18 +70,18 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedFacts:
-    """What all results of one group in a folder must have in common, so that they can be compared."""
+    """Facts that all results of a group in a folder must share, so that they can be compared."""
 
     group: str
     """Field of the rows by which they are grouped: `data` or `model`."""
     facts: tuple[str, ...]
     """Fields in which the rows of a group are equal."""
     described: str
-    """What rows with other facts are, with `{}` for the group's name."""
+    """Description of results with other facts for messages, with `{}` for the group's name."""
     replaced: bool
     """Whether overwriting drops the rows with other facts. If not, they have to be among those that are overwritten."""
     mend: str
-    """How a user mends it if there are rows with other facts."""
+    """End of the message that refuses results with other facts: what the user can do."""
 
 
 class Results(Protocol):
@@ -103,7 +103,7 @@ WrittenResults_contra = TypeVar("WrittenResults_contra", bound=Results, contrava
 
 
 class Layout(Protocol[WrittenResults_contra]):
-    """How rows and samples lie in a folder's files."""
+    """How rows and samples are stored in a folder's files."""
 
     @property
     def path(self) -> Path:
@@ -125,7 +125,7 @@ class Layout(Protocol[WrittenResults_contra]):
         ...
 
     def write(self, results: WrittenResults_contra) -> None:
-        """Write samples, and rows where they lie beside these, in place of those of the same names."""
+        """Write samples, and rows if they are stored with the samples, replacing those of the same names."""
         ...
 
 
@@ -147,16 +147,16 @@ class ResultStore(Generic[AnyResults]):
             ) from error
 
     def missing(self, wanted: Sequence[Wanted], *, overwrite: bool, derived: Collection[Key] = ()) -> list[Wanted]:
-        """Return the wanted results that have to be computed; the others are there.
+        """Return the wanted results that have to be computed; the others are complete.
 
         Args:
             wanted: all that a command wants of this folder.
-            overwrite: compute them anew, also where there is a result of the same names.
-            derived: names of results that will be made again from the wanted ones.
+            overwrite: compute all of them, and replace results of the same names.
+            derived: names of results that will be computed again from the wanted ones.
 
         Raises:
-            UserError: there is another result under the same names and it is not to be overwritten, or there are
-                results that cannot be compared with the wanted ones.
+            UserError: without `overwrite`, another result has the same names; or the folder holds results that cannot
+                be compared with the wanted ones.
         """
         if not overwrite:
             for each in wanted:
@@ -164,7 +164,7 @@ class ResultStore(Generic[AnyResults]):
         self._refuse_other_facts(wanted, {*derived, *(each.key for each in wanted)}, overwrite=overwrite)
         missing = [each for each in wanted if overwrite or each.key not in self.rows]
         if len(missing) < len(wanted):
-            say(f"{len(wanted) - len(missing)} of {len(wanted)} results are there; --overwrite computes them anew.")
+            say(f"{len(wanted) - len(missing)} of {len(wanted)} results are complete; --overwrite computes them again.")
         return missing
 
     def _refuse_other_result(self, wanted: Wanted) -> None:
@@ -206,11 +206,11 @@ class ResultStore(Generic[AnyResults]):
         ]
 
     def add(self, results: AnyResults) -> None:
-        """Write results in place of those of the same names, and drop what cannot be compared with them.
+        """Write results, replacing those of the same names, and drop results that cannot be compared with them.
 
-        Of an incomplete result only the samples are kept, so that a later run goes on with them: it has no row.
+        Of an incomplete result only the samples are kept, so that a later run continues with them: it has no row.
         """
-        # First the old rows go: a run that is killed in between must leave none beside samples that are half new.
+        # Old rows are removed first: a run that is killed in between must not leave one beside half-replaced samples.
         stale = [key for row in results.rows for key in (key_of(row), *map(key_of, self._incomparable(row)))]
         self.drop(stale)
         self._layout.write(results)
@@ -219,12 +219,12 @@ class ResultStore(Generic[AnyResults]):
             self.write_rows()
 
     def replace_row(self, row: Row) -> None:
-        """Write another row in place of a result's own, in a layout whose rows are in `results.jsonl` alone."""
+        """Replace a result's row, in a layout whose rows are in `results.jsonl` alone."""
         self.rows[key_of(row)] = row
         self.write_rows()
 
     def drop(self, keys: Iterable[Key]) -> None:
-        """Remove rows from `results.jsonl`, if they are there."""
+        """Remove rows from `results.jsonl`, if it has them."""
         stale = [key for key in dict.fromkeys(keys) if key in self.rows]
         for key in stale:
             del self.rows[key]
@@ -244,12 +244,12 @@ def opened_store(
     shared: SharedFacts,
     lines: Callable[[Iterable[Row]], Iterable[Row]] = iter,
 ) -> Iterator[ResultStore[AnyResults]]:
-    """Hold a folder of results for one run, and read what is there.
+    """Hold a folder of results for one run, and read its results.
 
     Args:
-        layout: how results lie in the folder.
-        shared: what results in it must have in common.
-        lines: rows -> lines of `results.jsonl`, which may have summaries besides.
+        layout: how results are stored in the folder.
+        shared: facts that results in it must share.
+        lines: rows -> lines of `results.jsonl`, which may include summaries.
 
     Raises:
         UserError: another run writes to the folder, it cannot be written, or its files are damaged or of another

@@ -54,7 +54,7 @@ def wanted_score(
         model: the model.
         data: the data set.
         compute: device and precision.
-        more: what else the result's row says, such as which of two batch-norm sets this is.
+        more: other fields of the result's row, such as which of two batch-norm sets this is.
     """
     facts = data.facts()
     # Addresses do not identify anything: files are moved. The checksums beside them do.

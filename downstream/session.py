@@ -1,4 +1,4 @@
-"""Scoring models on data sets into a folder, going on from what is already scored there."""
+"""Scores models on data sets, and writes to a folder what its earlier results lack."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class ScoreRequest:
     config: ScoringConfig = field(default_factory=ScoringConfig)
     """Batch size and workers."""
     overwrite: bool = False
-    """Replace results of the same names, also where the names stand for something else now."""
+    """Replace results of the same names, also those of other models or data sets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class NamedModel:
     classifier: Classifier
     """The model."""
     more: Mapping[str, Any] = field(default_factory=dict)
-    """What else results say of it, such as which of its batch-norm sets this is."""
+    """Other fields of its results, such as which of its batch-norm sets this is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Session:
     """Name -> function that opens the data set. It is opened to be checked and again to be scored, and not kept in
     between: the names of millions of images would fill the memory."""
     layout: Layout[ScoredData]
-    """How predictions lie in the folder."""
+    """How predictions are stored in the folder."""
     compute: Compute
     """Device and precision."""
     config: ScoringConfig
@@ -76,7 +76,7 @@ def score(request: ScoreRequest) -> list[Row]:
         The rows of the request's models, data set by data set.
 
     Raises:
-        UserError: a model or a data set cannot be used, a name stands for something else than before, or nothing can
+        UserError: a model or a data set cannot be used, another model or data set has the same name, or nothing can
             be written.
         WorkError: an image is broken, or a model's outputs are not finite.
     """
@@ -102,7 +102,7 @@ def score_all(session: Session) -> dict[Key, Row]:
     """Score what is missing of a session, data set by data set; return the rows of all results in its folder.
 
     Raises:
-        UserError: before anything is written: a model does not fit, a name stands for something else than before, or
+        UserError: before anything is written: a model does not fit, another model or data set has the same name, or
             nothing can be written.
         WorkError: an image is broken, a model's outputs are not finite, or a data set has changed meanwhile.
     """
@@ -138,7 +138,7 @@ def named_models(specs: Sequence[str]) -> dict[str, str]:
     """Return SPECs under the names that tables call them by; where short names clash, under the whole SPEC.
 
     Raises:
-        UserError: two would have the same name, or there is none.
+        UserError: two would have the same name, or no model was given.
     """
     if not specs:
         raise UserError("No model was given; name one with --model.")

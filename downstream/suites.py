@@ -1,4 +1,4 @@
-"""The test sets of the AdvBN paper: where their images are, how they are shown, and which batch norm is published.
+"""The test sets of the AdvBN paper: their folders, how images are prepared, and which batch norm is published.
 
 Layouts are those of the sets' own downloads. ImageNet, ImageNet-Instagram and ImageNet-Sketch are resized before the
 crop; ImageNet-C, Stylized ImageNet and our shards are stored ready to be cropped.
@@ -25,7 +25,7 @@ FILTERS = 20
 """Filters of ImageNet-Instagram."""
 
 PUBLISHED_BATCH_NORM = {IMAGENET: MAIN, IMAGENET_C: MAIN, INSTAGRAM: MAIN, SKETCH: AUXILIARY, STYLE: AUXILIARY}
-"""Which of two batch-norm sets the paper uses (appendix A.3). On our shards both are shown."""
+"""Which of two batch-norm sets the paper uses (appendix A.3). On our shards both are reported."""
 
 _NAMED = 4
 
@@ -45,24 +45,27 @@ class Locations:
     imagenet_style: str | None = None
     """`<root>/val/<class>/`, also without `val`."""
     advbn: Sequence[str] = ()
-    """Folders of data sets of ours, perturbed or reconstructed."""
+    """Folders of data sets that the main job wrote, perturbed or reconstructed."""
     labels: Path | None = None
     """Label list or devkit of `imagenet` in a flat ILSVRC2012 folder."""
     limit: int | None = None
-    """Only the first so many images of each subset."""
+    """Only this many images of each subset, from the first on; None takes all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subset:
-    """A part of a test set that is scored by itself; it holds no list of images until it is opened."""
+    """A part of a test set that is scored separately; its images are listed only when it is opened."""
 
     name: str
     """Name in results, such as `imagenet-c/fog/3`."""
     suite: str
     """The test set that it belongs to."""
     address: str
+    """Address of its images."""
     labels: Path | None = None
+    """Label list or devkit of a flat ILSVRC2012 folder."""
     limit: int | None = None
+    """Only this many images, from the first on; None takes all."""
     cropped_side: int | None = None
     """Short side of images that are stored ready to be cropped, where the set's are."""
 
@@ -83,7 +86,7 @@ class Subset:
 
 
 def is_published_choice(suite: str, batch_norm: str | None) -> bool:
-    """Whether the paper shows a test set to a network with this batch-norm set; None stands for a network with one."""
+    """Whether the paper evaluates a test set with this set of batch norm; None is a network with only one."""
     return batch_norm is None or PUBLISHED_BATCH_NORM.get(suite, batch_norm) == batch_norm
 
 
@@ -91,7 +94,7 @@ def find_subsets(locations: Locations) -> tuple[list[Subset], list[str]]:
     """Return the subsets of all test sets that were given, and the paths below them that belong to none.
 
     Raises:
-        UserError: none was given, one is not there, or a folder has another layout than its set's.
+        UserError: none was given, one does not exist, or a folder has another layout than its set's.
     """
     ignored: list[str] = []
     found: list[Subset] = []
@@ -130,11 +133,11 @@ def _root(suite: str, address: str) -> AnyPath:
     root = as_path(address)
     try:
         with faults_of(root):
-            there = root.is_dir()
+            exists = root.is_dir()
     except OSError as error:
         raise UserError(f"--{suite} {address} cannot be reached ({error.strerror or error}); check it.") from error
-    if not there:
-        raise UserError(f"--{suite} {address} is not a folder that is there; check the path.")
+    if not exists:
+        raise UserError(f"--{suite} {address} is not an existing folder; check the path.")
     return root
 
 
@@ -193,7 +196,7 @@ def _filtered(root: AnyPath) -> list[Subset]:
     folders = _folders(root)
     classes = next((path for path in folders if _holds_images(path)), None)
     if classes or not folders:
-        held = f"images right in the folder {classes.name}" if classes else "no folder"
+        held = f"images directly in the folder {classes.name}" if classes else "no folder"
         raise UserError(f"--{INSTAGRAM} {root} holds {held}; give a folder of <filter>/<class>/.")
     if len(folders) > FILTERS:
         raise UserError(
@@ -213,14 +216,14 @@ def _some(folders: Sequence[AnyPath]) -> str:
 
 
 def _as_stored(subsets: list[Subset]) -> list[Subset]:
-    """Return the subsets of a set with the short side of its first image: whether it can be cropped as it is.
+    """Return the subsets of a set with the short side of its first image, which decides whether images are resized.
 
-    One image decides for all, so that every part of a set is shown in the same way.
+    One image decides for all, so that every part of a set is prepared in the same way.
     """
     first = subsets[0].open()
     record = first.records[0]
     try:
         side = min(decode_rgb(first.source.read(record), record.name).size)
     except BrokenImageError as error:
-        raise UserError(f"{error} It is the first of {first.source.address}; mend or replace it.") from error
+        raise UserError(f"{error} It is the first of {first.source.address}; repair or replace it.") from error
     return [replace(subset, cropped_side=side) for subset in subsets]

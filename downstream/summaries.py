@@ -1,6 +1,6 @@
 """Means over the parts of a test set: mCE and mean error of ImageNet-C, mean accuracy of ImageNet-Instagram.
 
-A mean of the whole is given only where every part is there; what there is otherwise stands apart, as `partial`.
+A mean over a set is given only if every part was scored; means over some of its parts are in `partial`.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from downstream.mce import Errors, mean, summarise
 from downstream.result_store import Row
 from downstream.suites import FILTERS, IMAGENET_C, INSTAGRAM, is_published_choice
 
-_OF_THE_MODEL = ("arch", "weights", "weights_sha256", "precision", "device", "software", "imagenet")
+_MODEL_FIELDS = ("arch", "weights", "weights_sha256", "precision", "device", "software", "imagenet")
 
 
 def result_rows(scored: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -27,8 +27,8 @@ def result_rows(scored: Iterable[Mapping[str, Any]]) -> list[Row]:
 def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Return a line for each model (and batch-norm set) on each test set that has parts.
 
-    They have `summary` true, `missing` (names of the parts that are not there) and `partial` (null where none is
-    missing). Values of the whole are null where something is missing.
+    They have `summary` true, `missing` (names of the parts without results) and `partial` (null if none is
+    missing). Values of the set are null if something is missing.
     """
     groups: dict[tuple[str, str | None, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -45,7 +45,7 @@ def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             "n": sum(row["n"] for row in parts),
             "subsets": len(parts),
             "transform": " / ".join(sorted({row["transform"] for row in parts})),
-            **{name: parts[0][name] for name in _OF_THE_MODEL},
+            **{name: parts[0][name] for name in _MODEL_FIELDS},
             **_SUMMARIES[suite](parts),
         }
         for (model, which, suite), parts in groups.items()
@@ -67,14 +67,14 @@ def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
     missing = [f"{IMAGENET_C}/{name}/{level}" for name, level in summary.missing] + cut_short(parts)
     partial = {
         "corruptions": sum(value is not None for value in summary.ce.values()),
-        "mean_ce": summary.mean_ce_there,
-        "mean_error": summary.mean_error_there,
+        "mean_ce": summary.partial_mean_ce,
+        "mean_error": summary.partial_mean_error,
     }
     if missing:
         ce = dict.fromkeys(summary.ce) if cut_short(parts) else summary.ce
         return {**_NO_MEANS, "mce": None, "mean_error": None, "ce": ce, "missing": missing, "partial": partial}
     return {
-        "top1": 1 - summary.mean_error_there,
+        "top1": 1 - summary.partial_mean_error,
         "top5": mean([row["top5"] for row in parts]),
         "mce": summary.mce,
         "mean_error": summary.mean_error,
@@ -96,9 +96,9 @@ def _filtered(parts: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def cut_short(parts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return how many of the images were scored, if not all (`--limit`); empty if all were."""
-    scored, there = (sum(row[name] for row in parts) for name in ("n", "samples_there"))
-    return [f"{scored} of {there} images"] if scored < there else []
+    """Return how many images were scored, if not all (`--limit`); empty if all were."""
+    scored, total = (sum(row[name] for row in parts) for name in ("n", "samples_there"))
+    return [f"{scored} of {total} images"] if scored < total else []
 
 
 _NO_MEANS = {"top1": None, "top5": None}

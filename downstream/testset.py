@@ -30,22 +30,23 @@ class TestSet:
     name: str
     """Name in tables."""
     source: Source
+    """Where its images are read from."""
     records: Sequence[ImageRecord]
-    """The images, in order."""
+    """Names and labels of the images, in order."""
     keys: Sequence[str]
-    """Sample key of each: the same for an original and for everything that was made of it."""
+    """Sample key of each image: the same for an original and for its reconstruction and perturbed versions."""
     fingerprint: str
-    """Of the run that wrote it; of a source that is not ours, the checksum of its names and labels."""
+    """Fingerprint of the run that wrote it; for another source, the checksum of its names and labels."""
     manifest: Manifest | None
-    """Of a data set of ours."""
+    """Manifest of a data set that the main job wrote; None for another source."""
     stored_side: int | None = None
     """Short side of images that are stored ready to be cropped; None for images of any size."""
     suite: str = ""
-    """Which test set of the paper it is or belongs to (see `downstream.suites`), if it is known."""
+    """Test set of the paper that it is or belongs to (see `downstream.suites`); empty if that is unknown."""
 
     @property
     def made(self) -> Manifest:
-        """The manifest of a data set of ours.
+        """The manifest of a data set that the main job wrote.
 
         Raises:
             ValueError: it is another source.
@@ -56,7 +57,7 @@ class TestSet:
 
     @property
     def folder(self) -> AnyPath:
-        """Where the shards and their manifest are, of a data set of ours."""
+        """Folder of the shards and their manifest, of a data set that the main job wrote."""
         return _folder_of(self.source.address)
 
     @property
@@ -72,9 +73,9 @@ class TestSet:
     def view(self, own: View) -> View:
         """Return how images are prepared for a network whose usual preparation is `own`.
 
-        What is stored ready to be cropped is not resized (published for ImageNet-AdvBN, ImageNet-C and Stylized
-        ImageNet), if its side lies between what the network crops and what it would resize to, as the published 256
-        and 224 px do.
+        Images that are stored ready to be cropped are not resized (published for ImageNet-AdvBN, ImageNet-C and
+        Stylized ImageNet), if their side lies between what the network crops and what it would resize to, as the
+        published 256 and 224 px do.
         """
         if self.stored_side is None or own.resize is None:
             return own
@@ -84,10 +85,10 @@ class TestSet:
         """Return the images with these keys, in the order of the keys.
 
         Raises:
-            KeyError: one of them is not here.
+            KeyError: the data set does not have one of them.
         """
-        place = {key: index for index, key in enumerate(self.keys)}
-        chosen = [place[key] for key in keys]
+        index_of = {key: index for index, key in enumerate(self.keys)}
+        chosen = [index_of[key] for key in keys]
         return replace(self, records=[self.records[index] for index in chosen], keys=list(keys))
 
     @cached_property
@@ -96,7 +97,7 @@ class TestSet:
         return digest_json(list(self.keys))
 
     def facts(self) -> dict[str, Any]:
-        """Return what a result says of it."""
+        """Return the fields of results that describe it."""
         of_suite = {"suite": self.suite, "imagenet": self.source.classes.imagenet} if self.suite else {}
         return {
             **of_suite,
@@ -111,13 +112,13 @@ class TestSet:
 
 
 def open_test_set(name: str, address: str, *, labels: Path | None = None, limit: int | None = None) -> TestSet:
-    """Open a data set to score models on; one of ours must be whole, every shard with its recorded checksum.
+    """Open a data set to score models on; one that the main job wrote must be complete, with its recorded checksums.
 
     Args:
         name: its name in tables.
         address: whatever the main job reads, or a folder (or brace pattern) of shards that it wrote.
         labels: label list or devkit of a flat ILSVRC2012 folder.
-        limit: only the first so many images.
+        limit: only this many images, from the first on.
 
     Raises:
         UserError: it cannot be read, is not finished, or is damaged.
@@ -132,7 +133,7 @@ def open_named(
 ) -> TestSet:
     """Open a data set as `open_test_set` does, under a name that no user chose.
 
-    `split` is taken from a source that has several; a data set of ours has one, and that is taken.
+    `split` is used for a source that has several; a data set that the main job wrote has only one, which is used.
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
@@ -142,7 +143,7 @@ def open_named(
     if manifest and len(keys) != manifest.values["samples"]:
         raise UserError(
             f"{address} holds {len(keys)} samples, but its manifest says {manifest.values['samples']}; "
-            "`advbn-gen verify` tells more."
+            "`advbn-gen verify` lists what is wrong."
         )
     return TestSet(
         name=name,
@@ -156,7 +157,7 @@ def open_named(
 
 
 def _checked_manifest(folder: AnyPath) -> Manifest | None:
-    """Return the manifest of a data set of ours, every shard compared with it; None for other sources.
+    """Return the manifest of a data set that the main job wrote, after comparing every shard; None for other sources.
 
     Raises:
         UserError: it is damaged, or not finished.
@@ -182,7 +183,7 @@ def _folder_of(address: str) -> AnyPath:
     """Return the folder that an address names, or that of the shards that it names.
 
     Raises:
-        UserError: it lies on another machine that does not answer.
+        UserError: it lies on another machine that cannot be reached.
     """
     path = as_path(address)
     try:

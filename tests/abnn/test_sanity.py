@@ -66,7 +66,7 @@ def test_a_network_that_only_guesses_fails() -> None:
 
 def test_hidden_gradients_fail() -> None:
     names = failed(Hiding())
-    assert "gradients are there" in names
+    assert "gradients exist" in names
     assert "free pixels reach 0%" in names
 
 

@@ -144,7 +144,7 @@ class TestRefusals:
         assert "No test set was given" in self.refuse(world, tmp_path)
 
     def test_a_folder_that_is_not_there(self, world: Path, tmp_path: Path) -> None:
-        assert "not a folder that is there" in self.refuse(world, tmp_path, "--imagenet-c", tmp_path / "nowhere")
+        assert "not an existing folder" in self.refuse(world, tmp_path, "--imagenet-c", tmp_path / "nowhere")
 
     def test_class_folders_as_imagenet_c(self, world: Path, tmp_path: Path) -> None:
         assert "none of ImageNet-C's corruptions" in self.refuse(world, tmp_path, "--imagenet-c", world / "val")

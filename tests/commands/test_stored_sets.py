@@ -71,4 +71,4 @@ def test_a_test_set_in_a_store(s3: S3Server, tmp_path: Path) -> None:
 
 def test_a_test_set_that_is_not_there(trio: Trio, s3: S3Server) -> None:
     said = refused("evaluate", "--model", trio.attacked, "--imagenet-c", s3.new_bucket() + "/nothing")
-    assert "is not a folder that is there" in said
+    assert "is not an existing folder" in said

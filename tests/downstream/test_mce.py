@@ -76,15 +76,15 @@ def test_a_part_is_not_told_as_the_whole() -> None:
     assert found.missing == [*(("snow", level) for level in SEVERITIES), ("fog", 3)]
     assert (found.ce["snow"], found.ce["fog"]) == (None, None)
     there = [value for name, value in whole.ce.items() if name not in {"snow", "fog"} and value is not None]
-    assert found.mean_ce_there == pytest.approx(sum(there) / 13)
-    assert found.mean_error_there == pytest.approx(sum(part.values()) / 69)
-    assert (whole.missing, whole.mce) == ([], whole.mean_ce_there)
+    assert found.partial_mean_ce == pytest.approx(sum(there) / 13)
+    assert found.partial_mean_error == pytest.approx(sum(part.values()) / 69)
+    assert (whole.missing, whole.mce) == ([], whole.partial_mean_ce)
 
 
 def test_without_one_whole_corruption_there_is_no_mean_of_any() -> None:
     found = summarise({("fog", 1): 0.25, ("snow", 2): 0.75})
-    assert found.mean_ce_there is None
-    assert found.mean_error_there == 0.5
+    assert found.partial_mean_ce is None
+    assert found.partial_mean_error == 0.5
     assert set(found.ce.values()) == {None}
 
 
