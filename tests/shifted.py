@@ -1,4 +1,4 @@
-"""The paper's test sets in small, and networks whose answers differ between images and between batch-norm sets."""
+"""The paper's test sets in small, and networks whose predictions differ between images and between batch-norm sets."""
 
 import copy
 from collections.abc import Iterable
@@ -41,11 +41,11 @@ def filtered(root: Path, filters: int = 20) -> Path:
 
 
 def network(seed: int, width: float = WIDTH, side: int = 32) -> nn.Module:
-    """A ResNet-18 of three classes whose answers depend on the image."""
+    """A ResNet-18 of three classes whose predictions depend on the image."""
     with seeded(seed), torch.no_grad():
         built = with_lived_in_batch_norm(he_initialised(build_network("resnet18", len(CLASSES), width))).eval()
         coarse = functional.interpolate((torch.rand(32, 3, 5, 6) - 0.45) / 0.225, (side, side), mode="bicubic")
-        # Untrained, it would give every image the one answer that its weights happen to favour.
+        # Untrained, it would predict the class for every image that its weights happen to favour.
         built.get_parameter("fc.bias").sub_(built(coarse).mean(0))
     return built
 

@@ -22,10 +22,10 @@ from experiments import BENCHMARKS
 from tests.abnn.trained import small_world, trained
 
 
-def attack(world: Path, out: Path, *runs: Checkpoint, **words: Any) -> list[dict[str, Any]]:
+def attack(world: Path, out: Path, *runs: Checkpoint, **changed: Any) -> list[dict[str, Any]]:
     request = AttackRequest(
         checkpoints=[run.folder for run in runs], data=str(world), out=out, benchmarks=BENCHMARKS,
-        **{"attacks": ["clean", "pgd"], "batch_size": 5, **words},
+        **{"attacks": ["clean", "pgd"], "batch_size": 5, **changed},
     )  # fmt: skip
     return attack_all(request)
 
@@ -88,9 +88,9 @@ def test_other_results_under_the_same_names_are_not_replaced_in_silence(
         ({"seed": 3}, "attack_seed: 0 -> 3"),
         ({"pixels": {"step_size": 0.5}}, "settings.step_size"),
     ]
-    for words, said in cases:
-        with pytest.raises(UserError, match=f"holds another result of none under pgd-5 .*{said}"):
-            attack(world, tmp_path, runs["none"], attacks=["pgd"], **words)
+    for changed, message in cases:
+        with pytest.raises(UserError, match=f"holds another result of none under pgd-5 .*{message}"):
+            attack(world, tmp_path, runs["none"], attacks=["pgd"], **changed)
         assert (tmp_path / RESULTS).read_bytes() == before
     (second,) = attack(world, tmp_path, runs["none"], attacks=["pgd"], limit=4, overwrite=True)
     assert (first["n"], second["n"]) == (12, 4)
@@ -163,7 +163,7 @@ def test_an_attack_that_leaves_its_ball_stops_the_work(
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("changed", "message"),
     [
         ({"attacks": ["magic"]}, "no attack"),
         ({"pixels": {"eps": 2.0}}, r"lies in \[0, 1\]"),
@@ -175,10 +175,10 @@ def test_an_attack_that_leaves_its_ball_stops_the_work(
     ],
 )
 def test_impossible_requests_are_refused(
-    world: Path, runs: dict[str, Checkpoint], tmp_path: Path, words: dict[str, Any], said: str
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UserError, match=said):
-        attack(world, tmp_path / "out", runs["none"], **words)
+    with pytest.raises(UserError, match=message):
+        attack(world, tmp_path / "out", runs["none"], **changed)
     assert not (tmp_path / "out").exists()
 
 
@@ -225,16 +225,14 @@ def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str
         with pytest.raises(UserError, match=r"on other test images \(.*n: 12 -> 4.*the same images"):
             attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"steps": 2}, limit=4, overwrite=overwrite)
     assert (tmp_path / RESULTS).read_bytes() == before
-    # All of them anew, on fewer images: nothing of the others is left.
+    # All of them again, on fewer images: nothing of the others is left.
     rows = attack(world, tmp_path, runs["none"], limit=4, overwrite=True)
     assert {row["n"] for row in map(json.loads, (tmp_path / RESULTS).read_text().splitlines())} == {4}
     assert {row["attack"] for row in rows} == {"clean", "pgd-5", "worst"}
 
 
 @pytest.mark.slow
-def test_a_second_run_in_the_same_folder_waits_outside(
-    world: Path, runs: dict[str, Checkpoint], tmp_path: Path
-) -> None:
+def test_a_second_run_in_the_same_folder_is_refused(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     """Also while the worst case is computed: what another run writes must not be lost."""
     tried = []
 
@@ -316,9 +314,9 @@ def test_an_interrupted_overwrite_leaves_no_half_new_result(
 def test_another_seed_is_another_start(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     starts: list[Tensor] = []
 
-    def watched(*words: Any) -> Tensor:
+    def watched(*args: Any) -> Tensor:
         starts.append(torch.rand(1))
-        image: Tensor = words[2]
+        image: Tensor = args[2]
         return image
 
     with mock.patch("abnn.threats.Pgd.__call__", watched):

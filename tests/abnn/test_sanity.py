@@ -78,8 +78,8 @@ def test_a_black_box_that_beats_the_white_box_fails(runs: dict[str, Checkpoint])
     image, label = images()
 
     class Elsewhere(Transfer):
-        def __call__(self, *words: Any) -> Tensor:
-            flipped: Tensor = words[1].flip(-1)
+        def __call__(self, *args: Any) -> Tensor:
+            flipped: Tensor = args[1].flip(-1)
             return flipped
 
     attack = Elsewhere(config=CONFIG, surrogate=runs["none"])

@@ -33,9 +33,9 @@ def test_the_paper_s_attack_is_the_default() -> None:
     assert (roa.config.area, roa.config.steps, roa.config.step_size, roa.config.colour) == (0.1, 5, 70 / 255, 0.5)
 
 
-def test_names_tell_strength() -> None:
-    def name(attack: str, **words: object) -> str:
-        return threat_of(attack, CIFAR10, ThreatOptions(**words)).name  # type: ignore[arg-type]
+def test_names_show_strength() -> None:
+    def name(attack: str, **options: object) -> str:
+        return threat_of(attack, CIFAR10, ThreatOptions(**options)).name  # type: ignore[arg-type]
 
     assert name("pgd-50") == "pgd-50x5"
     assert name("pgd", pixels={"steps": 20}, restarts=3) == "pgd-20x3"
@@ -61,7 +61,7 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
 
 
 @pytest.mark.parametrize(
-    ("attack", "words", "said"),
+    ("attack", "options", "message"),
     [
         ("magic", {}, "no attack 'magic'"),
         ("transfer", {}, "--surrogate"),
@@ -71,9 +71,9 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
         ("roa", {"rectangle": {"area": 2.0}}, "area is 2"),
     ],
 )
-def test_what_makes_no_sense_is_refused(attack: str, words: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        threat_of(attack, CIFAR10, ThreatOptions(**words))  # type: ignore[arg-type]
+def test_impossible_settings_are_refused(attack: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        threat_of(attack, CIFAR10, ThreatOptions(**options))  # type: ignore[arg-type]
 
 
 BALL = PixelConfig(eps=0.03, steps=2, step_size=0.01)
@@ -84,11 +84,11 @@ def pictures() -> Tensor:
     return torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
-def carried_out(attack: str, network: nn.Module, **words: Any) -> Tensor:
+def carried_out(attack: str, network: nn.Module, **options: Any) -> Tensor:
     pixels: dict[str, Any] = {}
     if not attack.startswith("roa"):
         pixels["pixels"] = {"eps": 0.03, "steps": 2, "step_size": 0.01}
-    threat = threat_of(attack, CIFAR10, ThreatOptions(**pixels, **words))
+    threat = threat_of(attack, CIFAR10, ThreatOptions(**pixels, **options))
     with seeded(7):
         return threat(network, pictures(), LABEL, 0)
 
@@ -140,10 +140,10 @@ def test_the_adaptive_attack_tries_every_weight(runs: dict[str, Checkpoint]) -> 
     assert not torch.equal(expected(0, 1, 10, 100), expected(0)), "the first weight would have done"
 
 
-def test_a_transfer_attack_never_asks_the_attacked_network(runs: dict[str, Checkpoint]) -> None:
+def test_a_transfer_attack_never_calls_the_attacked_network(runs: dict[str, Checkpoint]) -> None:
     class Closed(nn.Module):
         def forward(self, _: Tensor) -> Tensor:
-            raise AssertionError("it was asked")
+            raise AssertionError("it was called")
 
     found = carried_out("transfer", Closed(), surrogate=runs["none"])
     with seeded(7):
@@ -166,7 +166,9 @@ def test_a_rectangle_is_turned_against_the_network(runs: dict[str, Checkpoint], 
         assert float(loss_of(found).mean().detach()) > float(loss_of(pictures()).mean().detach())
 
 
-def test_parts_of_a_batch_tell_nothing_where_the_whole_batch_counts(runs: dict[str, Checkpoint]) -> None:
+def test_splitting_a_batch_is_refused_if_predictions_depend_on_the_batch(
+    runs: dict[str, Checkpoint],
+) -> None:
     plan = runs["abnn"].plan
     batch = replace(runs["abnn"], plan=replace(plan, layer=LayerConfig(statistics="batch")))
     compute = choose_compute("cpu", "fp32")
@@ -180,7 +182,7 @@ def test_parts_of_a_batch_tell_nothing_where_the_whole_batch_counts(runs: dict[s
     require_possible(threat_of("pgd", CIFAR10, ThreatOptions()), batch, compute)
 
 
-def test_what_autoattack_cannot_do_is_said_at_once(runs: dict[str, Checkpoint]) -> None:
+def test_what_autoattack_cannot_do_is_refused_at_once(runs: dict[str, Checkpoint]) -> None:
     pytest.importorskip("pyautoattack")
     threat = threat_of("autoattack", CIFAR10, ThreatOptions())
     with pytest.raises(UserError, match="fp64"):

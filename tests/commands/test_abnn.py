@@ -26,21 +26,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
     """A pretrained substitute, and a network of each defence."""
     root = tmp_path_factory.mktemp("abnn-runs")
     other = image_folder(root / "other", per_class=8, side=40)
-    told = advbn_gen("abnn", "pretrain", "--data", other, "--arch", "vgg11_bn", "--out", root / "substitute", *SMALL)
-    assert told.code == 0, told.err
+    done = advbn_gen("abnn", "pretrain", "--data", other, "--arch", "vgg11_bn", "--out", root / "substitute", *SMALL)
+    assert done.code == 0, done.err
     words = ("--task", "cifar10", "--data", world, *SMALL, "--lr", 0.02)
     for defence, more in (("none", ()), ("abnn", ("--substitute", root / "substitute")), ("pgd-at", ("--steps", 2))):
-        told = advbn_gen("abnn", "train", "--defence", defence, *words, *more, "--out", root / defence, "--json")
-        assert told.code == 0, told.err
-        assert told.result["model"] == str(root / defence / "model.safetensors")
-        assert 0 <= told.result["held_out_top1"] <= 1
+        done = advbn_gen("abnn", "train", "--defence", defence, *words, *more, "--out", root / defence, "--json")
+        assert done.code == 0, done.err
+        assert done.result["model"] == str(root / defence / "model.safetensors")
+        assert 0 <= done.result["held_out_top1"] <= 1
     return root
 
 
 def test_a_network_trained_here_holds_the_substitute_trained_there(runs: Path) -> None:
-    told = own_facts(read_metadata(runs / "abnn/model.safetensors"), "advbn-gen abnn network")
-    assert told["plan"]["substitute"]["arch"] == "vgg11_bn"
-    assert told["classes"] == list(CLASSES)
+    facts = own_facts(read_metadata(runs / "abnn/model.safetensors"), "advbn-gen abnn network")
+    assert facts["plan"]["substitute"]["arch"] == "vgg11_bn"
+    assert facts["classes"] == list(CLASSES)
     state, given = (
         read_safetensors(runs / name)[0] for name in ("abnn/model.safetensors", "substitute/classifier.safetensors")
     )
@@ -53,10 +53,10 @@ def test_a_network_trained_here_holds_the_substitute_trained_there(runs: Path) -
     assert settings["attack"]["eps"] == 8 / 255
 
 
-def test_info_tells_what_a_run_folder_is(runs: Path) -> None:
-    told = advbn_gen("info", runs / "abnn", "--json").result
-    assert told["kind"] == "advbn-gen abnn network"
-    assert told["plan"]["substitute"]["arch"] == "vgg11_bn"
+def test_info_describes_a_run_folder(runs: Path) -> None:
+    facts = advbn_gen("info", runs / "abnn", "--json").result
+    assert facts["kind"] == "advbn-gen abnn network"
+    assert facts["plan"]["substitute"]["arch"] == "vgg11_bn"
 
 
 @pytest.mark.slow
@@ -64,16 +64,16 @@ def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path:
     folders = [runs / name for name in ("none", "abnn", "pgd-at")]
     attacks = ("clean", "pgd", "adaptive", "transfer", "roa")
     words = ("--data", world, "--steps", 3, "--stride", 11, "--json")
-    told = advbn_gen(
+    done = advbn_gen(
         "abnn", "attack", "--checkpoint", folders[0], "--attack", *attacks, *words, "--surrogate", runs / "abnn"
     )
-    assert told.code == 0, told.err
-    rows = told.result["rows"]
-    told = advbn_gen(
+    assert done.code == 0, done.err
+    rows = done.result["rows"]
+    done = advbn_gen(
         "abnn", "attack", "--checkpoint", *folders[1:], "--attack", *attacks, *words, "--surrogate", runs / "none"
     )
-    assert told.code == 0, told.err
-    rows += told.result["rows"]
+    assert done.code == 0, done.err
+    rows += done.result["rows"]
     assert {row["attack"] for row in rows} == {"clean", "pgd-3", "adaptive", "transfer", "roa", "worst"}
     assert len(rows) == 18
     table = advbn_gen("abnn", "table", *folders, "--out", tmp_path / "table", "--json")
@@ -96,13 +96,13 @@ def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path, mo
     monkeypatch.setattr(sanity, "STRONG_STEPS", 10)
     monkeypatch.setattr(sanity, "STEPS", (1, 5, 10))
     words = ("--data", world, "--limit", 6, "--surrogate", runs / "none", "--out", tmp_path)
-    told = advbn_gen("abnn", "sanity", "--checkpoint", runs / "abnn", *words, "--json")
-    checks = told.result["checks"]
+    done = advbn_gen("abnn", "sanity", "--checkpoint", runs / "abnn", *words, "--json")
+    checks = done.result["checks"]
     assert len(checks) == 8
     failed = [each["name"] for each in checks if not each["passed"]]
-    assert told.code == (1 if failed else 0)
+    assert done.code == (1 if failed else 0)
     for name in failed:
-        assert name in told.err
+        assert name in done.err
     with Image.open(tmp_path / "surface.png") as picture:
         assert picture.width > 800
 
@@ -113,8 +113,8 @@ def test_a_second_command_goes_on(runs: Path, world: Path) -> None:
     words = ("--task", "cifar10", "--data", world, *SMALL, "--lr", 0.02)
     assert advbn_gen("abnn", "train", "--defence", "none", *words, "--out", runs / "none").code == 0
     assert (runs / "none/model.safetensors").read_bytes() == before
-    said = refused("abnn", "train", "--defence", "none", *words, "--seed", 5, "--out", runs / "none")
-    assert "another run" in said
+    message = refused("abnn", "train", "--defence", "none", *words, "--seed", 5, "--out", runs / "none")
+    assert "another run" in message
 
 
 TRAIN = "train --task cifar10 --data {world} --out {out} --batch-size 8"
@@ -122,7 +122,7 @@ ATTACK = "attack --checkpoint {runs}/none --data {world}"
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ("train --task cifar11 --defence none --data {world} --out {out}", "no task 'cifar11'"),
         ("train --task cifar10 --defence none --data {out} --out {out}2", "does not exist"),
@@ -153,18 +153,20 @@ ATTACK = "attack --checkpoint {runs}/none --data {world}"
         ("table {runs}/other", "no results"),
     ],
 )
-def test_wrong_words_are_one_plain_sentence(runs: Path, world: Path, tmp_path: Path, words: str, said: str) -> None:
-    places = {"world": world, "runs": runs, "out": tmp_path / "out"}
-    assert said in refused("abnn", *(word.format(**places) for word in words.split()))
+def test_wrong_options_are_one_plain_sentence(
+    runs: Path, world: Path, tmp_path: Path, words: str, message: str
+) -> None:
+    paths = {"world": world, "runs": runs, "out": tmp_path / "out"}
+    assert message in refused("abnn", *(word.format(**paths) for word in words.split()))
     assert not (tmp_path / "out" / "model.safetensors").exists()
     assert not (runs / "attacks").exists()
 
 
-def test_where_published_weights_cannot_be_had_the_way_out_is_named(world: Path, tmp_path: Path) -> None:
+def test_where_published_weights_cannot_be_had_alternatives_are_named(world: Path, tmp_path: Path) -> None:
     with mock.patch("networks.classifiers.get_model", side_effect=OSError("no network")):
-        said = refused(*TRAIN.format(world=world, out=tmp_path / "out").join(["abnn ", " --defence abnn"]).split())
-    assert "--substitute vgg19_bn=FILE" in said
-    assert "advbn-gen abnn pretrain" in said
+        message = refused(*TRAIN.format(world=world, out=tmp_path / "out").join(["abnn ", " --defence abnn"]).split())
+    assert "--substitute vgg19_bn=FILE" in message
+    assert "advbn-gen abnn pretrain" in message
 
 
 def test_the_held_out_part_may_be_called_val(runs: Path, world: Path, tmp_path: Path) -> None:
@@ -172,9 +174,9 @@ def test_the_held_out_part_may_be_called_val(runs: Path, world: Path, tmp_path: 
     (tmp_path / "data/val").symlink_to(world / "test")
     (tmp_path / "data/train").symlink_to(world / "train")
     words = ("abnn", "attack", "--checkpoint", runs / "none", "--attack", "clean", "--json")
-    told = [advbn_gen(*words, "--data", data, "--out", tmp_path / data.name) for data in (world, tmp_path / "data")]
-    assert [each.code for each in told] == [0, 0]
-    assert told[0].result["rows"][0]["accuracy"] == told[1].result["rows"][0]["accuracy"]
+    done = [advbn_gen(*words, "--data", data, "--out", tmp_path / data.name) for data in (world, tmp_path / "data")]
+    assert [each.code for each in done] == [0, 0]
+    assert done[0].result["rows"][0]["accuracy"] == done[1].result["rows"][0]["accuracy"]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "metrics.jsonl", "curves.png", "cost.json"])
@@ -210,14 +212,14 @@ def test_another_run_in_the_same_folder_is_measured_anew(world: Path, tmp_path: 
 @pytest.mark.parametrize("arch", ["googlenet"])
 def test_networks_with_auxiliary_heads_are_trained(world: Path, tmp_path: Path, arch: str) -> None:
     words = ("--task", "cifar10", "--defence", "none", "--data", world, *SMALL, "--arch", arch)
-    told = advbn_gen("abnn", "train", *words, "--out", tmp_path / "run")
-    assert told.code == 0, told.err
+    done = advbn_gen("abnn", "train", *words, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
 
 
 def test_a_checkpoint_of_another_kind_is_refused(world: Path, tmp_path: Path) -> None:
     tiny_classifier(tmp_path / "model.safetensors", 4)
-    said = refused("abnn", "attack", "--checkpoint", tmp_path, "--attack", "pgd", "--data", world)
-    assert "holds no network" in said
+    message = refused("abnn", "attack", "--checkpoint", tmp_path, "--attack", "pgd", "--data", world)
+    assert "holds no network" in message
 
 
 @pytest.fixture
@@ -231,17 +233,17 @@ def cifar(shared_data: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_on_cifar_10_a_network_learns_and_pgd_undoes_it(cifar: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    told = advbn_gen(
+    done = advbn_gen(
         "abnn", "train", "--task", "cifar10", "--defence", "none", "--data", cifar, "--width", 1 / 8, "--limit", 4000,
         "--epochs", 2, "--batch-size", 64, "--lr", 0.05, "--out", out,
     )  # fmt: skip
-    assert told.code == 0, told.err
-    told = advbn_gen(
+    assert done.code == 0, done.err
+    done = advbn_gen(
         "abnn", "attack", "--checkpoint", out, "--attack", "clean", "pgd", "roa", "--data", cifar, "--limit", 100,
         "--stride", 8, "--json",
     )  # fmt: skip
-    assert told.code == 0, told.err
-    accuracy = {row["attack"]: row["accuracy"] for row in told.result["rows"]}
+    assert done.code == 0, done.err
+    accuracy = {row["attack"]: row["accuracy"] for row in done.result["rows"]}
     assert accuracy["clean"] > 0.2  # by chance 0.1
     assert accuracy["pgd-5"] < 0.5 * accuracy["clean"]
     assert accuracy["roa"] < accuracy["clean"]

@@ -16,8 +16,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shifted")
     corrupted(root / "c", flat=("fog",))
     filtered(root / "instagram")
-    for seed, place in enumerate(("val", "sketch", "style/val")):
-        image_folder(root / place, per_class=4, classes=CLASSES, seed=seed)
+    for seed, folder in enumerate(("val", "sketch", "style/val")):
+        image_folder(root / folder, per_class=4, classes=CLASSES, seed=seed)
     classifier(root / "base.safetensors")
     run_folder(root / "tuned", seed=2, image_size=32)
     return root
@@ -51,9 +51,9 @@ def test_every_pair_has_a_line_that_programs_can_read(evaluated: Path) -> None:
     for row in rows:
         assert row.keys() >= {"model", "data", "n", "top1", "top5", "batch_norm", "published_choice", "transform"}
         assert 0 <= row["top1"] <= row["top5"] <= 1
-    told = {(row["model"], row["batch_norm"]): row["mce"] for row in rows if row["data"] == "imagenet-c"}
-    assert told.keys() == {("base", None), ("tuned", "main"), ("tuned", "auxiliary")}
-    assert all(value > 1 for value in told.values()), "mCE is in per cent"
+    mce = {(row["model"], row["batch_norm"]): row["mce"] for row in rows if row["data"] == "imagenet-c"}
+    assert mce.keys() == {("base", None), ("tuned", "main"), ("tuned", "auxiliary")}
+    assert all(value > 1 for value in mce.values()), "mCE is in per cent"
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_given_again_it_prints_the_table_and_changes_nothing(world: Path, evalua
     before = folder_bytes(evaluated)
     done = advbn_gen(*words(world, evaluated))
     assert done.code == 0, done.err
-    assert "294 of 294 pairs were scored before" in done.err
+    assert "294 of 294 results are complete" in done.err
     assert folder_bytes(evaluated) == before
     head, _, base, tuned = [line for line in done.out.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in head.split("|")[2:5]] == [
@@ -72,7 +72,7 @@ def test_given_again_it_prints_the_table_and_changes_nothing(world: Path, evalua
     assert base.split("|")[1].strip() == "base"
     assert tuned.split("|")[1].strip() == "tuned (main / auxiliary)"
     for cell, chosen in zip(tuned.split("|")[2:-1], (0, 0, None, 0, 1, 1), strict=True):
-        assert [place for place, part in enumerate(cell.split(" / ")) if "*" in part] == (
+        assert [position for position, part in enumerate(cell.split(" / ")) if "*" in part] == (
             [] if chosen is None else [chosen]
         )
     assert "missing" not in done.out
@@ -136,9 +136,9 @@ def test_our_shards_by_their_folders_names(trio: Trio, tmp_path: Path) -> None:
 
 class TestRefusals:
     def refuse(self, world: Path, tmp_path: Path, *more: object) -> str:
-        said = refused("evaluate", "--model", world / "base.safetensors", *more, "--out", tmp_path / "out")
+        message = refused("evaluate", "--model", world / "base.safetensors", *more, "--out", tmp_path / "out")
         assert not (tmp_path / "out").exists()
-        return said
+        return message
 
     def test_no_test_set(self, world: Path, tmp_path: Path) -> None:
         assert "No test set was given" in self.refuse(world, tmp_path)
@@ -163,10 +163,10 @@ class TestRefusals:
     @pytest.mark.slow
     def test_a_model_of_other_classes(self, world: Path, tmp_path: Path) -> None:
         other = tiny_classifier(tmp_path / "other.safetensors", 7)
-        said = self.refuse(world, tmp_path, "--model", other, "--imagenet-sketch", world / "sketch")
-        assert "other has 7 outputs, but the labels of imagenet-sketch" in said
+        message = self.refuse(world, tmp_path, "--model", other, "--imagenet-sketch", world / "sketch")
+        assert "other has 7 outputs, but the labels of imagenet-sketch" in message
 
-    def test_shards_of_nobody(self, world: Path, tmp_path: Path) -> None:
+    def test_shards_of_another_program(self, world: Path, tmp_path: Path) -> None:
         assert "no data set of this program" in self.refuse(world, tmp_path, "--advbn", world / "val")
 
     def test_an_impossible_limit(self, world: Path, tmp_path: Path) -> None:

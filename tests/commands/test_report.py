@@ -67,8 +67,8 @@ def test_one_model_more_scores_only_that(trio: Trio, reported: Path, tmp_path: P
 def test_models_may_be_given_together_or_one_by_one(trio: Trio, tmp_path: Path) -> None:
     words = ["score", "--data", f"advbn={trio.advbn}", "--out", tmp_path / "a", "--json"]
     together = advbn_gen(*words, "--model", trio.attacked, trio.unseen)
-    apart = advbn_gen(*words, "--model", trio.attacked, "--model", trio.unseen)
-    assert together.result == apart.result
+    separately = advbn_gen(*words, "--model", trio.attacked, "--model", trio.unseen)
+    assert together.result == separately.result
     assert [row["model"] for row in together.result["results"]] == ["classifier", "unseen"]
 
 
@@ -140,13 +140,13 @@ def test_what_is_no_other_scale_of_the_same_run_is_refused(
 
 
 @pytest.mark.slow
-def test_a_twin_of_the_ledger_is_another_one(trio: Trio, scaled: dict[float, Path], tmp_path: Path) -> None:
+def test_a_ledger_of_the_same_rows_is_another_one(trio: Trio, scaled: dict[float, Path], tmp_path: Path) -> None:
     """The same settings and images, other multipliers: as a GPU might have found."""
     ledger = read_ledger(trio.advbn / "perturbations.h5")
     columns = ledger.columns | {"delta_std": 2 - ledger.columns["delta_std"]}
-    write_ledger(tmp_path / "twin.h5", columns, ledger.attributes)
+    write_ledger(tmp_path / "same-rows.h5", columns, ledger.attributes)
     rendered = advbn_gen(
-        "render", tmp_path / "twin.h5", "--source", trio.world.source, "--autoencoder", trio.world.autoencoder,
+        "render", tmp_path / "same-rows.h5", "--source", trio.world.source, "--autoencoder", trio.world.autoencoder,
         "--scale", 0.5, "--out", tmp_path / "strange",
     )  # fmt: skip
     assert rendered.code == 0, rendered.err
@@ -161,9 +161,9 @@ class TestRefusals:
         """An older report, of which nothing may change."""
         return Path(shutil.copytree(reported, tmp_path / "older"))
 
-    def check(self, out: Path, said: str, *words: object) -> None:
+    def check(self, out: Path, message: str, *words: object) -> None:
         before = folder_bytes(out)
-        assert said in refused(*words)
+        assert message in refused(*words)
         assert folder_bytes(out) == before
 
     def test_samples_that_do_not_match(self, trio: Trio, out: Path) -> None:
@@ -187,9 +187,9 @@ class TestRefusals:
         state = resnet18().state_dict()
         state["extra"] = state.pop("bn1.weight")
         torch.save(state, tmp_path / "x.pth")
-        said = refused(*trio.words(out, f"resnet18={tmp_path / 'x.pth'}"))
-        assert "missing: bn1.weight" in said
-        assert "unknown: extra" in said
+        message = refused(*trio.words(out, f"resnet18={tmp_path / 'x.pth'}"))
+        assert "missing: bn1.weight" in message
+        assert "unknown: extra" in message
 
     def test_damaged_shards(self, trio: Trio, out: Path, tmp_path: Path) -> None:
         copied = Path(shutil.copytree(trio.advbn, tmp_path / "copied"))
@@ -210,14 +210,14 @@ class TestRefusals:
 
     @pytest.mark.parametrize("word", ["val", "val=", "=x"])
     def test_data_without_name_or_place(self, trio: Trio, tmp_path: Path, word: str) -> None:
-        said = refused("score", "--model", trio.unseen, "--data", word, "--out", tmp_path / "out")
-        assert "--data" in said or "data set is called" in said
+        message = refused("score", "--model", trio.unseen, "--data", word, "--out", tmp_path / "out")
+        assert "--data" in message or "data set is called" in message
 
     def test_labels_for_a_data_set_that_is_not_there(self, trio: Trio, tmp_path: Path) -> None:
-        said = refused(
+        message = refused(
             "score", "--model", trio.unseen, "--data", f"a={trio.advbn}", "--labels", "b=x.txt", "--out", tmp_path / "o"
         )
-        assert "--labels names b, which is none of the data sets a" in said
+        assert "--labels names b, which is none of the data sets a" in message
 
     @pytest.mark.parametrize(("option", "value"), [("batch-size", 0), ("loaders", -1), ("gallery", 0)])
     def test_impossible_numbers(self, trio: Trio, out: Path, option: str, value: int) -> None:

@@ -169,7 +169,7 @@ def test_what_is_missing_is_named_and_no_mean_is_told_as_the_whole(tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_first_images_of_a_set_are_not_the_set(tmp_path: Path, small: Path) -> None:
-    """All 75 subsets and 20 filters are there, but not all of their images were asked for."""
+    """All 75 subsets and 20 filters are there, but not all of their images were scored."""
     roots = {"imagenet-c": corrupted(tmp_path / "c"), "imagenet-instagram": filtered(tmp_path / "i", 20)}
     c, filters = roots.values()
     rows = by_key(run(tmp_path / "out", {"m": small}, limit=1, imagenet_c=c, imagenet_instagram=filters))

@@ -75,14 +75,14 @@ def test_losses_of_the_gallery_are_those_of_the_shards(trio: Trio, tmp_path: Pat
     import tarfile
 
     _, samples = gather(request(trio, tmp_path / "out", gallery=100))
-    told = {}
+    losses = {}
     for tar in trio.advbn.glob("*.tar"):
         with tarfile.open(tar) as file:
             for member in file:
                 if member.name.endswith(".json"):
                     facts = json.loads(file.extractfile(member).read())  # type: ignore[union-attr]
-                    told[facts["key"]] = facts["losses"]
-    assert {sample.key: sample.losses for sample in samples} == told
+                    losses[facts["key"]] = facts["losses"]
+    assert {sample.key: sample.losses for sample in samples} == losses
 
 
 @pytest.mark.slow
@@ -141,11 +141,11 @@ def test_a_damaged_ledger_is_refused(trio: Trio, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [({"gallery": 0}, "--gallery is 0"), ({"published": {"x": "AdvBN"}}, "names the model x, which is none of a")],
 )
-def test_impossible_requests_are_refused(trio: Trio, tmp_path: Path, changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_impossible_requests_are_refused(trio: Trio, tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         request(trio, tmp_path, **changed)
 
 
@@ -190,7 +190,7 @@ def test_again_measures_quality_anew(trio: Trio, tmp_path: Path) -> None:
         Image.new("RGB", (40, 40), "red").save(path)
     stale, _ = gather(request(trio, tmp_path / "out", original=str(source)))
     assert np.array_equal(first.quality["psnr"], stale.quality["psnr"])
-    anew, _ = gather(request(trio, tmp_path / "out", original=str(source), overwrite=True))
+    again, _ = gather(request(trio, tmp_path / "out", original=str(source), overwrite=True))
     fresh, _ = gather(request(trio, tmp_path / "fresh", original=str(source)))
-    assert not np.allclose(first.quality["psnr"], anew.quality["psnr"])
-    assert np.array_equal(anew.quality["psnr"], fresh.quality["psnr"])
+    assert not np.allclose(first.quality["psnr"], again.quality["psnr"])
+    assert np.array_equal(again.quality["psnr"], fresh.quality["psnr"])

@@ -8,7 +8,7 @@ import pytest
 from downstream.mce import ALEXNET_ERRORS, CATEGORIES, CORRUPTIONS, SEVERITIES, corruption_error, summarise
 from reports.published_tables_4_to_7 import table_4_methods, table_4_row, table_5_errors
 
-WHOLE = {(name, level): 0.01 * level + 0.02 * place for place, name in enumerate(CORRUPTIONS) for level in SEVERITIES}
+WHOLE = {(name, level): 0.01 * level + 0.02 * index for index, name in enumerate(CORRUPTIONS) for level in SEVERITIES}
 
 
 def better_at(corruption: str, by: float) -> dict[tuple[str, int], float]:

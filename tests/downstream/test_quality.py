@@ -16,8 +16,8 @@ from tests.trio import Trio
 COMPUTE = choose_compute("cpu", "fp32")
 
 
-def pixels(data: object, place: int) -> np.ndarray:
-    record = data.records[place]  # type: ignore[attr-defined]
+def pixels(data: object, position: int) -> np.ndarray:
+    record = data.records[position]  # type: ignore[attr-defined]
     content = data.source.read(record)  # type: ignore[attr-defined]
     return load_image(content, record.name, 32).double().numpy() / 255
 
@@ -47,10 +47,10 @@ def test_measures_equal_their_formulas(trio: Trio) -> None:
     original = open_test_set("original", str(trio.world.source)).in_order(made.keys)
     found = quality(original, made, COMPUTE)
     assert {name: len(values) for name, values in found.items()} == {"psnr": 48, "ssim": 48}
-    for place in (0, 17, 47):
-        before, after = pixels(original, place), pixels(made, place)
-        assert found["psnr"][place] == pytest.approx(-10 * math.log10(((before - after) ** 2).mean()), rel=1e-5)
-        assert found["ssim"][place] == pytest.approx(naive_ssim(before, after), abs=2e-4)
+    for position in (0, 17, 47):
+        before, after = pixels(original, position), pixels(made, position)
+        assert found["psnr"][position] == pytest.approx(-10 * math.log10(((before - after) ** 2).mean()), rel=1e-5)
+        assert found["ssim"][position] == pytest.approx(naive_ssim(before, after), abs=2e-4)
 
 
 def test_equal_images_have_the_highest_psnr(trio: Trio) -> None:

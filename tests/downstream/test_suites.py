@@ -41,8 +41,8 @@ def test_all_75_subsets_in_the_papers_order(tmp_path: Path) -> None:
 def test_flat_and_mixed_layouts_hold_the_same(tmp_path: Path) -> None:
     names = ("fog", "snow", "contrast")
     trees = [
-        corrupted(tmp_path / str(place), flat=flat, corruptions=names, severities=(1, 3))
-        for place, flat in enumerate([(), names, ("snow",)])
+        corrupted(tmp_path / str(number), flat=flat, corruptions=names, severities=(1, 3))
+        for number, flat in enumerate([(), names, ("snow",)])
     ]
     first, *others = [opened(imagenet_c=tree) for tree in trees]
     for other in others:
@@ -68,14 +68,14 @@ def test_a_corruption_in_both_layouts_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("imagenet_c", "holds none of ImageNet-C's corruptions, but circle, ring, star"),
-        ("imagenet_instagram", "holds images right in the folder circle; give a folder of <filter>/<class>/"),
+        ("imagenet_instagram", "holds images directly in the folder circle; give a folder of <filter>/<class>/"),
     ],
 )
-def test_class_folders_are_no_other_layout(tmp_path: Path, option: str, said: str) -> None:
-    assert said in refusal(**{option: image_folder(tmp_path / "x", classes=CLASSES)})
+def test_class_folders_are_no_other_layout(tmp_path: Path, option: str, message: str) -> None:
+    assert message in refusal(**{option: image_folder(tmp_path / "x", classes=CLASSES)})
 
 
 @pytest.mark.parametrize("option", ["imagenet_sketch", "imagenet_style"])
