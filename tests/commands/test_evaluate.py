@@ -61,7 +61,7 @@ def test_given_again_it_prints_the_table_and_changes_nothing(world: Path, evalua
     before = folder_bytes(evaluated)
     done = advbn_gen(*words(world, evaluated))
     assert done.code == 0, done.err
-    assert "294 of 294 results are complete" in done.err
+    assert "294 of 294 pairs were scored before" in done.err
     assert folder_bytes(evaluated) == before
     head, _, base, tuned = [line for line in done.out.splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in head.split("|")[2:5]] == [
