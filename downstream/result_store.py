@@ -1,8 +1,8 @@
 """Per-sample results in a folder: reused if complete, continued if not, and never mixed with other results.
 
-A result belongs to a pair of a condition and a model: the condition is a data set (`score`, `report gap`, `evaluate`), or
-an attack on test images (`abnn attack`). A result has a row of JSON values, and values for each sample. `pair` in the row
-is a checksum over its identity: everything that distinguishes it from another result of the same names.
+A result belongs to a pair of a condition and a model: the condition is a data set (`score`, `report gap`, `evaluate`),
+or an attack on test images (`abnn attack`). A result has a row of JSON values, and values for each sample. `pair` in the
+row is a checksum over its identity: everything that distinguishes it from another result of the same names.
 
 The store decides and writes. A layout defines how rows and samples are stored in files; there are three:
 
@@ -164,7 +164,8 @@ class ResultStore(Generic[AnyResults]):
         self._refuse_other_facts(wanted, {*derived, *(each.key for each in wanted)}, overwrite=overwrite)
         missing = [each for each in wanted if overwrite or each.key not in self.rows]
         if len(missing) < len(wanted):
-            say(f"{len(wanted) - len(missing)} of {len(wanted)} pairs were scored before; --overwrite scores them again.")
+            scored = f"{len(wanted) - len(missing)} of {len(wanted)} pairs were scored before"
+            say(f"{scored}; --overwrite scores them again.")
         return missing
 
     def _refuse_other_result(self, wanted: Wanted) -> None:
