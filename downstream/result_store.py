@@ -1,8 +1,8 @@
 """Per-sample results in a folder: reused if complete, continued if not, and never mixed with other results.
 
 A result belongs to a pair of a condition and a model: the condition is a data set (`score`, `report gap`, `evaluate`),
-or an attack on test images (`abnn attack`). A result has a row of JSON values, and values for each sample. `pair` in the
-row is a checksum over its identity: everything that distinguishes it from another result of the same names.
+or an attack on test images (`abnn attack`). A result has a row of JSON values, and values for each sample. `pair` in
+the row is a checksum over its identity: everything that distinguishes it from another result of the same names.
 
 The store decides and writes. A layout defines how rows and samples are stored in files; there are three:
 
