@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from tests.pipeline.world import forge_json, members, wherever
+from tests.pipeline.world import forge_json, members, without_addresses
 from tests.support import Outcome, advbn_gen, refused
 
 FIXTURE = Path(__file__).parent / "fixtures/version_0_1"
@@ -177,7 +177,7 @@ def test_a_new_run_writes_the_same(old: Path, tmp_path: Path) -> None:
 
 def wherever_all(content: Mapping[str, bytes]) -> dict[str, object]:
     """The contents of a data set without where anything lay, and without the log, which keeps times."""
-    found = wherever({name: value for name, value in content.items() if name != "log.jsonl"})
+    found = without_addresses({name: value for name, value in content.items() if name != "log.jsonl"})
     config: dict[str, Any] = found["manifest.json"]["config"]  # type: ignore[index]
     config["autoencoder"] = config["classifier_weights"] = ""
     return found

@@ -13,7 +13,7 @@ from torchvision.transforms import CenterCrop, Compose, Resize, ToTensor
 
 ENCODER = (2, 5, "pool", 9, 12, "pool", 16, 19, 22, 25, "pool", 29)
 DECODER = (1, "up", 5, 8, 11, 14, "up", 18, 21, "up", 25, 28)
-"""Published indices of the convolutions, and what stands between them."""
+"""Published indices of the convolutions, and the layers between them."""
 LAST = 28
 
 State = Mapping[str, Tensor]

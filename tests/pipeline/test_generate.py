@@ -54,7 +54,7 @@ def test_reconstructions_are_a_run_without_steps(world: World, tmp_path: Path, t
         assert tar_of(together / RECONSTRUCTED, shard, RECONSTRUCTED).read_bytes() == still
 
 
-def test_reconstructions_tell_no_attack(together: Path) -> None:
+def test_reconstructions_record_no_attack(together: Path) -> None:
     folder = together / RECONSTRUCTED
     for sample in facts(folder):
         assert sample["adversarial_prediction"] == sample["reconstructed_prediction"]
@@ -77,7 +77,7 @@ def test_one_missing_shard_of_either_product_is_made_again(world: World, tmp_pat
 
 
 def most_memory(words: list[object]) -> float:
-    """MiB that a process held at most."""
+    """Peak memory of a process in MiB."""
     process = start_interpreter(*words)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -136,9 +136,9 @@ def test_a_shard_that_is_there_is_not_made_again(job: Job, tmp_path: Path, monke
     before = folder_bytes(tmp_path / "out")
 
     def unreadable(_: object, record: ImageRecord) -> bytes:
-        raise OSError(f"{record.name} was asked for")
+        raise OSError(f"{record.name} was read")
 
     monkeypatch.setattr(type(job.source), "read", unreadable)
-    assert "was asked for" in generate_shard(job, 1).reason
+    assert "was read" in generate_shard(job, 1).reason
     assert generate_shard(job, 0).done
     assert folder_bytes(tmp_path / "out") == before

@@ -10,7 +10,7 @@ from tests.pipeline.world import IMAGES, SHARDS, World
 from tests.support import advbn_gen, refused
 
 
-def told(path: Path) -> dict[str, object]:
+def described(path: Path) -> dict[str, object]:
     outcome = advbn_gen("info", path, "--json")
     assert outcome.code == 0, outcome.err
     result: dict[str, object] = outcome.result
@@ -18,7 +18,7 @@ def told(path: Path) -> dict[str, object]:
 
 
 def test_a_data_set(finished: Path, world: World) -> None:
-    facts = told(finished)
+    facts = described(finished)
     assert facts["kind"] == "data set"
     assert (facts["samples"], facts["shards"], facts["complete"]) == (IMAGES, SHARDS, True)
     assert facts["bytes"] == sum(tar.stat().st_size for tar in finished.glob("*.tar"))
@@ -27,24 +27,24 @@ def test_a_data_set(finished: Path, world: World) -> None:
 
 
 def test_a_ledger_and_one_shards_part_of_it(finished: Path) -> None:
-    facts = told(finished / "perturbations.h5")
+    facts = described(finished / "perturbations.h5")
     assert facts["kind"] == "perturbation ledger"
     assert (facts["samples"], facts["batches"], facts["channels"]) == (IMAGES, SHARDS, 32)
     assert len(facts["mean_loss_by_step"]) == 3  # type: ignore[arg-type]
     assert facts["name"] == "imagenet-advbn-vgg"
-    part = told(finished / "stats/000003.h5")
+    part = described(finished / "stats/000003.h5")
     assert (part["samples"], part["batches"], part["shard"]) == (4, 1, 3)
 
 
 def test_an_autoencoder(world: World) -> None:
-    facts = told(world.autoencoder)
+    facts = described(world.autoencoder)
     assert facts["kind"] == "advbn-gen autoencoder"
     assert (facts["encoder"], facts["width"], facts["encoder_form"]) == ("vgg", 1 / 16, "torchvision")
     assert facts["facts"] == {"made_by": "a test"}
 
 
 def test_a_classifier(world: World) -> None:
-    facts = told(world.classifier)
+    facts = described(world.classifier)
     assert facts["kind"] == "advbn-gen classifier"
     assert (facts["name"], facts["classes"]) == ("resnet18", 1000)
 
@@ -80,4 +80,4 @@ def test_anything_else_is_refused(tmp_path: Path, finished: Path) -> None:
 def test_a_run_folder_is_its_weights(tmp_path: Path, world: World) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run/classifier.safetensors").write_bytes(world.classifier.read_bytes())
-    assert told(tmp_path / "run") == told(tmp_path / "run/classifier.safetensors")
+    assert described(tmp_path / "run") == described(tmp_path / "run/classifier.safetensors")

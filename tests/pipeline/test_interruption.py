@@ -31,10 +31,10 @@ def marks(out: Path) -> int:
 
 
 def works(out: Path) -> set[tuple[str, int]]:
-    """Marks, and shards that are being written: what is there now can be told from what a killed run left."""
+    """Marks, and shards that are being written, with inodes that distinguish them from those of a killed run."""
     found = set()
     for folder in (out / "stats", *out.glob("working-*.tmp")):
-        # The run removes files, and whole folders, while they are looked at.
+        # The run removes files, and whole folders, while they are listed.
         with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
             found |= {(entry.name, entry.inode()) for entry in entries}
     return found

@@ -101,7 +101,7 @@ def test_pixels_equal_the_reference(
         loss = ledger["loss"][()]
         sizes = ledger["batch_size"][()]
     assert sizes.tolist() == [8, 8, 4]
-    # ImageNet's mean and std are single-precision constants in the code under test: 1e-8. Samples tell six digits.
+    # ImageNet's mean and std are single-precision constants in the code under test: 1e-8. Samples have six digits.
     reference_loss = np.array(expected["losses"]) / sizes[:, None]
     np.testing.assert_allclose(loss, reference_loss, rtol=1e-7 if precision == "fp64" else 1e-5, atol=5e-7)
 

@@ -23,7 +23,18 @@ from pipeline.render import RenderRequest, render_job
 from pipeline.renderable import read_renderable
 from pipeline.replay import Replay
 from sources.decode import load_image
-from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World, broken_image, facts, members, tar_of, wherever
+from tests.pipeline.world import (
+    BATCH,
+    IMAGES,
+    NAME,
+    SHARDS,
+    World,
+    broken_image,
+    facts,
+    members,
+    tar_of,
+    without_addresses,
+)
 from tests.support import Outcome, advbn_gen, folder_bytes, refused, tiny_autoencoder
 
 LEDGER = "perturbations.h5"
@@ -69,10 +80,10 @@ def test_every_byte_of_the_original_run_comes_back(ledger: Path, finished: Path,
     made, original = folder_bytes(tmp_path / "out"), folder_bytes(finished)
     assert made.keys() == original.keys()
     assert {name for name in made if made[name] != original[name]} == {"manifest.json"}
-    told, before = (json.loads(content["manifest.json"]) for content in (made, original))
-    changed = {name for name in told if told[name] != before[name]}
+    manifest, before = (json.loads(content["manifest.json"]) for content in (made, original))
+    changed = {name for name in manifest if manifest[name] != before[name]}
     assert changed == {"config", "rendered", "sha256_of_the_rest"}
-    assert (told["rendered"]["scale"], before["rendered"]) == (1.0, None)
+    assert (manifest["rendered"]["scale"], before["rendered"]) == (1.0, None)
     result = done.result
     assert (result["images"], result["shards"], result["made"], result["scale"]) == (IMAGES, SHARDS, SHARDS, 1.0)
     assert (result["bytes_promised"], result["bytes_equal"], result["differing"]) == (True, True, [])
@@ -86,7 +97,7 @@ def test_the_manifest_beside_the_ledger_is_taken(finished: Path, ledger: Path, w
     assert (beside["ok"], alone["ok"]) == (True, True)
 
 
-def test_people_are_told_what_was_compared(finished: Path, ledger: Path, world: World, tmp_path: Path) -> None:
+def test_the_output_says_what_was_compared(finished: Path, ledger: Path, world: World, tmp_path: Path) -> None:
     said = render(finished / LEDGER, world, tmp_path / "beside").out
     assert "48 images in 12 shards (12 made now" in said
     assert "bytes: equal to the manifest's" in said
@@ -157,27 +168,27 @@ def test_stronger_scales_go_further_from_the_reconstruction(scaled: dict[str, Pa
     assert 0 < away[0] < away[1] < away[2]
 
 
-def test_what_samples_tell_at_other_scales(scaled: dict[str, Path], finished: Path) -> None:
+def test_metadata_of_samples_at_other_scales(scaled: dict[str, Path], finished: Path) -> None:
     original = facts(finished)
     for scale, folder in scaled.items():
-        told = facts(folder)
-        assert len(told) == IMAGES
-        for sample, before in zip(told, original, strict=True):
-            answer = before["reconstructed_prediction"] if scale == "0" else -1
-            changed = {"adversarial_prediction": answer, "losses": before["losses"][:1]}
+        manifest = facts(folder)
+        assert len(manifest) == IMAGES
+        for sample, before in zip(manifest, original, strict=True):
+            prediction = before["reconstructed_prediction"] if scale == "0" else -1
+            changed = {"adversarial_prediction": prediction, "losses": before["losses"][:1]}
             assert sample == before | changed
             assert {key: type(value) for key, value in sample.items()} == {k: type(v) for k, v in before.items()}
 
 
-def test_what_the_data_set_tells_at_another_scale(scaled: dict[str, Path], finished: Path) -> None:
-    told, before = (json.loads((folder / "manifest.json").read_text()) for folder in (scaled["0.5"], finished))
-    assert told["name"] == HALF
-    assert told["identity"] == before["identity"] | {"scale": 0.5}
-    assert told["fingerprint"] == digest_json(told["identity"])
-    assert told["rendered"]["scale"] == 0.5
-    assert told["rendered"]["ledger"] == str(finished / LEDGER)
-    assert told["rendered"]["ledger_sha256"] == before["ledger_sha256"]
-    assert told["top1"] == {name: before["top1"][name] for name in ("clean", "reconstructed")}
+def test_manifest_card_and_ledger_at_another_scale(scaled: dict[str, Path], finished: Path) -> None:
+    manifest, before = (json.loads((folder / "manifest.json").read_text()) for folder in (scaled["0.5"], finished))
+    assert manifest["name"] == HALF
+    assert manifest["identity"] == before["identity"] | {"scale": 0.5}
+    assert manifest["fingerprint"] == digest_json(manifest["identity"])
+    assert manifest["rendered"]["scale"] == 0.5
+    assert manifest["rendered"]["ledger"] == str(finished / LEDGER)
+    assert manifest["rendered"]["ledger_sha256"] == before["ledger_sha256"]
+    assert manifest["top1"] == {name: before["top1"][name] for name in ("clean", "reconstructed")}
     card = (scaled["0.5"] / "README.md").read_text()
     assert "not asked" in card
     assert "scaled by 0.5" in card
@@ -242,7 +253,7 @@ def test_a_changed_image_is_refused_by_name_and_the_mended_run_completes(
     mended = render(ledger, world, tmp_path / "out", "--manifest", finished / "manifest.json", "--json", source=source)
     assert mended.code == 0, mended.err
     assert (mended.result["made"], mended.result["bytes_equal"]) == (3, True)
-    made, original = (wherever(folder_bytes(folder)) for folder in (tmp_path / "out", finished))
+    made, original = (without_addresses(folder_bytes(folder)) for folder in (tmp_path / "out", finished))
     assert {name for name in original if made[name] != original[name]} == {"manifest.json"}
 
 
@@ -388,7 +399,7 @@ def other(facts: dict[str, Any], group: str, **changed: object) -> dict[str, Any
     return facts | {"identity": identity, "fingerprint": digest_json(identity)}
 
 
-STRANGE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "its fingerprint is not that": lambda facts: facts | {"fingerprint": "0" * 64},
     "the name '../../x' is not a plain one": lambda facts: facts | {"name": "../../x"},
     "the name 7 is not a plain one": lambda facts: facts | {"name": 7},
@@ -404,10 +415,10 @@ STRANGE: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("fault", STRANGE)
+@pytest.mark.parametrize("fault", CONTRADICTIONS)
 def test_a_ledger_that_contradicts_itself_is_refused(fault: str, ledger: Path, world: World, tmp_path: Path) -> None:
     old = read_ledger(ledger)
-    write_ledger(ledger, old.columns, STRANGE[fault](old.attributes))
+    write_ledger(ledger, old.columns, CONTRADICTIONS[fault](old.attributes))
     said = refusal(ledger, world, tmp_path / "out")
     assert "is damaged (" in said
     assert fault in said
@@ -446,7 +457,7 @@ def test_manifests_that_do_not_belong_are_refused(
     assert "not the one of its manifest" in refusal(ledger, world, out, manifest=own)
 
 
-def test_a_strange_manifest_beside_the_ledger_is_said(
+def test_another_run_s_manifest_beside_the_ledger_is_ignored(
     ledger: Path, scaled: dict[str, Path], world: World, tmp_path: Path
 ) -> None:
     shutil.copy(scaled["0.5"] / "manifest.json", ledger.with_name("manifest.json"))

@@ -21,33 +21,33 @@ def ledger(finished: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def twin(ledger: Path, tmp_path: Path) -> Path:
+def other(ledger: Path, tmp_path: Path) -> Path:
     """A ledger of the same identity with other multipliers, as a GPU might have found."""
     read = read_ledger(ledger)
     columns = read.columns | {"delta_std": 2 - read.columns["delta_std"]}
-    write_ledger(tmp_path / "twin.h5", columns, read.attributes)
-    return tmp_path / "twin.h5"
+    write_ledger(tmp_path / "other-multipliers.h5", columns, read.attributes)
+    return tmp_path / "other-multipliers.h5"
 
 
 @pytest.mark.parametrize("scale", ["1", "0.5"])
-def test_two_ledgers_are_never_mixed(ledger: Path, twin: Path, world: World, tmp_path: Path, scale: str) -> None:
+def test_two_ledgers_are_never_mixed(ledger: Path, other: Path, world: World, tmp_path: Path, scale: str) -> None:
     source = Path(shutil.copytree(world.source, tmp_path / "source"))
-    hurt = source / read_ledger(ledger).columns["samples/source"][-1].decode()
-    whole, out = broken_image(hurt), tmp_path / "out"
+    broken = source / read_ledger(ledger).columns["samples/source"][-1].decode()
+    whole, out = broken_image(broken), tmp_path / "out"
     assert render(ledger, world, out, "--scale", scale, source=source).code == 1
-    hurt.write_bytes(whole)
+    broken.write_bytes(whole)
     before = folder_bytes(out)
     for _ in range(2):
-        said = refused(*words(twin, world, out, "--scale", scale, source=source))
+        said = refused(*words(other, world, out, "--scale", scale, source=source))
         assert "images of another ledger (shard 0 differs in delta_std)" in said
         assert folder_bytes(out) == before
         assert render(ledger, world, out, "--scale", scale, source=source).code == 0
         before = folder_bytes(out)
-    anew = render(twin, world, out, "--scale", scale, "--overwrite", source=source)
-    # At scale 1 the images are held against the means in the ledger, which are not the twin's.
+    anew = render(other, world, out, "--scale", scale, "--overwrite", source=source)
+    # At scale 1 the images are compared with the means in the ledger, which belong to the first multipliers.
     assert (anew.code, "grey levels away" in anew.err) == ((1, True) if scale == "1" else (0, False))
     assert advbn_gen("verify", out).code == 0
-    assert json.loads((out / "manifest.json").read_text())["rendered"]["ledger"] == str(twin)
+    assert json.loads((out / "manifest.json").read_text())["rendered"]["ledger"] == str(other)
 
 
 def test_a_ledger_of_changed_originals_does_not_go_on(ledger: Path, world: World, tmp_path: Path) -> None:
@@ -102,14 +102,14 @@ def test_a_scale_has_a_name_of_its_own(ledger: Path, scale: float, name: str) ->
     assert rendered_name(read_renderable(ledger), scale) == name
 
 
-def test_a_repair_finds_the_ledger_that_moved(ledger: Path, twin: Path, world: World, tmp_path: Path) -> None:
+def test_a_repair_finds_the_ledger_that_moved(ledger: Path, other: Path, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert render(ledger, world, out, "--scale", 0.5).code == 0
     before = folder_bytes(out)
     moved = ledger.rename(tmp_path / "moved.h5")
     tar_of(out, 3, f"{NAME}-scale-0.5").unlink()
     assert f"The ledger {ledger} is missing" in refused("verify", out, "--repair")
-    assert "name that one with --ledger" in refused("verify", out, "--repair", "--ledger", twin)
+    assert "name that one with --ledger" in refused("verify", out, "--repair", "--ledger", other)
     assert "give --repair as well" in refused("verify", out, "--ledger", moved)
     mended = advbn_gen("verify", out, "--repair", "--ledger", moved)
     assert mended.code == 0, mended.err

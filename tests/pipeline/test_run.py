@@ -2,10 +2,11 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.pipeline.world import IMAGES, NAME, PER_CLASS, SHARDS, World, broken_image, tar_of, wherever
+from tests.pipeline.world import IMAGES, NAME, PER_CLASS, SHARDS, World, broken_image, tar_of, without_addresses
 from tests.support import advbn_gen, folder_bytes, image_folder, refused
 
 
@@ -131,7 +132,7 @@ def test_an_empty_folder_may_be_given(world: World, tmp_path: Path) -> None:
     assert world.make(tmp_path, limit=4).code == 0
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(world: World, tmp_path: Path, copied: Path) -> None:
+def test_a_dry_run_prints_the_plan_and_writes_nothing(world: World, tmp_path: Path, copied: Path) -> None:
     outcome = world.make(tmp_path / "out", "--dry-run", "--json")
     assert outcome.code == 0
     assert (outcome.result["images"], outcome.result["shards"]) == (IMAGES, SHARDS)
@@ -139,6 +140,45 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(world: World, tmp_path: Pat
     assert not (tmp_path / "out").exists()
     tar_of(copied, 4).unlink()
     assert world.make(copied, "--dry-run", "--json").result["missing"] == [4]
+
+
+def test_a_command_that_makes_nothing_changes_no_address(world: World, copied: Path) -> None:
+    before = folder_bytes(copied)
+    other = image_folder(copied.parent / "other", per_class=17, side=44)
+    assert world.make(copied, source=other).code == 0
+    assert folder_bytes(copied) == before
+
+
+def test_shards_that_vanish_during_a_run_are_reported(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import run as running
+
+    log = running._log
+
+    def remove_a_mark(job: Any, result: Any) -> None:
+        log(job, result)
+        if result.shard == 5:
+            (tmp_path / "out/stats/000002.json").unlink()
+
+    monkeypatch.setattr(running, "_log", remove_a_mark)
+    done = world.make(tmp_path / "out")
+    assert done.code == 1
+    assert "shard 2: it was removed or changed while the run went on" in done.err
+    monkeypatch.undo()
+    assert world.make(tmp_path / "out").code == 0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_damaged_manifest_is_mended_by_the_command_that_made_it(
+    world: World, copied: Path, finished: Path, share: float
+) -> None:
+    manifest = copied / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[: int(manifest.stat().st_size * share)])
+    assert "run the command that made it again" in refused("verify", copied)
+    assert world.make(copied).code == 0
+    assert len(folder_bytes(copied)) == len(folder_bytes(finished))
+    assert folder_bytes(copied) == folder_bytes(finished)
 
 
 class TestBrokenImage:
@@ -159,7 +199,7 @@ class TestBrokenImage:
         assert outcome.out == ""
         assert "Traceback" not in outcome.err
         assert name in outcome.err
-        # By name, _10 to _16 stand before _5: it is image 17 + 12, in batch 7.
+        # By name, _10 to _16 precede _5: it is image 17 + 12, in batch 7.
         assert "1 of 12 shards could not be made" in outcome.err
         assert "shard 7: " in outcome.err
         assert not tar_of(out, 7).exists()
@@ -170,7 +210,7 @@ class TestBrokenImage:
         again = own.make(out, "--json")
         assert again.code == 0
         assert again.result["made"] == 1
-        assert wherever(folder_bytes(out)) == wherever(folder_bytes(finished))
+        assert without_addresses(folder_bytes(out)) == without_addresses(folder_bytes(finished))
 
     def test_verify_says_that_it_is_not_finished(self, own: World, tmp_path: Path) -> None:
         broken_image(own.source / "n03000684/n03000684_0.JPEG")

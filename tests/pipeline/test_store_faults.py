@@ -1,4 +1,4 @@
-"""An object store that does not answer says nothing of what it holds: nothing is lost by it, and it is told."""
+"""Faults of an object store say nothing about its content: nothing is lost, and the fault is reported."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ def out(world: World, s3: S3Server) -> str:
     return address
 
 
-def test_credentials_that_expired_are_told_by_every_command(
+def test_expired_credentials_are_reported_by_every_command(
     world: World, s3: S3Server, out: str, tmp_path: Path
 ) -> None:
     s3.fail("ExpiredToken", times=10_000)
@@ -41,11 +41,11 @@ def test_credentials_that_expired_are_told_by_every_command(
         ["render", f"{out}/{LEDGER}", *rendering],
         ["score", "--model", world.classifier, "--data", f"a={out}", "--out", tmp_path / "scores"],
     ):
-        told = advbn_gen(*words)
-        assert told.code == 2, told
-        assert EXPIRED in told.err
-        assert SECRET not in told.err
-        assert "Traceback" not in told.err
+        outcome = advbn_gen(*words)
+        assert outcome.code == 2, outcome
+        assert EXPIRED in outcome.err
+        assert SECRET not in outcome.err
+        assert "Traceback" not in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_what_cannot_be_read_is_not_taken_for_lost(s3: S3Server, out: str, code:
     """Or a repair would take the marks off sound shards."""
     before = s3.files(out)
     s3.fail(code, method="GET|HEAD", path=path, times=10_000)
-    told = advbn_gen("verify", out, "--repair", *(["--quick"] if quick else []))
-    assert told.code == 1
-    assert "could not be checked to the end" in told.err
-    assert "missing" not in told.err
+    outcome = advbn_gen("verify", out, "--repair", *(["--quick"] if quick else []))
+    assert outcome.code == 1
+    assert "could not be checked to the end" in outcome.err
+    assert "missing" not in outcome.err
     s3.recover()
     assert s3.files(out) == before
     assert advbn_gen("verify", out).code == 0
@@ -70,33 +70,33 @@ def test_what_cannot_be_read_is_not_taken_for_lost(s3: S3Server, out: str, code:
 def test_a_mark_that_is_not_given_out_changes_nothing(world: World, s3: S3Server, out: str) -> None:
     before = s3.files(out)
     s3.fail("AccessDenied", method="GET", path=r"stats/000003\.json", times=10_000)
-    told = world.make(out)
-    assert (told.code, "access is denied" in told.err) == (1, True)
+    outcome = world.make(out)
+    assert (outcome.code, "access is denied" in outcome.err) == (1, True)
     s3.recover()
     assert s3.files(out) == before
 
 
 def test_a_quick_check_compares_rows_of_the_ledger_too(s3: S3Server, out: str) -> None:
     s3.put(out, {"stats/000004.h5": b"x"})
-    told = advbn_gen("verify", out, "--quick", "--json")
-    assert [text.partition(":")[0] for text in told.result["problems"]] == ["000004.h5"]
+    outcome = advbn_gen("verify", out, "--quick", "--json")
+    assert [text.partition(":")[0] for text in outcome.result["problems"]] == ["000004.h5"]
     assert s3.count("GET", r"\.tar") == 0
 
 
 def test_a_run_that_is_overtaken_stops_and_harms_nothing(
     world: World, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In mid-work of the first, a second begins anew in its place with --overwrite, and ends."""
+    """While the first works, a second starts anew in its folder with --overwrite, and ends."""
     address, finish = s3.new_bucket() + "/sets/vgg", making._finish
     second: list[int] = []
 
-    def meddled(dataset: Any, plan: Any, *more: Any) -> None:
+    def overtaken(dataset: Any, plan: Any, *more: Any) -> None:
         if plan.shard == 6 and not second:
             second.append(0)
             second[0] = world.make(address, "--overwrite", eps=0.5).code
         finish(dataset, plan, *more)
 
-    monkeypatch.setattr(making, "_finish", meddled)
+    monkeypatch.setattr(making, "_finish", overtaken)
     first = world.make(address)
     assert (first.code, "Another run is writing" in first.err, second) == (2, True, [0])
     assert s3.count("PUT", r"000007\.tar") == 1, "the first gave up at once"
@@ -116,8 +116,8 @@ def test_what_an_overtaken_run_uploads_last_is_noticed(
             s3.put(address, {f"{NAME}-val-000002.tar": b"of the first run"})
 
     monkeypatch.setattr(making, "commit", slow)
-    told = world.make(address)
-    assert (told.code, "shard 2: it was removed or changed" in told.err) == (1, True)
+    outcome = world.make(address)
+    assert (outcome.code, "shard 2: it was removed or changed" in outcome.err) == (1, True)
     monkeypatch.undo()
     again = world.make(address, "--json")
     assert (again.code, again.result["made"]) == (0, 1)

@@ -28,7 +28,7 @@ def out(s3: S3Server) -> str:
 
 
 def checksums(content: dict[str, bytes]) -> dict[str, str]:
-    """SHA-256 of the files whose bytes do not tell where they are: all but manifest and marks."""
+    """SHA-256 of the files whose bytes do not depend on where they are: all but manifest and marks."""
     return {
         name: hashlib.sha256(value).hexdigest()
         for name, value in content.items()
@@ -52,10 +52,10 @@ def test_the_bytes_are_those_of_a_disk(world: World, s3: S3Server, out: str, fin
     assert checksums(stored) == checksums(on_disk(finished))
     assert stored.keys() == on_disk(finished).keys()
     for shard in range(SHARDS):
-        here = json.loads((finished / f"stats/{shard:06d}.json").read_text())
-        there = json.loads(stored[f"stats/{shard:06d}.json"])
-        assert there["stored"] == here["md5"]  # the ETag of what was uploaded in one piece
-        differing = {name for name in here if here[name] != there[name]}
+        on_disk_mark = json.loads((finished / f"stats/{shard:06d}.json").read_text())
+        in_store = json.loads(stored[f"stats/{shard:06d}.json"])
+        assert in_store["stored"] == on_disk_mark["md5"]  # the ETag of what was uploaded in one piece
+        differing = {name for name in on_disk_mark if on_disk_mark[name] != in_store[name]}
         assert differing == {"stored", "sha256_of_the_rest"}
     assert SECRET.encode() not in b"".join(stored.values())
 
@@ -65,7 +65,7 @@ def test_the_mark_is_uploaded_last(world: World, s3: S3Server, out: str) -> None
     puts = [path.partition("?")[0] for method, path in s3.requests if method == "PUT"]
     for shard in range(SHARDS):
         tar, rows, mark = (
-            next(place for place, path in enumerate(puts) if path.endswith(name))
+            next(position for position, path in enumerate(puts) if path.endswith(name))
             for name in (f"{NAME}-val-{shard:06d}.tar", f"stats/{shard:06d}.h5", f"stats/{shard:06d}.json")
         )
         assert tar < rows < mark
@@ -86,9 +86,9 @@ def test_what_is_lost_or_changed_is_found_and_made_again(world: World, s3: S3Ser
     whole = s3.files(out)[f"{NAME}-val-000004.tar"]
     s3.client.delete_object(Bucket=out.split("/")[2], Key=f"sets/vgg/{NAME}-val-000003.tar")
     s3.put(out, {f"{NAME}-val-000004.tar": whole[:-1] + b"x"})
-    told = advbn_gen("verify", out, "--quick", "--json")
-    assert told.code == 1
-    assert [text.partition(":")[0] for text in told.result["problems"]] == [
+    outcome = advbn_gen("verify", out, "--quick", "--json")
+    assert outcome.code == 1
+    assert [text.partition(":")[0] for text in outcome.result["problems"]] == [
         f"{NAME}-val-00000{shard}.tar" for shard in (3, 4)
     ]
     assert made(world.make(out, "--json")) == 2
@@ -146,7 +146,7 @@ def test_expired_credentials_end_the_run_and_new_ones_go_on(
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId"])
-def test_a_place_that_cannot_be_written_is_told_before_work(world: World, s3: S3Server, out: str, code: str) -> None:
+def test_an_address_that_cannot_be_written_is_reported_first(world: World, s3: S3Server, out: str, code: str) -> None:
     s3.fail(code, times=10_000)
     refused = world.make(out)
     assert refused.code == 2, refused.err
@@ -155,7 +155,7 @@ def test_a_place_that_cannot_be_written_is_told_before_work(world: World, s3: S3
 
 
 @pytest.mark.usefixtures("s3")
-def test_a_bucket_that_is_not_there_is_told_before_work(world: World) -> None:
+def test_a_missing_bucket_is_reported_before_work(world: World) -> None:
     refused = world.make("s3://no-such-bucket/x")
     assert refused.code == 2, refused.err
     assert "bucket" in refused.err
@@ -193,7 +193,7 @@ def test_two_clients_on_one_output_end_in_the_same_bytes(
 
 
 def test_of_two_clients_with_other_settings_one_is_refused(world: World, out: str) -> None:
-    """Both find the place empty; the first manifest decides."""
+    """Both find the folder empty; the first manifest decides."""
     met = threading.Barrier(2, timeout=60)
     outcomes: list[str] = []
     from pipeline.dataset.manifest import write_manifest
@@ -241,13 +241,13 @@ def test_the_probe_of_another_client_is_no_obstacle(world: World, out: str, gone
     from basics.paths import as_path
     from pipeline import claim
 
-    looked, probe = claim._check_owner, as_path(out) / "working-0760ca90ba37de19.tmp"
+    check_owner, probe = claim._check_owner, as_path(out) / "working-0760ca90ba37de19.tmp"
     probe.write_bytes(b"")
 
     def look(*words: Any, **options: Any) -> None:
         if gone:
             probe.unlink()
-        looked(*words, **options)
+        check_owner(*words, **options)
 
     with mock.patch("pipeline.claim._check_owner", look):
         assert made(world.make(out, "--json")) == SHARDS

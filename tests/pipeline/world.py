@@ -19,7 +19,7 @@ PER_CLASS = 17
 NAME = "imagenet-advbn-vgg"
 CLASSES = 1000
 LABELS = (0, 217, 491)
-"""Of the images; the classifier says no other class, and is right about some originals and other perturbed ones."""
+"""Labels of the images. The classifier predicts only these, correctly for some originals and other perturbed ones."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def size_of(png: bytes) -> tuple[int, int]:
         return image.size
 
 
-def wherever(content: Mapping[str, bytes]) -> dict[str, object]:
-    """Folder contents without the two places of the manifest that tell where the source lies."""
+def without_addresses(content: Mapping[str, bytes]) -> dict[str, object]:
+    """Folder contents without the two entries of the manifest that hold the address of the source."""
     manifest = json.loads(content["manifest.json"])
     manifest["source"] = manifest["config"]["source"] = manifest[SEAL] = ""
     return {**content, "manifest.json": manifest}

@@ -26,7 +26,7 @@ def test_names_are_those_of_the_specification() -> None:
     assert mark_path(Path("x"), 7) == Path("x/stats/000007.json")
 
 
-def test_the_mark_tells_the_files_own_facts(copied: Path, mark: ShardMark) -> None:
+def test_the_mark_records_the_files(copied: Path, mark: ShardMark) -> None:
     tar = tar_of(copied, 3).read_bytes()
     assert mark.sha256 == hashlib.sha256(tar).hexdigest()
     assert mark.md5 == hashlib.md5(tar).hexdigest()

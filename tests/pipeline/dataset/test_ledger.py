@@ -89,38 +89,44 @@ def test_plain_h5py_reads_what_was_done_to_each_batch(tmp_path: Path) -> None:
         np.testing.assert_allclose(file["samples/pixel_mean"], means, rtol=1e-7)
 
 
-def test_every_column_says_what_it_is_to_plain_h5py(tmp_path: Path) -> None:
+def all_names(file: h5py.File) -> list[str]:
+    names: list[str] = []
+    file.visit(names.append)
+    return names
+
+
+def test_every_column_is_described_to_plain_h5py(tmp_path: Path) -> None:
     write_ledger(tmp_path / "x.h5", rows([4, 2]), {})
-    told = {}
     with h5py.File(tmp_path / "x.h5") as file:
-        file.visititems(lambda name, item: told.update({name: dict(item.attrs)}) if hasattr(item, "dtype") else None)
-        sizes = {name: file[name].shape for name in told}
-    assert len(told) == 13
-    for name, attributes in told.items():
+        columns = [name for name in all_names(file) if hasattr(file[name], "dtype")]
+        attributes_of = {name: dict(file[name].attrs) for name in columns}
+        sizes = {name: file[name].shape for name in columns}
+    assert len(attributes_of) == 13
+    for name, attributes in attributes_of.items():
         assert set(attributes) == {"description", "unit"}
         assert len(attributes["description"]) > 15
         axes = attributes["description"].rpartition(": (")[2].rstrip(")").split(", ")
         assert len(axes) == len(sizes[name]), name
-    assert told["samples/losses"]["unit"] == "millionths of a nat"
-    assert "standard deviation" in told["delta_std"]["description"]
+    assert attributes_of["samples/losses"]["unit"] == "millionths of a nat"
+    assert "standard deviation" in attributes_of["delta_std"]["description"]
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.000001, 0.1, 1 / 3, 7.475806, 2.302585, 19.999999, 87.336545, 1e5 / 7, 8e9])
-def test_a_loss_comes_back_as_the_json_tells_it(tmp_path: Path, loss: float) -> None:
-    told = round(loss, 6)
+def test_a_loss_comes_back_as_in_the_json(tmp_path: Path, loss: float) -> None:
+    rounded = round(loss, 6)
     collected = LedgerRows()
-    collected.add(batch(1, 0).row, [replace(METADATA, losses=[told, told])])
+    collected.add(batch(1, 0).row, [replace(METADATA, losses=[rounded, rounded])])
     write_ledger(tmp_path / "x.h5", collected.columns(), {})
     back = losses_in_nats(read_ledger(tmp_path / "x.h5").columns).tolist()
-    assert json.dumps(back) == json.dumps([[told, told]])
+    assert json.dumps(back) == json.dumps([[rounded, rounded]])
 
 
-def test_ten_thousand_drawn_losses_come_back_as_the_json_tells_them() -> None:
+def test_ten_thousand_drawn_losses_come_back_as_in_the_json() -> None:
     drawn = np.random.default_rng(0).gamma(2, 3, 10_000)
-    told = [round(float(loss), 6) for loss in drawn]
+    rounded = [round(float(loss), 6) for loss in drawn]
     collected = LedgerRows()
-    collected.add(batch(1, 0).row, [replace(METADATA, losses=told)])
-    assert losses_in_nats(collected.columns())[0].tolist() == told
+    collected.add(batch(1, 0).row, [replace(METADATA, losses=rounded)])
+    assert losses_in_nats(collected.columns())[0].tolist() == rounded
 
 
 def test_a_loss_beyond_all_measure_is_refused() -> None:
@@ -135,9 +141,9 @@ def realistic(images: int, channels: int, size: int = 32, seed: int = 0) -> Colu
     label = np.repeat(np.arange(1000), -(-images // 1000))[:images].astype(np.int32)
     number = dice.permutation(images) + 1
     wnids = np.sort(dice.choice(10**7, 1000, replace=False)) + 10**6
-    answers = {
-        f"samples/{name}_prediction": np.where(dice.random(images) < right, label, dice.integers(0, 1000, images))
-        for name, right in (("clean", 0.72), ("reconstructed", 0.5), ("adversarial", 0.02))
+    predictions = {
+        f"samples/{name}_prediction": np.where(dice.random(images) < accuracy, label, dice.integers(0, 1000, images))
+        for name, accuracy in (("clean", 0.72), ("reconstructed", 0.5), ("adversarial", 0.02))
     }
     losses = np.rint(dice.gamma(2, 2.5, (images, 7)) * 1e6).astype(np.int64)
     columns: Columns = {
@@ -154,7 +160,7 @@ def realistic(images: int, channels: int, size: int = 32, seed: int = 0) -> Colu
         "samples/losses": losses,
         "samples/pixel_mean": dice.normal(118, 40, images).astype(np.float32),
     }
-    return columns | {name: answer.astype(np.int32) for name, answer in answers.items()}
+    return columns | {name: prediction.astype(np.int32) for name, prediction in predictions.items()}
 
 
 def walk(dice: np.random.Generator, batches: int, channels: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -282,8 +288,8 @@ def test_damage_in_any_place_is_refused_or_harmless(tmp_path: Path) -> None:
     write_ledger(path, rows([4, 2]), {"name": "n"})
     whole = path.read_bytes()
     refused = 0
-    for place in range(0, len(whole), 41):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+    for position in range(0, len(whole), 41):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         try:
             read_ledger(path)
         except UserError:

@@ -21,7 +21,7 @@ def loaded(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_the_manifest_tells_counts_and_checksums(finished: Path) -> None:
+def test_the_manifest_has_counts_and_checksums(finished: Path) -> None:
     values = loaded(finished / "manifest.json")
     assert values["complete"] is True
     assert (values["name"], values["samples"], values["batches"]) == (NAME, IMAGES, SHARDS)
@@ -33,7 +33,7 @@ def test_the_manifest_tells_counts_and_checksums(finished: Path) -> None:
     assert values["ledger_sha256"] == hashlib.sha256((finished / "perturbations.h5").read_bytes()).hexdigest()
 
 
-def test_the_manifest_tells_what_was_run_on_what(finished: Path, world: World) -> None:
+def test_the_manifest_records_settings_and_source(finished: Path, world: World) -> None:
     values = loaded(finished / "manifest.json")
     assert values["source"] == str(world.source)
     assert values["config"]["attack"] == {"eps": 1.1, "steps": 2, "step_size": 0.2}
@@ -50,8 +50,8 @@ def test_accuracies_are_those_of_the_samples(finished: Path) -> None:
     samples = facts(finished)
     top1 = loaded(finished / "manifest.json")["top1"]
     for name in ("clean", "reconstructed", "adversarial"):
-        right = sum(sample[f"{name}_prediction"] == sample["label"] for sample in samples)
-        assert top1[name] == right / IMAGES
+        correct = sum(sample[f"{name}_prediction"] == sample["label"] for sample in samples)
+        assert top1[name] == correct / IMAGES
     assert len(set(top1.values())) == 3, "equal ones could be taken for each other unnoticed"
     assert all(0 < share < 1 for share in top1.values())
 
@@ -91,7 +91,7 @@ def test_the_card_names_the_data_files_and_its_snippet_reads_them(finished: Path
     assert len(list(data)) == IMAGES
 
 
-def test_every_sample_tells_the_same_names_and_types_without_nulls(finished: Path) -> None:
+def test_every_sample_has_the_same_names_and_types_without_nulls(finished: Path) -> None:
     samples = facts(finished)
     shapes = {tuple((name, type(value)) for name, value in sorted(sample.items())) for sample in samples}
     assert len(samples) == IMAGES
@@ -102,7 +102,7 @@ def test_every_sample_tells_the_same_names_and_types_without_nulls(finished: Pat
     }  # fmt: skip
 
 
-def test_samples_tell_their_place_and_their_original(finished: Path, world: World) -> None:
+def test_samples_record_their_position_and_their_original(finished: Path, world: World) -> None:
     for index, sample in enumerate(facts(finished)):
         assert (sample["index"], sample["batch"], sample["position"]) == (index, index // BATCH, index % BATCH)
         original = (world.source / sample["source"]).read_bytes()
