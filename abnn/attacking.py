@@ -4,7 +4,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from abnn.attack_run import AttackRun
 from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
 from abnn.images import images_for, open_test
+from abnn.options import PixelOptions, RectangleOptions
 from abnn.results import ATTACKS, SAME_TEST, AttackLayout, AttackResult, not_attacked
 from abnn.threats import Roa, ThreatOptions, require_another, require_possible, require_used, threat_of
 from attacks.pixels import PixelConfig
@@ -41,10 +41,10 @@ class AttackRequest:
     """Known benchmarks by name, of which each checkpoint names one."""
     out: Path | None = None
     """Folder of the results; None takes `attacks` in each run folder."""
-    pixels: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of PixelConfig that differ from the benchmark's."""
-    rectangle: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of RectangleConfig that differ from the published ones."""
+    pixels: PixelOptions = field(default_factory=PixelOptions)
+    """Changes of the benchmark's attack on pixels."""
+    rectangle: RectangleOptions = field(default_factory=RectangleOptions)
+    """Changes of the published attack with rectangles."""
     restarts: int | None = None
     """Random starts of PGD; None takes the attack's own number."""
     surrogate: Path | None = None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from abnn.options import PixelOptions
 from attacks.pixels import PixelConfig
 from basics.errors import UserError
 from training.config import TrainingConfig
@@ -29,18 +30,19 @@ class Benchmark:
     training: TrainingConfig
     """How its networks are trained; `image_size` is the side of the data set's own images."""
 
-    def ball(self, given: Mapping[str, Any], **preset: Any) -> PixelConfig:
+    def ball(self, options: PixelOptions, **preset: Any) -> PixelConfig:
         """Return the benchmark's attack with what a preset and then a user change of it.
 
         In a ball of another radius a step keeps its share of the radius, unless the step is given as well.
 
         Args:
-            given: fields of PixelConfig that the user set.
+            options: the user's changes.
             preset: fields that belong to an attack's name.
 
         Raises:
             UserError: another norm comes without its radius, there is no step, or a value is impossible.
         """
+        given = options.given()
         norm, eps = given.get("norm", self.pixels.norm), given.get("eps", self.pixels.eps)
         if norm != self.pixels.norm and "eps" not in given:
             raise UserError(

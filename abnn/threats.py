@@ -1,6 +1,6 @@
 """The attacks of the tables by name: their settings, and how each changes images."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from abnn.adaptive import driving
 from abnn.benchmarks import Benchmark
 from abnn.checkpoint import Checkpoint
+from abnn.options import PixelOptions, RectangleOptions
 from attacks.autoattack import AutoAttackConfig, auto_attack, require_autoattack, require_classes
 from attacks.objectives import cross_entropy, margin
 from attacks.pixels import PixelConfig, attack_pixels
@@ -182,10 +183,10 @@ def _pgd(network: nn.Module, config: PixelConfig) -> Attempt:
 class ThreatOptions:
     """Settings of attacks that a user gives; the benchmark's hold for all others."""
 
-    pixels: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of PixelConfig."""
-    rectangle: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of RectangleConfig."""
+    pixels: PixelOptions = field(default_factory=PixelOptions)
+    """Changes of the attack on pixels."""
+    rectangle: RectangleOptions = field(default_factory=RectangleOptions)
+    """Changes of the attack with rectangles."""
     restarts: int | None = None
     """Random starts of PGD; None takes the attack's own number."""
     surrogate: Checkpoint | None = None
@@ -197,9 +198,9 @@ class ThreatOptions:
 
     def given(self) -> set[str]:
         """Return the names of the command line's options that were set."""
-        rectangle = {"rectangle-steps" if name == "steps" else name for name in self.rectangle}
+        rectangle = {"rectangle-steps" if name == "steps" else name for name in self.rectangle.given()}
         alone = {"restarts": self.restarts, "surrogate": self.surrogate}
-        return {*self.pixels, *rectangle, *(name for name, value in alone.items() if value is not None)}
+        return {*self.pixels.given(), *rectangle, *(name for name, value in alone.items() if value is not None)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +225,7 @@ class _ThreatFactory:
         return Transfer(config=self.pixels(steps=STRONG_STEPS), surrogate=self.options.surrogate)
 
     def roa(self, search: Search) -> Roa:
-        return Roa(config=RectangleConfig(**self.options.rectangle, search=search))
+        return Roa(config=RectangleConfig(**self.options.rectangle.given(), search=search))
 
 
 _MAKERS: dict[str, Callable[[_ThreatFactory], Threat]] = {

@@ -110,16 +110,17 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
     import experiments
     from abnn.benchmarks import benchmark_of
     from abnn.layer import LayerConfig
+    from abnn.options import PixelOptions
     from abnn.request import train_defence
     from training.folder import METRICS, is_first_process
 
     benchmark = benchmark_of(options["task"], experiments.BENCHMARKS)
     request = experiments.abnn(benchmark, options["data"], out, options["defence"])
-    pixels = given(**{name: options[name] for name in _PIXEL_FIELDS})
+    pixels = PixelOptions(**{name: options[name] for name in _PIXEL_FIELDS})
     request = replace(
         request,
         layer=LayerConfig(**given(statistics=options["statistics"], encoder=options["encoder"])),
-        attack=benchmark.ball(pixels) if pixels else None,
+        attack=benchmark.ball(pixels) if pixels.given() else None,
         training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
         resize=options["image_size"] is not None,
         **{name: options[name] for name in ("substitute", "arch", "blocks", "taps", "limit")},
@@ -196,14 +197,15 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
       advbn-gen abnn attack --checkpoint plain abnn --attack clean pgd pgd-50 adaptive roa --data cifar10
     """
     from abnn.attacking import AttackRequest, attack_all
+    from abnn.options import PixelOptions, RectangleOptions
     from experiments import BENCHMARKS
 
     rectangle = {name: options[name] for name in ("area", "stride", "colour")}
     request = AttackRequest(
         checkpoints=checkpoints, attacks=options["attacks"], data=options["data"], out=options["out"],
         benchmarks=BENCHMARKS,
-        pixels=given(**{name: options[name] for name in _PIXEL_FIELDS}),
-        rectangle=given(**rectangle, steps=options["rectangle_steps"]), restarts=options["restarts"],
+        pixels=PixelOptions(**{name: options[name] for name in _PIXEL_FIELDS}),
+        rectangle=RectangleOptions(**rectangle, steps=options["rectangle_steps"]), restarts=options["restarts"],
         surrogate=options["surrogate"], limit=options["limit"], batch_size=options["batch_size"], seed=options["seed"],
         device=options["device"], precision=options["precision"], overwrite=options["overwrite"],
     )  # fmt: skip

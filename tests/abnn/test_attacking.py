@@ -16,6 +16,7 @@ from abnn import attack_run
 from abnn.attack_run import AttackRun
 from abnn.attacking import AttackRequest, attack_all
 from abnn.checkpoint import Checkpoint
+from abnn.options import PixelOptions, RectangleOptions
 from basics.errors import UserError, WorkError
 from downstream.result_store import RESULTS, SAMPLES
 from experiments import BENCHMARKS
@@ -73,7 +74,7 @@ def test_a_second_run_attacks_nothing_again(world: Path, runs: dict[str, Checkpo
     with mock.patch.object(AttackRun, "attack_batch", side_effect=AssertionError("attacked again")):
         assert attack(world, tmp_path, runs["none"]) == first
     # Another ball is another result.
-    more = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"eps": 0.1})
+    more = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels=PixelOptions(eps=0.1))
     assert {row["attack"] for row in more} == {"pgd-5 (linf, eps 0.1)", "worst"}
 
 
@@ -86,7 +87,7 @@ def test_other_results_under_the_same_names_are_not_replaced_in_silence(
     cases: list[tuple[dict[str, Any], str]] = [
         ({"limit": 4}, "n: 12 -> 4"),
         ({"seed": 3}, "attack_seed: 0 -> 3"),
-        ({"pixels": {"step_size": 0.5}}, "settings.step_size"),
+        ({"pixels": PixelOptions(step_size=0.5)}, "settings.step_size"),
     ]
     for changed, message in cases:
         with pytest.raises(UserError, match=f"holds another result of none under pgd-5 .*{message}"):
@@ -166,8 +167,8 @@ def test_an_attack_that_leaves_its_ball_stops_the_work(
     ("changed", "message"),
     [
         ({"attacks": ["magic"]}, "no attack"),
-        ({"pixels": {"eps": 2.0}}, r"lies in \[0, 1\]"),
-        ({"attacks": ["roa"], "rectangle": {"height": 33, "width": 2}}, "33 x 2 pixels is larger"),
+        ({"pixels": PixelOptions(eps=2.0)}, r"lies in \[0, 1\]"),
+        ({"attacks": ["roa"], "rectangle": RectangleOptions(height=33, width=2)}, "33 x 2 pixels is larger"),
         ({"limit": 0}, "limit is 0"),
         ({"batch_size": 0}, "batch size is 0"),
         ({"seed": -1}, "seed is -1"),
@@ -223,7 +224,15 @@ def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str
     before = (tmp_path / RESULTS).read_bytes()
     for overwrite in (False, True):
         with pytest.raises(UserError, match=r"on other test images \(.*n: 12 -> 4.*the same images"):
-            attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"steps": 2}, limit=4, overwrite=overwrite)
+            attack(
+                world,
+                tmp_path,
+                runs["none"],
+                attacks=["pgd"],
+                pixels=PixelOptions(steps=2),
+                limit=4,
+                overwrite=overwrite,
+            )
     assert (tmp_path / RESULTS).read_bytes() == before
     # All of them again, on fewer images: nothing of the others is left.
     rows = attack(world, tmp_path, runs["none"], limit=4, overwrite=True)
@@ -285,9 +294,9 @@ def test_foreign_lines_are_refused_and_kept(world: Path, runs: dict[str, Checkpo
 def test_a_ball_of_another_radius_has_steps_in_proportion(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
-    rows = attack(world, tmp_path / "l2", runs["none"], attacks=["pgd"], pixels={"eps": 0.5, "norm": "l2"})
+    rows = attack(world, tmp_path / "l2", runs["none"], attacks=["pgd"], pixels=PixelOptions(eps=0.5, norm="l2"))
     assert rows[0]["settings"]["step_size"] == pytest.approx(0.5 / 4)
-    (row,) = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels={"eps": 16 / 255})
+    (row,) = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels=PixelOptions(eps=16 / 255))
     assert row["settings"]["step_size"] == pytest.approx(4 / 255)
 
 

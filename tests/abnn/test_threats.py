@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from abnn.adaptive import driving
 from abnn.checkpoint import Checkpoint
 from abnn.layer import LayerConfig
+from abnn.options import PixelOptions, RectangleOptions
 from abnn.threats import ATTACKS, Roa, ThreatOptions, require_possible, threat_of
 from attacks.objectives import cross_entropy, margin
-from attacks.pixels import PixelConfig, attack_pixels
+from attacks.pixels import Norm, PixelConfig, attack_pixels
 from attacks.rectangles import RectangleConfig, attack_rectangles
 from attacks.restarts import Attempt, strongest
 from basics.compute import choose_compute
@@ -38,17 +39,17 @@ def test_names_show_strength() -> None:
         return threat_of(attack, CIFAR10, ThreatOptions(**options)).name  # type: ignore[arg-type]
 
     assert name("pgd-50") == "pgd-50x5"
-    assert name("pgd", pixels={"steps": 20}, restarts=3) == "pgd-20x3"
+    assert name("pgd", pixels=PixelOptions(steps=20), restarts=3) == "pgd-20x3"
     assert [name("roa"), name("roa-gradient"), name("roa-random")] == ["roa", "roa-gradient", "roa-random"]
 
 
 @pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "autoattack"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint], attack: str, norm: str) -> None:
+def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint], attack: str, norm: Norm) -> None:
     image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     image[0], image[1] = 0, 1
     eps = 0.05 if norm == "linf" else 0.7
-    options = ThreatOptions(pixels={"norm": norm, "eps": eps, "steps": 3, "step_size": eps}, surrogate=runs["none"])
+    options = ThreatOptions(pixels=PixelOptions(norm=norm, eps=eps, steps=3, step_size=eps), surrogate=runs["none"])
     threat = threat_of(attack, CIFAR10, options)
     with seeded(0):
         found = threat(runs["abnn"].module, image, torch.arange(4), 0)
@@ -65,10 +66,10 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
     [
         ("magic", {}, "no attack 'magic'"),
         ("transfer", {}, "--surrogate"),
-        ("pgd", {"pixels": {"eps": 1.2}}, r"lies in \[0, 1\]"),
-        ("pgd", {"pixels": {"eps": -0.1}}, "not negative"),
+        ("pgd", {"pixels": PixelOptions(eps=1.2)}, r"lies in \[0, 1\]"),
+        ("pgd", {"pixels": PixelOptions(eps=-0.1)}, "not negative"),
         ("pgd", {"restarts": 0}, "restarts is 0"),
-        ("roa", {"rectangle": {"area": 2.0}}, "area is 2"),
+        ("roa", {"rectangle": RectangleOptions(area=2.0)}, "area is 2"),
     ],
 )
 def test_impossible_settings_are_refused(attack: str, options: dict[str, object], message: str) -> None:
@@ -87,7 +88,7 @@ def pictures() -> Tensor:
 def carried_out(attack: str, network: nn.Module, **options: Any) -> Tensor:
     pixels: dict[str, Any] = {}
     if not attack.startswith("roa"):
-        pixels["pixels"] = {"eps": 0.03, "steps": 2, "step_size": 0.01}
+        pixels["pixels"] = PixelOptions(eps=0.03, steps=2, step_size=0.01)
     threat = threat_of(attack, CIFAR10, ThreatOptions(**pixels, **options))
     with seeded(7):
         return threat(network, pictures(), LABEL, 0)
@@ -105,7 +106,7 @@ def test_restarts_are_as_many_as_said(runs: dict[str, Checkpoint]) -> None:
     network = runs["abnn"].module
     # Labels that the network gives itself: nothing is wrong from the start, and every restart counts.
     label = network(pictures()).argmax(1)
-    pixels = {"eps": 0.001, "steps": 2, "step_size": 0.0005}
+    pixels = PixelOptions(eps=0.001, steps=2, step_size=0.0005)
     threat = threat_of("pgd", CIFAR10, ThreatOptions(restarts=3, pixels=pixels))
     config = PixelConfig(eps=0.001, steps=2, step_size=0.0005)
 
@@ -133,7 +134,7 @@ def test_the_adaptive_attack_tries_every_weight(runs: dict[str, Checkpoint]) -> 
             attempts = [driving(network, config, weight) for weight in weights]
             return strongest(attempts, network, pictures(), label, margin).image_N3HW
 
-    threat = threat_of("adaptive", CIFAR10, ThreatOptions(pixels={"eps": 0.001, "steps": 2, "step_size": 0.0005}))
+    threat = threat_of("adaptive", CIFAR10, ThreatOptions(pixels=PixelOptions(eps=0.001, steps=2, step_size=0.0005)))
     with seeded(7):
         found = threat(network, pictures(), label, 0)
     assert torch.equal(found, expected(0, 1, 10, 100))
@@ -158,7 +159,9 @@ def test_a_rectangle_is_turned_against_the_network(runs: dict[str, Checkpoint], 
     def loss_of(image: Tensor) -> Tensor:
         return F.cross_entropy(network(image), LABEL, reduction="none")
 
-    found = carried_out("roa" if search == "exhaustive" else f"roa-{search}", network, rectangle={"stride": 8})
+    found = carried_out(
+        "roa" if search == "exhaustive" else f"roa-{search}", network, rectangle=RectangleOptions(stride=8)
+    )
     with seeded(7):
         expected = attack_rectangles(loss_of, pictures(), RectangleConfig(stride=8, search=search))
     assert torch.allclose(found, expected, atol=1e-6)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from abnn.checkpoint import Checkpoint, load_checkpoint
+from abnn.options import PixelOptions
 from abnn.request import DefenceRequest, train_defence
 from experiments import CIFAR10
 from tests.support import image_folder, tiny_classifier
@@ -45,7 +46,7 @@ def fit(data: Path, out: Path, defence: str, **changed: Any) -> Path:
         source=str(data),
         out=out,
         training=replace(CIFAR10.training, **training),
-        attack=CIFAR10.ball(attack) if attack else None,
+        attack=CIFAR10.ball(PixelOptions(**attack)) if attack else None,
         resize="image_size" in training,
         **{"width": WIDTH, **changed},
     )
