@@ -191,7 +191,7 @@ def test_two_processes_share_a_batch(source: Path, init: Path, tmp_path: Path, m
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"cut": "layer9"}, "no place 'layer9' to cut at; give one of conv1"),
+        ({"cut": "layer9"}, "no module 'layer9' to cut at; give one of conv1"),
         ({"method": "magic"}, "no method 'magic'; give one of advbn, plain"),
         ({"augment": "magic"}, "no augmentation 'magic'; give one of autoaugment"),
         ({"augment": "moex", "method": "advprop"}, "(moex) cannot be combined with advprop"),
