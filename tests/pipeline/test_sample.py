@@ -15,20 +15,20 @@ from networks.classifiers import Classifier, load_classifier
 from pipeline.sample import CACHE_VARIABLE, SAMPLE_IMAGE_SIZE, sample_classifier, sample_networks
 from sources.decode import load_image
 from sources.drawn.source import SHAPES, DrawnSource
+from tests.drawn_networks import ENCODERS, trained_networks
 from tests.pipeline import naive
 from tests.support import advbn_gen, published_decoder, published_vgg
 
 # The first test waits for all the networks to be trained, on slow machines for longer than a test may take otherwise.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
-ENCODERS = ("vgg", "resnet")
-
 
 @pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder of these tests, so that what is tested was trained by the code as it is."""
+    kept = pytestconfig.cache.mkdir("drawn-networks") if hasattr(pytestconfig, "cache") else tmp_path_factory.mktemp("networks")
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
+        folder = trained_networks(kept)
         patch.setenv(CACHE_VARIABLE, str(folder))
         yield folder
 
