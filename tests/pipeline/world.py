@@ -40,7 +40,7 @@ class World:
         )
 
     @staticmethod
-    def build_classifier(path: Path, **facts: object) -> Path:
+    def build_classifier(path: Path, **facts: Any) -> Path:
         """Write the classifier's weights, with more facts of it."""
         return tiny_classifier(path, CLASSES, seed=3, answers=LABELS, **facts)
 
