@@ -26,7 +26,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 @pytest.fixture(scope="module", autouse=True)
 def cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder of these tests, so that what is tested was trained by the code as it is."""
-    kept = pytestconfig.cache.mkdir("drawn-networks") if hasattr(pytestconfig, "cache") else tmp_path_factory.mktemp("networks")
+    # Without pytest's cache (-p no:cacheprovider) they are trained in every run.
+    cached = hasattr(pytestconfig, "cache")
+    kept = pytestconfig.cache.mkdir("drawn-networks") if cached else tmp_path_factory.mktemp("networks")
     with pytest.MonkeyPatch.context() as patch:
         folder = trained_networks(kept)
         patch.setenv(CACHE_VARIABLE, str(folder))
