@@ -82,8 +82,8 @@ def columns(ledger: Path) -> dict[str, Any]:
     with h5py.File(ledger) as file:
         found: dict[str, Any] = {}
         file.visititems(lambda name, item: found.update({name: item[()]}) if hasattr(item, "shape") else None)
-        told = {name: file.attrs[name] for name in file.attrs if name not in {"identity", "fingerprint"}}
-        return found | told
+        attributes = {name: file.attrs[name] for name in file.attrs if name not in {"identity", "fingerprint"}}
+        return found | attributes
 
 
 def same(found: Any, expected: Any) -> bool:
@@ -108,7 +108,7 @@ def test_a_finished_data_set_is_unpacked(old: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "told"),
+    ("path", "expected"),
     [
         (ADVBN, {"name": ADVBN, "samples": 5}),
         (SCALED, {"name": SCALED, "samples": 5}),
@@ -122,9 +122,9 @@ def test_a_finished_data_set_is_unpacked(old: Path, tmp_path: Path) -> None:
         ("runs/abnn", {"kind": "advbn-gen abnn network", "defence": "abnn"}),
     ],
 )
-def test_info_tells_what_a_file_is(old: Path, place: str, told: Mapping[str, Any]) -> None:
-    found = done("info", old / place, "--json").result
-    assert {name: found[name] for name in told} == told
+def test_info_describes_a_file(old: Path, path: str, expected: Mapping[str, Any]) -> None:
+    found = done("info", old / path, "--json").result
+    assert {name: found[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize(("name", "scale"), [(ADVBN, 1), (SCALED, 0.5)])
@@ -362,8 +362,8 @@ def test_an_evaluation_is_gone_on_with(old: Path, tmp_path: Path) -> None:
     assert contents(out) == before
     more = done("evaluate", "--model", old / "runs/finetuned", old / "runs/classifier", *words)
     assert "4 of 6 pairs were scored before" in more.err
-    told = {(line["model"], line["batch_norm"]) for line in lines(out / "results.jsonl")}
-    assert told == {("finetuned", "main"), ("finetuned", "auxiliary"), ("classifier", None)}
+    found = {(line["model"], line["batch_norm"]) for line in lines(out / "results.jsonl")}
+    assert found == {("finetuned", "main"), ("finetuned", "auxiliary"), ("classifier", None)}
 
 
 def require_same_report(found: Path, expected: Path) -> None:
@@ -414,9 +414,9 @@ def test_attacks_are_gone_on_with(old: Path, tmp_path: Path) -> None:
     # A line that was made anew would tell other seconds.
     assert {(row["model"], row["attack"]): row for row in again} == then
     more = done(*attacking(old, out, "abnn"), "clean", "pgd", "adaptive").result["rows"]
-    told = {row["attack"]: row for row in more}
-    assert [told[name] for name in ("clean", "pgd-2")] == [then["abnn", name] for name in ("clean", "pgd-2")]
-    assert told["worst"]["settings"]["over"] == ["adaptive", "clean", "pgd-2"]
+    found = {row["attack"]: row for row in more}
+    assert [found[name] for name in ("clean", "pgd-2")] == [then["abnn", name] for name in ("clean", "pgd-2")]
+    assert found["worst"]["settings"]["over"] == ["adaptive", "clean", "pgd-2"]
 
 
 def test_a_half_finished_attack_is_gone_on_with(old: Path, tmp_path: Path) -> None:

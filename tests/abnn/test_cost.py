@@ -48,17 +48,17 @@ def test_the_paper_s_formula() -> None:
 
 def test_runs_tell_their_cost(runs: dict[str, Checkpoint]) -> None:
     costs = {name: read_cost(run.folder) for name, run in runs.items()}
-    told = {name: cost for name, cost in costs.items() if cost is not None}
-    assert told.keys() == {"none", "abnn", "pgd-at"}
-    ratio = {name: cost["flops_step"] / cost["flops_plain_step"] for name, cost in told.items()}
+    measured = {name: cost for name, cost in costs.items() if cost is not None}
+    assert measured.keys() == {"none", "abnn", "pgd-at"}
+    ratio = {name: cost["flops_step"] / cost["flops_plain_step"] for name, cost in measured.items()}
     assert ratio["none"] == 1
     # ABNN: one forward pass of the substitute more (and its small linear layers).
-    parts = told["abnn"]["parts"]
-    more = parts["substitute_forward"] / told["abnn"]["flops_plain_step"]
+    parts = measured["abnn"]["parts"]
+    more = parts["substitute_forward"] / measured["abnn"]["flops_plain_step"]
     assert ratio["abnn"] == pytest.approx(1 + more, rel=0.02)
     # Adversarial training: five times forward and backward to the image.
-    parts = told["pgd-at"]["parts"]
-    assert 5 < ratio["pgd-at"] * told["pgd-at"]["flops_plain_step"] / (2 * parts["target_forward"]) < 7
+    parts = measured["pgd-at"]["parts"]
+    assert 5 < ratio["pgd-at"] * measured["pgd-at"]["flops_plain_step"] / (2 * parts["target_forward"]) < 7
     assert not math.isnan(ratio["pgd-at"])
 
 

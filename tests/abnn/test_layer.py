@@ -48,11 +48,11 @@ def equation_2(layer: AdaptiveBatchNorm, target: Tensor, substitute: Tensor, *, 
     weight, factor = layer.encode.weight, math.sqrt(2 / layer.encode.weight.shape[1])
     for sample in range(N):
         if config.encoder == "pooled":
-            told = [float(plane.mean()) for plane in substitute[sample]]
+            values = [float(plane.mean()) for plane in substitute[sample]]
         else:
-            told = substitute[sample].reshape(-1).tolist()
+            values = substitute[sample].reshape(-1).tolist()
         codes = [
-            factor * math.fsum(float(w) * t for w, t in zip(row, told, strict=True)) + float(bias)
+            factor * math.fsum(float(w) * t for w, t in zip(row, values, strict=True)) + float(bias)
             for row, bias in zip(weight, layer.encode.bias, strict=True)
         ]
         for channel in range(C):

@@ -26,15 +26,15 @@ def plan(**changes: object) -> NetworkPlan:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "plan",
     [
         plan(substitute=None),
         plan(layer=LayerConfig(statistics="batch", encoder="flattened")),
         plan(blocks=("layer1",), substitute=SubstitutePlan(arch="vgg11_bn", classes=4, taps=("features.3",))),
     ],
 )
-def test_a_plan_survives_being_written_down(told: NetworkPlan) -> None:
-    assert plan_from(json.loads(json.dumps(told.facts()))) == told
+def test_a_plan_survives_being_written_down(plan: NetworkPlan) -> None:
+    assert plan_from(json.loads(json.dumps(plan.facts()))) == plan
 
 
 def test_networks_whose_batch_is_part_of_the_result_are_scored_in_batches_of_one_size() -> None:

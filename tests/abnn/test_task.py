@@ -161,9 +161,9 @@ def test_a_forged_file_is_one_plain_sentence(
     runs: dict[str, Checkpoint], tmp_path: Path, changed: dict[str, object]
 ) -> None:
     state, metadata = read_safetensors(runs["none"].folder / MODEL_FILE)
-    told = {name: json.loads(value) for name, value in metadata.items()}
+    settings = {name: json.loads(value) for name, value in metadata.items()}
     if "plan" in changed:
-        changed = {"plan": {**told["plan"], **changed["plan"]}}  # type: ignore[dict-item]
-    write_safetensors(tmp_path / MODEL_FILE, state, {**told, **changed})
+        changed = {"plan": {**settings["plan"], **changed["plan"]}}  # type: ignore[dict-item]
+    write_safetensors(tmp_path / MODEL_FILE, state, {**settings, **changed})
     with pytest.raises(UserError, match="holds no network"):
         load_checkpoint(tmp_path)

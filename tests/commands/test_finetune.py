@@ -290,16 +290,16 @@ def test_efficientnet_is_tuned_with_autoaugment_unless_told_otherwise(source: Pa
     with seeded(0):
         network = build_network("efficientnet_b0", 3)
     save_classifier(tmp_path / "start.safetensors", "efficientnet_b0", network, 3, 1.0, image_size=32)
-    told = {}
+    settings = {}
     for name, more in {"published": [], "none": ["--augment", "none"]}.items():
         command = words(source, tmp_path / "start.safetensors", tmp_path / name, *more, arch="efficientnet_b0")
         place = command.index("--steps")
         done = advbn_gen(*command[:place], *command[place + 2 :], "--limit", 8, "--epochs", 1)
         assert done.code == 0, done.err
-        told[name] = json.loads((tmp_path / name / "settings.json").read_text())
-    assert told["published"]["augment"] == ["autoaugment"]
-    assert told["none"]["augment"] == []
-    assert told["published"]["attack"] == {"eps": 0.5, "steps": 3, "step_size": 0.2}
+        settings[name] = json.loads((tmp_path / name / "settings.json").read_text())
+    assert settings["published"]["augment"] == ["autoaugment"]
+    assert settings["none"]["augment"] == []
+    assert settings["published"]["attack"] == {"eps": 0.5, "steps": 3, "step_size": 0.2}
 
 
 @pytest.mark.slow
@@ -353,8 +353,8 @@ def test_the_best_weights_are_kept_beside_the_last(tuned: Path, source: Path) ->
     best = max(epoch for epoch, score in enumerate(scores, start=1) if score == max(scores))
     for name in ("main.safetensors", "auxiliary.safetensors"):
         with safe_open(tuned / "best" / name, framework="pt") as file:
-            told = json.loads(file.metadata()["facts"])
-        assert (told["epochs_done"], told["held_out_top1_main"]) == (best, max(scores))
+            settings = json.loads(file.metadata()["facts"])
+        assert (settings["epochs_done"], settings["held_out_top1_main"]) == (best, max(scores))
     done = advbn_gen("score", "--model", tuned / "best", "--data", f"val={source}", "--out", tuned / "scores", "--json")
     assert done.code == 0, done.err
 

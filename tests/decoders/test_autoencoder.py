@@ -20,8 +20,8 @@ def metadata(path: Path) -> dict[str, str]:
 
 
 def forged(path: Path, **changed: object) -> None:
-    told = {**metadata(path), **{name: json.dumps(value) for name, value in changed.items()}}
-    save_file(load_file(path), path, told)
+    stored = {**metadata(path), **{name: json.dumps(value) for name, value in changed.items()}}
+    save_file(load_file(path), path, stored)
 
 
 @pytest.mark.parametrize("encoder", ["vgg", "resnet"])
@@ -41,10 +41,10 @@ def test_what_is_saved_comes_back(tmp_path: Path, encoder: str) -> None:
 
 
 def test_the_file_describes_itself_to_plain_safetensors(tmp_path: Path) -> None:
-    told = metadata(tiny_autoencoder(tmp_path / "a.safetensors"))
-    assert json.loads(told["encoder"]) == "vgg"
-    assert json.loads(told["width"]) == WIDTH
-    assert {"sha256", "encoder_sha256", "decoder_sha256", "encoder_form", "facts"} <= told.keys()
+    stored = metadata(tiny_autoencoder(tmp_path / "a.safetensors"))
+    assert json.loads(stored["encoder"]) == "vgg"
+    assert json.loads(stored["width"]) == WIDTH
+    assert {"sha256", "encoder_sha256", "decoder_sha256", "encoder_form", "facts"} <= stored.keys()
 
 
 def test_checksums_tell_weights_apart_and_not_files(tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
         load_autoencoder(path)
 
 
-@pytest.mark.parametrize("told", [None, {"format": "pt"}, {"sha256": "abc", "format": "pt"}])
-def test_foreign_safetensors_are_refused(tmp_path: Path, told: dict[str, str] | None) -> None:
-    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", told)
+@pytest.mark.parametrize("stored", [None, {"format": "pt"}, {"sha256": "abc", "format": "pt"}])
+def test_foreign_safetensors_are_refused(tmp_path: Path, stored: dict[str, str] | None) -> None:
+    save_file({"x": torch.zeros(2)}, tmp_path / "x.safetensors", stored)
     with pytest.raises(UserError, match="not an autoencoder of this program"):
         load_autoencoder(tmp_path / "x.safetensors")
 

@@ -37,10 +37,10 @@ def test_every_published_weight_is_in_the_file(files: dict[str, Path], tmp_path:
     expected |= {f"decoder.{name}": value for name, value in published_decoder().items()}
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], value) for name, value in expected.items())
-    told = advbn_gen("info", out, "--json").result
-    assert told["encoder_form"] == "adain"
-    assert told["facts"]["imported"]["decoder_file"] == "decoder.pth"
-    assert told["facts"]["imported"]["decoder_file_sha256"] == hashlib.sha256(files["decoder"].read_bytes()).hexdigest()
+    info = advbn_gen("info", out, "--json").result
+    assert info["encoder_form"] == "adain"
+    assert info["facts"]["imported"]["decoder_file"] == "decoder.pth"
+    assert info["facts"]["imported"]["decoder_file_sha256"] == hashlib.sha256(files["decoder"].read_bytes()).hexdigest()
 
 
 def test_data_parallel_wrappers_are_taken_off(files: dict[str, Path], tmp_path: Path) -> None:

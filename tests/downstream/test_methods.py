@@ -41,10 +41,10 @@ def trained(network: nn.Module, method: str, *, exchange: bool = False) -> Train
 
 def plain(network: nn.Module, image: Tensor) -> Tensor:
     """Answer as the trained network does in its main branch: the front in evaluation mode, the head in training."""
-    twin = copy.deepcopy(network).train()
+    copied = copy.deepcopy(network).train()
     for part in ("bn1", "layer1"):
-        twin.get_submodule(part).eval()
-    answer: Tensor = twin(normalised(image))
+        copied.get_submodule(part).eval()
+    answer: Tensor = copied(normalised(image))
     return answer
 
 
@@ -55,10 +55,10 @@ def normalised(image: Tensor) -> Tensor:
 
 def naive_pixels(network: nn.Module, image: Tensor) -> Tensor:
     """PGD against the whole network in evaluation mode: both branches start with the same batch norm."""
-    twin, moved = copy.deepcopy(network).eval(), image
+    copied, moved = copy.deepcopy(network).eval(), image
     for _ in range(PIXELS.steps):
         moved = moved.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(F.cross_entropy(twin(normalised(moved)), LABEL), moved)
+        (gradient,) = torch.autograd.grad(F.cross_entropy(copied(normalised(moved)), LABEL), moved)
         moved = (image + (moved + PIXELS.step_size * gradient.sign() - image).clamp(-PIXELS.eps, PIXELS.eps)).clamp(
             0, 1
         )
@@ -127,11 +127,11 @@ def test_moments_are_exchanged_in_both_terms(network: nn.Module, image: Tensor) 
     module, order = trained(network, "advbn", exchange=True), torch.tensor([1, 2, 3, 0])
     module.network.attack = AdvBNConfig(steps=0)
     found = module(image, LABEL, order)
-    twin = copy.deepcopy(network).train()
+    copied = copy.deepcopy(network).train()
     for part in ("bn1", "layer1"):
-        twin.get_submodule(part).eval()
-    twin.maxpool.register_forward_hook(lambda _module, _inputs, feat: exchange_moments(feat, order))  # type: ignore[union-attr]
-    expected = F.cross_entropy(twin(normalised(image)), LABEL)
+        copied.get_submodule(part).eval()
+    copied.maxpool.register_forward_hook(lambda _module, _inputs, feat: exchange_moments(feat, order))  # type: ignore[union-attr]
+    expected = F.cross_entropy(copied(normalised(image)), LABEL)
     assert close(found["clean_loss"], expected, relative=1e-6)
     assert close(found["adversarial_loss"], expected, relative=1e-6)
     assert not close(module(image, LABEL)["clean_loss"], expected, relative=1e-6), "it exchanges without being asked"

@@ -46,9 +46,9 @@ def test_written_safetensors_are_read_by_the_plain_library(tmp_path: Path) -> No
     view = torch.arange(12.0).view(3, 4).t()
     write_safetensors(tmp_path / "x.safetensors", {"view": view}, {"width": 0.5, "list": [1, 2]})
     assert torch.equal(load_file(tmp_path / "x.safetensors")["view"], view)
-    _, told = read_safetensors(tmp_path / "x.safetensors")
-    assert told["width"] == "0.5"
-    assert told["list"] == "[1, 2]"
+    _, stored = read_safetensors(tmp_path / "x.safetensors")
+    assert stored["width"] == "0.5"
+    assert stored["list"] == "[1, 2]"
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:

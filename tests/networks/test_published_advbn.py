@@ -44,7 +44,7 @@ def authors_state(main: nn.Module, auxiliary: nn.Module, cut: int = 1) -> dict[s
     }
 
 
-def twins(build: type[nn.Module], cut: int = 1) -> tuple[nn.Module, nn.Module]:
+def networks_with_other_batch_norm(build: type[nn.Module], cut: int = 1) -> tuple[nn.Module, nn.Module]:
     """Return two networks that differ only in the batch norm behind the cut."""
     front = ("bn1", *(f"layer{place}." for place in range(1, cut + 1)))
     with seeded(0):
@@ -78,7 +78,7 @@ def same_answers(path: Path, network: nn.Module, arch: str) -> bool:
 def test_an_import_gives_both_sets_as_plain_state_dicts(
     build: type[nn.Module], arch: str, cut: int, tmp_path: Path
 ) -> None:
-    main, auxiliary = twins(build, cut)
+    main, auxiliary = networks_with_other_batch_norm(build, cut)
     theirs = write(tmp_path / "advbn.pth.tar", main, auxiliary, cut)
     done = advbn_gen("import-finetuned", "--weights", theirs, "--arch", arch, "--out", tmp_path / "run", "--json")
     assert done.code == 0, done.err
@@ -93,13 +93,13 @@ def test_an_import_gives_both_sets_as_plain_state_dicts(
 
 @pytest.mark.slow
 def test_the_file_itself_is_read_with_main_batch_norm(tmp_path: Path) -> None:
-    main, auxiliary = twins(resnet50)
+    main, auxiliary = networks_with_other_batch_norm(resnet50)
     assert same_answers(write(tmp_path / "advbn.pth", main, auxiliary), main, "resnet50")
 
 
 @pytest.mark.slow
 def test_names_are_torchvisions() -> None:
-    main, auxiliary = twins(resnet50)
+    main, auxiliary = networks_with_other_batch_norm(resnet50)
     theirs = {name.removeprefix("module."): value for name, value in authors_state(main, auxiliary).items()}
     assert is_published_advbn(theirs)
     assert not is_published_advbn(main.state_dict())
@@ -112,7 +112,7 @@ def test_names_are_torchvisions() -> None:
 
 @pytest.mark.slow
 def test_what_cannot_be_imported_is_refused(tmp_path: Path) -> None:
-    main, auxiliary = twins(resnet18)
+    main, auxiliary = networks_with_other_batch_norm(resnet18)
     plain = tmp_path / "plain.pth"
     torch.save(main.state_dict(), plain)
     words = ["import-finetuned", "--arch", "resnet18", "--out", tmp_path / "run", "--weights"]

@@ -25,7 +25,7 @@ def test_what_changes_no_weight_may_change(tmp_path: Path, now: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    ("now", "told"),
+    ("now", "message"),
     [
         (settings(lr=0.2), r"training\.lr: 0\.1 -> 0\.2"),
         (settings() | {"records_sha256": "2"}, "records_sha256"),
@@ -33,9 +33,9 @@ def test_what_changes_no_weight_may_change(tmp_path: Path, now: dict[str, Any]) 
         (settings(schedule="cosine"), r"training\.schedule"),
     ],
 )
-def test_another_run_is_refused(tmp_path: Path, now: dict[str, Any], told: str) -> None:
+def test_another_run_is_refused(tmp_path: Path, now: dict[str, Any], message: str) -> None:
     claim_folder(tmp_path, settings())
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         claim_folder(tmp_path, now)
 
 

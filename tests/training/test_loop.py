@@ -230,17 +230,17 @@ class AskedError(Exception):
 def test_the_device_asked_for_is_the_one_used(
     images: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, expected: object
 ) -> None:
-    told: dict[str, object] = {}
+    options_seen: dict[str, object] = {}
 
     def fabric(**options: object) -> None:
-        told.update(options)
+        options_seen.update(options)
         raise AskedError
 
     monkeypatch.setattr(loop, "Fabric", fabric)
     monkeypatch.setattr(loop, "choose_compute", lambda *_: Compute(device=torch.device(device), precision="fp32"))
     with pytest.raises(AskedError):
         train(Counting(), images, replace(CONFIG, device=device), tmp_path, {})
-    assert (told["accelerator"], told["devices"]) == (device.split(":", maxsplit=1)[0], expected)
+    assert (options_seen["accelerator"], options_seen["devices"]) == (device.split(":", maxsplit=1)[0], expected)
 
 
 def test_a_step_schedule_falls_to_a_tenth_every_so_many_epochs() -> None:
