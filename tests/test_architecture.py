@@ -1,6 +1,7 @@
 """The house: who may import whom, what the on-disk format may not know, and which words are not used."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,11 @@ FORMAT = "pipeline.dataset"
 RUNNERS = "pipeline.runners"
 OF_IMAGES = {f"pipeline.{name}" for name in ("shard", "perturb", "perturbation", "replay", "dataset.shard_file")}
 """Modules that deal with images, or with how they are perturbed."""
+
+BANNED = ("bout", "fight", "roster", "newcomer", "newcomers", "hopeless", "twin", "twins", "told", "NOT_ASKED")
+"""Words that docs/glossary.md replaces and that have no second, honest use in the code."""
+STORED = re.compile(r"""["'`](?:(?:--)?twin(?:_sha256)?|told)["'`]""")
+"""Spellings of such words that stay: keys of stored and printed results, and an option's former name."""
 
 
 def name_of(path: Path) -> str:
@@ -133,3 +139,18 @@ def test_public_names_are_documented() -> None:
             if named and not ast.get_docstring(node):  # type: ignore[arg-type]
                 bare.append(f"{name}:{node.name}")  # type: ignore[attr-defined]
     assert not bare
+
+
+def test_no_banned_word_stands_in_the_code() -> None:
+    # Words are looked for inside of names as well: `told_apart`, `NotTold`.
+    words = re.compile(rf"(?<![a-z])({'|'.join(BANNED)})(?![a-z])", re.IGNORECASE)
+    files = [path for folder in (*{name.split(".")[0] for name in MODULES}, "tests", "benchmarks") for path in
+             sorted((ROOT / folder).glob("**/*.py"))]  # fmt: skip
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if words.search(STORED.sub("", line))
+    ]
+    assert not found, "\n".join(found)

@@ -108,7 +108,7 @@ def test_what_is_missing_is_printed(world: Path, tmp_path: Path) -> None:
     assert [cell.strip() for cell in line.split("|")[2:-1]] == ["-", "-"]
 
 
-def test_folders_that_are_no_corruption_are_told(world: Path, tmp_path: Path) -> None:
+def test_folders_that_are_no_corruption_are_named(world: Path, tmp_path: Path) -> None:
     root = corrupted(tmp_path / "c", corruptions=("fog",), severities=(1,))
     image_folder(root / "extra/speckle_noise/1", classes=CLASSES)
     done = advbn_gen("evaluate", "--model", world / "base.safetensors", "--imagenet-c", root, "--out", tmp_path / "o")

@@ -286,7 +286,7 @@ def test_a_folder_with_two_networks_means_neither(source: Path, init: Path, tmp_
 
 
 @pytest.mark.slow
-def test_efficientnet_is_tuned_with_autoaugment_unless_told_otherwise(source: Path, tmp_path: Path) -> None:
+def test_efficientnet_is_tuned_with_autoaugment_by_default(source: Path, tmp_path: Path) -> None:
     with seeded(0):
         network = build_network("efficientnet_b0", 3)
     save_classifier(tmp_path / "start.safetensors", "efficientnet_b0", network, 3, 1.0, image_size=32)

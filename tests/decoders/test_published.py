@@ -77,7 +77,7 @@ def test_missing_and_left_over_names_are_listed(files: dict[str, Path], tmp_path
     assert "unknown: 29.weight" in said
 
 
-def test_another_shape_is_told(files: dict[str, Path], tmp_path: Path) -> None:
+def test_another_shape_is_named(files: dict[str, Path], tmp_path: Path) -> None:
     state = published_decoder()
     state["1.weight"] = state["1.weight"][:, :256]
     torch.save(state, tmp_path / "decoder.pth")

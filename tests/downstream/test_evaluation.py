@@ -146,7 +146,7 @@ def test_the_summary_is_the_plain_loops(tmp_path: Path, small: Path, whole_c: Pa
 
 
 @pytest.mark.slow
-def test_what_is_missing_is_named_and_no_mean_is_told_as_the_whole(tmp_path: Path, small: Path) -> None:
+def test_what_is_missing_is_named_and_no_mean_of_a_part_stands_for_the_whole(tmp_path: Path, small: Path) -> None:
     root = corrupted(tmp_path / "c", corruptions=("fog",))
     corrupted(root, corruptions=("snow",), severities=(1, 2, 4, 5))
     rows = by_key(run(tmp_path / "out", {"m": small}, imagenet_c=root, imagenet_instagram=filtered(tmp_path / "i", 3)))

@@ -69,7 +69,7 @@ def test_the_two_means_are_different_things() -> None:
     assert noise.mean_error < light.mean_error
 
 
-def test_a_part_is_not_told_as_the_whole() -> None:
+def test_a_part_does_not_stand_for_the_whole() -> None:
     part = {key: value for key, value in WHOLE.items() if key != ("fog", 3) and key[0] != "snow"}
     found, whole = summarise(part), summarise(WHOLE)
     assert (found.mce, found.mean_error) == (None, None)

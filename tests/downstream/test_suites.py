@@ -52,7 +52,7 @@ def test_flat_and_mixed_layouts_hold_the_same(tmp_path: Path) -> None:
             assert [one.source.read(r) for r in one.records] == [two.source.read(r) for r in two.records]
 
 
-def test_folders_that_belong_to_no_corruption_are_told(tmp_path: Path) -> None:
+def test_folders_that_belong_to_no_corruption_are_returned(tmp_path: Path) -> None:
     root = corrupted(tmp_path / "c", corruptions=("fog",))
     for extra in ("extra/speckle_noise/1", "weather/spatter/1", "weather/fog/6", ".git/x"):
         image_folder(root / extra, classes=CLASSES, per_class=1)

@@ -190,6 +190,6 @@ def test_lines_of_another_form_are_refused(tmp_path: Path, changed: dict[str, ob
         read_results([tmp_path])
 
 
-def test_the_first_images_of_a_set_are_told() -> None:
+def test_scoring_only_the_first_images_of_a_set_is_reported() -> None:
     report = shift_report(lines("m", ["imagenet-sketch"], n=600, samples_there=50_000), {})
     assert missing_notes(report) == ["m, imagenet-sketch: 600 of 50000 images only."]
