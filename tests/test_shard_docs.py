@@ -74,6 +74,7 @@ def test_a_snippet_reads_every_sample(code: str, sample_dataset_parent: Path, tm
     assert f"{SAMPLES} samples" in run_snippet(code, sample_dataset_parent, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_manifest_loses_every_path(sample_dataset_parent: Path, tmp_path: Path) -> None:
     """The drawn world has fewer paths than a run on somebody's images."""
     parent = sample_dataset_parent
@@ -99,6 +100,7 @@ def test_a_manifest_loses_every_path(sample_dataset_parent: Path, tmp_path: Path
     assert advbn_gen("verify", tmp_path / "sample-advbn-vgg").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.readers
 @pytest.mark.parametrize("code", snippets("readers"))
 def test_another_library_reads_every_sample(code: str, sample_dataset_parent: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def loaded_by(*modules: str) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modules", [FORMAT, ["downstream.testset"]], ids=["the format", "test sets"])
 def test_data_sets_are_read_without_what_makes_them(modules: list[str]) -> None:
     assert len(FORMAT) >= 6

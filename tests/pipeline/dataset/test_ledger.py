@@ -172,6 +172,7 @@ def walk(dice: np.random.Generator, batches: int, channels: int) -> np.ndarray[t
     return delta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "most"), [(512, 8.2e6), (256, 6.0e6)])
 def test_the_ledger_of_imagenet_is_below_ten_megabytes(tmp_path: Path, channels: int, most: float) -> None:
     columns = realistic(50_000, channels)
@@ -283,6 +284,7 @@ def test_attributes_that_cannot_be_read_are_refused(tmp_path: Path, name: str, t
         read_ledger(tmp_path / "x.h5")
 
 
+@pytest.mark.slow
 def test_damage_in_any_place_is_refused_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     write_ledger(path, rows([4, 2]), {"name": "n"})
