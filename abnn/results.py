@@ -25,7 +25,7 @@ SAME_TEST = SharedFacts(
     facts=("weights_sha256", "data_sha256", "n"),
     described="of {} with other weights or on other test images",
     replaced=False,
-    mend="give another --out, or the same images",
+    advice="give another --out, or the same images",
 )
 """All results of a network are results of the same weights on the same test images."""
 

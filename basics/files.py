@@ -183,20 +183,20 @@ def require_apart(source: str | None, folder: AnyPath) -> None:
         raise UserError(f"The output {folder} and the source {images} lie within each other; give another --out.")
 
 
-def require_writable_folder(path: AnyPath, mend: str = "give another --out") -> None:
+def require_writable_folder(path: AnyPath, advice: str = "give another --out") -> None:
     """Create the folder `path` if need be, and prove that files can be written in it.
 
     Raises:
-        UserError: it is a file, or it cannot be created or written; the message ends in `mend`.
+        UserError: it is a file, or it cannot be created or written; the message ends in `advice`.
     """
     try:
         if is_file(path):
-            raise UserError(f"The output {path} is a file, not a folder; {mend}.")
+            raise UserError(f"The output {path} is a file, not a folder; {advice}.")
         with faults_of(path):
             _try_to_write(path)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(f"The output folder {path} cannot be written ({reason}); {mend}.") from error
+        raise UserError(f"The output folder {path} cannot be written ({reason}); {advice}.") from error
 
 
 def _try_to_write(path: AnyPath) -> None:

@@ -46,8 +46,8 @@ class Owner(Enum):
 class FolderTakenError(UserError):
     """Another run is writing to the folder, or has made it its own meanwhile."""
 
-    def __init__(self, folder: AnyPath, mend: str = ANOTHER_OUT) -> None:
-        super().__init__(f"Another run is writing to {folder}; wait for it, or {mend}.")
+    def __init__(self, folder: AnyPath, advice: str = ANOTHER_OUT) -> None:
+        super().__init__(f"Another run is writing to {folder}; wait for it, or {advice}.")
 
 
 def owner_of(*, recorded: Mapping[str, Any] | None, identity: Mapping[str, Any], files: str = "") -> Owner:
@@ -71,7 +71,7 @@ def require_owner(  # noqa: PLR0913 (what is known of a folder, and the parts of
     files: str = "",
     overwrite: bool = False,
     other: str = "another run",
-    mend: str = OUT_OR_OVERWRITE,
+    advice: str = OUT_OR_OVERWRITE,
 ) -> None:
     """Refuse a folder that is neither free nor this run's.
 
@@ -83,22 +83,22 @@ def require_owner(  # noqa: PLR0913 (what is known of a folder, and the parts of
         overwrite: whether the user chose to remove another run's output. Files without a record are refused all the
             same: they need not be a run's.
         other: what the folder holds if its record has another identity.
-        mend: how the user mends it in that case.
+        advice: how the user mends it in that case.
 
     Raises:
         UserError: the folder holds another run, or files without a record.
     """
     owner = owner_of(recorded=recorded, identity=identity, files=files)
     if owner is Owner.UNKNOWN:
-        raise taken(folder, files)
+        raise occupied_folder_error(folder, files)
     if owner is Owner.ANOTHER_RUN and not overwrite:
         changed = "; ".join(_changed(recorded or {}, identity))
-        raise taken(folder, f"{other} ({changed})", mend)
+        raise occupied_folder_error(folder, f"{other} ({changed})", advice)
 
 
-def taken(folder: AnyPath, held: str, mend: str = ANOTHER_OUT) -> UserError:
+def occupied_folder_error(folder: AnyPath, held: str, advice: str = ANOTHER_OUT) -> UserError:
     """Return the error that says what stands in the way in an output folder, and how to mend it."""
-    return UserError(f"The folder {folder} holds {held}; {mend}.")
+    return UserError(f"The folder {folder} holds {held}; {advice}.")
 
 
 def _changed(recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
@@ -107,7 +107,7 @@ def _changed(recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> list[s
 
 
 @contextmanager
-def hold(folder: AnyPath, mend: str = ANOTHER_OUT) -> Iterator[None]:
+def lock_folder(folder: AnyPath, advice: str = ANOTHER_OUT) -> Iterator[None]:
     """Make a folder if need be, and keep other runs from writing to it meanwhile.
 
     The lock is the kernel's, which lets go of it however the run ends. On an object store nothing is locked.
@@ -116,7 +116,7 @@ def hold(folder: AnyPath, mend: str = ANOTHER_OUT) -> Iterator[None]:
         UserError: the folder cannot be written.
         FolderTakenError: another run holds it.
     """
-    require_writable_folder(folder, mend)
+    require_writable_folder(folder, advice)
     if is_remote(folder):
         yield
         return
@@ -125,7 +125,7 @@ def hold(folder: AnyPath, mend: str = ANOTHER_OUT) -> Iterator[None]:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise FolderTakenError(folder, mend) from error
+        raise FolderTakenError(folder, advice) from error
     try:
         yield
     finally:

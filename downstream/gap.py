@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
-from basics.ownership import hold
+from basics.ownership import lock_folder
 from downstream.gallery import GallerySample, gallery_samples
 from downstream.predictions import PredictionFile, Scored
 from downstream.quality import quality
@@ -252,6 +252,6 @@ def _quality(
     }
     if request.overwrite or store.quality_facts("reconstructed") != of:
         measured = quality(original, reconstructed, compute, lpips=request.lpips)
-        with hold(request.out):
+        with lock_folder(request.out):
             store.add_quality("reconstructed", measured, of)
     return store.quality("reconstructed")

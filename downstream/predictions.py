@@ -32,7 +32,7 @@ SAME_SAMPLES = SharedFacts(
     facts=IDENTIFYING,
     described="on another data set called {}",
     replaced=True,
-    mend="give another --out, or --overwrite to replace them",
+    advice="give another --out, or --overwrite to replace them",
 )
 """All results on a data set are results on the same samples."""
 

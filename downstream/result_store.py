@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from basics.errors import UserError
 from basics.files import digest_json, write_text
-from basics.ownership import hold, require_owner, taken
+from basics.ownership import lock_folder, occupied_folder_error, require_owner
 from basics.progress import say
 
 RESULTS = "results.jsonl"
@@ -80,7 +80,7 @@ class SharedFacts:
     """Description of results with other facts for messages, with `{}` for the group's name."""
     replaced: bool
     """Whether overwriting drops the rows with other facts. If not, they have to be among those that are overwritten."""
-    mend: str
+    advice: str
     """End of the message that refuses results with other facts: what the user can do."""
 
 
@@ -178,7 +178,7 @@ class ResultStore(Generic[AnyResults]):
             recorded={name: before.get(name) for name in wanted.identity},
             identity=wanted.identity,
             other=f"another result of {model} {'under' if 'attack' in wanted.row else 'on'} {condition}",
-            mend="give another --out, or --overwrite to replace it",
+            advice="give another --out, or --overwrite to replace it",
         )
 
     def _refuse_other_facts(self, wanted: Sequence[Wanted], replaced: Collection[Key], *, overwrite: bool) -> None:
@@ -194,7 +194,7 @@ class ResultStore(Generic[AnyResults]):
                     recorded=before,
                     identity=now,
                     other=f"results {self._shared.described.format(name)}",
-                    mend=self._shared.mend,
+                    advice=self._shared.advice,
                 )
 
     def _incomparable(self, row: Row) -> list[Row]:
@@ -259,7 +259,7 @@ def opened_store(
     folder = layout.path.parent
     _refuse_other_layout(layout.path)
     # Held before the results are read: what another run adds must not be lost.
-    with hold(folder):
+    with lock_folder(folder):
         yield ResultStore(layout, shared, lines)
 
 
@@ -272,4 +272,4 @@ def _refuse_other_layout(path: Path) -> None:
     other = next((name for name in _COMMANDS if name != path.name and (path.parent / name).exists()), None)
     if other is not None:
         beside = f"{_COMMANDS[path.name]} would write {path.name} beside it"
-        raise taken(path.parent, f"{other} of another command ({_COMMANDS[other]}; {beside})")
+        raise occupied_folder_error(path.parent, f"{other} of another command ({_COMMANDS[other]}; {beside})")

@@ -12,7 +12,7 @@ from basics.files import (
     remove_files,
     require_apart,
 )
-from basics.ownership import FolderTakenError, hold, require_owner
+from basics.ownership import FolderTakenError, lock_folder, require_owner
 from basics.paths import AnyPath, is_remote
 from basics.reading import exists, is_file, is_folder
 from basics.remote import faults_of
@@ -108,7 +108,7 @@ def locked_output(folder: AnyPath) -> Iterator[None]:
     Raises:
         UserError: another run has locked it, or it cannot be written.
     """
-    with hold(folder):
+    with lock_folder(folder):
         if not is_remote(folder):
             (folder / STATS).mkdir(exist_ok=True)
         yield

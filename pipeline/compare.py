@@ -6,7 +6,7 @@ import numpy as np
 
 from basics.errors import UserError
 from basics.files import digest_file
-from basics.ownership import OUT_OR_OVERWRITE, taken
+from basics.ownership import OUT_OR_OVERWRITE, occupied_folder_error
 from basics.paths import AnyPath
 from basics.progress import say
 from basics.reading import is_file
@@ -104,7 +104,9 @@ def require_rows_of(job: Job, ledger: Ledger) -> None:
         raise UserError(f"The output {folder} cannot be read ({error.strerror or error}); check it.") from error
     for shard, column in zip(finished, faults, strict=True):
         if column:
-            raise taken(folder, f"images of another ledger (shard {shard} differs in {column})", OUT_OR_OVERWRITE)
+            raise occupied_folder_error(
+                folder, f"images of another ledger (shard {shard} differs in {column})", OUT_OR_OVERWRITE
+            )
 
 
 def _differing_column(dataset: DatasetDescription, ledger: Ledger, shard: int) -> str:

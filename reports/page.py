@@ -55,7 +55,7 @@ def require_own_report(out: Path, kind: str) -> None:
         identity={"report": kind},
         files=there,
         other=there,
-        mend=ANOTHER_OUT,
+        advice=ANOTHER_OUT,
     )
 
 

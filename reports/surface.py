@@ -12,7 +12,7 @@ from PIL import Image
 
 from abnn.sanity import Surface
 from basics.files import require_writable_folder, write_bytes
-from basics.ownership import taken
+from basics.ownership import occupied_folder_error
 
 SURFACE = "surface.png"
 _TITLE = "advbn-gen loss surface"
@@ -39,7 +39,7 @@ def require_own_picture(folder: Path) -> None:
     except OSError:
         ours = False
     if not ours:
-        raise taken(folder, f"a {SURFACE} of something else")
+        raise occupied_folder_error(folder, f"a {SURFACE} of something else")
 
 
 def draw_surface(surface: Surface, out: Path) -> Path:

@@ -1,6 +1,7 @@
 """Opens the files of sources, local or on any file system of fsspec, as text or for reading at an offset.
 
-All of this package opens files here; only the listing of folders has a module of its own.
+Image files and tars are opened here; small files that are read whole go through `basics.reading`, and folders are
+listed by `listing`.
 """
 
 import gzip

@@ -10,7 +10,7 @@ from typing import Any
 
 from basics.errors import UserError
 from basics.files import write_json, write_text
-from basics.ownership import hold, require_owner, taken
+from basics.ownership import lock_folder, occupied_folder_error, require_owner
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -43,7 +43,7 @@ def own_folder(
     if not is_first_process(devices):
         yield
         return
-    with hold(out):
+    with lock_folder(out):
         require_free(out, [out / name for name in (CHECKPOINT, METRICS, CURVES)] + list(outputs))
         if overwrite:
             forget_run(out, outputs)
@@ -61,7 +61,7 @@ def require_free(out: Path, paths: Sequence[Path]) -> None:
         return
     there = next((path.name for path in paths if path.exists()), None)
     if there is not None:
-        raise taken(out, f"a {there}, but no run that left it")
+        raise occupied_folder_error(out, f"a {there}, but no run that left it")
 
 
 def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:

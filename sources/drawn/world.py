@@ -9,7 +9,7 @@ from typing import Any
 
 from basics.errors import UserError
 from basics.files import TEMPORARY_SUFFIX, write_bytes, write_json
-from basics.ownership import hold, require_owner, taken
+from basics.ownership import lock_folder, occupied_folder_error, require_owner
 from sources.base import ImageRecord, Source
 from sources.drawn.shifts import SHIFT_SETS, SHIFTS_VERSION, ShiftSource
 from sources.drawn.source import DEFAULT_SIZE, PER_CLASS, WORLD_VERSION, DrawnSource
@@ -59,7 +59,7 @@ def write_world(
         raise UserError(f"The drawn world has no set {unknown[0]!r}; choose from {', '.join(WORLD_SETS)}.")
     wanted = {folder: source for name in sets for folder, source in _sources(name, size, seed).items()}
     counts = world_counts(sets)
-    with hold(out, "give another folder"):
+    with lock_folder(out, "give another folder"):
         _claim(out, size, seed, sets)
         _write_all(out, wanted, progress)
     return counts
@@ -108,7 +108,7 @@ def _claim(out: Path, size: int, seed: int, sets: Collection[str]) -> None:
     present = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
     foreign = {name.removesuffix(TEMPORARY_SUFFIX) for name in present} - planned - {WORLD_FILE}
     if foreign or (present - {WORLD_FILE + TEMPORARY_SUFFIX} and not record.exists()):
-        raise taken(out, f"other files ({min(foreign or present)})", "give an empty folder")
+        raise occupied_folder_error(out, f"other files ({min(foreign or present)})", "give an empty folder")
     recorded_sets = _recorded_sets(out, size, seed) if record.exists() else set()
     # What an earlier run wrote stays recorded, also if this one writes less.
     if not record.exists() or set(sets) - recorded_sets:
@@ -142,6 +142,6 @@ def _recorded_sets(out: Path, size: int, seed: int) -> set[str]:
         recorded=recorded,
         identity=_identity(size, seed, sets or WORLD_SETS),  # a record without sets is none that a run wrote
         other="a world of another seed or size, or of another version",
-        mend="give another folder",
+        advice="give another folder",
     )
     return sets

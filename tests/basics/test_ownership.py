@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from basics.errors import UserError
-from basics.ownership import FolderTakenError, Owner, hold, owner_of, require_owner, taken
+from basics.ownership import FolderTakenError, Owner, lock_folder, occupied_folder_error, owner_of, require_owner
 from basics.paths import as_path
 
 IDENTITY: dict[str, Any] = {"seed": 0, "attack": {"eps": 1.1, "layers": (1, 2)}}
@@ -53,29 +53,32 @@ def test_files_without_a_record_are_never_overwritten(overwrite: bool) -> None:
 
 
 def test_what_is_in_the_way_and_the_mend_can_be_named() -> None:
-    assert str(taken(Path("w"), "photos", "give an empty folder")) == "The folder w holds photos; give an empty folder."
+    assert (
+        str(occupied_folder_error(Path("w"), "photos", "give an empty folder"))
+        == "The folder w holds photos; give an empty folder."
+    )
     with pytest.raises(UserError, match=r"holds another world \(seed: 1 -> 0\); give another folder\.$"):
         require_owner(
-            Path("w"), recorded={"seed": 1}, identity={"seed": 0}, other="another world", mend="give another folder"
+            Path("w"), recorded={"seed": 1}, identity={"seed": 0}, other="another world", advice="give another folder"
         )
 
 
 def test_two_runs_never_hold_one_folder(tmp_path: Path) -> None:
     folder = tmp_path / "a/b"
     with (
-        hold(folder),
+        lock_folder(folder),
         pytest.raises(FolderTakenError, match=r"Another run is writing to .*/a/b; wait for it, or give another --out"),
-        hold(folder),
+        lock_folder(folder),
     ):
         pytest.fail("both hold it")
-    with hold(folder):
+    with lock_folder(folder):
         assert list(folder.iterdir()) == []
 
 
 def test_a_lock_is_let_go_of_when_a_run_fails(tmp_path: Path) -> None:
     descriptors = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
-        with pytest.raises(RuntimeError), hold(tmp_path):
+        with pytest.raises(RuntimeError), lock_folder(tmp_path):
             raise RuntimeError
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
@@ -84,12 +87,12 @@ def test_a_file_cannot_be_held(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(UserError, match="is a file, not a folder; give another folder"),
-        hold(tmp_path / "file", "give another folder"),
+        lock_folder(tmp_path / "file", "give another folder"),
     ):
         pytest.fail("held")
 
 
 def test_in_a_store_nothing_is_locked() -> None:
     folder = as_path("memory://ownership/set")
-    with hold(folder), hold(folder):
+    with lock_folder(folder), lock_folder(folder):
         assert not list(folder.parent.glob("*/*")), "the file that tried whether it can be written is gone"

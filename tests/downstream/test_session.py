@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from basics.errors import UserError
-from basics.ownership import hold
+from basics.ownership import lock_folder
 from downstream import session
 from downstream.scoring import predict as predict_really
 from downstream.session import ScoreRequest, named_models, score
@@ -123,6 +123,6 @@ def test_nothing_is_written_before_everything_fits(trio: Trio, tmp_path: Path) -
 
 
 def test_one_folder_is_written_by_one_run(trio: Trio, tmp_path: Path) -> None:
-    with hold(tmp_path), pytest.raises(UserError, match="Another run is writing"):
+    with lock_folder(tmp_path), pytest.raises(UserError, match="Another run is writing"):
         run(trio, tmp_path)
     assert not list(tmp_path.iterdir())

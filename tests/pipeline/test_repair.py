@@ -156,11 +156,11 @@ def test_a_manifest_without_one_of_its_entries_is_damaged(copied: Path, name: st
 
 
 def test_repair_beside_a_running_job_touches_nothing(copied: Path) -> None:
-    from basics.ownership import hold
+    from basics.ownership import lock_folder
 
     tar_of(copied, 3).unlink()
     before = folder_bytes(copied)
-    with hold(copied):
+    with lock_folder(copied):
         assert "Another run is writing" in refused("verify", copied, "--repair")
     assert folder_bytes(copied) == before
 
