@@ -20,7 +20,7 @@ from basics.errors import UserError
 from basics.files import digest_json
 from basics.progress import Advance, progress
 from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store
-from downstream.session import refuse_repeated
+from downstream.scoring_run import refuse_repeated
 from sources.base import Source
 
 WORST = "worst"
@@ -29,7 +29,7 @@ WORST = "worst"
 
 @dataclass(frozen=True, kw_only=True)
 class AttackRequest:
-    """Which networks to attack, how, on which images, and where the results go."""
+    """Request of `abnn attack`: trained networks, attacks, test images, and the folder of the results."""
 
     checkpoints: Sequence[Path]
     """Run folders of `abnn train`."""

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basics.files import atomic_path
-from downstream.result_store import RESULTS, Row, SharedFacts
+from downstream.result_store import RESULTS, ComparisonKey, Row
 
 ATTACKS = "attacks"
 """Sub-folder of a run folder for results without `--out`."""
 NOT_ATTACKED = -1
 """Value of a sample that was not attacked yet."""
-SAME_TEST = SharedFacts(
+SAME_TEST = ComparisonKey(
     group="model",
-    facts=("weights_sha256", "data_sha256", "n"),
+    fields=("weights_sha256", "data_sha256", "n"),
     described="of {} with other weights or on other test images",
     replaced=False,
     advice="give another --out, or the same images",

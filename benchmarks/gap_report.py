@@ -49,8 +49,8 @@ def _stored(folder: Path, inputs: GapInputs) -> PredictionFile:
     """Write the predictions as scoring does."""
     store = PredictionFile(folder / PREDICTIONS)
     for role in ROLES:
-        facts = {"data": role, "data_fingerprint": "", "samples": len(inputs.keys)}
-        columns = DataColumns(facts=facts, keys=list(inputs.keys), label_N=inputs.label_N)
+        metadata = {"data": role, "data_fingerprint": "", "samples": len(inputs.keys)}
+        columns = DataColumns(metadata=metadata, keys=list(inputs.keys), label_N=inputs.label_N)
         store.write(ScoredData(data=columns, scored=[inputs.scored[role, model] for model in inputs.models]))
     return store
 

@@ -48,7 +48,7 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
     from downstream.evaluation import EvaluationRequest
     from downstream.evaluation import evaluate as evaluate_all
     from downstream.scoring import ScoringConfig
-    from downstream.session import named_models
+    from downstream.scoring_run import named_models
     from downstream.suites import Locations
     from reports.shift import shift_report
     from reports.shift_tables import compact_table, missing_notes

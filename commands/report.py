@@ -61,7 +61,7 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
     from downstream.gallery import picture_side
     from downstream.gap import GapRequest, gather
     from downstream.scoring import ScoringConfig
-    from downstream.session import named_models
+    from downstream.scoring_run import named_models
     from reports.gap import KIND
     from reports.gap_page import lead, write_gap_report
     from reports.page import HTML, require_own_report

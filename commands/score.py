@@ -40,8 +40,8 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
       advbn-gen score --model timm:convnext_tiny resnet50=mine.pth --data val=ILSVRC2012_val
     """
     from downstream.scoring import ScoringConfig
-    from downstream.session import ScoreRequest, named_models
-    from downstream.session import score as score_all
+    from downstream.scoring_run import ScoreRequest, named_models
+    from downstream.scoring_run import score as score_all
     from downstream.testset import open_test_set
     from reports.tables import markdown_table
 

@@ -14,7 +14,7 @@ from downstream.methods import METHODS
 from downstream.prediction_folder import PredictionFolder
 from downstream.result_store import PREDICTION_FOLDER, Row
 from downstream.scoring import ScoringConfig
-from downstream.session import NamedModel, Session, refuse_repeated, score_all
+from downstream.scoring_run import NamedModel, ScoringRun, refuse_repeated, score_all
 from downstream.suites import FILTERS, INSTAGRAM, Locations, Subset, find_subsets
 from downstream.summaries import result_rows
 from downstream.testset import TestSet
@@ -26,7 +26,7 @@ from sources.base import ClassMap
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRequest:
-    """Which models to score on which test sets, and where the results go."""
+    """Request of `evaluate`: models, the paths of the test sets of the AdvBN paper, and the folder of the results."""
 
     models: Mapping[str, str]
     """Name in tables -> SPEC; a run folder of AdvBN fine-tuning is scored with both of its batch-norm sets."""
@@ -39,7 +39,7 @@ class EvaluationRequest:
     precision: str = "auto"
     """Precision, see `basics.compute`."""
     config: ScoringConfig = field(default_factory=ScoringConfig)
-    """Batch size and workers."""
+    """Batch size and decoding processes."""
     overwrite: bool = False
     """Replace results of the same names, also those of other models or test sets."""
 
@@ -66,7 +66,7 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
     say(f"Listing {counted(len(subsets), 'subset')} ...")
     classes = _SameClasses()
     found = score_all(
-        Session(
+        ScoringRun(
             models=models,
             data={subset.name: partial(_opened, subset, classes) for subset in subsets},
             layout=layout,

@@ -56,7 +56,7 @@ def gallery_samples(sets: Mapping[str, TestSet], perturbed: TestSet, count: int,
     """
     total = len(perturbed.records)
     chosen = sorted(random.Random(seed).sample(range(total), min(count, total)))  # noqa: S311 (no secret)
-    side = perturbed.made.image_size
+    side = perturbed.own_manifest.image_size
     losses = _losses(perturbed, {perturbed.keys[index] for index in chosen})
     return [
         GallerySample(
@@ -91,7 +91,7 @@ def _picture(data: TestSet, index: int, side: int) -> Picture:
 def _losses(perturbed: TestSet, keys: set[str]) -> dict[str, list[float]]:
     """Read the losses of some samples out of the shards, whose other content is skipped."""
     folder = perturbed.folder
-    tars = [folder / entry["file"] for entry in perturbed.made.shards]
+    tars = [folder / entry["file"] for entry in perturbed.own_manifest.shards]
     found: dict[str, list[float]] = {}
     for _, file, member in scan_tars(tars):
         key, _, kind = member.name.partition(".")

@@ -19,14 +19,15 @@ from downstream.predictions import PredictionFile, Scored
 from downstream.quality import quality
 from downstream.result_store import PREDICTIONS
 from downstream.scoring import ScoringConfig
-from downstream.session import ScoreRequest, score
+from downstream.scoring_run import ScoreRequest, score
 from downstream.testset import TestSet, open_test_set
 from pipeline.dataset.layout import LEDGER
 from pipeline.dataset.ledger import read_ledger
 from sources.classes import imagenet_names
 
 ROLES = ("original", "reconstructed", "advbn")
-_NAMED = 3
+NAMES_SHOWN = 3
+"""How many sample keys a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class GapInputs:
 
 @dataclass(frozen=True, kw_only=True)
 class GapRequest:
-    """Data sets and models of a report, and where it goes."""
+    """Request of `report gap`: originals, reconstructions, AdvBN images, models, and the folder of the report."""
 
     original: str
     """Address of the originals."""
@@ -86,7 +87,7 @@ class GapRequest:
     precision: str = "auto"
     """Precision, see `basics.compute`."""
     config: ScoringConfig = field(default_factory=ScoringConfig)
-    """Batch size and workers of scoring."""
+    """Batch size and decoding processes of scoring."""
     overwrite: bool = False
     """Score and measure anew, in place of results of the same names."""
 
@@ -168,7 +169,7 @@ def _scaled(request: GapRequest, advbn: TestSet) -> dict[str, TestSet]:
         data = open_test_set("scaled", address)
         if data.manifest is None or _scale(data) == 1:
             raise UserError(f"--scaled {address} is not rendered at another scale; make it with `advbn-gen render`.")
-        if _without_scale(data) != _without_scale(advbn) or data.made.values["rendered"][
+        if _without_scale(data) != _without_scale(advbn) or data.own_manifest.values["rendered"][
             "ledger_sha256"
         ] not in _ledgers(advbn):
             raise UserError(
@@ -183,27 +184,27 @@ def _scaled(request: GapRequest, advbn: TestSet) -> dict[str, TestSet]:
 
 
 def _scale(data: TestSet) -> float:
-    return float(data.made.values["identity"].get("scale", 1))
+    return float(data.own_manifest.values["identity"].get("scale", 1))
 
 
 def _ledgers(data: TestSet) -> set[str]:
     """Return the checksums of a data set's own ledger and of the one that it was rendered from, if it was."""
-    values = data.made.values
+    values = data.own_manifest.values
     return {values["ledger_sha256"], *([values["rendered"]["ledger_sha256"]] if values.get("rendered") else [])}
 
 
 def _without_scale(data: TestSet) -> dict[str, Any]:
     """Return the identity of a data set without its scale, and without the machine's: that changes no pixel visibly."""
     ignored = {"scale", "arithmetic", "software"}
-    return {name: value for name, value in data.made.values["identity"].items() if name not in ignored}
+    return {name: value for name, value in data.own_manifest.values["identity"].items() if name not in ignored}
 
 
 def _autoencoder(data: TestSet) -> Any:
-    return data.made.values["identity"]["autoencoder"]
+    return data.own_manifest.values["identity"]["autoencoder"]
 
 
 def _image_size(data: TestSet) -> int:
-    return data.made.image_size
+    return data.own_manifest.image_size
 
 
 def common_keys(sets: Mapping[str, TestSet], *, refuse_others: bool) -> list[str]:
@@ -236,7 +237,7 @@ def common_keys(sets: Mapping[str, TestSet], *, refuse_others: bool) -> list[str
 
 def _surplus(name: str, keys: Mapping[str, int], shared: set[str]) -> str:
     own = [key for key in keys if key not in shared]
-    return f"{len(own)} of {name} are not in all, such as {', '.join(own[:_NAMED])}" if own else ""
+    return f"{len(own)} of {name} are not in all, such as {', '.join(own[:NAMES_SHOWN])}" if own else ""
 
 
 def _quality(
@@ -244,14 +245,14 @@ def _quality(
 ) -> dict[str, NDArray[np.float64]]:
     """Return the measures of the reconstructions, taken now unless they were taken of these samples before."""
     original, reconstructed = sets["original"], sets["reconstructed"]
-    of = {
+    identity = {
         "original": original.fingerprint,
         "reconstructed": reconstructed.fingerprint,
         "samples": original.samples_sha256,
         "lpips": request.lpips,
     }
-    if request.overwrite or store.quality_facts("reconstructed") != of:
+    if request.overwrite or store.quality_identity("reconstructed") != identity:
         measured = quality(original, reconstructed, compute, lpips=request.lpips)
         with lock_folder(request.out):
-            store.add_quality("reconstructed", measured, of)
+            store.add_quality("reconstructed", measured, identity)
     return store.quality("reconstructed")

@@ -34,6 +34,6 @@ class PredictionFolder:
 
     def write(self, results: ScoredData) -> None:
         """Add a data set with models' predictions to it; what had the same names is replaced."""
-        file = self.file(results.data.facts["data"])
+        file = self.file(results.data.metadata["data"])
         file.path.parent.mkdir(parents=True, exist_ok=True)
         file.write(results)

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 
 from basics.errors import UserError
 from basics.files import write_bytes
-from downstream.result_store import Row, SharedFacts, model_name
+from downstream.result_store import ComparisonKey, Row, model_name
 
 FORMAT = "advbn-gen predictions"
 VERSION = 1
 
 IDENTIFYING = ("data_fingerprint", "samples_sha256")
-"""Facts of a data set that distinguish it from another of the same name."""
-SAME_SAMPLES = SharedFacts(
+"""Fields of a data set that distinguish it from another of the same name."""
+SAME_SAMPLES = ComparisonKey(
     group="data",
-    facts=IDENTIFYING,
+    fields=IDENTIFYING,
     described="on another data set called {}",
     replaced=True,
     advice="give another --out, or --overwrite to replace them",
@@ -69,7 +69,7 @@ class Scored:
 class DataColumns:
     """The samples of one data set."""
 
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
     """Name, address, fingerprint and class names of the data set."""
     keys: list[str]
     """Key of each sample."""
@@ -121,7 +121,7 @@ class PredictionFile:
         with self._opened() as file:
             group = file["data"][_encoded(name)]
             keys = [key.decode() for key in group["key"][()]]
-            return DataColumns(facts=json.loads(group.attrs["facts"]), keys=keys, label_N=group["label"][()])
+            return DataColumns(metadata=json.loads(group.attrs["facts"]), keys=keys, label_N=group["label"][()])
 
     def scored(self, data: str, model: str) -> Scored:
         """Return the predictions on one data set that are kept under a model's name (see `model_name`).
@@ -143,8 +143,8 @@ class PredictionFile:
             group = file.get(f"quality/{_encoded(data)}")
             return {} if group is None else {name: column[()] for name, column in group.items()}
 
-    def quality_facts(self, data: str) -> dict[str, Any]:
-        """Return which data sets a data set's measures compare; empty if there are none."""
+    def quality_identity(self, data: str) -> dict[str, Any]:
+        """Return what identifies the data sets that a data set's measures compare; empty if there are none."""
         with self._opened() as file:
             group = file.get(f"quality/{_encoded(data)}")
             return {} if group is None else dict(json.loads(group.attrs["facts"]))
@@ -154,10 +154,10 @@ class PredictionFile:
 
         If the name stood for other samples before, everything about those is dropped.
         """
-        data, name = results.data, _encoded(results.data.facts["data"])
+        data, name = results.data, _encoded(results.data.metadata["data"])
         with self._rewritten() as file:
-            _drop_other_data(file, name, data.facts)
-            group = _fresh(file, f"data/{name}", data.facts)
+            _drop_other_data(file, name, data.metadata)
+            group = _fresh(file, f"data/{name}", data.metadata)
             group.create_dataset("key", data=np.array([key.encode() for key in data.keys]), compression="gzip")
             group.create_dataset("label", data=data.label_N, compression="gzip")
             for one in results.scored:
@@ -170,10 +170,16 @@ class PredictionFile:
                     ):
                         inner.create_dataset(column, data=values, compression="gzip", shuffle=True)
 
-    def add_quality(self, data: str, columns: Mapping[str, NDArray[np.float64]], facts: Mapping[str, Any]) -> None:
-        """Add measures of a data set's samples; earlier ones are replaced."""
+    def add_quality(self, data: str, columns: Mapping[str, NDArray[np.float64]], identity: Mapping[str, Any]) -> None:
+        """Add measures of a data set's samples; earlier ones are replaced.
+
+        Args:
+            data: name of the data set.
+            columns: measure -> value of each sample.
+            identity: what identifies the data sets that the measures compare.
+        """
         with self._rewritten() as file:
-            group = _fresh(file, f"quality/{_encoded(data)}", facts)
+            group = _fresh(file, f"quality/{_encoded(data)}", identity)
             for name, values in columns.items():
                 group.create_dataset(name, data=values, compression="gzip", shuffle=True)
 
@@ -214,22 +220,23 @@ def _groups(file: Any, name: str) -> Iterator[Any]:
     yield from file[name].values() if name in file else ()
 
 
-def _drop_other_data(file: Any, name: str, facts: Mapping[str, Any]) -> None:
+def _drop_other_data(file: Any, name: str, metadata: Mapping[str, Any]) -> None:
     """Remove everything about other samples that had the name of a data set."""
     if f"data/{name}" not in file:
         return
     before = json.loads(file[f"data/{name}"].attrs["facts"])
-    if any(before[fact] != facts[fact] for fact in IDENTIFYING):
+    if any(before[field] != metadata[field] for field in IDENTIFYING):
         for part in ("scores", "quality"):
             if f"{part}/{name}" in file:
                 del file[f"{part}/{name}"]
 
 
-def _fresh(file: Any, name: str, facts: Mapping[str, Any]) -> Any:
+def _fresh(file: Any, name: str, metadata: Mapping[str, Any]) -> Any:
+    """Return a new group with metadata, in the attribute `facts`; an earlier group of the name is removed."""
     if name in file:
         del file[name]
     group = file.create_group(name)
-    group.attrs["facts"] = json.dumps(facts, sort_keys=True)
+    group.attrs["facts"] = json.dumps(metadata, sort_keys=True)
     return group
 
 

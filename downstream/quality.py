@@ -38,7 +38,7 @@ def quality(original: TestSet, reconstructed: TestSet, compute: Compute, *, lpip
         UserError: LPIPS's weights cannot be obtained.
         BrokenImageError: an image cannot be decoded.
     """
-    side = reconstructed.made.image_size
+    side = reconstructed.own_manifest.image_size
     distance = _lpips(compute) if lpips else None
     found: dict[str, list[Tensor]] = {}
     with progress("quality", len(original.records), "images") as advance:

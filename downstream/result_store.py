@@ -23,7 +23,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from basics.errors import UserError
 from basics.files import digest_json, write_text
-from basics.ownership import lock_folder, occupied_folder_error, require_owner
+from basics.ownership import Owner, lock_folder, occupied_folder_error, owner_of, require_owner
 from basics.progress import say
 
 RESULTS = "results.jsonl"
@@ -69,19 +69,19 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedFacts:
-    """Facts that all results of a group in a folder must share, so that they can be compared."""
+class ComparisonKey:
+    """Fields that must be equal in all results of a group in a folder, so that the results can be compared."""
 
     group: str
     """Field of the rows by which they are grouped: `data` or `model`."""
-    facts: tuple[str, ...]
-    """Fields in which the rows of a group are equal."""
+    fields: tuple[str, ...]
+    """Names of the fields."""
     described: str
-    """Description of results with other facts for messages, with `{}` for the group's name."""
+    """Description of results with other values for messages, with `{}` for the group's name."""
     replaced: bool
-    """Whether overwriting drops the rows with other facts. If not, they have to be among those that are overwritten."""
+    """Whether overwriting drops the rows with other values. If not, they must be among those that are overwritten."""
     advice: str
-    """End of the message that refuses results with other facts: what the user can do."""
+    """End of the message that refuses results with other values: what the user can do."""
 
 
 class Results(Protocol):
@@ -135,10 +135,10 @@ class ResultStore(Generic[AnyResults]):
     def __init__(
         self,
         layout: Layout[AnyResults],
-        shared: SharedFacts,
+        comparison: ComparisonKey,
         lines: Callable[[Iterable[Row]], Iterable[Row]] = iter,
     ) -> None:
-        self.folder, self._layout, self._shared, self._lines = layout.path.parent, layout, shared, lines
+        self.folder, self._layout, self._comparison, self._lines = layout.path.parent, layout, comparison, lines
         try:
             self.rows: dict[Key, Row] = {key_of(row): row for row in layout.rows()}
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -161,11 +161,10 @@ class ResultStore(Generic[AnyResults]):
         if not overwrite:
             for each in wanted:
                 self._refuse_other_result(each)
-        self._refuse_other_facts(wanted, {*derived, *(each.key for each in wanted)}, overwrite=overwrite)
+        self._refuse_incomparable(wanted, {*derived, *(each.key for each in wanted)}, overwrite=overwrite)
         missing = [each for each in wanted if overwrite or each.key not in self.rows]
         if len(missing) < len(wanted):
-            scored = f"{len(wanted) - len(missing)} of {len(wanted)} pairs were scored before"
-            say(f"{scored}; --overwrite scores them again.")
+            say(_reuse_message(len(wanted) - len(missing), wanted))
         return missing
 
     def _refuse_other_result(self, wanted: Wanted) -> None:
@@ -173,37 +172,42 @@ class ResultStore(Generic[AnyResults]):
         if before is None or before["pair"] == wanted.row["pair"]:
             return
         condition, model = wanted.key
+        recorded: Row = {name: before.get(name) for name in wanted.identity}
+        identity = wanted.identity
+        if owner_of(recorded=recorded, identity=identity) is Owner.THIS_RUN:
+            # Another version may have had more or fewer fields in the identity: then only the checksums differ.
+            recorded, identity = {"pair": before["pair"]}, {"pair": wanted.row["pair"]}
         require_owner(
             self.folder,
-            recorded={name: before.get(name) for name in wanted.identity},
-            identity=wanted.identity,
+            recorded=recorded,
+            identity=identity,
             other=f"another result of {model} {'under' if 'attack' in wanted.row else 'on'} {condition}",
             advice="give another --out, or --overwrite to replace it",
         )
 
-    def _refuse_other_facts(self, wanted: Sequence[Wanted], replaced: Collection[Key], *, overwrite: bool) -> None:
-        if overwrite and self._shared.replaced:
+    def _refuse_incomparable(self, wanted: Sequence[Wanted], replaced: Collection[Key], *, overwrite: bool) -> None:
+        if overwrite and self._comparison.replaced:
             return
         for each in wanted:
             others = [row for row in self._incomparable(each.row) if key_of(row) not in replaced]
             if others:
-                name = each.row[self._shared.group]
-                before, now = ({fact: row[fact] for fact in self._shared.facts} for row in (others[0], each.row))
+                group = each.row[self._comparison.group]
+                before, now = ({name: row[name] for name in self._comparison.fields} for row in (others[0], each.row))
                 require_owner(
                     self.folder,
                     recorded=before,
                     identity=now,
-                    other=f"results {self._shared.described.format(name)}",
-                    advice=self._shared.advice,
+                    other=f"results {self._comparison.described.format(group)}",
+                    advice=self._comparison.advice,
                 )
 
     def _incomparable(self, row: Row) -> list[Row]:
-        """Return the rows of the same group that have other facts."""
-        group, facts = self._shared.group, self._shared.facts
+        """Return the rows of the same group whose comparison key has other values."""
+        group, fields = self._comparison.group, self._comparison.fields
         return [
             other
             for other in self.rows.values()
-            if other[group] == row[group] and any(other[fact] != row[fact] for fact in facts)
+            if other[group] == row[group] and any(other[name] != row[name] for name in fields)
         ]
 
     def add(self, results: AnyResults) -> None:
@@ -242,14 +246,14 @@ class ResultStore(Generic[AnyResults]):
 @contextmanager
 def opened_store(
     layout: Layout[AnyResults],
-    shared: SharedFacts,
+    comparison: ComparisonKey,
     lines: Callable[[Iterable[Row]], Iterable[Row]] = iter,
 ) -> Iterator[ResultStore[AnyResults]]:
     """Hold a folder of results for one run, and read its results.
 
     Args:
         layout: how results are stored in the folder.
-        shared: facts that results in it must share.
+        comparison: fields that must be equal in results that are kept in one folder.
         lines: rows -> lines of `results.jsonl`, which may include summaries.
 
     Raises:
@@ -260,7 +264,14 @@ def opened_store(
     _refuse_other_layout(layout.path)
     # Held before the results are read: what another run adds must not be lost.
     with lock_folder(folder):
-        yield ResultStore(layout, shared, lines)
+        yield ResultStore(layout, comparison, lines)
+
+
+def _reuse_message(reused: int, wanted: Sequence[Wanted]) -> str:
+    """Return the message on results that are complete: pairs of model and data set, or attacks on networks."""
+    if any("attack" in each.row for each in wanted):
+        return f"{reused} of {len(wanted)} results are in the folder already; --overwrite computes them again."
+    return f"{reused} of {len(wanted)} pairs were scored before; --overwrite scores them again."
 
 
 def _refuse_other_layout(path: Path) -> None:

@@ -30,7 +30,7 @@ _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringConfig:
-    """Batch size and workers of a pass over a data set; they do not change predictions, except by rounding."""
+    """Batch size and decoding processes of a pass over a data set; predictions depend on them only by rounding."""
 
     batch_size: int = 64
     """Images a step."""
@@ -56,11 +56,11 @@ def wanted_score(
         compute: device and precision.
         more: other fields of the result's row, such as which of two batch-norm sets this is.
     """
-    facts = data.facts()
+    metadata = data.metadata()
     # Addresses do not identify anything: files are moved. The checksums beside them do.
-    addresses = {"data_address": facts.pop("data_address"), "weights": model.weights}
+    addresses = {"data_address": metadata.pop("data_address"), "weights": model.weights}
     identity = {
-        **facts,
+        **metadata,
         "model": label,
         "arch": model.name,
         "weights_sha256": model.checksum,
@@ -95,7 +95,7 @@ def predict(
         models: each with the row of its result (see `wanted_score`), outputs fitting the labels.
         data: the data set.
         compute: device and precision.
-        config: batch size and workers.
+        config: batch size and decoding processes.
 
     Raises:
         BrokenImageError: an image cannot be decoded.
@@ -123,8 +123,8 @@ def predict(
 
 def columns_of(data: TestSet) -> DataColumns:
     """Return the samples of a data set as a predictions file keeps them."""
-    facts = {**data.facts(), "class_names": list(data.source.classes.names)}
-    return DataColumns(facts=facts, keys=list(data.keys), label_N=np.array(data.labels, np.int32))
+    metadata = {**data.metadata(), "class_names": list(data.source.classes.names)}
+    return DataColumns(metadata=metadata, keys=list(data.keys), label_N=np.array(data.labels, np.int32))
 
 
 def _require_next(index_N: Tensor, seen: int, name: str) -> None:

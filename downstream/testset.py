@@ -45,7 +45,7 @@ class TestSet:
     """Test set of the paper that it is or belongs to (see `downstream.suites`); empty if that is unknown."""
 
     @property
-    def made(self) -> Manifest:
+    def own_manifest(self) -> Manifest:
         """The manifest of a data set that the main job wrote.
 
         Raises:
@@ -96,7 +96,7 @@ class TestSet:
         """Checksum over the keys in order: which samples these are."""
         return digest_json(list(self.keys))
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Return the fields of results that describe it."""
         of_suite = {"suite": self.suite, "imagenet": self.source.classes.imagenet} if self.suite else {}
         return {

@@ -116,9 +116,9 @@ def _gap(inputs: GapInputs, model: str, before: str, after: str, k: int) -> Esti
 
 def published_row(inputs: GapInputs, model: str) -> GapRow | None:
     """Return the paper's row of a model: the one that a user named, or that of its published weights."""
-    facts = inputs.scored["original", model].row
+    row = inputs.scored["original", model].row
     method = inputs.published.get(model)
-    if method is None and (facts["arch"], facts["weights"]) == ("resnet50", "published"):
+    if method is None and (row["arch"], row["weights"]) == ("resnet50", "published"):
         method = STANDARD_TRAINING
     return None if method is None else table_8_row(method, inputs.manifests["advbn"]["config"]["encoder"])
 

@@ -15,11 +15,11 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import resnet18
 
 from basics.errors import UserError
-from downstream import session
+from downstream import scoring_run
 from downstream.evaluation import EvaluationRequest, evaluate, models_of
 from downstream.prediction_folder import PredictionFolder
 from downstream.scoring import predict as predict_really
-from downstream.session import ScoreRequest, score
+from downstream.scoring_run import ScoreRequest, score
 from downstream.suites import Locations
 from downstream.testset import open_test_set
 from tests.processes import finish, start, wait_until
@@ -72,7 +72,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         made.append((data.name, len(models)))
         return predict_really(models, data, *more)
 
-    monkeypatch.setattr(session, "predict", predict)
+    monkeypatch.setattr(scoring_run, "predict", predict)
     return made
 
 

@@ -17,8 +17,8 @@ FACTS = {"data_fingerprint": "1", "samples": 3, "samples_sha256": "a"}
 
 
 def columns(name: str = "val", **changed: Any) -> DataColumns:
-    facts = {"data": name, **FACTS, **changed}
-    return DataColumns(facts=facts, keys=["a", "b", "ü"], label_N=np.array([2, 0, 1], np.int32))
+    metadata = {"data": name, **FACTS, **changed}
+    return DataColumns(metadata=metadata, keys=["a", "b", "ü"], label_N=np.array([2, 0, 1], np.int32))
 
 
 def scored(model: str, data: str = "val", seed: int = 0) -> Scored:
@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> PredictionFile:
 
 
 def test_an_absent_file_is_empty(store: PredictionFile) -> None:
-    assert (store.rows(), store.quality("val"), store.quality_facts("val")) == ([], {}, {})
+    assert (store.rows(), store.quality("val"), store.quality_identity("val")) == ([], {}, {})
     assert not store.path.exists()
 
 
@@ -57,12 +57,12 @@ def test_what_goes_in_comes_out(store: PredictionFile, model: str) -> None:
     add(store, columns(), scored(model))
     add(store, columns("other"), scored(model, "other", seed=1))
     add(store, columns(), scored("second", seed=2))
-    assert store.data("other").facts == columns("other").facts
+    assert store.data("other").metadata == columns("other").metadata
     assert {key_of(row) for row in store.rows()} == {("val", model), ("val", "second"), ("other", model)}
     assert same(store.scored("val", model), scored(model))
     assert same(store.scored("other", model), scored(model, "other", seed=1))
     data = store.data("val")
-    assert (data.keys, data.label_N.tolist(), data.facts) == (["a", "b", "ü"], [2, 0, 1], columns().facts)
+    assert (data.keys, data.label_N.tolist(), data.metadata) == (["a", "b", "ü"], [2, 0, 1], columns().metadata)
 
 
 def test_plain_h5py_reads_it(store: PredictionFile) -> None:
@@ -91,8 +91,8 @@ def test_other_samples_under_the_same_name_drop_what_was_known_of_the_first(stor
 def test_quality_comes_back(store: PredictionFile) -> None:
     store.add_quality("val", {"psnr": np.array([1.5, 2.5])}, {"of": "x"})
     assert store.quality("val")["psnr"].tolist() == [1.5, 2.5]
-    assert store.quality_facts("val") == {"of": "x"}
-    assert store.quality_facts("other") == {}
+    assert store.quality_identity("val") == {"of": "x"}
+    assert store.quality_identity("other") == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"no HDF5 at all", None])

@@ -19,10 +19,10 @@ from downstream.result_store import (
     PREDICTIONS,
     RESULTS,
     SAMPLES,
+    ComparisonKey,
     Layout,
     Results,
     Row,
-    SharedFacts,
     Wanted,
     opened_store,
 )
@@ -51,12 +51,12 @@ def of_attack(model: str, condition: str, *, seed: int = 0, weights: str = "a", 
 
 
 def scored_data(wanted: Wanted, value: float) -> ScoredData:
-    facts = {name: wanted.identity[name] for name in ("data", "data_fingerprint", "samples_sha256")}
+    metadata = {name: wanted.identity[name] for name in ("data", "data_fingerprint", "samples_sha256")}
     predictions = Predictions(
         classes_NK=np.zeros((3, 1), np.int32), probabilities_NK=np.full((3, 1), value, np.float32)
     )
     return ScoredData(
-        data=DataColumns(facts=facts, keys=["a", "b", "c"], label_N=np.zeros(3, np.int32)),
+        data=DataColumns(metadata=metadata, keys=["a", "b", "c"], label_N=np.zeros(3, np.int32)),
         scored=[Scored(row={**wanted.row, "n": 3, "top1": value}, predictions={"all": predictions})],
     )
 
@@ -71,7 +71,7 @@ class Case:
     """A layout with what it takes."""
 
     layout: Callable[[Path], Layout[Any]]
-    shared: SharedFacts
+    comparison: ComparisonKey
     wanted: Callable[..., Wanted]
     results: Callable[[Wanted, float], Results]
     value: str
@@ -94,7 +94,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 def computed(case: Case, out: Path, wanted: list[Wanted], value: float, *, overwrite: bool = False) -> list[str]:
     """Compute what is missing, with one value; return the conditions that were missing."""
-    with opened_store(case.layout(out), case.shared) as store:
+    with opened_store(case.layout(out), case.comparison) as store:
         missing = store.missing(wanted, overwrite=overwrite)
         for each in missing:
             store.add(case.results(each, value))
@@ -107,7 +107,7 @@ def lines(out: Path) -> list[Row]:
 
 
 def values(case: Case, out: Path) -> dict[tuple[str, str], float]:
-    with opened_store(case.layout(out), case.shared) as store:
+    with opened_store(case.layout(out), case.comparison) as store:
         return {key: row[case.value] for key, row in store.rows.items()}
 
 
@@ -126,6 +126,32 @@ def test_another_result_of_the_same_names_is_refused_with_the_difference(case: C
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_another_checksum_is_refused_where_no_compared_field_differs(case: Case, tmp_path: Path) -> None:
+    """A former version's identity may have had a field that this one does not compare."""
+    wanted = case.wanted("m", "x")
+    recorded = Wanted(identity={**wanted.identity, "resize": 256}, more=wanted.more)
+    computed(case, tmp_path, [recorded], 0.0)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=r"another result of m (on|under) x \(pair: .* -> .*\).*--overwrite to replace"):
+        computed(case, tmp_path, [wanted], 1.0)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert computed(case, tmp_path, [wanted], 1.0, overwrite=True) == ["x"]
+    assert values(case, tmp_path) == {("x", "m"): 1.0}
+
+
+def test_reused_results_are_counted_in_a_message(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    computed(case, tmp_path, [case.wanted("m", "x")], 0.0)
+    assert capsys.readouterr().err == ""
+    computed(case, tmp_path, [case.wanted("m", "x"), case.wanted("m", "y")], 1.0)
+    if case.comparison is SAME_TEST:
+        expected = "1 of 2 results are in the folder already; --overwrite computes them again.\n"
+    else:
+        expected = "1 of 2 pairs were scored before; --overwrite scores them again.\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_overwriting_replaces_the_same_and_another_result(case: Case, tmp_path: Path) -> None:
     both = [case.wanted("m", "x"), case.wanted("m", "y")]
     computed(case, tmp_path, both, 0.0)
@@ -138,13 +164,13 @@ def test_overwriting_replaces_the_same_and_another_result(case: Case, tmp_path: 
 
 def test_results_on_other_samples_are_not_put_beside_each_other(case: Case, tmp_path: Path) -> None:
     first, other = case.wanted("m", "x"), case.wanted("n", "x", data="e")
-    if case.shared is SAME_TEST:
+    if case.comparison is SAME_TEST:
         # Of one network under another attack; what is not replaced stays a reason to refuse.
         other = case.wanted("m", "y", data="e")
     computed(case, tmp_path, [first], 0.0)
     with pytest.raises(UserError, match=r"holds results .*other .*_sha256: d -> e"):
         computed(case, tmp_path, [other], 1.0)
-    if case.shared is SAME_TEST:
+    if case.comparison is SAME_TEST:
         with pytest.raises(UserError, match=r"holds results .*_sha256: d -> e"):
             computed(case, tmp_path, [other], 1.0, overwrite=True)
         computed(case, tmp_path, [case.wanted("m", "x", data="e"), other], 1.0, overwrite=True)
@@ -189,7 +215,7 @@ def test_rows_go_before_samples_are_replaced(case: Case, tmp_path: Path, monkeyp
     """A run that dies while it writes samples leaves no row that speaks of the earlier ones."""
     wanted = case.wanted("m", "x")
     computed(case, tmp_path, [wanted], 0.0)
-    with opened_store(case.layout(tmp_path), case.shared) as store:
+    with opened_store(case.layout(tmp_path), case.comparison) as store:
 
         def dies(_: object) -> None:
             raise KeyboardInterrupt
@@ -211,9 +237,9 @@ def test_lines_may_have_summaries_that_are_not_read_back(tmp_path: Path) -> None
 
 def test_one_folder_is_written_by_one_run(case: Case, tmp_path: Path) -> None:
     with (
-        opened_store(case.layout(tmp_path), case.shared),
+        opened_store(case.layout(tmp_path), case.comparison),
         pytest.raises(UserError, match="Another run is writing"),
-        opened_store(case.layout(tmp_path), case.shared),
+        opened_store(case.layout(tmp_path), case.comparison),
     ):
         pass
 

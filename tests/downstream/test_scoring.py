@@ -190,13 +190,13 @@ def test_impossible_settings_are_refused(field: str, value: int) -> None:
 def test_a_row_identifies_model_data_and_machine(trio: Trio) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     model: Classifier = load_model(str(trio.attacked))
-    facts = wanted_score("m", model, data, COMPUTE).row
+    row = wanted_score("m", model, data, COMPUTE).row
     manifest = json.loads((trio.advbn / "manifest.json").read_text())
-    assert facts["data_fingerprint"] == manifest["fingerprint"]
-    assert facts["weights_sha256"] == manifest["identity"]["classifier"]["sha256"]
-    assert (facts["precision"], facts["device"], facts["samples"]) == ("fp64", "cpu", 48)
-    assert facts["software"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert facts["pair"] != wanted_score("m", load_model(str(trio.unseen)), data, COMPUTE).row["pair"]
+    assert row["data_fingerprint"] == manifest["fingerprint"]
+    assert row["weights_sha256"] == manifest["identity"]["classifier"]["sha256"]
+    assert (row["precision"], row["device"], row["samples"]) == ("fp64", "cpu", 48)
+    assert row["software"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert row["pair"] != wanted_score("m", load_model(str(trio.unseen)), data, COMPUTE).row["pair"]
     columns = columns_of(data)
     assert columns.keys == [sample["key"] for sample in json_of(trio.advbn)]
     assert columns.label_N.tolist() == [sample["label"] for sample in json_of(trio.advbn)]

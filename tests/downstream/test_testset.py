@@ -82,7 +82,7 @@ def test_an_unfinished_data_set_is_refused(copied: Path) -> None:
 
 def test_other_sources_have_no_manifest_to_ask(trio: Trio) -> None:
     with pytest.raises(ValueError, match="no data set of this program"):
-        _ = open_test_set("o", str(trio.world.source)).made
+        _ = open_test_set("o", str(trio.world.source)).own_manifest
 
 
 def test_an_exported_folder_is_scored_like_any(tmp_path: Path) -> None:
@@ -98,9 +98,9 @@ def test_a_missing_shard_is_found_however_it_is_addressed(copied: Path, scheme: 
 
 
 def test_an_address_and_its_url_are_the_same_data_set(trio: Trio) -> None:
-    facts = [open_test_set("a", f"{scheme}{trio.advbn}").facts() for scheme in ("", "file://")]
-    assert [each.pop("data_address") for each in facts] == [str(trio.advbn), f"file://{trio.advbn}"]
-    assert facts[0] == facts[1]
+    metadata = [open_test_set("a", f"{scheme}{trio.advbn}").metadata() for scheme in ("", "file://")]
+    assert [each.pop("data_address") for each in metadata] == [str(trio.advbn), f"file://{trio.advbn}"]
+    assert metadata[0] == metadata[1]
 
 
 def test_a_damaged_manifest_of_ours_is_no_other_source(copied: Path) -> None:

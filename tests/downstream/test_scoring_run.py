@@ -8,9 +8,9 @@ import pytest
 
 from basics.errors import UserError
 from basics.ownership import lock_folder
-from downstream import session
+from downstream import scoring_run
 from downstream.scoring import predict as predict_really
-from downstream.session import ScoreRequest, named_models, score
+from downstream.scoring_run import ScoreRequest, named_models, score
 from downstream.testset import open_test_set
 from tests.support import tiny_classifier
 from tests.trio import Trio
@@ -26,7 +26,7 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
         made.append((data.name, [row["model"] for row, _ in models]))
         return real(models, data, *more)
 
-    monkeypatch.setattr(session, "predict", predict)
+    monkeypatch.setattr(scoring_run, "predict", predict)
     return made
 
 

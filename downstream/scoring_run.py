@@ -18,7 +18,7 @@ from networks.specs import label_of_spec, load_model
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRequest:
-    """Which models to score on which data sets, and where the results go."""
+    """Request of `score`: models by their SPECs, data sets, and the folder of the results."""
 
     models: Mapping[str, str]
     """Name in tables -> SPEC (see `networks.specs.load_model`)."""
@@ -31,7 +31,7 @@ class ScoreRequest:
     precision: str = "auto"
     """Precision, see `basics.compute`."""
     config: ScoringConfig = field(default_factory=ScoringConfig)
-    """Batch size and workers."""
+    """Batch size and decoding processes."""
     overwrite: bool = False
     """Replace results of the same names, also those of other models or data sets."""
 
@@ -49,8 +49,11 @@ class NamedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Session:
-    """Models, data sets, and where their results go."""
+class ScoringRun:
+    """A scoring run that is ready to begin: models are loaded, the layout and the device are chosen.
+
+    `ScoreRequest` and `downstream.evaluation.EvaluationRequest` are what a user wants. Both are turned into a run.
+    """
 
     models: Sequence[NamedModel]
     """The models."""
@@ -58,11 +61,11 @@ class Session:
     """Name -> function that opens the data set. It is opened to be checked and again to be scored, and not kept in
     between: the names of millions of images would fill the memory."""
     layout: Layout[ScoredData]
-    """How predictions are stored in the folder."""
+    """Layout of the predictions, with the path of their file or folder."""
     compute: Compute
     """Device and precision."""
     config: ScoringConfig
-    """Batch size and workers."""
+    """Batch size and decoding processes."""
     overwrite: bool
     """Replace results of the same names."""
     lines: Callable[[Iterable[Row]], Iterable[Row]] = iter
@@ -82,7 +85,7 @@ def score(request: ScoreRequest) -> list[Row]:
     """
     models = [NamedModel(name=label, classifier=load_model(spec)) for label, spec in request.models.items()]
     refuse_repeated([data.name for data in request.data], "data sets")
-    session = Session(
+    run = ScoringRun(
         models=models,
         data={data.name: partial(_same, data) for data in request.data},
         layout=PredictionFile(request.out / PREDICTIONS),
@@ -90,7 +93,7 @@ def score(request: ScoreRequest) -> list[Row]:
         config=request.config,
         overwrite=request.overwrite,
     )
-    rows = score_all(session)
+    rows = score_all(run)
     return [rows[data.name, label] for data in request.data for label in request.models]
 
 
@@ -98,40 +101,40 @@ def _same(data: TestSet) -> TestSet:
     return data
 
 
-def score_all(session: Session) -> dict[Key, Row]:
-    """Score what is missing of a session, data set by data set; return the rows of all results in its folder.
+def score_all(run: ScoringRun) -> dict[Key, Row]:
+    """Score what is missing of a run, data set by data set; return the rows of all results in its folder.
 
     Raises:
         UserError: before anything is written: a model does not fit, another model or data set has the same name, or
             nothing can be written.
         WorkError: an image is broken, a model's outputs are not finite, or a data set has changed meanwhile.
     """
-    wanted = {name: _wanted(session, opened()) for name, opened in session.data.items()}
+    wanted = {name: _wanted(run, opened()) for name, opened in run.data.items()}
     everything = [each for of_data in wanted.values() for each in of_data]
-    with opened_store(session.layout, SAME_SAMPLES, session.lines) as store:
-        missing = {each.key for each in store.missing(everything, overwrite=session.overwrite)}
-        for name, opened in session.data.items():
-            pairs = zip(wanted[name], session.models, strict=True)
+    with opened_store(run.layout, SAME_SAMPLES, run.lines) as store:
+        missing = {each.key for each in store.missing(everything, overwrite=run.overwrite)}
+        for name, opened in run.data.items():
+            pairs = zip(wanted[name], run.models, strict=True)
             todo = [(each.row, model.classifier) for each, model in pairs if each.key in missing]
             if todo:
-                store.add(_scored(session, opened(), todo))
+                store.add(_scored(run, opened(), todo))
         # Also if nothing was missing: the file may have been lost.
         store.write_rows()
         return store.rows
 
 
-def _wanted(session: Session, data: TestSet) -> list[Wanted]:
+def _wanted(run: ScoringRun, data: TestSet) -> list[Wanted]:
     """Return the result of each model on a data set, before it is scored."""
-    for model in session.models:
+    for model in run.models:
         require_fitting(model.name, model.classifier, data)
-    return [wanted_score(model.name, model.classifier, data, session.compute, model.more) for model in session.models]
+    return [wanted_score(model.name, model.classifier, data, run.compute, model.more) for model in run.models]
 
 
-def _scored(session: Session, data: TestSet, todo: Sequence[tuple[Row, Classifier]]) -> ScoredData:
+def _scored(run: ScoringRun, data: TestSet, todo: Sequence[tuple[Row, Classifier]]) -> ScoredData:
     row = todo[0][0]
-    if any(row[name] != value for name, value in data.facts().items()):
+    if any(row[name] != value for name, value in data.metadata().items()):
         raise WorkError(f"The data set {data.name} ({data.source.address}) has changed since this run began.")
-    return predict(todo, data, session.compute, session.config)
+    return predict(todo, data, run.compute, run.config)
 
 
 def named_models(specs: Sequence[str]) -> dict[str, str]:
