@@ -36,6 +36,7 @@ def write_report(out: Path, report: Mapping[str, Any], *, csv: str, markdown: st
     Raises:
         UserError: the folder cannot be written, or holds files of another kind of report.
     """
+    require_writable_folder(out)
     require_own_report(out, report["report"])
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     write_texts(out, {JSON: text, CSV: csv, MARKDOWN: markdown, HTML: html})
@@ -44,9 +45,13 @@ def write_report(out: Path, report: Mapping[str, Any], *, csv: str, markdown: st
 def require_own_report(out: Path, kind: str) -> None:
     """Refuse a folder whose report files are not those of an earlier report of this kind.
 
+    A folder that does not exist is not made: a request that is refused afterwards must leave nothing behind.
+
     Raises:
         UserError: see above; or the folder cannot be written.
     """
+    if not out.exists():
+        return
     require_writable_folder(out)
     there = next((f"a {name} of something else" for name in (HTML, MARKDOWN, CSV, JSON) if (out / name).exists()), "")
     require_owner(

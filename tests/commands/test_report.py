@@ -278,3 +278,8 @@ def test_odd_names_of_models(trio: Trio, reported: Path, tmp_path: Path, name: s
     assert "6 of 9 " in done.err
     tables = [line for line in (tmp_path / "out/report.md").read_text().splitlines() if line.startswith("|")]
     assert {line.replace(r"\|", "").count("|") for line in tables} == {6, 8}
+
+
+def test_a_refused_report_leaves_no_folder(trio: Trio, tmp_path: Path) -> None:
+    assert "nowhere" in refused(*trio.words(tmp_path / "gap", original=tmp_path / "nowhere"))
+    assert not (tmp_path / "gap").exists()
