@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from abnn.threats import Threat
 from basics.compute import Compute
 from basics.errors import WorkError
 from basics.progress import Advance
+from basics.software import versions_of
 from downstream.result_store import ResultStore, Row, Wanted
 from training.data import TrainingImages
 from training.evaluation import batched
@@ -66,7 +66,7 @@ class AttackRun:
         }  # fmt: skip
         more = {
             "data": self.images.source.address, "device": self.compute.kind,
-            "software": {name: version(name) for name in _SOFTWARE}, "cost": read_cost(checkpoint.folder),
+            "software": versions_of(_SOFTWARE), "cost": read_cost(checkpoint.folder),
         }  # fmt: skip
         return Wanted(identity=identity, more=more)
 

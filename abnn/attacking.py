@@ -12,6 +12,7 @@ from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
 from abnn.images import images_for, open_test
 from abnn.options import PixelOptions, RectangleOptions
+from abnn.plan import ATTACK_BATCH
 from abnn.results import ATTACKS, SAME_TEST, AttackLayout, AttackResult, not_attacked
 from abnn.threats import Roa, ThreatOptions, require_another, require_possible, require_used, threat_of
 from attacks.pixels import PixelConfig
@@ -22,6 +23,7 @@ from basics.progress import Advance, progress
 from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store
 from downstream.scoring_run import refuse_repeated
 from sources.base import Source
+from training.config import require_seed
 
 WORST = "worst"
 """Name of the worst case over the attacks in one ball: a sample is correct only where all of them failed."""
@@ -51,7 +53,7 @@ class AttackRequest:
     """Run folder of the network whose gradients the transfer attack uses."""
     limit: int | None = None
     """Only this many images, evenly spread over the test set; None takes all."""
-    batch_size: int = 250
+    batch_size: int = ATTACK_BATCH
     """Images at a time."""
     seed: int = 0
     """Seed of random starts and positions."""
@@ -67,8 +69,7 @@ class AttackRequest:
             raise UserError(f"The batch size is {self.batch_size}; give 1 or more.")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit is {self.limit}; give 1 or more.")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"The seed is {self.seed}; give a whole number from 0 to 2**32 - 1.")
+        require_seed(self.seed)
 
 
 def attack_all(request: AttackRequest) -> list[Row]:

@@ -12,8 +12,8 @@ from abnn.plan import NetworkPlan, plan_from, rebuild
 from basics.errors import UserError
 from basics.files import digest_json
 from networks.checkpoints import load_into, own_facts, read_metadata, read_weights, weights_checksum, write_safetensors
+from networks.weight_files import MODEL_FILE
 
-MODEL_FILE = "model.safetensors"
 COST_FILE = "cost.json"
 FORMAT = "advbn-gen abnn network"
 

@@ -11,14 +11,13 @@ from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from abnn.network import ABNN
+from abnn.results import PLAIN_PASSES
 from abnn.task import Trained
 from attacks.pixels import PixelConfig
 from basics.compute import Compute
 
 _ROUNDS = 3
 _SMALL_LR = 1e-4
-PLAIN_PASSES = 2.0
-"""Passes through the network of a plain step: one forward, one backward."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from abnn.sanity import Check, Surface, check, loss_surface
 from abnn.threats import STRONG_STEPS, Transfer, require_another
 from basics.compute import choose_compute
 from basics.errors import UserError
+from training.config import require_seed
 from training.evaluation import batched
 
 SURFACES = 4
@@ -43,8 +44,7 @@ class ExaminationRequest:
     def __post_init__(self) -> None:
         if self.limit < 1:
             raise UserError(f"--limit is {self.limit}; give 1 or more.")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"The seed is {self.seed}; give a whole number from 0 to 2**32 - 1.")
+        require_seed(self.seed)
 
 
 def examine(request: ExaminationRequest, ready: Callable[[], None] = lambda: None) -> tuple[list[Check], Surface]:

@@ -16,9 +16,10 @@ from networks.normalise import Normalise
 from networks.uninitialised import Uninitialised
 from training.evaluation import EVALUATION_BATCH
 
-BATCH_STATISTICS_IMAGES = 250
-"""Images at a time where a network's statistics are those of the whole batch (`--statistics batch`): there the batch is
-a part of the result, and `abnn attack` shows 250 at a time as well unless another --batch-size is given."""
+ATTACK_BATCH = 250
+"""Images that `abnn attack` shows a network at a time unless another --batch-size is given. A network whose statistics
+are those of the whole batch (`--statistics batch`) is scored on as many after each epoch: there the batch is a part of
+the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class NetworkPlan:
     @property
     def evaluation_batch(self) -> int:
         """Images that the network is shown at a time when it is scored."""
-        return BATCH_STATISTICS_IMAGES if self.uses_batch_statistics else EVALUATION_BATCH
+        return ATTACK_BATCH if self.uses_batch_statistics else EVALUATION_BATCH
 
     def facts(self) -> dict[str, Any]:
         """Return the plan as JSON values."""

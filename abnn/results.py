@@ -18,6 +18,9 @@ from downstream.result_store import RESULTS, ComparisonKey, Row
 
 ATTACKS = "attacks"
 """Sub-folder of a run folder for results without `--out`."""
+PLAIN_PASSES = 2.0
+"""Cost of a training step without defence in passes N through a network, in which results state the cost of
+training: one forward pass and one backward pass."""
 NOT_ATTACKED = -1
 """Value of a sample that was not attacked yet."""
 SAME_TEST = ComparisonKey(

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from abnn.checkpoint import MODEL_FILE, save_checkpoint
+from abnn.checkpoint import save_checkpoint
 from abnn.plan import NetworkPlan
 from attacks.objectives import cross_entropy
 from attacks.pixels import PixelConfig, attack_pixels
 from basics.compute import Compute
+from networks.weight_files import MODEL_FILE
 from training.config import TrainingConfig
 from training.data import TrainingImages
 from training.evaluation import correct, evaluate

@@ -14,9 +14,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from attacks.pixels import Norm
 from basics.errors import UserError
 
-Norm = Literal["linf", "l2"]
 Part = Literal["apgd-ce", "apgd-t", "fab-t", "square"]
 
 

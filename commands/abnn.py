@@ -179,7 +179,7 @@ _CONFIG_OPTIONS = (
 @click.option("--stride", type=int, help="Pixels between positions tried. [default: a quarter of the rectangle]")
 @click.option("--colour", type=float, help="Grey value of the rectangle at the start, 0 to 1. [default: 0.5]")
 @click.option("--limit", type=int, help="Only so many images, evenly spread.")
-@click.option("--batch-size", type=int, default=250, show_default=True, help="Images at a time.")
+@click.option("--batch-size", type=int, help="Images at a time. [default: 250]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random starts and positions.")
 @click.option("--out", type=FOLDER, help="Folder of the results. [default: attacks/ in each run folder]")
 @click.option("--overwrite", is_flag=True, help="Replace results of the same names.")
@@ -206,8 +206,9 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
         benchmarks=BENCHMARKS,
         pixels=PixelOptions(**{name: options[name] for name in _PIXEL_FIELDS}),
         rectangle=RectangleOptions(**rectangle, steps=options["rectangle_steps"]), restarts=options["restarts"],
-        surrogate=options["surrogate"], limit=options["limit"], batch_size=options["batch_size"], seed=options["seed"],
+        surrogate=options["surrogate"], limit=options["limit"], seed=options["seed"],
         device=options["device"], precision=options["precision"], overwrite=options["overwrite"],
+        **given(batch_size=options["batch_size"]),
     )  # fmt: skip
     rows = attack_all(request)
     lines = [f"{row['model']}  {row['attack']}  {row['accuracy']:.1%} of {row['n']}" for row in rows]

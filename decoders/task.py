@@ -13,11 +13,11 @@ from torchvision.utils import make_grid, save_image
 from basics.compute import Compute
 from basics.files import atomic_path
 from decoders.autoencoder import Autoencoder, save_autoencoder
+from networks.weight_files import AUTOENCODER_FILE
 from training.config import TrainingConfig
 from training.data import TrainingImages
 from training.evaluation import evaluate
 
-AUTOENCODER_FILE = "autoencoder.safetensors"
 PICTURE_FOLDER = "reconstructions"
 
 TOTAL_VARIATION_WEIGHT = 1e-8

@@ -19,9 +19,10 @@ from networks.classifiers import IMAGENET_CLASSES, Classifier, build_network, fa
 from networks.cuts import Cut
 from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
 from networks.uninitialised import Uninitialised
+from networks.weight_files import AUXILIARY_FILE, MAIN_FILE
 from sources.decode import View
 
-FILES = {MAIN: "main.safetensors", AUXILIARY: "auxiliary.safetensors"}
+FILES = {MAIN: MAIN_FILE, AUXILIARY: AUXILIARY_FILE}
 """Batch-norm set -> the file with it, a plain torchvision state dict."""
 BEST = "best"
 """Sub-folder with the files of the epoch with the best held-out top-1 through main batch norm."""

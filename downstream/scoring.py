@@ -5,7 +5,6 @@ Legend: N samples, K most probable classes, C classes, V views (distinct ways of
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from basics.compute import Compute
 from basics.errors import UserError, WorkError
 from basics.progress import progress
+from basics.software import versions_of
 from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Scored, ScoredData
 from downstream.result_store import Row, Wanted
 from downstream.testset import TestSet
@@ -67,7 +67,7 @@ def wanted_score(
         "transform": data.view(model.view).describe(),
         "precision": compute.precision,
     }
-    software = {name: version(name) for name in (*_SOFTWARE, *model.packages)}
+    software = versions_of((*_SOFTWARE, *model.packages))
     return Wanted(identity=identity, more={**addresses, "device": compute.kind, "software": software, **(more or {})})
 
 

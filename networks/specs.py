@@ -20,13 +20,11 @@ from networks.classifiers import (
     view_of,
 )
 from networks.normalise import Normalise
-from networks.task import CLASSIFIER_FILE
+from networks.weight_files import CLASSIFIER_FILE, MAIN_FILE
 from sources.decode import View
 
 TIMM_PREFIX = "timm:"
 _CROP_MODES = ("center", "squash")
-TUNED_FILE = "main.safetensors"
-"""The file that fine-tuning writes the weights with main batch norm to."""
 
 
 def load_model(spec: str) -> Classifier:
@@ -81,13 +79,13 @@ def label_of_spec(spec: str) -> str:
 
 
 def _weights_in(folder: Path) -> Path:
-    found = [folder / name for name in (CLASSIFIER_FILE, TUNED_FILE) if (folder / name).is_file()]
+    found = [folder / name for name in (CLASSIFIER_FILE, MAIN_FILE) if (folder / name).is_file()]
     if len(found) > 1:
-        raise UserError(f"The folder {folder} holds {CLASSIFIER_FILE} and {TUNED_FILE}; name the file that you mean.")
+        raise UserError(f"The folder {folder} holds {CLASSIFIER_FILE} and {MAIN_FILE}; name the file that you mean.")
     if found:
         return found[0]
     raise UserError(
-        f"The folder {folder} holds neither {CLASSIFIER_FILE} nor {TUNED_FILE}; give a run folder of a classifier."
+        f"The folder {folder} holds neither {CLASSIFIER_FILE} nor {MAIN_FILE}; give a run folder of a classifier."
     )
 
 

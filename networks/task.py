@@ -12,11 +12,10 @@ from torch.optim import AdamW, Optimizer
 from basics.compute import Compute
 from networks.classifiers import build_network, save_classifier
 from networks.normalise import Normalise
+from networks.weight_files import CLASSIFIER_FILE
 from training.config import TrainingConfig
 from training.data import TrainingImages
 from training.evaluation import correct, evaluate
-
-CLASSIFIER_FILE = "classifier.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

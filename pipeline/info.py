@@ -9,6 +9,7 @@ import numpy as np
 from basics.errors import UserError
 from basics.paths import AnyPath, is_remote
 from networks.checkpoints import read_safetensors
+from networks.weight_files import AUTOENCODER_FILE, CLASSIFIER_FILE, MAIN_FILE, MODEL_FILE
 from pipeline.dataset.ledger import SAMPLES, read_ledger
 from pipeline.dataset.manifest import read_manifest
 from pipeline.dataset.shard_file import NO_PREDICTION
@@ -33,7 +34,7 @@ def describe(path: AnyPath) -> dict[str, Any]:
     raise UserError(f"{path} cannot be described; give a data-set folder, a .safetensors file or a ledger (.h5).")
 
 
-_FILES_OF_TRAININGS = ("main.safetensors", "classifier.safetensors", "autoencoder.safetensors", "model.safetensors")
+_FILES_OF_TRAININGS = (MAIN_FILE, CLASSIFIER_FILE, AUTOENCODER_FILE, MODEL_FILE)
 """Files by which the run folder of a training is recognised; a data set has none of them."""
 
 

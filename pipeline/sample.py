@@ -15,9 +15,9 @@ from basics.errors import UserError
 from basics.files import digest_json, require_writable_folder
 from basics.progress import say
 from decoders.request import AutoencoderRequest, train_autoencoder
-from decoders.task import AUTOENCODER_FILE
 from encoders import encoder_kind
-from networks.task import CLASSIFIER_FILE, ClassifierConfig, ClassifierTask, SideImage
+from networks.task import ClassifierConfig, ClassifierTask, SideImage
+from networks.weight_files import AUTOENCODER_FILE, CLASSIFIER_FILE
 from sources.drawn.source import WORLD_VERSION, DrawnSource
 from training.config import TrainingConfig
 from training.data import TrainingImages, Variation

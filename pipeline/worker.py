@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from basics.allocation import keep_freed_memory
 from basics.compute import Compute, choose_compute
 from basics.differences import differences
 from basics.errors import UserError, WorkError
+from basics.software import versions_of
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from networks.classifiers import Classifier, load_classifier
 from pipeline.config import GenerationConfig
@@ -161,7 +161,7 @@ def _surroundings(config: GenerationConfig, compute: Compute) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _software() -> dict[str, str]:
-    return {name: version(name) for name in _SOFTWARE}
+    return versions_of(_SOFTWARE)
 
 
 def use_threads(threads: int) -> None:

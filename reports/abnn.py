@@ -8,10 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from abnn.results import PLAIN_PASSES
 from basics.files import canonical_json
 from downstream.result_store import Row
 from reports.intervals import proportion
-from reports.published_abnn_tables import PLAIN_PASSES, is_published_network, published_attack, published_methods
+from reports.published_abnn_tables import is_published_network, published_attack, published_methods
 
 KIND = "accuracy under attack"
 METHODS = {"none": "no defence", "pgd-at": "PGD-AT", "oudefend": "OUDefend", "abnn": "ABNN"}

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from abnn.results import PLAIN_PASSES
 from basics.files import canonical_json
 from reports.abnn import (
     GROUP,
@@ -116,7 +117,7 @@ def _mean_lines(report: Report, group: Rows, attacks: Sequence[str]) -> list[Lin
     if not means:
         return []
     (cost,) = [each for each in report["costs"] if all(each[name] == group[0][name] for name in GROUP)] or [{}]
-    measured = [_passes(2 * cost[name]["mean"] if cost.get(name) else None) for name in ("flops", "time")]
+    measured = [_passes(PLAIN_PASSES * cost[name]["mean"] if cost.get(name) else None) for name in ("flops", "time")]
     cells = [_mean_cell(means.get(attack)) for attack in attacks]
     name = mean_name(next(iter(means.values())))
     return [Line(name, [*cells, Cell(_passes(group[0]["cost_formula"])), *map(Cell, measured)])]

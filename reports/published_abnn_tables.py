@@ -11,8 +11,6 @@ from typing import Any
 
 CLEAN, PGD, ROA = "clean", "pgd", "roa"
 """The columns of the tables."""
-PLAIN_PASSES = 2
-"""Passes N through a network of a step without defence: forward and backward."""
 
 _STEPS = 5
 """Steps of PGD and of ROA."""

@@ -8,6 +8,16 @@ from basics.errors import UserError
 Schedule = Literal["constant", "cosine", "step"]
 
 
+def require_seed(seed: int) -> None:
+    """Refuse a seed that not every generator of random numbers takes.
+
+    Raises:
+        UserError: it is not a number from 0 to 2**32 - 1.
+    """
+    if not 0 <= seed < 2**32:
+        raise UserError(f"The seed is {seed}; give a whole number from 0 to 2**32 - 1.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Length, speed and randomness of a training run. Published values are in `experiments.py`."""
@@ -45,8 +55,7 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "devices", "checkpoint_every", "image_size", "decay_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"The {name.replace('_', ' ')} is {getattr(self, name)}; give 1 or more.")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"The seed is {self.seed}; give a whole number from 0 to 2**32 - 1.")
+        require_seed(self.seed)
         if self.loaders < 0:
             raise UserError(f"The number of loaders is {self.loaders}; give 0 or more.")
         if not 0 < self.lr < float("inf"):

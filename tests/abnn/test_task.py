@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from abnn.checkpoint import COST_FILE, MODEL_FILE, Checkpoint, load_checkpoint
+from abnn.checkpoint import COST_FILE, Checkpoint, load_checkpoint
 from abnn.network import ABNN
 from abnn.task import Trained
 from attacks.pixels import PixelConfig
 from basics.errors import UserError
 from networks.checkpoints import read_safetensors, read_weights, write_safetensors
+from networks.weight_files import MODEL_FILE
 from tests.abnn.trained import CLASSES, fit, small_world, trained
 from tests.support import seeded, tiny_classifier
 

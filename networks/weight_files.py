@@ -1,0 +1,12 @@
+"""Names of the files with weights in run folders; a run folder is recognised by them."""
+
+CLASSIFIER_FILE = "classifier.safetensors"
+"""A classifier trained from scratch."""
+MAIN_FILE = "main.safetensors"
+"""A fine-tuned classifier with main batch norm."""
+AUXILIARY_FILE = "auxiliary.safetensors"
+"""The same classifier with auxiliary batch norm."""
+AUTOENCODER_FILE = "autoencoder.safetensors"
+"""A trained or imported autoencoder."""
+MODEL_FILE = "model.safetensors"
+"""A network trained with a defence (`abnn train`), with its substitute."""
