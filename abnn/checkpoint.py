@@ -11,7 +11,14 @@ from torch import nn
 from abnn.plan import NetworkPlan, plan_from, rebuild
 from basics.errors import UserError
 from basics.files import digest_json
-from networks.checkpoints import load_into, own_facts, read_metadata, read_weights, weights_checksum, write_safetensors
+from networks.checkpoints import (
+    load_into,
+    own_metadata,
+    read_metadata,
+    read_weights,
+    weights_checksum,
+    write_safetensors,
+)
 from networks.weight_files import MODEL_FILE
 
 COST_FILE = "cost.json"
@@ -46,9 +53,9 @@ class Checkpoint:
     """SHA-256 over the weights."""
 
 
-def save_checkpoint(folder: Path, module: nn.Module, plan: NetworkPlan, facts: Mapping[str, Any]) -> None:
+def save_checkpoint(folder: Path, module: nn.Module, plan: NetworkPlan, metadata: Mapping[str, Any]) -> None:
     """Write a network's weights, the substitute's among them, with the metadata needed to build it again."""
-    write_safetensors(folder / MODEL_FILE, module.state_dict(), {"format": FORMAT, "plan": plan.facts(), **facts})
+    write_safetensors(folder / MODEL_FILE, module.state_dict(), {"format": FORMAT, "plan": plan.as_json(), **metadata})
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -60,10 +67,10 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     path = folder / MODEL_FILE
     if not path.is_file():
         raise UserError(f"The folder {folder} has no {MODEL_FILE}; give a run folder of `advbn-gen abnn train`.")
-    metadata = own_facts(read_metadata(path), FORMAT)
+    metadata = own_metadata(read_metadata(path), FORMAT)
     try:
         plan = plan_from(metadata["plan"])
-        facts = {name: _of_kind(metadata[name], kind) for name, kind in _FACTS.items()}
+        training = {name: _of_kind(metadata[name], kind) for name, kind in _KINDS.items()}
         length = f"{metadata['epochs_done']} epochs of {metadata['images']} images"
         recipe = f"{length}{_beside(plan)}, settings {_settings(metadata)}"
         classes = tuple(metadata["classes"])
@@ -79,11 +86,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         module=module.eval().requires_grad_(False),
         checksum=weights_checksum(module.state_dict()),
         recipe=recipe,
-        **facts,
+        **training,
     )
 
 
-_FACTS = {"task": str, "defence": str, "resized": bool, "seed": int}
+_KINDS = {"task": str, "defence": str, "resized": bool, "seed": int}
 _NO_RECIPE = {"seed", "device", "devices", "loaders", "checkpoint_every", "epochs"}
 """Settings of a training that are not part of its recipe; the number of epochs stands in the description itself."""
 
@@ -102,7 +109,7 @@ def _settings(metadata: Mapping[str, Any]) -> str:
 
 def cost_identity(defence: str, plan: NetworkPlan, attack: Mapping[str, Any] | None) -> str:
     """Return a checksum over what a training step's cost depends on."""
-    return digest_json([defence, plan.facts(), attack])
+    return digest_json([defence, plan.as_json(), attack])
 
 
 def _beside(plan: NetworkPlan) -> str:

@@ -67,22 +67,22 @@ class NetworkPlan:
         """Images that the network is shown at a time when it is scored."""
         return ATTACK_BATCH if self.uses_batch_statistics else EVALUATION_BATCH
 
-    def facts(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
-        facts: dict[str, Any] = asdict(self)
+        values: dict[str, Any] = asdict(self)
         if self.substitute is None:
             # A target alone has no layers behind its blocks.
-            facts["blocks"] = facts["layer"] = None
-        return facts
+            values["blocks"] = values["layer"] = None
+        return values
 
 
-def plan_from(facts: Mapping[str, Any]) -> NetworkPlan:
-    """Return the plan whose `NetworkPlan.facts` these are.
+def plan_from(stored: Mapping[str, Any]) -> NetworkPlan:
+    """Return the plan that `NetworkPlan.as_json` gave these values for.
 
     Raises:
-        KeyError, TypeError: these are no such facts.
+        KeyError, TypeError: these are no values of a plan.
     """
-    values = dict(facts)
+    values = dict(stored)
     substitute = values.pop("substitute")
     blocks, layer = values.pop("blocks"), values.pop("layer")
     if substitute is None:

@@ -97,7 +97,7 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
         "attack": asdict(pixels) if pixels else None, "records_sha256": source.digest(),
     }  # fmt: skip
     settings = {
-        **identity, "plan": plan.facts(), "source": source.address, "held_out": held_out.digest(),
+        **identity, "plan": plan.as_json(), "source": source.address, "held_out": held_out.digest(),
         "images": len(images),
     }  # fmt: skip
     metadata = {**identity, "classes": list(source.classes.names), "training": asdict(config), "images": len(images)}
@@ -108,7 +108,7 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
         return TrainingResult(files={"model": path})
     _write_cost(request, plan)
     top1 = float(read_metadata(path)["held_out_top1"])
-    return TrainingResult(files={"model": path}, facts={"held_out_top1": top1})
+    return TrainingResult(files={"model": path}, metadata={"held_out_top1": top1})
 
 
 def _require_sense(request: DefenceRequest) -> None:

@@ -73,13 +73,14 @@ class DefenceTask:
         plan: what the network is made of.
         held_out: images to score after each epoch.
         out: run folder.
-        facts: metadata of the file of weights beside the scores.
+        metadata: metadata of the file of weights beside the scores.
     """
 
     def __init__(
-        self, trained: Trained, plan: NetworkPlan, held_out: TrainingImages, out: Path, facts: Mapping[str, Any]
+        self, trained: Trained, plan: NetworkPlan, held_out: TrainingImages, out: Path, metadata: Mapping[str, Any]
     ) -> None:
-        self.network, self.plan, self.held_out, self.out, self.facts = trained.network, plan, held_out, out, facts
+        self.network, self.plan, self.held_out = trained.network, plan, held_out
+        self.out, self.metadata = out, metadata
         self.module: nn.Module = trained
 
     @property
@@ -100,7 +101,7 @@ class DefenceTask:
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         """Score the held-out images, unattacked, and write the weights."""
         measured = evaluate(self.module, self._scores, self.held_out, compute, self.plan.evaluation_batch)
-        save_checkpoint(self.out, self.network, self.plan, {**self.facts, "epochs_done": epoch, **measured})
+        save_checkpoint(self.out, self.network, self.plan, {**self.metadata, "epochs_done": epoch, **measured})
         return measured
 
     def _scores(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:

@@ -129,7 +129,7 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
     result = train_defence(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
-    path, top1 = result.files["model"], result.facts["held_out_top1"]
+    path, top1 = result.files["model"], result.metadata["held_out_top1"]
     from reports.curves import draw_curves
     from training.folder import CURVES
 

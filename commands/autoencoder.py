@@ -76,9 +76,9 @@ def train_autoencoder(**options: Any) -> None:
     result = train(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
-    path, facts = result.files["autoencoder"], result.facts
-    lines = [f"held-out PSNR {facts['held_out_psnr']:.1f} dB, MSE {facts['held_out_mse']:.5f}", str(path)]
-    print_result({"autoencoder": str(path), **facts}, lines, as_json=options["as_json"])
+    path, metadata = result.files["autoencoder"], result.metadata
+    lines = [f"held-out PSNR {metadata['held_out_psnr']:.1f} dB, MSE {metadata['held_out_mse']:.5f}", str(path)]
+    print_result({"autoencoder": str(path), **metadata}, lines, as_json=options["as_json"])
 
 
 _REQUEST_OPTIONS = ("labels", "held_out", "encoder_weights", "width", "limit")

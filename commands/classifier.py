@@ -80,7 +80,7 @@ def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *,
     result = train(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
         return
-    path, top1 = result.files["classifier"], result.facts["held_out_top1"]
+    path, top1 = result.files["classifier"], result.metadata["held_out_top1"]
     lines = [f"held-out top-1: {top1:.1%}", str(path)]
     print_result({"classifier": str(path), "held_out_top1": top1}, lines, as_json=as_json)
 

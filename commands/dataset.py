@@ -71,8 +71,8 @@ def info(path: "AnyPath", as_json: bool) -> None:
     """
     from pipeline.info import describe
 
-    facts = describe(path)
-    print_result(facts, indented(facts), as_json=as_json)
+    description = describe(path)
+    print_result(description, indented(description), as_json=as_json)
 
 
 @click.command(short_help="Shards -> a folder of class folders.")

@@ -97,10 +97,10 @@ def finetune(**options: Any) -> None:
     metrics = options["out"] / METRICS
     # A finished run whose lines were removed has nothing to draw.
     curves = draw_curves(metrics, options["out"] / CURVES) if metrics.exists() else None
-    shares = ", ".join(f"{name.rpartition('_')[2]} batch norm {value:.1%}" for name, value in result.facts.items())
+    shares = ", ".join(f"{name.rpartition('_')[2]} batch norm {value:.1%}" for name, value in result.metadata.items())
     files = {name: str(path) for name, path in result.files.items()}
     lines = [f"held-out top-1: {shares}", *files.values(), *([str(curves)] if curves else [])]
-    print_result({**result.facts, **files, "curves": curves and str(curves)}, lines, as_json=options["as_json"])
+    print_result({**result.metadata, **files, "curves": curves and str(curves)}, lines, as_json=options["as_json"])
 
 
 def _refuse_idle(options: dict[str, Any], method_name: str) -> None:

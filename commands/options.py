@@ -153,10 +153,10 @@ def given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def indented(facts: Mapping[str, Any], depth: int = 0) -> list[str]:
-    """Return nested facts as lines, one a leaf; lists of more than a few values are cut short."""
+def indented(values: Mapping[str, Any], depth: int = 0) -> list[str]:
+    """Return nested values as lines, one a leaf; lists of more than a few values are cut short."""
     lines = []
-    for name, value in facts.items():
+    for name, value in values.items():
         if isinstance(value, Mapping):
             lines += [f"{'  ' * depth}{name}:", *indented(value, depth + 1)]
         elif isinstance(value, list) and len(value) > _LIST_SHOWN:

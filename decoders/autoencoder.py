@@ -12,7 +12,7 @@ from encoders import EncoderKind, encoder_kind
 from networks.checkpoints import (
     StateDict,
     load_into,
-    own_facts,
+    own_metadata,
     read_safetensors,
     weights_checksum,
     write_safetensors,
@@ -54,8 +54,8 @@ class AutoencoderFile:
     """Origin of the encoder's weights, `adain` or `torchvision`, which implies how colours are prepared."""
     checksum: str
     """SHA-256 over all weights."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """Training or import facts."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """How it was trained or imported."""
 
     def summary(self) -> dict[str, Any]:
         """Return its entry in a manifest."""
@@ -67,7 +67,7 @@ class AutoencoderFile:
         }
 
 
-def save_autoencoder(path: Path, module: Autoencoder, encoder_form: str, facts: dict[str, Any]) -> None:
+def save_autoencoder(path: Path, module: Autoencoder, encoder_form: str, origin: dict[str, Any]) -> None:
     """Write `autoencoder.safetensors` atomically: its weights, and as metadata what they are and how they were made."""
     state = module.state_dict()
     metadata = {
@@ -79,7 +79,7 @@ def save_autoencoder(path: Path, module: Autoencoder, encoder_form: str, facts: 
         "sha256": weights_checksum(state),
         "encoder_sha256": weights_checksum(module.encoder.state_dict()),
         "decoder_sha256": weights_checksum(module.decoder.state_dict()),
-        "facts": facts,
+        "facts": origin,
     }
     write_safetensors(path, state, metadata)
 
@@ -95,7 +95,7 @@ def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
         UserError: missing, truncated, damaged or foreign file; a newer version; another encoder.
     """
     state, stored = read_safetensors(path)
-    metadata = own_facts(stored, FORMAT)
+    metadata = own_metadata(stored, FORMAT)
     if not metadata:
         raise UserError(
             f"The file {path} is not an autoencoder of this program; make one with "
@@ -114,7 +114,7 @@ def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
     load_into(module, state, f"the autoencoder in {path}")
     module.eval().requires_grad_(False)
     return AutoencoderFile(
-        module=module, encoder_form=metadata["encoder_form"], checksum=metadata["sha256"], facts=metadata["facts"]
+        module=module, encoder_form=metadata["encoder_form"], checksum=metadata["sha256"], origin=metadata["facts"]
     )
 
 

@@ -23,7 +23,7 @@ def import_autoencoder(encoder: str, encoder_weights: Path, decoder_weights: Pat
     kind = encoder_kind(encoder)
     module, form = autoencoder_from_encoder(kind, read_weights(encoder_weights))
     load_into(module.decoder, read_weights(decoder_weights), f"the decoder of the {encoder} encoder")
-    facts = {
+    origin = {
         "imported": {
             "encoder_file": encoder_weights.name,
             "encoder_file_sha256": digest_file(encoder_weights),
@@ -31,5 +31,5 @@ def import_autoencoder(encoder: str, encoder_weights: Path, decoder_weights: Pat
             "decoder_file_sha256": digest_file(decoder_weights),
         }
     }
-    save_autoencoder(out, module, form, facts)
+    save_autoencoder(out, module, form, origin)
     return module

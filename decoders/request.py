@@ -54,7 +54,7 @@ def train_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -
         source, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST, variation=Variation()
     )
     module, form = _fresh_autoencoder(kind, request)
-    facts: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "encoder": kind.name,
         "width": module.width,
         "encoder_sha256": weights_checksum(module.encoder.state_dict()),
@@ -65,12 +65,12 @@ def train_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -
         "encoder_weights": request.encoder_weights,
         "held_out": len(held_out),
     }
-    metadata = {"training": asdict(config), **facts}
+    metadata = {"training": asdict(config), **identity}
     task = AutoencoderTask(module, form, held_out, request.out, metadata, devices=config.devices)
-    train(task, images, config, request.out, facts, overwrite=overwrite)
+    train(task, images, config, request.out, identity, overwrite=overwrite)
     path, _ = task.outputs
     first = is_first_process(config.devices)
-    return TrainingResult(files={"autoencoder": path}, facts=load_autoencoder(path).facts if first else {})
+    return TrainingResult(files={"autoencoder": path}, metadata=load_autoencoder(path).origin if first else {})
 
 
 def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest) -> tuple[Autoencoder, str]:

@@ -43,7 +43,7 @@ class AutoencoderTask:
         form: form of the encoder's weights.
         held_out: images that MSE and PSNR are measured on.
         out: run folder.
-        facts: metadata of the autoencoder's file beside the measurements.
+        metadata: metadata of the autoencoder's file beside the measurements.
         devices: devices that share a batch.
     """
 
@@ -53,11 +53,11 @@ class AutoencoderTask:
         form: str,
         held_out: TrainingImages,
         out: Path,
-        facts: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         *,
         devices: int = 1,
     ) -> None:
-        self.module, self.form, self.held_out, self.out, self.facts = module, form, held_out, out, facts
+        self.module, self.form, self.held_out, self.out, self.metadata = module, form, held_out, out, metadata
         # A mean of the parts' means is the whole mean; a mean of the parts' sums is not the whole sum.
         self.weight = TOTAL_VARIATION_WEIGHT * devices
 
@@ -80,7 +80,7 @@ class AutoencoderTask:
         """Measure the held-out images' mean MSE and mean PSNR (dB); write a picture and the autoencoder."""
         measured = evaluate(self.module, self._scores, self.held_out, compute)
         self._picture(epoch, compute)
-        save_autoencoder(self.outputs[0], self.module, self.form, {**self.facts, "epochs_done": epoch, **measured})
+        save_autoencoder(self.outputs[0], self.module, self.form, {**self.metadata, "epochs_done": epoch, **measured})
         return measured
 
     def _scores(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 (labels are not used)

@@ -19,7 +19,7 @@ from downstream.suites import FILTERS, INSTAGRAM, Locations, Subset, find_subset
 from downstream.summaries import result_rows
 from downstream.testset import TestSet
 from networks.checkpoints import read_metadata
-from networks.classifiers import facts_of
+from networks.classifiers import classifier_metadata
 from networks.specs import load_model
 from sources.base import ClassMap
 
@@ -118,8 +118,8 @@ def _has_two_sets(folder: Path) -> bool:
     """Whether a folder holds two trained sets of batch norm; some methods leave the auxiliary one untrained."""
     if not all((folder / name).is_file() for name in FILES.values()):
         return False
-    facts = facts_of(read_metadata(folder / FILES[AUXILIARY])).get("facts", {})
-    method = METHODS.get(facts.get("method", ""))
+    run = classifier_metadata(read_metadata(folder / FILES[AUXILIARY])).get("facts", {})
+    method = METHODS.get(run.get("method", ""))
     return method is None or method.uses_auxiliary
 
 

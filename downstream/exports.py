@@ -15,7 +15,7 @@ from basics.files import require_writable_folder
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import AUXILIARY, MAIN, state_with
 from networks.checkpoints import StateDict, load_into, read_metadata, read_weights
-from networks.classifiers import IMAGENET_CLASSES, Classifier, build_network, facts_of, save_classifier
+from networks.classifiers import IMAGENET_CLASSES, Classifier, build_network, classifier_metadata, save_classifier
 from networks.cuts import Cut
 from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
 from networks.uninitialised import Uninitialised
@@ -39,18 +39,24 @@ class Exports:
         """All files and folders that are written; the first is a file with the last weights."""
         return [*(self.out / name for name in FILES.values()), self.out / BEST]
 
-    def write(self, network: AdvBNNetwork, facts: Mapping[str, Any], score: str) -> None:
-        """Write the weights of an epoch; also as the best ones, unless the fact called `score` is higher there."""
+    def write(self, network: AdvBNNetwork, run: Mapping[str, Any], score: str) -> None:
+        """Write the weights of an epoch; also as the best ones, unless these have a higher score.
+
+        Args:
+            network: the network after the epoch.
+            run: metadata of the run, with its scores after the epoch.
+            score: name of the score in it that counts.
+        """
         best = self.out / BEST
         # Of equals the latest: an epoch that is repeated after an interruption replaces files that were half written.
-        if facts[score] >= _score_of(best / FILES[MAIN], score):
+        if run[score] >= _score_of(best / FILES[MAIN], score):
             best.mkdir(exist_ok=True)
-            self._write(best, network, facts)
-        self._write(self.out, network, facts)
+            self._write(best, network, run)
+        self._write(self.out, network, run)
 
-    def _write(self, folder: Path, network: AdvBNNetwork, facts: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, network: AdvBNNetwork, run: Mapping[str, Any]) -> None:
         for which, name in FILES.items():
-            metadata = {"view": asdict(self.view), "batch_norm": which, "facts": facts}
+            metadata = {"view": asdict(self.view), "batch_norm": which, "facts": run}
             plain = self._plain(network, which)
             save_classifier(folder / name, self.start.name, plain, self.start.classes, self.start.width, **metadata)
 
@@ -65,7 +71,7 @@ class Exports:
 
 
 def _score_of(path: Path, name: str) -> float:
-    return float(facts_of(read_metadata(path))["facts"][name]) if path.is_file() else 0.0
+    return float(classifier_metadata(read_metadata(path))["facts"][name]) if path.is_file() else 0.0
 
 
 def _identity(norm: nn.Module, name: str) -> StateDict:

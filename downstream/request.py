@@ -10,7 +10,7 @@ from downstream.exports import FILES
 from downstream.task import FineTuningConfig, FineTuningTask
 from downstream.testset import open_named
 from networks.checkpoints import read_metadata
-from networks.classifiers import Classifier, facts_of
+from networks.classifiers import Classifier, classifier_metadata
 from networks.specs import load_model
 from sources.base import Source
 from training.data import Mix, require_same_classes, training_images
@@ -69,28 +69,28 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
         view=start.view.scaled(config.image_size), mix=mix,
     )  # fmt: skip
     config.require_batches_for_batch_norm()
-    facts: dict[str, Any] = {
+    identity: dict[str, Any] = {
         "arch": start.name,
         "width": start.width,
         "start_sha256": start.checksum,
-        **tuning.facts(),
+        **tuning.identity(),
         "source": images.source.address,
         "records_sha256": images.source.digest(),
         "held_out": held_out.digest(),
         "mix_share": None if mix is None else mix.share,
         "images": len(images),
     }
-    task = FineTuningTask(start, tuning, held_out, request.out, {"training": asdict(config), **facts})
+    task = FineTuningTask(start, tuning, held_out, request.out, {"training": asdict(config), **identity})
     if config.devices > 1 and choose_compute(config.device, config.precision).device.type == "cuda":
         # torch has no synchronised batch norm for the CPU.
         task.synchronise_batch_norm()
-    train(task, images, config, request.out, facts, overwrite=overwrite)
+    train(task, images, config, request.out, identity, overwrite=overwrite)
     files = {which: request.out / name for which, name in FILES.items()}
     if not is_first_process(config.devices):
         return TrainingResult(files=files)
-    metadata = facts_of(read_metadata(next(iter(files.values()))))["facts"]
+    run = classifier_metadata(read_metadata(next(iter(files.values()))))["facts"]
     names = [f"held_out_top1_{which}" for which in FILES]
-    return TrainingResult(files=files, facts={name: metadata[name] for name in names})
+    return TrainingResult(files=files, metadata={name: run[name] for name in names})
 
 
 def _start(request: FineTuningRequest) -> Classifier:

@@ -75,7 +75,7 @@ class FineTuningConfig:
         policies = tuple(name for name in self.augment if name in POLICIES)
         return Variation(crops=True, smallest=self.smallest_crop, policies=policies)
 
-    def facts(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Return the fine-tuning's part of a run's identity, as a run folder stores it."""
         return {
             "cut": asdict(self.cut),
@@ -96,7 +96,7 @@ class FineTuningTask:
         config: from where on, how.
         held_out: images to score after each epoch.
         out: run folder.
-        facts: metadata of the files of weights beside the scores.
+        metadata: metadata of the files of weights beside the scores.
     """
 
     def __init__(
@@ -105,9 +105,9 @@ class FineTuningTask:
         config: FineTuningConfig,
         held_out: TrainingImages,
         out: Path,
-        facts: Mapping[str, Any],
+        metadata: Mapping[str, Any],
     ) -> None:
-        self.held_out, self.facts = held_out, facts
+        self.held_out, self.metadata = held_out, metadata
         self.exports = Exports(out, start, config.cut, held_out.view)
         start_copy: Any = copy.deepcopy(start.module).requires_grad_(True)
         normalise, network = start_copy
@@ -144,8 +144,8 @@ class FineTuningTask:
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         """Score the held-out images through both sets, and write the weights of both."""
         measured = evaluate(self.module, self._scores, self.held_out, compute)
-        facts = {**self.facts, "epochs_done": epoch, **measured}
-        self.exports.write(self.network, facts, f"held_out_top1_{MAIN}")
+        run = {**self.metadata, "epochs_done": epoch, **measured}
+        self.exports.write(self.network, run, f"held_out_top1_{MAIN}")
         return measured
 
     def _scores(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:

@@ -120,20 +120,20 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UserError(_unreadable(path)) from error
 
 
-def own_facts(metadata: Mapping[str, str], file_format: str) -> dict[str, Any]:
-    """Return the facts in the metadata of a file that this program wrote as `file_format`; empty for other files."""
+def own_metadata(metadata: Mapping[str, str], file_format: str) -> dict[str, Any]:
+    """Return the values in the metadata of a file that this program wrote as `file_format`; empty for other files."""
     try:
-        facts = {name: json.loads(value) for name, value in metadata.items()}
+        values = {name: json.loads(value) for name, value in metadata.items()}
     except ValueError:
         return {}
-    return facts if facts.get("format") == file_format else {}
+    return values if values.get("format") == file_format else {}
 
 
-def write_safetensors(path: Path, state: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-    """Write tensors atomically, with `facts` (JSON values) as the file's metadata; equal content gives equal bytes."""
-    metadata = {name: json.dumps(value, sort_keys=True) for name, value in facts.items()}
+def write_safetensors(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write tensors and metadata (JSON values) atomically; equal content gives equal bytes."""
+    texts = {name: json.dumps(value, sort_keys=True) for name, value in metadata.items()}
     plain = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    content = save(plain, metadata)
+    content = save(plain, texts)
     # The library writes metadata in an order that changes from call to call.
     start = _HEADER_LENGTH.size + _HEADER_LENGTH.unpack_from(content)[0]
     header = json.dumps(json.loads(content[_HEADER_LENGTH.size : start]), sort_keys=True).encode()

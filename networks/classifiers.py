@@ -15,7 +15,7 @@ from basics.errors import UserError
 from networks.checkpoints import (
     StateDict,
     load_into,
-    own_facts,
+    own_metadata,
     read_metadata,
     read_weights,
     weights_checksum,
@@ -59,7 +59,7 @@ class Classifier:
     packages: tuple[str, ...] = ()
     """Python packages that its predictions depend on besides torch and torchvision."""
 
-    def facts(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return its entry in a manifest."""
         return {
             "name": self.name,
@@ -210,12 +210,12 @@ def _metadata(weights: str) -> dict[str, Any]:
     path = Path(weights)
     if path.suffix != ".safetensors":
         return {}
-    return facts_of(read_metadata(path))
+    return classifier_metadata(read_metadata(path))
 
 
-def facts_of(metadata: Mapping[str, str]) -> dict[str, Any]:
+def classifier_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the metadata of a classifier's file of ours; empty for other files."""
-    return own_facts(metadata, FORMAT)
+    return own_metadata(metadata, FORMAT)
 
 
 def _one_name(given: str | None, stored: str | None, weights: str) -> str:
@@ -259,7 +259,7 @@ def published_network(name: str, option: str) -> nn.Module:
     return network
 
 
-def save_classifier(path: Path, name: str, network: nn.Module, classes: int, width: float, **facts: Any) -> None:
+def save_classifier(path: Path, name: str, network: nn.Module, classes: int, width: float, **metadata: Any) -> None:
     """Write a classifier's plain torchvision state dict as safetensors with name, classes and width as metadata."""
-    metadata = {"format": FORMAT, "name": name, "classes": classes, "width": width, **facts}
-    write_safetensors(path, network.state_dict(), metadata)
+    described = {"format": FORMAT, "name": name, "classes": classes, "width": width, **metadata}
+    write_safetensors(path, network.state_dict(), described)

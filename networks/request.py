@@ -6,7 +6,7 @@ import torch
 
 from basics.errors import UserError
 from networks.checkpoints import read_metadata
-from networks.classifiers import build_network, facts_of, require_known
+from networks.classifiers import build_network, classifier_metadata, require_known
 from networks.task import ClassifierConfig, ClassifierTask
 from networks.uninitialised import Uninitialised
 from training.data import Variation, require_same_classes, training_images
@@ -49,18 +49,18 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
     images, held_out = training_images(
         source, held_source, config, limit=request.limit, variation=request.variation
     )  # fmt: skip
-    facts = {
-        **request.classifier.facts(), "source": images.source.address, "records_sha256": images.source.digest(),
+    identity = {
+        **request.classifier.identity(), "source": images.source.address, "records_sha256": images.source.digest(),
         "images": len(images), "held_out": held_out.digest(), "smallest_crop": request.variation.smallest,
     }  # fmt: skip
     torch.manual_seed(config.seed)
     task = ClassifierTask(request.classifier, source.classes.count, held_out, request.out)
-    train(task, images, config, request.out, facts, overwrite=overwrite)
+    train(task, images, config, request.out, identity, overwrite=overwrite)
     (path,) = task.outputs
     if not is_first_process(config.devices):
         return TrainingResult(files={"classifier": path})
-    top1 = float(facts_of(read_metadata(path))["top1"])
-    return TrainingResult(files={"classifier": path}, facts={"held_out_top1": top1})
+    top1 = float(classifier_metadata(read_metadata(path))["top1"])
+    return TrainingResult(files={"classifier": path}, metadata={"held_out_top1": top1})
 
 
 def _require_trainable(classifier: ClassifierConfig, classes: int, side: int) -> None:

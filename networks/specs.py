@@ -14,7 +14,7 @@ from networks.classifiers import (
     PUBLISHED,
     SEED_PREFIX,
     Classifier,
-    facts_of,
+    classifier_metadata,
     load_classifier,
     seed_of,
     view_of,
@@ -59,7 +59,7 @@ def load_model(spec: str) -> Classifier:
 
 def _load_own(path: Path) -> Classifier:
     """Load a network from a file whose metadata name it."""
-    metadata = facts_of(read_metadata(path)) if path.suffix == ".safetensors" else {}
+    metadata = classifier_metadata(read_metadata(path)) if path.suffix == ".safetensors" else {}
     name = str(metadata.get("name", ""))
     if not name.startswith(TIMM_PREFIX):
         return load_classifier(None, str(path))

@@ -51,7 +51,7 @@ class ClassifierConfig:
     side: SideImage | None = None
     """A second output that is trained beside the classes; None trains the classes alone."""
 
-    def facts(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Return the classifier's part of a run's identity, as a run folder stores it."""
         side = asdict(self.side) if self.side else None
         return {"network": self.arch, "width": self.width, "side": side, "options": dict(self.options)}

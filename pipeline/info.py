@@ -1,4 +1,4 @@
-"""Describing a data set, a file of weights or a ledger in a few named facts."""
+"""Describing a data set, a file of weights or a ledger in a few named values."""
 
 import json
 from pathlib import Path
@@ -62,15 +62,15 @@ def _dataset(path: AnyPath) -> dict[str, Any]:
 def _weights(path: Path) -> dict[str, Any]:
     state, metadata = read_safetensors(path)
     try:
-        facts = {name: json.loads(value) for name, value in metadata.items()}
+        values = {name: json.loads(value) for name, value in metadata.items()}
     except ValueError as error:
         raise UserError(f"The file {path} was not written by this program.") from error
-    if "format" not in facts:
+    if "format" not in values:
         raise UserError(f"The file {path} was not written by this program.")
     return {
-        "kind": facts.pop("format"),
+        "kind": values.pop("format"),
         "parameters": sum(value.numel() for value in state.values()),
-        **facts,
+        **values,
     }
 
 

@@ -133,7 +133,7 @@ def sample_classifier(encoder: str) -> Path:
         )  # fmt: skip
         torch.manual_seed(config.seed)
         task = ClassifierTask(classifier, images.source.classes.count, held_out, out)
-        train(task, images, config, out, classifier.facts())
+        train(task, images, config, out, classifier.identity())
         _finish(out)
     return out / CLASSIFIER_FILE
 

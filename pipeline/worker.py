@@ -142,7 +142,7 @@ def _identity_of(autoencoder: AutoencoderFile, classifier: Classifier | None) ->
     """Return the metadata that distinguishes the networks from others; the classifier's path is no part of it."""
     identity = {"autoencoder": autoencoder.summary()}
     if classifier:
-        identity["classifier"] = {name: value for name, value in classifier.facts().items() if name != "weights"}
+        identity["classifier"] = {name: value for name, value in classifier.summary().items() if name != "weights"}
     return identity
 
 

@@ -50,14 +50,14 @@ def network(seed: int, width: float = WIDTH, side: int = 32) -> nn.Module:
     return built
 
 
-def classifier(path: Path, seed: int = 1, **facts: object) -> Path:
+def classifier(path: Path, seed: int = 1, **metadata: object) -> Path:
     """A file of such a network that is shown images at 32 px."""
-    save_classifier(path, "resnet18", network(seed), len(CLASSES), WIDTH, **{"image_size": 32, **facts})
+    save_classifier(path, "resnet18", network(seed), len(CLASSES), WIDTH, **{"image_size": 32, **metadata})
     return path
 
 
 def run_folder(
-    folder: Path, seed: int = 1, *, width: float = WIDTH, side: int = 32, method: str = "advbn", **facts: object
+    folder: Path, seed: int = 1, *, width: float = WIDTH, side: int = 32, method: str = "advbn", **metadata: object
 ) -> Path:
     """What `finetune` leaves: the same weights with two sets of batch norm."""
     folder.mkdir(parents=True)
@@ -70,6 +70,6 @@ def run_folder(
     for which, built in (("main", main), ("auxiliary", auxiliary)):
         path = folder / f"{which}.safetensors"
         save_classifier(
-            path, "resnet18", built, len(CLASSES), width, batch_norm=which, facts={"method": method}, **facts
+            path, "resnet18", built, len(CLASSES), width, batch_norm=which, facts={"method": method}, **metadata
         )
     return folder

@@ -72,7 +72,7 @@ def tiny_autoencoder(path: Path, encoder: str = "vgg", seed: int = 0) -> Path:
 
 
 def tiny_classifier(
-    path: Path, classes: int, name: str = "resnet18", seed: int = 1, answers: Sequence[int] = (), **facts: object
+    path: Path, classes: int, name: str = "resnet18", seed: int = 1, answers: Sequence[int] = (), **metadata: object
 ) -> Path:
     """A classifier file with a narrow, untrained network.
 
@@ -82,7 +82,7 @@ def tiny_classifier(
         name: torchvision network.
         seed: of its weights.
         answers: the only classes that it predicts; empty does not restrict them.
-        facts: more of what the file says, such as `image_size`.
+        metadata: more of what the file says, such as `image_size`.
     """
     network = _narrow_network(name, classes, seed)
     if answers:
@@ -91,7 +91,7 @@ def tiny_classifier(
         with torch.no_grad():
             layer.weight[list(answers)] *= 30
             layer.bias[list(answers)] += 5
-    save_classifier(path, name, network, classes, WIDTH, **facts)
+    save_classifier(path, name, network, classes, WIDTH, **metadata)
     return path
 
 

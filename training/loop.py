@@ -64,7 +64,7 @@ def train(  # noqa: PLR0913 (independent parts of a run)
     images: TrainingImages,
     config: TrainingConfig,
     out: Path,
-    facts: Mapping[str, Any],
+    identity: Mapping[str, Any],
     *,
     overwrite: bool = False,
 ) -> None:
@@ -78,8 +78,8 @@ def train(  # noqa: PLR0913 (independent parts of a run)
         images: the training images.
         config: length, speed, randomness.
         out: run folder.
-        facts: what else is part of the run's identity (data, weights); a folder whose run has other facts is refused,
-            except where only ADDRESSES differ.
+        identity: what else distinguishes the run from others (data, weights); a folder whose run has another identity
+            is refused, except where only ADDRESSES differ.
         overwrite: start anew and remove the files of an earlier run.
 
     Raises:
@@ -88,7 +88,7 @@ def train(  # noqa: PLR0913 (independent parts of a run)
     """
     keep_freed_memory()
     compute = choose_compute(config.device, config.precision)
-    settings = {"training": asdict(config), **facts}
+    settings = {"training": asdict(config), **identity}
     with own_folder(out, settings, task.outputs, devices=config.devices, overwrite=overwrite):
         fabric = Fabric(
             accelerator=compute.device.type,

@@ -51,8 +51,8 @@ class TrainingResult:
 
     files: Mapping[str, Path]
     """Files with weights, by what they hold."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    """Held-out scores after the last epoch, and other metadata of the run; empty in all processes but the first."""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Held-out scores after the last epoch, and what else is known of the run; empty in all processes but the first."""
 
 
 def opened(source: str | Source, *, labels: Path | None = None, split: str) -> Source:

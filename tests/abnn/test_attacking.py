@@ -146,11 +146,11 @@ def test_a_limit_takes_images_of_all_classes(world: Path, runs: dict[str, Checkp
 def test_an_output_that_is_no_number_stops_the_work(world: Path, tmp_path: Path) -> None:
     run = trained(world, tmp_path / "run", "none")
     path = run.folder / "model.safetensors"
-    from networks.checkpoints import own_facts, read_safetensors, write_safetensors
+    from networks.checkpoints import own_metadata, read_safetensors, write_safetensors
 
     state, metadata = read_safetensors(path)
     state["1.fc.bias"] = torch.full_like(state["1.fc.bias"], float("nan"))
-    write_safetensors(path, state, own_facts(metadata, "advbn-gen abnn network"))
+    write_safetensors(path, state, own_metadata(metadata, "advbn-gen abnn network"))
     with pytest.raises(WorkError, match="not all numbers"):
         attack(world, tmp_path / "out", run)
 

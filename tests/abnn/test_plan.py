@@ -34,7 +34,7 @@ def plan(**changes: object) -> NetworkPlan:
     ],
 )
 def test_a_plan_survives_being_written_down(plan: NetworkPlan) -> None:
-    assert plan_from(json.loads(json.dumps(plan.facts()))) == plan
+    assert plan_from(json.loads(json.dumps(plan.as_json()))) == plan
 
 
 def test_networks_whose_batch_is_part_of_the_result_are_scored_in_batches_of_one_size() -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from abnn import sanity
-from networks.checkpoints import own_facts, read_metadata, read_safetensors
+from networks.checkpoints import own_metadata, read_metadata, read_safetensors
 from tests.abnn.trained import CLASSES, small_world
 from tests.support import advbn_gen, image_folder, refused, tiny_classifier
 
@@ -38,16 +38,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
 
 
 def test_a_network_trained_here_holds_the_substitute_trained_there(runs: Path) -> None:
-    facts = own_facts(read_metadata(runs / "abnn/model.safetensors"), "advbn-gen abnn network")
-    assert facts["plan"]["substitute"]["arch"] == "vgg11_bn"
-    assert facts["classes"] == list(CLASSES)
+    metadata = own_metadata(read_metadata(runs / "abnn/model.safetensors"), "advbn-gen abnn network")
+    assert metadata["plan"]["substitute"]["arch"] == "vgg11_bn"
+    assert metadata["classes"] == list(CLASSES)
     state, given = (
         read_safetensors(runs / name)[0] for name in ("abnn/model.safetensors", "substitute/classifier.safetensors")
     )
     assert torch.equal(state["substitute.features.0.weight"], given["features.0.weight"])
     assert (runs / "abnn/curves.png").exists()
-    facts = own_facts(read_metadata(runs / "pgd-at/model.safetensors"), "advbn-gen abnn network")
-    assert facts["defence"] == "pgd-at"
+    metadata = own_metadata(read_metadata(runs / "pgd-at/model.safetensors"), "advbn-gen abnn network")
+    assert metadata["defence"] == "pgd-at"
     settings = json.loads((runs / "pgd-at/settings.json").read_text())
     assert settings["attack"]["steps"] == 2
     assert settings["attack"]["eps"] == 8 / 255

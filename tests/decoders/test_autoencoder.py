@@ -30,7 +30,7 @@ def test_what_is_saved_comes_back(tmp_path: Path, encoder: str) -> None:
         module = Autoencoder(encoder_kind(encoder), WIDTH)
     save_autoencoder(tmp_path / "a.safetensors", module, "adain", {"epochs": 3, "source": "x"})
     found = load_autoencoder(tmp_path / "a.safetensors", encoder)
-    assert found.facts == {"epochs": 3, "source": "x"}
+    assert found.origin == {"epochs": 3, "source": "x"}
     assert found.summary() == {"encoder": encoder, "width": WIDTH, "encoder_form": "adain", "sha256": found.checksum}
     image = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -117,10 +117,10 @@ def test_measurements_in_the_file_are_those_of_its_weights(
         with torch.no_grad():
             decoded = found.module(original).clamp(0, 1)
         errors.append(float(((decoded - original).double() ** 2).mean()))
-    assert found.facts["held_out_mse"] == pytest.approx(np.mean(errors), rel=1e-5)
-    assert found.facts["held_out_psnr"] == pytest.approx(np.mean(10 * np.log10(1 / np.array(errors))), rel=1e-5)
-    assert found.facts["epochs_done"] == 2
-    assert found.facts["note"] == "x"
+    assert found.origin["held_out_mse"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert found.origin["held_out_psnr"] == pytest.approx(np.mean(10 * np.log10(1 / np.array(errors))), rel=1e-5)
+    assert found.origin["epochs_done"] == 2
+    assert found.origin["note"] == "x"
 
 
 @pytest.mark.slow

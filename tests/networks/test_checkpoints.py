@@ -52,16 +52,16 @@ def test_written_safetensors_are_read_by_the_plain_library(tmp_path: Path) -> No
 
 
 def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
-    facts = {f"fact {index}": index for index in range(20)}
+    metadata = {f"fact {index}": index for index in range(20)}
     written = set()
     for attempt in range(5):
         path = tmp_path / f"{attempt}.safetensors"
-        write_safetensors(path, STATE, facts)
+        write_safetensors(path, STATE, metadata)
         written.add(path.read_bytes())
     assert len(written) == 1
     assert equal(load_file(path))
     assert equal(read_weights(path))
-    assert read_safetensors(path)[1] == {name: str(value) for name, value in facts.items()}
+    assert read_safetensors(path)[1] == {name: str(value) for name, value in metadata.items()}
 
 
 class Bomb:

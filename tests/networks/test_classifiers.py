@@ -45,7 +45,7 @@ def test_a_plain_torchvision_state_dict_is_enough(tmp_path: Path, image: torch.T
         assert close(found.module(image), expected, relative=1e-5)
     assert not found.module.training
     assert not any(weight.requires_grad for weight in found.module.parameters())
-    assert found.facts()["weights"] == "x.pth"
+    assert found.summary()["weights"] == "x.pth"
 
 
 @pytest.mark.slow

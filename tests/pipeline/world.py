@@ -40,9 +40,9 @@ class World:
         )
 
     @staticmethod
-    def build_classifier(path: Path, **facts: Any) -> Path:
-        """Write the classifier's weights, with more facts of it."""
-        return tiny_classifier(path, CLASSES, seed=3, answers=LABELS, **facts)
+    def build_classifier(path: Path, **metadata: Any) -> Path:
+        """Write the classifier's weights, with more metadata."""
+        return tiny_classifier(path, CLASSES, seed=3, answers=LABELS, **metadata)
 
     def words(self, out: Path | str, *more: object, **changed: object) -> list[object]:
         """The command that makes the data set in `out`; `changed` are other values of its options."""
