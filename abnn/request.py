@@ -17,6 +17,7 @@ from attacks.pixels import PixelConfig
 from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import write_json
+from basics.options import refuse_unused_options
 from basics.progress import say
 from networks.checkpoints import read_metadata
 from networks.classifiers import PUBLISHED, Classifier, load_classifier
@@ -75,7 +76,7 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
         WorkError: the loss is no longer a number.
     """
     config, benchmark, pixels = request.training, request.benchmark, request.pixels
-    _require_sense(request)
+    _refuse_unused(request)
     request.require_possible()
     config.require_batches_for_batch_norm()
     require_free(request.out, [request.out / COST_FILE])
@@ -111,24 +112,30 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
     return TrainingResult(files={"model": path}, metadata={"held_out_top1": top1})
 
 
-def _require_sense(request: DefenceRequest) -> None:
+def _refuse_unused(request: DefenceRequest) -> None:
+    """Refuse an unknown defence, and options that have no effect on the defence.
+
+    Raises:
+        UserError: see above.
+    """
     if request.defence not in DEFENCES:
         raise UserError(f"There is no defence {request.defence!r}; give one of {', '.join(DEFENCES)}.")
-    beside = {"substitute": request.substitute, "blocks": request.blocks, "taps": request.taps}
-    idle = [name for name, value in beside.items() if value] if request.defence != "abnn" else []
-    if request.defence != "abnn" and request.layer != LayerConfig():
-        idle.append("statistics or --encoder")
+    unused = []
+    if request.defence != "abnn":
+        of_substitute = {"substitute": request.substitute, "blocks": request.blocks, "taps": request.taps}
+        unused += [name for name, value in of_substitute.items() if value]
+        if request.layer != LayerConfig():
+            unused.append("statistics or --encoder")
     if request.defence != "pgd-at" and request.attack is not None:
-        idle += [_changed(request.attack, request.benchmark.pixels)]
-    if idle:
-        raise UserError(f"The option --{idle[0]} changes nothing with --defence {request.defence}; leave it out.")
+        unused.append(_changed(request.attack, request.benchmark.pixels))
+    refuse_unused_options(unused, f"with --defence {request.defence}")
 
 
 def _changed(attack: PixelConfig, published: PixelConfig) -> str:
     """Return the option that makes an attack another one than the benchmark's; that of the radius, if none does."""
     names = [each.name for each in fields(PixelConfig)]
     different = [name for name in names if getattr(attack, name) != getattr(published, name)]
-    return (different or ["eps"])[0].replace("_", "-")
+    return (different or ["eps"])[0]
 
 
 def _write_cost(request: DefenceRequest, plan: NetworkPlan) -> None:

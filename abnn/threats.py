@@ -17,6 +17,7 @@ from attacks.rectangles import RectangleConfig, Search, attack_rectangles
 from attacks.restarts import Attempt, strongest
 from basics.compute import Compute
 from basics.errors import UserError
+from basics.options import refuse_unused_options
 from basics.progress import say
 
 STRONG_STEPS = 50
@@ -307,6 +308,4 @@ def require_used(names: Iterable[str], options: ThreatOptions) -> None:
     """
     names = list(names)
     unused = sorted(options.given() - set().union(*(_USED.get(name, set()) for name in names)))
-    if unused:
-        option = unused[0].replace("_", "-")
-        raise UserError(f"The option --{option} changes nothing with --attack {' '.join(names)}; leave it out.")
+    refuse_unused_options(unused, f"with --attack {' '.join(names)}")

@@ -103,27 +103,27 @@ def finetune(**options: Any) -> None:
     print_result({**result.metadata, **files, "curves": curves and str(curves)}, lines, as_json=options["as_json"])
 
 
-def _refuse_idle(options: dict[str, Any], method_name: str) -> None:
+def _refuse_unused(options: dict[str, Any], method_name: str) -> None:
     """Refuse options that would change nothing.
 
     Raises:
         UserError: one was given.
     """
-    from basics.errors import UserError
+    from basics.options import refuse_unused_options
     from downstream.methods import METHODS
 
     # An unknown method is refused where its other settings are.
     method = METHODS.get(method_name)
-    idle = {
+    without_effect = {
         "mix_share": options["mix"] is None,
         "labels": options["held_out"] is None,
         **dict.fromkeys(_STATISTICS_OPTIONS, method is not None and not method.statistics),
         **dict.fromkeys(_PIXEL_OPTIONS, method is not None and method.pixels is None),
     }
-    for name, changes_nothing in idle.items():
-        if changes_nothing and options[name] is not None:
-            what = {"mix_share": "without --mix", "labels": "without --val"}.get(name, f"with {method_name}")
-            raise UserError(f"The option --{name.replace('_', '-')} changes nothing {what}; leave it out.")
+    for name, unused in without_effect.items():
+        if unused and options[name] is not None:
+            settings = {"mix_share": "without --mix", "labels": "without --val"}.get(name, f"with {method_name}")
+            refuse_unused_options([name], settings)
 
 
 _STATISTICS_OPTIONS = ("eps", "steps", "step_size", "statistics")
@@ -155,7 +155,7 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
         options["out"],
         cut_of(arch, options["cut"], keep_norm=options["keep_norm"]),
     )
-    _refuse_idle(options, options["method"] or request.tuning.method)
+    _refuse_unused(options, options["method"] or request.tuning.method)
     # Of the drawn world's pictures the whole shape has to be seen.
     drawn_crop, drawn_size = (_DRAWN_CROP, SAMPLE_IMAGE_SIZE) if drawn else (None, None)
     tuning = replace(
