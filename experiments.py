@@ -226,7 +226,7 @@ CIFAR10 = Benchmark(
     target="resnet18",
     substitute="vgg19_bn",
     pixels=PixelConfig(eps=8 / 255, steps=5, step_size=2 / 255, norm="linf", random_start=True),
-    shift=1 / 8,
+    translation=1 / 8,
     training=TrainingConfig(epochs=200, batch_size=128, lr=0.1, weight_decay=5e-4, schedule="cosine", image_size=32),
 )
 """Paper 2, section 3.1 and Table 1: networks, eps and steps of the attack; the rest is our choice (docs/choices.md)."""

@@ -31,9 +31,9 @@ class AttackRun:
     """One network under one attack on test images."""
 
     checkpoint: Checkpoint
-    """The network."""
+    """The network that is attacked."""
     threat: Threat
-    """The attack."""
+    """The attack that it is put under."""
     benchmark: Benchmark
     """The network's benchmark; an attack in its ball is named without the ball."""
     images: TrainingImages
@@ -48,8 +48,8 @@ class AttackRun:
     @property
     def name(self) -> str:
         """The attack's name, with its ball if that is not the benchmark's."""
-        settings, paper = self.threat.settings(), self.benchmark.pixels
-        if settings.get("eps", paper.eps) == paper.eps and settings.get("norm", paper.norm) == paper.norm:
+        settings, ball = self.threat.settings(), self.benchmark.pixels
+        if settings.get("eps", ball.eps) == ball.eps and settings.get("norm", ball.norm) == ball.norm:
             return self.threat.name
         return f"{self.threat.name} ({settings['norm']}, eps {settings['eps']:.4g})"
 

@@ -99,8 +99,8 @@ def attack_all(request: AttackRequest) -> list[Row]:
             rows = [row for results in opened for row in _carry_out(results, advance, overwrite=request.overwrite)]
         for results in opened:
             for checkpoint in _checkpoints(results.runs):
-                paper = benchmark_of(checkpoint.task, request.benchmarks).pixels
-                rows += _worst(results, checkpoint, paper)
+                published = benchmark_of(checkpoint.task, request.benchmarks).pixels
+                rows += _worst(results, checkpoint, published)
     return rows
 
 
@@ -179,19 +179,21 @@ def _attack_runs(  # noqa: PLR0913, PLR0917 (who, against what, with what, on wh
     ]  # fmt: skip
 
 
-def _worst(results: _Opened, checkpoint: Checkpoint, paper: PixelConfig) -> list[Row]:
+def _worst(results: _Opened, checkpoint: Checkpoint, published: PixelConfig) -> list[Row]:
     """Return and write the worst case over the complete attacks in the benchmark's ball, if there are two."""
     same: list[Row] = []
     for row in results.store.rows.values():
         same_network = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum
         settings = row["settings"]
-        in_ball = settings.get("eps") == paper.eps and settings.get("norm") == paper.norm and "over" not in settings
+        in_ball = (
+            settings.get("eps") == published.eps and settings.get("norm") == published.norm and "over" not in settings
+        )
         # A shift of 0 is in the ball as well: an image that is misclassified as it is needs no attack.
         if same_network and (in_ball or not settings):
             same.append(row)
     if len(same) < 2:
         return []
-    return [_worst_of(results, sorted(same, key=lambda row: str(row["attack"])), paper.eps, paper.norm)]
+    return [_worst_of(results, sorted(same, key=lambda row: str(row["attack"])), published.eps, published.norm)]
 
 
 def _worst_of(results: _Opened, rows: Sequence[Row], eps: float, norm: str) -> Row:

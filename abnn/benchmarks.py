@@ -25,8 +25,8 @@ class Benchmark:
     """torchvision name of the network beside it."""
     pixels: PixelConfig
     """The attack of the tables, which adversarial training uses as well."""
-    shift: float
-    """Training images are shifted by up to this share of their side."""
+    translation: float
+    """Training images are moved by up to this share of their side."""
     training: TrainingConfig
     """How its networks are trained; `image_size` is the side of the data set's own images."""
 

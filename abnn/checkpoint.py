@@ -38,7 +38,7 @@ class Checkpoint:
     defence: str
     """One of `abnn.task.DEFENCES`."""
     plan: NetworkPlan
-    """Its architecture."""
+    """Architecture of the network."""
     classes: tuple[str, ...]
     """Names of the classes, in the order of its outputs."""
     resized: bool
@@ -72,7 +72,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         plan = plan_from(metadata["plan"])
         training = {name: _of_kind(metadata[name], kind) for name, kind in _KINDS.items()}
         length = f"{metadata['epochs_done']} epochs of {metadata['images']} images"
-        recipe = f"{length}{_beside(plan)}, settings {_settings(metadata)}"
+        recipe = f"{length}{_substitute_part(plan)}, settings {_settings(metadata)}"
         classes = tuple(metadata["classes"])
         module = rebuild(plan)
     except (KeyError, TypeError, AttributeError) as error:
@@ -112,11 +112,12 @@ def cost_identity(defence: str, plan: NetworkPlan, attack: Mapping[str, Any] | N
     return digest_json([defence, plan.as_json(), attack])
 
 
-def _beside(plan: NetworkPlan) -> str:
+def _substitute_part(plan: NetworkPlan) -> str:
+    """Return the part of a recipe that describes the substitute; empty if there is none."""
     if plan.substitute is None:
         return ""
-    beside = f"{plan.substitute.arch} (width {plan.substitute.width:g})"
-    return f", beside a {beside}, statistics {plan.layer.statistics}, encoder {plan.layer.encoder}"
+    substitute = f"{plan.substitute.arch} (width {plan.substitute.width:g})"
+    return f", beside a {substitute}, statistics {plan.layer.statistics}, encoder {plan.layer.encoder}"
 
 
 def read_cost(folder: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from abnn.network import ABNN
 from abnn.results import PLAIN_PASSES
-from abnn.task import Trained
+from abnn.task import DefenceLoss
 from attacks.pixels import PixelConfig
 from basics.compute import Compute
 
@@ -59,7 +59,7 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
     plain: nn.Module,
     *,
     pixels: PixelConfig | None,
-    paper: float,
+    formula_passes: float,
     of: str,
     image_size: int,
     batch: int,
@@ -71,7 +71,7 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
         network: the network with its defence, images -> logits.
         plain: the same target alone.
         pixels: the attack of adversarial training, if that is the defence.
-        paper: cost by the paper's formula.
+        formula_passes: cost by the paper's formula, in passes N through a network.
         of: see `Cost`.
         image_size: side of the images, in pixels.
         batch: images a step.
@@ -79,20 +79,20 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
     """
     image = torch.rand(batch, 3, image_size, image_size, device=compute.device, dtype=compute.dtype)
     label = torch.arange(batch, device=compute.device) % 2
-    step = _Step(Trained(network, pixels), image, label, compute)
-    plain_step = _Step(Trained(plain, None), image, label, compute)
+    step = _Step(DefenceLoss(network, pixels), image, label, compute)
+    plain_step = _Step(DefenceLoss(plain, None), image, label, compute)
     with compute.kernels():
         # The first step of each, which is counted, also warms up.
         flops, plain_flops = _flops(step), _flops(plain_step)
         seconds = [(step.seconds(), plain_step.seconds()) for _ in range(_ROUNDS)]
         with torch.no_grad():
-            beside = network.substitute if isinstance(network, ABNN) else None
+            substitute = network.substitute if isinstance(network, ABNN) else None
             parts = {
                 "target_forward": _flops(lambda: plain(image)),
-                "substitute_forward": 0 if beside is None else _flops(lambda: beside(image)),
+                "substitute_forward": 0 if substitute is None else _flops(lambda: substitute(image)),
             }
     return Cost(
-        passes=paper,
+        passes=formula_passes,
         of=of,
         flops_step=flops,
         flops_plain_step=plain_flops,
@@ -107,7 +107,7 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
 class _Step:
     """One training step, again and again on the same batch."""
 
-    def __init__(self, trained: Trained, image: Tensor, label: Tensor, compute: Compute) -> None:
+    def __init__(self, trained: DefenceLoss, image: Tensor, label: Tensor, compute: Compute) -> None:
         layout = compute.training_layout
         self.trained = trained.to(compute.device, compute.dtype).to(memory_format=layout).train()
         self.image, self.label, self.compute = image.contiguous(memory_format=layout), label, compute

@@ -23,7 +23,7 @@ class PixelOptions(_Options):
     eps: float | None = None
     """Radius of the ball."""
     steps: int | None = None
-    """Ascent steps."""
+    """Number of ascent steps."""
     step_size: float | None = None
     """Length of a step."""
     norm: Norm | None = None

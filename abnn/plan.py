@@ -27,7 +27,7 @@ class SubstitutePlan:
     """The frozen network beside the target."""
 
     arch: str
-    """torchvision name."""
+    """torchvision name of the substitute."""
     classes: int
     """Number of classes it was trained on; its last layer is left out."""
     width: float = 1.0
@@ -87,8 +87,8 @@ def plan_from(stored: Mapping[str, Any]) -> NetworkPlan:
     blocks, layer = values.pop("blocks"), values.pop("layer")
     if substitute is None:
         return NetworkPlan(**values)
-    beside = SubstitutePlan(**{**substitute, "taps": tuple(substitute["taps"])})
-    return NetworkPlan(**values, blocks=tuple(blocks), layer=LayerConfig(**layer), substitute=beside)
+    planned = SubstitutePlan(**{**substitute, "taps": tuple(substitute["taps"])})
+    return NetworkPlan(**values, blocks=tuple(blocks), layer=LayerConfig(**layer), substitute=planned)
 
 
 def substitute_plan(model: Classifier, taps: tuple[str, ...] = ()) -> SubstitutePlan:
@@ -119,23 +119,23 @@ def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
     if plan.substitute is None:
         shapes_of(target, (), plan.image_size, f"target {plan.arch}")
         return nn.Sequential(Normalise(), target)
-    beside = plan.substitute
+    planned = plan.substitute
     if substitute is None:
-        substitute = build_network(beside.arch, beside.classes, beside.width)
+        substitute = build_network(planned.arch, planned.classes, planned.width)
     blocks = plan.blocks or stages_of(target, plan.arch)
-    taps = beside.taps or stages_of(substitute, beside.arch)
+    taps = planned.taps or stages_of(substitute, planned.arch)
     if len(blocks) != len(taps):
         raise UserError(
-            f"The target {plan.arch} has {len(blocks)} blocks and the substitute {beside.arch} {len(taps)}; "
+            f"The target {plan.arch} has {len(blocks)} blocks and the substitute {planned.arch} {len(taps)}; "
             "name as many modules of each with --blocks and --taps."
         )
-    what = f"substitute {beside.arch}"
+    what = f"substitute {planned.arch}"
     shapes = zip(
         shapes_of(target, blocks, plan.image_size, f"target {plan.arch}"),
         shapes_of(substitute, taps, plan.image_size, what),
         strict=True,
     )
-    layers = [AdaptiveBatchNorm(shape[0], beside_it, plan.layer) for shape, beside_it in shapes]
+    layers = [AdaptiveBatchNorm(shape[0], substitute_shape, plan.layer) for shape, substitute_shape in shapes]
     return ABNN(target, blocks, tapped(substitute, taps, what), layers)
 
 

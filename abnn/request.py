@@ -12,7 +12,7 @@ from abnn.cost import measure_cost, passes
 from abnn.images import open_test, require_native
 from abnn.layer import LayerConfig
 from abnn.plan import NetworkPlan, build, rebuild, substitute_plan
-from abnn.task import DEFENCES, DefenceTask, Trained
+from abnn.task import DEFENCES, DefenceLoss, DefenceTask
 from attacks.pixels import PixelConfig
 from basics.compute import choose_compute
 from basics.errors import UserError
@@ -90,7 +90,7 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
         require_native(source, config.image_size, "give --image-size to have them resized")
     images, held_out = training_images(
         source, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST,
-        variation=Variation(shift=benchmark.shift),
+        variation=Variation(translation=benchmark.translation),
     )  # fmt: skip
     network, plan = _network(request, source.classes.count)
     identity: dict[str, Any] = {
@@ -102,7 +102,7 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
         "images": len(images),
     }  # fmt: skip
     metadata = {**identity, "classes": list(source.classes.names), "training": asdict(config), "images": len(images)}
-    task = DefenceTask(Trained(network, pixels), plan, held_out, request.out, metadata)
+    task = DefenceTask(DefenceLoss(network, pixels), plan, held_out, request.out, metadata)
     train(task, images, config, request.out, settings, overwrite=overwrite)
     (path,) = task.outputs
     if not is_first_process(config.devices):
@@ -150,7 +150,7 @@ def _write_cost(request: DefenceRequest, plan: NetworkPlan) -> None:
     most = config.batch_size // config.devices
     cost = measure_cost(
         rebuild(plan), rebuild(replace(plan, substitute=None)), pixels=pixels,
-        paper=passes(request.defence, pixels.steps if pixels else 0), of=of, image_size=plan.image_size,
+        formula_passes=passes(request.defence, pixels.steps if pixels else 0), of=of, image_size=plan.image_size,
         batch=most if compute.device.type == "cuda" else min(most, CPU_BATCH), compute=compute,
     )  # fmt: skip
     write_json(path, asdict(cost))
@@ -164,8 +164,8 @@ def _network(request: DefenceRequest, classes: int) -> tuple[nn.Module, NetworkP
     substitute = None
     if request.defence == "abnn":
         model = _substitute(request.substitute, benchmark)
-        beside = substitute_plan(model, request.taps)
-        plan = replace(plan, blocks=request.blocks, layer=request.layer, substitute=beside)
+        planned = substitute_plan(model, request.taps)
+        plan = replace(plan, blocks=request.blocks, layer=request.layer, substitute=planned)
         substitute = model.module[1]  # type: ignore[index]
     torch.manual_seed(config.seed)
     return build(plan, substitute), plan

@@ -17,14 +17,14 @@ from basics.compute import Compute
 from networks.weight_files import MODEL_FILE
 from training.config import TrainingConfig
 from training.data import TrainingImages
-from training.evaluation import correct, evaluate
+from training.evaluation import correct, held_out_scores
 
 DEFENCES = ("none", "abnn", "pgd-at")
 MOMENTUM = 0.9
 """Momentum of SGD; our choice, because the paper says SGD only."""
 
 
-class Trained(nn.Module):
+class DefenceLoss(nn.Module):
     """Images in [0, 1] and labels -> the loss and the share of correct predictions.
 
     Args:
@@ -77,7 +77,7 @@ class DefenceTask:
     """
 
     def __init__(
-        self, trained: Trained, plan: NetworkPlan, held_out: TrainingImages, out: Path, metadata: Mapping[str, Any]
+        self, trained: DefenceLoss, plan: NetworkPlan, held_out: TrainingImages, out: Path, metadata: Mapping[str, Any]
     ) -> None:
         self.network, self.plan, self.held_out = trained.network, plan, held_out
         self.out, self.metadata = out, metadata
@@ -100,7 +100,7 @@ class DefenceTask:
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         """Score the held-out images, unattacked, and write the weights."""
-        measured = evaluate(self.module, self._scores, self.held_out, compute, self.plan.evaluation_batch)
+        measured = held_out_scores(self.module, self._scores, self.held_out, compute, self.plan.evaluation_batch)
         save_checkpoint(self.out, self.network, self.plan, {**self.metadata, "epochs_done": epoch, **measured})
         return measured
 

@@ -48,7 +48,7 @@ class Threat(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Clean:
-    """No attack."""
+    """No attack: the images as they are."""
 
     name: str = "clean"
 

@@ -33,7 +33,7 @@ class ThreatModel(Protocol):
 
 
 @dataclass(frozen=True)
-class Evaluation(Generic[Extra]):
+class ObjectiveValue(Generic[Extra]):
     """Value of an objective at one point."""
 
     loss_N: Tensor
@@ -50,17 +50,17 @@ class AscentResult(Generic[Extra]):
     """The parameters after the last step."""
     losses_SN: Tensor
     """Loss of each sample before the first step and after each step: (steps + 1, N)."""
-    first: Evaluation[Extra]
-    """The evaluation at the start, detached."""
-    last: Evaluation[Extra]
-    """The evaluation at the end, detached; the same object as `first` if there were no steps."""
+    first: ObjectiveValue[Extra]
+    """The objective's value at the start, detached."""
+    last: ObjectiveValue[Extra]
+    """The objective's value at the end, detached; the same object as `first` if there were no steps."""
 
 
 def climb(
-    objective: Callable[[Parameters], Evaluation[Extra]],
+    objective: Callable[[Parameters], ObjectiveValue[Extra]],
     threat: ThreatModel,
     steps: int,
-    watch: Callable[[Evaluation[Extra]], None] | None = None,
+    watch: Callable[[ObjectiveValue[Extra]], None] | None = None,
 ) -> Parameters:
     """Climb `objective` for `steps` steps of `threat` and return the parameters after the last one.
 
@@ -72,41 +72,41 @@ def climb(
         objective: what is maximised.
         threat: where to start, how to step, how to project.
         steps: number of steps.
-        watch: called with the evaluation at the beginning of each step.
+        watch: called with the objective's value at the beginning of each step.
     """
     parameters = threat.start()
     for _ in range(steps):
         leaves = tuple(parameter.detach().requires_grad_() for parameter in parameters)
         with torch.enable_grad():
-            evaluation = objective(leaves)
-            gradients = torch.autograd.grad(evaluation.loss_N.sum(), leaves)
+            value = objective(leaves)
+            gradients = torch.autograd.grad(value.loss_N.sum(), leaves)
         if watch is not None:
-            watch(Evaluation(evaluation.loss_N.detach(), evaluation.extra))
+            watch(ObjectiveValue(value.loss_N.detach(), value.extra))
         with torch.no_grad():
             parameters = threat.project(threat.step(parameters, gradients))
     return parameters
 
 
-def of_images(loss_of: LossOf) -> Callable[[Parameters], Evaluation[None]]:
+def of_images(loss_of: LossOf) -> Callable[[Parameters], ObjectiveValue[None]]:
     """Return the objective of an attack whose only parameter is the batch of images itself."""
 
-    def objective(parameters: Parameters) -> Evaluation[None]:
-        return Evaluation(loss_of(parameters[0]), None)
+    def objective(parameters: Parameters) -> ObjectiveValue[None]:
+        return ObjectiveValue(loss_of(parameters[0]), None)
 
     return objective
 
 
 def ascend(
-    objective: Callable[[Parameters], Evaluation[Extra]], threat: ThreatModel, steps: int
+    objective: Callable[[Parameters], ObjectiveValue[Extra]], threat: ThreatModel, steps: int
 ) -> AscentResult[Extra]:
-    """Climb as `climb` does, and also return the first and last evaluation and all losses; one more forward pass."""
-    first: list[Evaluation[Extra]] = []
+    """Climb as `climb` does, and also return the first and last value and all losses; one more forward pass."""
+    first: list[ObjectiveValue[Extra]] = []
     losses: list[Tensor] = []
 
-    def watch(evaluation: Evaluation[Extra]) -> None:
-        losses.append(evaluation.loss_N)
+    def watch(value: ObjectiveValue[Extra]) -> None:
+        losses.append(value.loss_N)
         if not first:
-            first.append(evaluation)
+            first.append(value)
 
     parameters = climb(objective, threat, steps, watch)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from torch.optim import SGD
 from attacks.pixels import PixelConfig
 from attacks.statistics import AdvBNConfig
 from downstream.advbn import AdvBNNetwork
-from downstream.methods import METHODS, Trained
+from downstream.methods import METHODS, MethodLoss
 from networks.classifiers import build_network
 from networks.cuts import cut_of
 from networks.normalise import Normalise
@@ -62,7 +62,7 @@ def _time(network: nn.Module, kind: tuple[str, int], batch: int, image_size: int
     method = METHODS["advbn" if steps else "plain"]
     # A copy, because the layers that one cut freezes are trained with another cut.
     split = AdvBNNetwork(copy.deepcopy(network), cut_of(ARCH, cut), AdvBNConfig(steps=steps))
-    trained = Trained(split, method, Normalise(), PixelConfig()).to(device).train()
+    trained = MethodLoss(split, method, Normalise(), PixelConfig()).to(device).train()
     optimizer = SGD([weight for weight in trained.parameters() if weight.requires_grad], lr=1e-6, momentum=0.9)
     image = torch.rand(batch, 3, image_size, image_size, device=device)
     label = torch.randint(CLASSES, (batch,), device=device)

@@ -12,13 +12,13 @@ from commands.options import (
     FOLDER,
     AliasedOption,
     ManyValues,
+    combined_options,
     compute_options,
     fraction,
     given,
     json_option,
     overwrite_option,
     print_result,
-    together,
     training_options,
 )
 
@@ -62,7 +62,7 @@ def pretrain(out: Path, as_json: bool, **options: Any) -> None:
     train_and_print(request, options, as_json=as_json)
 
 
-_layer_options = together(
+_layer_options = combined_options(
     click.option(
         "--statistics", metavar="WHICH", help="Substitute's statistics: scalar, batch or channel. [default: scalar]"
     ),
@@ -70,7 +70,7 @@ _layer_options = together(
     click.option("--blocks", metavar="NAME...", multiple=True, help="Modules of the target. [default: its blocks]"),
     click.option("--taps", metavar="NAME...", multiple=True, help="Modules of the substitute. [default: its blocks]"),
 )
-_pixel_options = together(
+_pixel_options = combined_options(
     click.option(
         "--eps", callback=fraction, metavar="X", help="Radius of the attack's ball. [default: the benchmark's]"
     ),

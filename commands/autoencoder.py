@@ -112,13 +112,13 @@ def import_autoencoder(  # noqa: PLR0913, PLR0917 (click passes every option)
     """
     from basics.errors import UserError
     from basics.files import require_writable_folder
-    from decoders.published import import_autoencoder as take_over
+    from decoders.published import import_autoencoder as convert_published
 
     if out.is_dir():
         raise UserError(f"The output {out} is a folder; give a file.")
     if out.exists() and not overwrite:
         raise UserError(f"The file {out} is there already; give another --out, or --overwrite.")
     require_writable_folder(out.absolute().parent)
-    module = take_over(encoder, encoder_weights, decoder_weights, out)
+    module = convert_published(encoder, encoder_weights, decoder_weights, out)
     result = {"autoencoder": str(out), "encoder": encoder, "width": module.width}
     print_result(result, [f"{encoder} autoencoder, width {module.width:g}: {out}"], as_json=as_json)

@@ -10,18 +10,18 @@ import click
 from commands.options import (
     FILE,
     FOLDER,
+    combined_options,
     given,
     json_option,
     overwrite_option,
     print_result,
-    together,
     training_options,
 )
 
 if TYPE_CHECKING:
     from networks.request import ClassifierRequest
 
-held_out_options = together(
+held_out_options = combined_options(
     click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the others]"),
     click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 --val."),
     click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.35]"),

@@ -11,19 +11,19 @@ from commands.options import (
     FILE,
     FOLDER,
     ManyValues,
+    combined_options,
     fraction,
     given,
     json_option,
     overwrite_option,
     print_result,
-    together,
     training_options,
 )
 
 if TYPE_CHECKING:
     from downstream.request import FineTuningRequest
 
-_data_options = together(
+_data_options = combined_options(
     click.option("--source", help="Training images. [default: the embedded drawn world]"),
     click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the source]"),
     click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 --val."),
@@ -33,7 +33,7 @@ _data_options = together(
     click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.08; the drawn world: 0.8]"),
     click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]"),
 )
-_attack_options = together(
+_attack_options = combined_options(
     click.option("--eps", type=float, help="Radius of the ball around 1. [default: 1.1; efficientnet_b0: 0.5]"),
     click.option("--steps", type=int, help="Ascent steps. [default: 6; efficientnet_b0: 3]"),
     click.option("--step-size", type=float, help="Length of a step. [default: 0.2]"),
@@ -45,7 +45,7 @@ _attack_options = together(
         help="On several devices: those of each device's part of a batch (local), or synchronised. [default: local]",
     ),
 )  # fmt: skip
-_schedule_options = together(
+_schedule_options = combined_options(
     click.option("--schedule", help="Learning-rate schedule: step, cosine or constant. [default: step]"),
     click.option("--decay-every", type=int, help="Epochs between two steps of the schedule. [default: 10]"),
     click.option("--weight-decay", type=float, help="Weight decay of the optimiser. [default: 0.0001]"),

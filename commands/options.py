@@ -29,7 +29,7 @@ FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
 
 
-def together(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def combined_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
     """Return one decorator that adds several options, shown in the order given."""
 
     def add(command: Command) -> Command:
@@ -48,11 +48,11 @@ encoder_option = click.option(
     metavar="NAME",
     help="Encoder: vgg (VGG-19 to relu4_1) or resnet (ResNet-50 to conv2_3).",
 )
-compute_options = together(
+compute_options = combined_options(
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
     click.option("--precision", default="auto", show_default=True, help="auto, fp32, tf32, bf16 or fp64."),
 )
-workers_options = together(
+workers_options = combined_options(
     click.option(
         "--workers",
         type=int,
@@ -62,7 +62,7 @@ workers_options = together(
     ),
     click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler to work on."),
 )
-training_options = together(
+training_options = combined_options(
     click.option("--epochs", type=int, help="Passes over the images."),
     click.option("--batch-size", type=int, help="Images a step."),
     click.option("--lr", type=float, help="Learning rate."),
@@ -102,7 +102,7 @@ class AliasedOption(click.Option):
         self.opts = shown
 
 
-scoring_options = together(
+scoring_options = combined_options(
     click.option("--batch-size", type=int, default=64, show_default=True, help="Images a step."),
     click.option(
         "--loaders", type=int, default=0, show_default=True, help="Decoding processes; 0 decodes in this one."

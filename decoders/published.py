@@ -1,4 +1,4 @@
-"""Taking over the published AdaIN files."""
+"""Converts the published AdaIN files to an autoencoder of this program."""
 
 from pathlib import Path
 

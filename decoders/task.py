@@ -16,7 +16,7 @@ from decoders.autoencoder import Autoencoder, save_autoencoder
 from networks.weight_files import AUTOENCODER_FILE
 from training.config import TrainingConfig
 from training.data import TrainingImages
-from training.evaluation import evaluate
+from training.evaluation import held_out_scores
 
 PICTURE_FOLDER = "reconstructions"
 
@@ -78,7 +78,7 @@ class AutoencoderTask:
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         """Measure the held-out images' mean MSE and mean PSNR (dB); write a picture and the autoencoder."""
-        measured = evaluate(self.module, self._scores, self.held_out, compute)
+        measured = held_out_scores(self.module, self._scores, self.held_out, compute)
         self._picture(epoch, compute)
         save_autoencoder(self.outputs[0], self.module, self.form, {**self.metadata, "epochs_done": epoch, **measured})
         return measured

@@ -1,1 +1,1 @@
-"""What others do with the shards: scoring networks on them."""
+"""What the shards are for: fine-tuning with auxiliary batch norm, and scoring networks on shards and test sets."""

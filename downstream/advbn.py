@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attacks.ascent import Evaluation, Parameters, climb
+from attacks.ascent import ObjectiveValue, Parameters, climb
 from attacks.statistics import AdvBNConfig, Average, StatisticsThreat, channel_means, one_process, shift_statistics
 from downstream.auxiliary import AUXILIARY, MAIN, add_auxiliary, using
 from networks.cuts import Cut, is_rectified, split
@@ -103,10 +103,10 @@ class AdvBNNetwork(nn.Module):
         threat = StatisticsThreat(self.attack, channel_means(feat_NCHW), self.average)
         with self.attacked(AUXILIARY) as weights:
 
-            def objective(deltas: Parameters) -> Evaluation[None]:
+            def objective(deltas: Parameters) -> ObjectiveValue[None]:
                 shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.rectified)
                 logits_NK = functional_call(self.head, weights, (shifted,))
-                return Evaluation(F.cross_entropy(logits_NK, target, reduction="none"), None)
+                return ObjectiveValue(F.cross_entropy(logits_NK, target, reduction="none"), None)
 
             deltas = climb(objective, threat, self.attack.steps)
         with torch.no_grad():

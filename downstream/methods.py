@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attacks.ascent import Evaluation, Parameters, climb
+from attacks.ascent import ObjectiveValue, Parameters, climb
 from attacks.pixels import PixelConfig, PixelThreat
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import AUXILIARY, MAIN
@@ -49,7 +49,7 @@ METHODS = {
 }
 
 
-class Trained(nn.Module):
+class MethodLoss(nn.Module):
     """Images in [0, 1] and targets -> named losses and shares of correct predictions; the losses are added 1:1."""
 
     def __init__(
@@ -108,10 +108,10 @@ class Trained(nn.Module):
         threat = PixelThreat(self.pixels, image_N3HW)
         with self.network.attacked(which) as weights:
 
-            def objective(parameters: Parameters) -> Evaluation[None]:
+            def objective(parameters: Parameters) -> ObjectiveValue[None]:
                 feat_NCHW = self.network.front(self.normalise(parameters[0]))
                 logits_NK = functional_call(self.network.head, weights, (feat_NCHW,))
-                return Evaluation(F.cross_entropy(logits_NK, target, reduction="none"), None)
+                return ObjectiveValue(F.cross_entropy(logits_NK, target, reduction="none"), None)
 
             (perturbed,) = climb(objective, threat, self.pixels.steps)
         return perturbed

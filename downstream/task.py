@@ -17,14 +17,14 @@ from basics.errors import UserError
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import AUXILIARY, MAIN, SETS, freeze
 from downstream.exports import Exports
-from downstream.methods import METHODS, Method, Trained
+from downstream.methods import METHODS, Method, MethodLoss
 from downstream.mixing import MIXINGS, MOEX, Mixing, MomentExchange
 from networks.classifiers import Classifier
 from networks.cuts import Cut
 from training.augment import POLICIES
 from training.config import TrainingConfig
 from training.data import TrainingImages, Variation
-from training.evaluation import correct, evaluate
+from training.evaluation import correct, held_out_scores
 
 AUGMENTATIONS = (*POLICIES, *MIXINGS)
 """Augmentations of images and batches beside crop and flip."""
@@ -114,7 +114,7 @@ class FineTuningTask:
         average = over_processes if config.statistics == "synchronised" else one_process
         self.network = AdvBNNetwork(network, config.cut, config.attack, average)
         exchange = MomentExchange(self.network.front, start.name) if MOEX in config.augment else None
-        self.trained = Trained(self.network, config.parts, normalise, config.pixels, exchange)
+        self.trained = MethodLoss(self.network, config.parts, normalise, config.pixels, exchange)
         self.mixing = Mixing([name for name in config.augment if name in MIXINGS], start.classes)
         self.module: nn.Module = self.trained
         if not config.parts.uses_auxiliary:
@@ -143,7 +143,7 @@ class FineTuningTask:
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
         """Score the held-out images through both sets, and write the weights of both."""
-        measured = evaluate(self.module, self._scores, self.held_out, compute)
+        measured = held_out_scores(self.module, self._scores, self.held_out, compute)
         run = {**self.metadata, "epochs_done": epoch, **measured}
         self.exports.write(self.network, run, f"held_out_top1_{MAIN}")
         return measured

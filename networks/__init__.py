@@ -1,1 +1,1 @@
-"""Any network by name and weights: safe reading, checksums, widths, devices and precisions."""
+"""Any network by name and weights: safe reading, checksums, widths, cuts, and training a classifier from scratch."""

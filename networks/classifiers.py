@@ -43,7 +43,7 @@ class Classifier:
     """A classifier of images in [0, 1], and where its weights come from."""
 
     name: str
-    """torchvision name."""
+    """Name of the network: torchvision's, or `timm:NAME`."""
     module: nn.Module
     """(N, 3, H, W) in [0, 1] -> logits (N, classes); normalises inside."""
     classes: int
@@ -53,7 +53,7 @@ class Classifier:
     checksum: str
     """SHA-256 over the weights."""
     width: float = 1.0
-    """Channel factor."""
+    """Factor of all channels."""
     view: View = PUBLISHED_VIEW
     """How test images are prepared for it."""
     packages: tuple[str, ...] = ()

@@ -20,7 +20,7 @@ class ClassifierRequest(TrainingRequest):
     """A classifier to be trained from scratch; `labels` are those of held-out images."""
 
     classifier: ClassifierConfig
-    """The network."""
+    """The network to be trained, and its options."""
     variation: Variation
     """How training images are varied."""
 

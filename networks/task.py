@@ -15,27 +15,27 @@ from networks.normalise import Normalise
 from networks.weight_files import CLASSIFIER_FILE
 from training.config import TrainingConfig
 from training.data import TrainingImages
-from training.evaluation import correct, evaluate
+from training.evaluation import correct, held_out_scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class SideImage:
-    """A second, linear output that has to paint the image from early features.
+    """A second, linear output that predicts a coarse copy of the image from early features.
 
     A network that only learns shapes from little data throws colours away in its first layers, and no decoder could
     bring them back: an autoencoder cut from it would reconstruct badly. ImageNet's classes make networks keep them.
     """
 
     tap: str
-    """Name of the module whose output the image is painted from."""
+    """Name of the module whose output the image is predicted from."""
     channels: int
     """Channels of that output at the network's width."""
     reduction: int
     """Pixels of the image's side per position of that output."""
     coarseness: int
-    """Side of the squares of pixels that are painted as one (their mean)."""
+    """Side of the squares of pixels that are predicted as one (their mean)."""
     weight: float
-    """Weight of the painted image's mean squared error beside the cross-entropy."""
+    """Weight of the predicted image's mean squared error beside the cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class ClassifierConfig:
     """A classifier to be trained from scratch."""
 
     arch: str
-    """torchvision name."""
+    """torchvision name of the network."""
     width: float = 1.0
     """Scale of the channels."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -57,12 +57,13 @@ class ClassifierConfig:
         return {"network": self.arch, "width": self.width, "side": side, "options": dict(self.options)}
 
 
-class _Trained(nn.Module):
+class _NetworkWithSideOutput(nn.Module):
     """The network with normalisation in front and, if there is one, its side image: images -> (logits, side image)."""
 
     def __init__(self, network: nn.Module, side: SideImage | None) -> None:
         super().__init__()
         self.network, self.normalise = network, Normalise()
+        # `paint`, which predicts the side image, is a part of the names of weights in stored checkpoints.
         self.paint: nn.Module | None = None
         self._tapped: Tensor | None = None
         if side is not None:
@@ -93,7 +94,7 @@ class ClassifierTask:
     def __init__(self, config: ClassifierConfig, classes: int, held_out: TrainingImages, out: Path) -> None:
         self.config, self.classes, self.held_out, self.out = config, classes, held_out, out
         self.network = build_network(config.arch, classes, config.width, **config.options)
-        self.module: nn.Module = _Trained(self.network, config.side)
+        self.module: nn.Module = _NetworkWithSideOutput(self.network, config.side)
 
     @property
     def outputs(self) -> tuple[Path]:
@@ -101,21 +102,21 @@ class ClassifierTask:
         return (self.out / CLASSIFIER_FILE,)
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
-        """AdamW."""
+        """Return AdamW over all weights, with the weight decay of the run."""
         return AdamW(self.module.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
     def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy (plus the side image's error), and the share of correct predictions."""
-        logits, painted = module(image_N3HW)
+        """Return the cross-entropy (plus the side image's error) and the share of correct predictions."""
+        logits, predicted_image = module(image_N3HW)
         loss = F.cross_entropy(logits, label_N)
         side = self.config.side
-        if painted is not None and side is not None:
-            loss = loss + side.weight * F.mse_loss(painted, F.avg_pool2d(image_N3HW, side.coarseness))
+        if predicted_image is not None and side is not None:
+            loss = loss + side.weight * F.mse_loss(predicted_image, F.avg_pool2d(image_N3HW, side.coarseness))
         return {"loss": loss, "top1": (logits.argmax(1) == label_N).float().mean()}
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:  # noqa: ARG002 (the loop's signature)
         """Score the held-out images and write the weights."""
-        measured = evaluate(self.module, self._scores, self.held_out, compute)
+        measured = held_out_scores(self.module, self._scores, self.held_out, compute)
         save_classifier(
             self.outputs[0], self.config.arch, self.network, self.classes, self.config.width,
             image_size=self.held_out.image_size, top1=measured["held_out_top1"],

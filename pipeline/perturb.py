@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.ascent import Evaluation, Parameters, ascend
+from attacks.ascent import ObjectiveValue, Parameters, ascend
 from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, multiplier_dtype, shift_statistics
 from basics.compute import Compute
 from basics.errors import WorkError
@@ -131,11 +131,11 @@ class Perturber:
             feat = shifter.features(original)
             threat = StatisticsThreat(attack, channel_means(feat))
 
-            def objective(deltas: Parameters) -> Evaluation[Decoded]:
+            def objective(deltas: Parameters) -> ObjectiveValue[Decoded]:
                 decoded = shifter.decode(feat, threat.mean_C, deltas)
                 logits = self.classifier(decoded).to(decoded.dtype)
                 loss_N = F.cross_entropy(logits, label_N, reduction="none")
-                return Evaluation(loss_N, Decoded(decoded.detach(), logits.detach()))
+                return ObjectiveValue(loss_N, Decoded(decoded.detach(), logits.detach()))
 
             ascent = ascend(objective, threat, attack.steps)
             if not bool(ascent.losses_SN.isfinite().all()):

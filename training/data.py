@@ -1,4 +1,4 @@
-"""Training images: decoding, random shifts and order that depend on nothing but seed, epoch and index."""
+"""Training images: decoding, random translations and order that depend on nothing but seed, epoch and index."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +31,9 @@ class Variation:
     """Random variation of training images."""
 
     crops: bool = False
-    """True: RandomResizedCrop and a flip, as classifiers of ImageNet are trained; False: a small shift and a flip."""
-    shift: float = 1 / 16
-    """Without crops: share of their side by which images are shifted at most, their border mirrored; classifiers of
+    """True: RandomResizedCrop and a flip, as classifiers of ImageNet are trained; False: a translation and a flip."""
+    translation: float = 1 / 16
+    """Without crops: share of their side by which images are moved at most, their border mirrored; classifiers of
     CIFAR-10 are trained with 1/8."""
     smallest: float = 0.08
     """Smallest share of an image's area that a crop covers; classifiers of ImageNet are trained with 0.08."""
@@ -43,8 +43,10 @@ class Variation:
     def __post_init__(self) -> None:
         if not 0 < self.smallest <= 1:
             raise UserError(f"The smallest crop is {self.smallest:g} of an image; give a number above 0 and up to 1.")
-        if not 0 <= self.shift < 0.5:
-            raise UserError(f"The shift is {self.shift:g} of an image's side; give a number from 0 to below 0.5.")
+        if not 0 <= self.translation < 0.5:
+            raise UserError(
+                f"The translation is {self.translation:g} of an image's side; give a number from 0 to below 0.5."
+            )
         for name in self.policies:
             policy(name)
         if self.policies and not self.crops:
@@ -100,7 +102,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             return self._decoded(index), label
         if self.variation.crops:
             return self._cropped(epoch, index), label
-        return self._shifted(self._decoded(index), self.variation.shift, epoch, index), label
+        return self._translated(self._decoded(index), self.variation.translation, epoch, index), label
 
     def digest(self) -> str:
         """Return a checksum (hex) over names and labels of these images, in order."""
@@ -131,11 +133,11 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
             image = image if each.whole else each.vary(image)
         return image
 
-    def _shifted(self, image_3SS: Tensor, share: float, epoch: int, index: int) -> Tensor:
+    def _translated(self, image_3SS: Tensor, share: float, epoch: int, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
-        shift = round(self.image_size * share)
-        top, left = torch.randint(2 * shift + 1, (2,), generator=generator).tolist()
-        wide = functional.pad(image_3SS, [shift], padding_mode="reflect")
+        most = round(self.image_size * share)
+        top, left = torch.randint(2 * most + 1, (2,), generator=generator).tolist()
+        wide = functional.pad(image_3SS, [most], padding_mode="reflect")
         crop: Tensor = wide[:, top : top + self.image_size, left : left + self.image_size]
         flip = bool(torch.randint(2, (), generator=generator))
         return crop.flip(-1) if flip else crop

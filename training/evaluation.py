@@ -23,7 +23,7 @@ def batched(images: TrainingImages, size: int) -> Iterator[tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def evaluate(
+def held_out_scores(
     module: nn.Module, scores: Scores, images: TrainingImages, compute: Compute, batch_size: int = EVALUATION_BATCH
 ) -> dict[str, float]:
     """Return the mean of each score over held-out images, with `module` put into evaluation mode.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from abnn.layer import AdaptiveBatchNorm
 from abnn.network import ABNN
 from abnn.plan import NetworkPlan, SubstitutePlan, build
-from abnn.task import Trained
+from abnn.task import DefenceLoss
 from tests.support import seeded
 
 SIZE, CLASSES = 32, 5
@@ -43,7 +43,7 @@ def images(count: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def test_the_substitute_gets_no_update_and_its_statistics_do_not_move() -> None:
-    trained = Trained(network(), None)
+    trained = DefenceLoss(network(), None)
     before = copy.deepcopy(trained.state_dict())
     optimizer = torch.optim.SGD([weight for weight in trained.parameters() if weight.requires_grad], lr=0.1)
     trained.train()

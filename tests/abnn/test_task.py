@@ -11,7 +11,7 @@ from torch import nn
 
 from abnn.checkpoint import COST_FILE, Checkpoint, load_checkpoint
 from abnn.network import ABNN
-from abnn.task import Trained
+from abnn.task import DefenceLoss
 from attacks.pixels import PixelConfig
 from basics.errors import UserError
 from networks.checkpoints import read_safetensors, read_weights, write_safetensors
@@ -43,7 +43,7 @@ def test_a_step_of_adversarial_training_is_madry_s() -> None:
     expected = F.cross_entropy(plain(moved), LABEL)
     expected.backward()  # type: ignore[no-untyped-call]
 
-    found = Trained(network, config).train()(IMAGE, LABEL)["loss"]
+    found = DefenceLoss(network, config).train()(IMAGE, LABEL)["loss"]
     found.backward()
     assert float(found.detach()) == pytest.approx(float(expected.detach()), abs=1e-12)
     for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):

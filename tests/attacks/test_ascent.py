@@ -2,7 +2,7 @@
 
 import torch
 
-from attacks.ascent import Evaluation, Parameters, ascend
+from attacks.ascent import ObjectiveValue, Parameters, ascend
 
 
 class Line:
@@ -18,9 +18,9 @@ class Line:
         return (parameters[0].clamp(max=1.0),)
 
 
-def slope(parameters: Parameters) -> Evaluation[float]:
+def slope(parameters: Parameters) -> ObjectiveValue[float]:
     """Two samples with slopes 1 and 2: the sum climbs with 3."""
-    return Evaluation(torch.stack((parameters[0][0], 2 * parameters[0][0])), float(parameters[0].detach()))
+    return ObjectiveValue(torch.stack((parameters[0][0], 2 * parameters[0][0])), float(parameters[0].detach()))
 
 
 def test_losses_are_kept_before_the_first_and_after_each_step() -> None:
@@ -36,7 +36,7 @@ def test_losses_are_kept_before_the_first_and_after_each_step() -> None:
 def test_no_step_evaluates_once_at_the_start() -> None:
     calls = []
 
-    def counted(parameters: Parameters) -> Evaluation[float]:
+    def counted(parameters: Parameters) -> ObjectiveValue[float]:
         calls.append(1)
         return slope(parameters)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from attacks.ascent import Evaluation, Parameters, ascend
+from attacks.ascent import ObjectiveValue, Parameters, ascend
 from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, shift_statistics
 from basics.errors import UserError
 from tests.support import close
@@ -48,13 +48,13 @@ def test_shifted_statistics_are_the_multiplied_ones(feat: torch.Tensor) -> None:
     assert close(shifted.std(dim=(0, 2, 3)), 0.4 * feat.std(dim=(0, 2, 3)), relative=1e-6)
 
 
-def linear(feat: torch.Tensor, mean: torch.Tensor) -> Callable[[Parameters], Evaluation[None]]:
+def linear(feat: torch.Tensor, mean: torch.Tensor) -> Callable[[Parameters], ObjectiveValue[None]]:
     """A loss whose ascent never ends: linear in the multipliers."""
     target = torch.randn(feat.shape, generator=torch.Generator().manual_seed(2), dtype=feat.dtype)
 
-    def objective(deltas: Parameters) -> Evaluation[None]:
+    def objective(deltas: Parameters) -> ObjectiveValue[None]:
         shifted = shift_statistics(feat, mean, *deltas, rectified=False)
-        return Evaluation((shifted * target).flatten(1).sum(1), None)
+        return ObjectiveValue((shifted * target).flatten(1).sum(1), None)
 
     return objective
 

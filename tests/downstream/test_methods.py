@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from attacks.pixels import PixelConfig
 from attacks.statistics import AdvBNConfig
 from downstream.advbn import AdvBNNetwork
-from downstream.methods import METHODS, Trained
+from downstream.methods import METHODS, MethodLoss
 from downstream.mixing import MomentExchange, exchange_moments
 from networks.classifiers import build_network
 from networks.cuts import cut_of
@@ -33,10 +33,10 @@ def image() -> Tensor:
     return torch.rand(4, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def trained(network: nn.Module, method: str, *, exchange: bool = False) -> Trained:
+def trained(network: nn.Module, method: str, *, exchange: bool = False) -> MethodLoss:
     split = AdvBNNetwork(copy.deepcopy(network), cut_of("resnet18"), STATISTICS)
     swap = MomentExchange(split.front, "resnet18") if exchange else None
-    return Trained(split, METHODS[method], Normalise().double(), PIXELS, swap).double().train()
+    return MethodLoss(split, METHODS[method], Normalise().double(), PIXELS, swap).double().train()
 
 
 def plain(network: nn.Module, image: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def test_epochs_vary_an_image(folder: Path) -> None:
     assert len({varied[epoch, 0][0].numpy().tobytes() for epoch in range(12)}) > 6
 
 
-@pytest.mark.parametrize(("variation", "most"), [(Variation(), SIZE // 16), (Variation(shift=1 / 8), SIZE // 8)])
+@pytest.mark.parametrize(("variation", "most"), [(Variation(), SIZE // 16), (Variation(translation=1 / 8), SIZE // 8)])
 def test_a_variation_is_a_shift_by_at_most_its_share_and_perhaps_a_flip(
     folder: Path, variation: Variation, most: int
 ) -> None:
@@ -98,17 +98,17 @@ def test_a_variation_is_a_shift_by_at_most_its_share_and_perhaps_a_flip(
 
 def test_a_shift_of_nothing_leaves_the_flip(folder: Path) -> None:
     plain = images(folder, varied=False)
-    varied = TrainingImages(plain.source, SIZE, variation=Variation(shift=0))
+    varied = TrainingImages(plain.source, SIZE, variation=Variation(translation=0))
     original = plain[0, 1][0]
     for epoch in range(8):
         image = varied[epoch, 1][0]
         assert torch.equal(image, original) or torch.equal(image.flip(-1), original)
 
 
-@pytest.mark.parametrize("shift", [-0.1, 0.5, float("nan")])
-def test_a_shift_that_cannot_be_is_refused(shift: float) -> None:
-    with pytest.raises(UserError, match=r"shift is .* of an image's side; give a number from 0 to below 0"):
-        Variation(shift=shift)
+@pytest.mark.parametrize("translation", [-0.1, 0.5, float("nan")])
+def test_a_translation_that_cannot_be_is_refused(translation: float) -> None:
+    with pytest.raises(UserError, match=r"translation is .* of an image's side; give a number from 0 to below 0"):
+        Variation(translation=translation)
 
 
 def test_the_order_does_not_depend_on_loader_processes(folder: Path) -> None:

@@ -8,7 +8,7 @@ from basics.compute import choose_compute
 from sources.opening import open_source
 from tests.support import image_folder, seeded
 from training.data import TrainingImages
-from training.evaluation import EVALUATION_BATCH, batched, correct, evaluate
+from training.evaluation import EVALUATION_BATCH, batched, correct, held_out_scores
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_scores_are_means_over_images_and_not_over_batches(
         logits_NK = network(image_N3HW)
         return {"top1": correct(logits_NK, label_N), "largest": logits_NK.amax(1)}
 
-    found = evaluate(network.train(), scores, images, choose_compute("cpu", "fp32"), batch_size)
+    found = held_out_scores(network.train(), scores, images, choose_compute("cpu", "fp32"), batch_size)
     plain = []
     with torch.no_grad():
         for index in range(len(images)):
@@ -51,7 +51,7 @@ def test_nothing_is_learned_from_held_out_images(images: TrainingImages, network
         assert not logits_NK.requires_grad
         return {"top1": correct(logits_NK, label_N)}
 
-    evaluate(network.train(), scores, images, choose_compute("cpu", "fp32"))
+    held_out_scores(network.train(), scores, images, choose_compute("cpu", "fp32"))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
