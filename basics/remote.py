@@ -84,13 +84,6 @@ def file_system(path: UPath) -> Any:
     return _connected(os.getpid(), path.protocol, tuple(sorted(path.storage_options.items())))
 
 
-def forget_connections() -> None:
-    """Make the next use of any file system connect anew, with the credentials of that time."""
-    _connected.cache_clear()
-    for kind in dict(fsspec.registry).values():
-        kind.clear_instance_cache()
-
-
 @contextmanager
 def plain_faults(path: UPath) -> Iterator[None]:
     """Turn any exception of a file system's package in the block into an OSError of the matching class.

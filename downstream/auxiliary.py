@@ -84,13 +84,3 @@ def state_with(network: nn.Module, which: str) -> StateDict:
             if norm_set == which:
                 state[f"{name}.{key}"] = value
     return state
-
-
-def with_dual_names(network: nn.Module, main: StateDict, auxiliary: StateDict) -> StateDict:
-    """Join two plain state dicts, one of each set, into one for a network with dual batch norm."""
-    state = dict(main)
-    for name, norm in _dual_norms(network):
-        for key in norm.main.state_dict():
-            state[f"{name}.main.{key}"] = state.pop(f"{name}.{key}")
-            state[f"{name}.auxiliary.{key}"] = auxiliary[f"{name}.{key}"]
-    return state

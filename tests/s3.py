@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import fsspec
 import pytest
 from moto.server import ThreadedMotoServer
 
-from basics.remote import forget_connections
+from basics import remote
 
 SECRET = "loopback-secret-Zx81"
 """The secret key of the tests' credentials: it may turn up nowhere."""
@@ -209,6 +210,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def forget_connections() -> None:
+    """Make the next use of any file system connect anew, with the credentials of that time."""
+    remote._connected.cache_clear()
+    for kind in dict(fsspec.registry).values():
+        kind.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from torch import nn
 from torchvision.models import resnet18, vgg11
 
 from basics.errors import UserError
-from downstream.auxiliary import add_auxiliary, state_with, using, with_dual_names
+from downstream.auxiliary import DualBatchNorm, add_auxiliary, state_with, using
+from networks.checkpoints import StateDict
 from tests.support import seeded, with_lived_in_batch_norm
 
 
@@ -58,6 +59,17 @@ def test_the_set_in_use_is_put_back(network: nn.Module) -> None:
         assert torch.equal(network(image), main)
         with using(network, "auxiliary"), using(network, "main"):
             assert torch.equal(network(image), main)
+
+
+def with_dual_names(network: nn.Module, main: StateDict, auxiliary: StateDict) -> StateDict:
+    """Join two plain state dicts, one of each set, into one for a network with dual batch norm."""
+    state = dict(main)
+    norms = {name: layer for name, layer in network.named_modules() if isinstance(layer, DualBatchNorm)}
+    for name, norm in norms.items():
+        for key in norm.main.state_dict():
+            state[f"{name}.main.{key}"] = state.pop(f"{name}.{key}")
+            state[f"{name}.auxiliary.{key}"] = auxiliary[f"{name}.{key}"]
+    return state
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from basics.errors import UserError
 from sources import storage
 from sources.base import Source
 from sources.opening import open_source
-from tests.s3 import SECRET, S3Server
+from tests.s3 import SECRET, S3Server, forget_connections
 
 WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
 
@@ -320,7 +320,7 @@ def test_a_server_that_does_not_exist_is_reported(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
     assert "its server cannot be reached" in refused("s3://bucket/x")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://me:{SECRET}@127.0.0.1:{port}")
-    remote.forget_connections()
+    forget_connections()
     assert "cannot be read" in refused("s3://bucket/x")
 
 
