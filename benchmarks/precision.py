@@ -13,8 +13,8 @@ from attacks.statistics import AdvBNConfig
 from basics.compute import choose_compute
 from decoders.autoencoder import load_autoencoder
 from networks.classifiers import load_classifier
+from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_networks
 from pipeline.perturb import PerturbedBatch, Perturber, Shifter
-from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_networks
 from sources.decode import load_image
 from sources.drawn.source import SHAPES, DrawnSource
 
@@ -49,16 +49,16 @@ def _near(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
 
 
 def _all_batches(encoder: str, device: str, precision: str, batches: int) -> list[PerturbedBatch]:
-    own = sample_networks(encoder)
+    own = drawn_networks(encoder)
     classifier = load_classifier(None, str(own.classifier), len(SHAPES)).module
     shifter = Shifter(load_autoencoder(own.autoencoder).module, choose_compute(device, precision))
     perturber = Perturber(shifter, classifier)
-    source = DrawnSource("val", SAMPLE_IMAGE_SIZE)
+    source = DrawnSource("val", DRAWN_IMAGE_SIZE)
     results = []
     for number in range(batches):
         start = number * (len(source.records) // batches)
         records = source.records[start : start + BATCH]
-        image = torch.stack([load_image(source.read(record), record.name, SAMPLE_IMAGE_SIZE) for record in records])
+        image = torch.stack([load_image(source.read(record), record.name, DRAWN_IMAGE_SIZE) for record in records])
         results.append(perturber(image, torch.tensor([record.label for record in records]), AdvBNConfig()))
     return results
 

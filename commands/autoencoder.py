@@ -61,14 +61,14 @@ def train_autoencoder(**options: Any) -> None:
     """
     import experiments
     from decoders.request import train_autoencoder as train
-    from pipeline.sample import sample_request
+    from pipeline.drawn_networks import drawn_request
     from training.folder import is_first_process
 
     encoder, source = options["encoder"], options["source"]
     out = options["out"] or Path(f"autoencoder-{encoder}")
     if source is None:
         say("No --source: using the embedded drawn world.")
-        request = sample_request(encoder, out, options["encoder_weights"])
+        request = drawn_request(encoder, out, options["encoder_weights"])
     else:
         request = experiments.autoencoder(encoder, source, out)
     config = replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS}))

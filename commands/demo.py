@@ -31,9 +31,9 @@ def demo(out: Path, as_json: bool) -> None:
     """
     from downstream.gallery import picture_side
     from downstream.gap import GapRequest, gather
+    from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_classifier, drawn_networks
     from pipeline.job import prepare, products_of
     from pipeline.run import run
-    from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_classifier, sample_networks
     from reports.gap import KIND
     from reports.gap_page import lead, write_gap_report
     from reports.page import HTML, require_own_report
@@ -44,9 +44,9 @@ def demo(out: Path, as_json: bool) -> None:
     require_own_report(out, KIND)
     say("Drawing train/ and val/ ...")
     drawn = out / "drawn"
-    write_world(drawn, size=SAMPLE_IMAGE_SIZE, sets=PER_CLASS)
-    networks = sample_networks(_ENCODER)
-    unseen = sample_classifier(_UNSEEN)
+    write_world(drawn, size=DRAWN_IMAGE_SIZE, sets=PER_CLASS)
+    networks = drawn_networks(_ENCODER)
+    unseen = drawn_classifier(_UNSEEN)
     config = _config(drawn, networks.autoencoder, networks.classifier)
     perturbed, reconstructed = products_of(config, out / _LABEL, _LABEL)
     run(prepare(config, (perturbed, reconstructed)))
@@ -57,7 +57,7 @@ def demo(out: Path, as_json: bool) -> None:
         models={path.parent.name.removeprefix("classifier-"): str(path) for path in (networks.classifier, unseen)},
         out=out,
     )
-    report = write_gap_report(out, *gather(request), picture_side(SAMPLE_IMAGE_SIZE))
+    report = write_gap_report(out, *gather(request), picture_side(DRAWN_IMAGE_SIZE))
     rows = [[line.name, *map(str, line.cells)] for line in accuracy_lines(report)]
     table = markdown_table(["model", *accuracy_head()], rows)
     lines = [lead(report), "", table, "", f"report: {out / HTML}"]
@@ -67,13 +67,13 @@ def demo(out: Path, as_json: bool) -> None:
 
 def _config(drawn: Path, autoencoder: Path, classifier: Path) -> "GenerationConfig":
     from pipeline.config import GenerationConfig
-    from pipeline.sample import SAMPLE_IMAGE_SIZE
+    from pipeline.drawn_networks import DRAWN_IMAGE_SIZE
 
     return GenerationConfig(
         encoder=_ENCODER,
         source=str(drawn.absolute()),
         autoencoder=str(autoencoder),
         classifier_weights=str(classifier),
-        image_size=SAMPLE_IMAGE_SIZE,
+        image_size=DRAWN_IMAGE_SIZE,
         reconstructed=True,
     )

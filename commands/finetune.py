@@ -142,7 +142,7 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
     """
     import experiments
     from networks.cuts import cut_of
-    from pipeline.sample import SAMPLE_IMAGE_SIZE
+    from pipeline.drawn_networks import DRAWN_IMAGE_SIZE
     from sources.drawn.source import DrawnSource
 
     drawn = options["source"] is None
@@ -151,13 +151,13 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
     arch = options["arch"]
     request = experiments.finetune(
         arch,
-        DrawnSource("train", SAMPLE_IMAGE_SIZE) if drawn else options["source"],
+        DrawnSource("train", DRAWN_IMAGE_SIZE) if drawn else options["source"],
         options["out"],
         cut_of(arch, options["cut"], keep_norm=options["keep_norm"]),
     )
     _refuse_unused(options, options["method"] or request.tuning.method)
     # Of the drawn world's pictures the whole shape has to be seen.
-    drawn_crop, drawn_size = (_DRAWN_CROP, SAMPLE_IMAGE_SIZE) if drawn else (None, None)
+    drawn_crop, drawn_size = (_DRAWN_CROP, DRAWN_IMAGE_SIZE) if drawn else (None, None)
     tuning = replace(
         request.tuning,
         attack=replace(request.tuning.attack, **given(**{name: options[name] for name in _STRENGTH})),
@@ -167,7 +167,7 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
         **given(method=options["method"], statistics=options["statistics"]),
     )
     training = given(image_size=drawn_size) | given(**{name: options[name] for name in _CONFIG_OPTIONS})
-    held_out = options["held_out"] or (DrawnSource("val", SAMPLE_IMAGE_SIZE) if drawn else None)
+    held_out = options["held_out"] or (DrawnSource("val", DRAWN_IMAGE_SIZE) if drawn else None)
     return replace(
         request,
         tuning=tuning,
@@ -196,7 +196,7 @@ def _init(options: dict[str, Any]) -> str | None:
         UserError: the drawn world has no such network.
     """
     from basics.errors import UserError
-    from pipeline.sample import RECIPES, sample_classifier
+    from pipeline.drawn_networks import RECIPES, drawn_classifier
 
     if options["init"] is not None or options["source"] is not None:
         init: str | None = options["init"]
@@ -205,7 +205,7 @@ def _init(options: dict[str, Any]) -> str | None:
     known = {recipe.network: encoder for encoder, recipe in RECIPES.items()}
     if arch not in known:
         raise UserError(f"The drawn world has no {arch}; give --init, or --arch with one of {', '.join(known)}.")
-    return str(sample_classifier(known[arch]))
+    return str(drawn_classifier(known[arch]))
 
 
 @click.command(short_help="The AdvBN authors' checkpoint as a run folder.")

@@ -133,7 +133,7 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
     from encoders import encoder_kind
     from experiments import imagenet_advbn as published
     from networks.classifiers import PUBLISHED
-    from pipeline.sample import SAMPLE_IMAGE_SIZE, sample_networks
+    from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_networks
 
     encoder_kind(options["encoder"])
     source = os.fspath(options["source"]) if options["source"] else None
@@ -146,7 +146,7 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
         classifier_weights=_weights(options["classifier_weights"]) or PUBLISHED,
         **{name: options[name] for name in _PASSED_ON},
         **given(**{name: options[name] for name in ("batch_size", "batches_per_shard")}),
-        **given(image_size=SAMPLE_IMAGE_SIZE if source is None else None) | given(image_size=options["image_size"]),
+        **given(image_size=DRAWN_IMAGE_SIZE if source is None else None) | given(image_size=options["image_size"]),
     )
     if source is not None:
         return config
@@ -154,7 +154,7 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
     own_classifier = options["classifier_weights"] is None and options["classifier"] is None
     if config.autoencoder is not None and not own_classifier:
         return config
-    own = sample_networks(config.encoder)
+    own = drawn_networks(config.encoder)
     return replace(
         config,
         autoencoder=config.autoencoder or str(own.autoencoder),

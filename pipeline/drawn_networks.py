@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from platformdirs import user_cache_path
 
 from basics.errors import UserError
@@ -16,14 +15,14 @@ from basics.files import digest_json, require_writable_folder
 from basics.progress import say
 from decoders.request import AutoencoderRequest, train_autoencoder
 from encoders import encoder_kind
-from networks.task import ClassifierConfig, ClassifierTask, SideImage
+from networks.request import ClassifierRequest, train_classifier
+from networks.task import ClassifierConfig, SideImage
 from networks.weight_files import AUTOENCODER_FILE, CLASSIFIER_FILE
 from sources.drawn.source import WORLD_VERSION, DrawnSource
 from training.config import TrainingConfig
-from training.data import TrainingImages, Variation
-from training.loop import train
+from training.data import Variation
 
-SAMPLE_IMAGE_SIZE = 48
+DRAWN_IMAGE_SIZE = 48
 """Smaller than the 64 px that `sample-data` draws, so that two cores train the networks within two minutes."""
 CACHE_VARIABLE = "ADVBN_CACHE"
 
@@ -44,10 +43,14 @@ class Recipe:
     """Options of torchvision's constructor."""
     side: SideImage | None
     """Additional loss that makes its first layers preserve colours; None if they do so by themselves."""
-    classifier: Mapping[str, Any]
-    """Settings of the classifier's training: fields of TrainingConfig."""
-    decoder: Mapping[str, Any]
-    """Settings of the decoder's training: fields of TrainingConfig."""
+    classifier: TrainingConfig
+    """Settings of the classifier's training."""
+    decoder: TrainingConfig
+    """Settings of the decoder's training."""
+
+
+def _training(**settings: Any) -> TrainingConfig:
+    return TrainingConfig(image_size=DRAWN_IMAGE_SIZE, device="cpu", schedule="cosine", **settings)
 
 
 RECIPES = {
@@ -55,35 +58,21 @@ RECIPES = {
         network="vgg19_bn",
         options={"dropout": 0.0},
         side=SideImage(tap="features.29", channels=64, reduction=8, coarseness=4, weight=20.0),
-        classifier={
-            "epochs": 7,
-            "batch_size": 16,
-            "lr": 2e-3,
-            "weight_decay": 1e-2,
-            "schedule": "cosine",
-            "warmup": 0.25,
-        },
-        decoder={"epochs": 5, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
+        classifier=_training(epochs=7, batch_size=16, lr=2e-3, weight_decay=1e-2, warmup=0.25),
+        decoder=_training(epochs=5, batch_size=16, lr=5e-3, warmup=0.15),
     ),
     "resnet": Recipe(
         network="resnet50",
         options={"zero_init_residual": True},
         side=None,
-        classifier={
-            "epochs": 9,
-            "batch_size": 32,
-            "lr": 3e-3,
-            "weight_decay": 1e-2,
-            "schedule": "cosine",
-            "warmup": 0.25,
-        },
-        decoder={"epochs": 5, "batch_size": 16, "lr": 5e-3, "schedule": "cosine", "warmup": 0.15},
+        classifier=_training(epochs=9, batch_size=32, lr=3e-3, weight_decay=1e-2, warmup=0.25),
+        decoder=_training(epochs=5, batch_size=16, lr=5e-3, warmup=0.15),
     ),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleNetworks:
+class DrawnNetworks:
     """Paths of the small networks of one encoder."""
 
     autoencoder: Path
@@ -101,7 +90,7 @@ def cache_folder() -> Path:
     made_from = {
         "recipes": {name: asdict(recipe) for name, recipe in RECIPES.items()},
         "width": WIDTH,
-        "image_size": SAMPLE_IMAGE_SIZE,
+        "image_size": DRAWN_IMAGE_SIZE,
         "world": WORLD_VERSION,
         "files": _FILES_VERSION,
         "program": version("advbn-gen"),
@@ -109,45 +98,46 @@ def cache_folder() -> Path:
     return base / f"drawn-world-{digest_json(made_from)[:12]}"
 
 
-def sample_networks(encoder: str) -> SampleNetworks:
+def drawn_networks(encoder: str) -> DrawnNetworks:
     """Return the drawn world's autoencoder and the classifier that it attacks; they are trained at first use."""
     out = cache_folder() / f"autoencoder-{encoder}"
-    classifier = sample_classifier(encoder)
+    classifier = drawn_classifier(encoder)
     if not _finished(out, AUTOENCODER_FILE):
         _announce(f"{encoder} autoencoder", out)
-        train_autoencoder(sample_request(encoder, out))
+        train_autoencoder(drawn_request(encoder, out))
         _finish(out)
-    return SampleNetworks(autoencoder=out / AUTOENCODER_FILE, classifier=classifier)
+    return DrawnNetworks(autoencoder=out / AUTOENCODER_FILE, classifier=classifier)
 
 
-def sample_classifier(encoder: str) -> Path:
+def drawn_classifier(encoder: str) -> Path:
     """Return the drawn world's classifier that belongs to an encoder; it is trained at first use."""
     recipe = _recipe(encoder)
     out = cache_folder() / f"classifier-{recipe.network}"
     if not _finished(out, CLASSIFIER_FILE):
         _announce(f"classifier {recipe.network}", out)
-        images, held_out = _drawn_images()
-        config = TrainingConfig(image_size=SAMPLE_IMAGE_SIZE, device="cpu", **recipe.classifier)
-        classifier = ClassifierConfig(
-            arch=recipe.network, width=WIDTH, options=recipe.options, side=recipe.side
-        )  # fmt: skip
-        torch.manual_seed(config.seed)
-        task = ClassifierTask(classifier, images.source.classes.count, held_out, out)
-        train(task, images, config, out, classifier.identity())
+        request = ClassifierRequest(
+            source=_drawn("train"),
+            held_out=_drawn("val"),
+            out=out,
+            training=recipe.classifier,
+            classifier=ClassifierConfig(arch=recipe.network, width=WIDTH, options=recipe.options, side=recipe.side),
+            variation=Variation(),
+        )
+        train_classifier(request)
         _finish(out)
     return out / CLASSIFIER_FILE
 
 
-def sample_request(encoder: str, out: Path, encoder_weights: str | None = None) -> AutoencoderRequest:
+def drawn_request(encoder: str, out: Path, encoder_weights: str | None = None) -> AutoencoderRequest:
     """Return the training of a drawn-world autoencoder; without other weights, its encoder is of the own classifier."""
     recipe = _recipe(encoder)
     return AutoencoderRequest(
         encoder=encoder,
         source=_drawn("train"),
         held_out=_drawn("val"),
-        encoder_weights=encoder_weights or str(sample_classifier(encoder)),
+        encoder_weights=encoder_weights or str(drawn_classifier(encoder)),
         out=out,
-        training=TrainingConfig(image_size=SAMPLE_IMAGE_SIZE, device="cpu", **recipe.decoder),
+        training=recipe.decoder,
     )
 
 
@@ -162,12 +152,7 @@ def _recipe(encoder: str) -> Recipe:
 @cache
 def _drawn(split: str) -> DrawnSource:
     """Return the images of a split; the networks of both encoders are trained on the same ones."""
-    return DrawnSource(split, SAMPLE_IMAGE_SIZE, keep=True)
-
-
-def _drawn_images() -> tuple[TrainingImages, TrainingImages]:
-    images = TrainingImages(_drawn("train"), SAMPLE_IMAGE_SIZE, variation=Variation())
-    return images, TrainingImages(_drawn("val"), SAMPLE_IMAGE_SIZE)
+    return DrawnSource(split, DRAWN_IMAGE_SIZE, keep=True)
 
 
 def _announce(what: str, out: Path) -> None:

@@ -18,12 +18,12 @@ from basics.paths import AnyPath
 from pipeline.compare import Comparison, compare, original_manifest, require_rows_of
 from pipeline.config import GenerationConfig
 from pipeline.dataset.ledger import Ledger
+from pipeline.drawn_networks import drawn_networks
 from pipeline.job import Job, Product, described, open_images, required
 from pipeline.renderable import config_of, plan_of, read_renderable, records_of
 from pipeline.replay import Replay
 from pipeline.run import RunReport, run
 from pipeline.runners.selection import Workers, workers_for
-from pipeline.sample import sample_networks
 from pipeline.worker import own_environment
 from sources.base import ImageRecord, Source
 
@@ -172,7 +172,7 @@ def render_config(request: RenderRequest, ledger: Ledger) -> GenerationConfig:
     original = config_of(ledger)
     autoencoder = request.autoencoder
     if autoencoder is None and request.source is None:
-        autoencoder = str(sample_networks(original.encoder).autoencoder)
+        autoencoder = str(drawn_networks(original.encoder).autoencoder)
     device = request.device or original.device
     # Which precisions the devices of a remote cluster have is only known there.
     usual = original.precision if request.scheduler else _available_precision(device, original.precision)

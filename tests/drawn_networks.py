@@ -9,11 +9,11 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.sample import CACHE_VARIABLE, sample_networks
+from pipeline.drawn_networks import CACHE_VARIABLE, drawn_networks
 from tests.processes import ROOT, preloaded
 
 ENCODERS = ("vgg", "resnet")
-CODE = ("basics", "sources", "training", "networks", "encoders", "decoders", "pipeline/sample.py")
+CODE = ("basics", "sources", "training", "networks", "encoders", "decoders", "pipeline/drawn_networks.py")
 """All that takes part in the training."""
 LIBRARIES = ("torch", "torchvision", "numpy", "pillow", "lightning-fabric", "scipy")
 
@@ -40,7 +40,7 @@ def trained_networks(kept: Path) -> Path:
 
 def _train(encoder: str, folder: Path) -> None:
     os.environ[CACHE_VARIABLE] = str(folder)
-    sample_networks(encoder)
+    drawn_networks(encoder)
 
 
 def _digest() -> str:

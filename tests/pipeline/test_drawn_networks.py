@@ -12,7 +12,7 @@ import webdataset as wds
 
 from networks.checkpoints import StateDict, read_safetensors
 from networks.classifiers import Classifier, load_classifier
-from pipeline.sample import CACHE_VARIABLE, SAMPLE_IMAGE_SIZE, sample_classifier, sample_networks
+from pipeline.drawn_networks import CACHE_VARIABLE, DRAWN_IMAGE_SIZE, drawn_classifier, drawn_networks
 from sources.decode import load_image
 from sources.drawn.source import SHAPES, DrawnSource
 from tests.drawn_networks import ENCODERS, trained_networks
@@ -83,9 +83,9 @@ def test_one_command_without_a_source_makes_the_sample(encoder: str, tmp_path: P
 
 
 def test_a_cache_that_cannot_be_written_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sample.require_writable_folder", None)
+    monkeypatch.setattr("pipeline.drawn_networks.require_writable_folder", None)
     for encoder in ENCODERS:
-        assert sample_networks(encoder).autoencoder.is_file()
+        assert drawn_networks(encoder).autoencoder.is_file()
 
 
 def widened(state: StateDict, part: str, like: StateDict) -> StateDict:
@@ -105,7 +105,7 @@ def widened(state: StateDict, part: str, like: StateDict) -> StateDict:
 def test_trained_networks_in_published_form_equal_the_reference(
     precision: str, batches: tuple[int, ...], tmp_path: Path
 ) -> None:
-    own = sample_networks("vgg")
+    own = drawn_networks("vgg")
     state, _ = read_safetensors(own.autoencoder)
     encoder, decoder = widened(state, "encoder", published_vgg()), widened(state, "decoder", published_decoder())
     for name, weights in (("vgg_normalised.pth", encoder), ("decoder.pth", decoder)):
@@ -139,9 +139,9 @@ def test_trained_networks_in_published_form_equal_the_reference(
 
 def reference(encoder: StateDict, decoder: StateDict, batch: int) -> tuple[torch.Tensor, float]:
     """One batch by the naive main job: its pixels, and the summed loss at the end."""
-    source = DrawnSource("val", SAMPLE_IMAGE_SIZE)
+    source = DrawnSource("val", DRAWN_IMAGE_SIZE)
     records = source.records[32 * batch : 32 * (batch + 1)]
-    image = torch.stack([load_image(source.read(record), record.name, SAMPLE_IMAGE_SIZE) for record in records])
+    image = torch.stack([load_image(source.read(record), record.name, DRAWN_IMAGE_SIZE) for record in records])
     label = torch.tensor([record.label for record in records])
     network = attacked().module[1].double()  # type: ignore[index]
     perturbed, _, _, losses = naive.advbn(encoder, decoder, network, image.double() / 255, label)
@@ -149,4 +149,4 @@ def reference(encoder: StateDict, decoder: StateDict, batch: int) -> tuple[torch
 
 
 def attacked() -> Classifier:
-    return load_classifier(None, str(sample_classifier("vgg")), len(SHAPES))
+    return load_classifier(None, str(drawn_classifier("vgg")), len(SHAPES))
