@@ -89,7 +89,7 @@ class DefenceTask:
         return (self.out / MODEL_FILE,)
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
-        """SGD over everything but the substitute."""
+        """Return SGD over everything but the substitute."""
         learning = [weight for weight in self.module.parameters() if weight.requires_grad]
         return SGD(learning, lr=config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay)
 

@@ -22,7 +22,7 @@ class RestartsResult:
     image_N3HW: Tensor
     """The first image that fooled the network; where none did, the one with the largest loss."""
     loss_N: Tensor
-    """Its loss."""
+    """Loss of each of these images, (N,)."""
     fooled_N: Tensor
     """Whether the network's prediction for it is wrong."""
 

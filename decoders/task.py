@@ -67,11 +67,11 @@ class AutoencoderTask:
         return self.out / AUTOENCODER_FILE, self.out / PICTURE_FOLDER
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
-        """Adam over the decoder's weights."""
+        """Return Adam over the decoder's weights."""
         return Adam(self.module.decoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
     def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:  # noqa: ARG002
-        """Reconstruction error; labels are not looked at."""
+        """Return the reconstruction error; labels are not used."""
         decoded: Tensor = module(image_N3HW)
         mse = F.mse_loss(decoded, image_N3HW)
         return {"loss": mse + self.weight * total_variation(decoded), "mse": mse}

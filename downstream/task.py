@@ -131,7 +131,7 @@ class FineTuningTask:
         return self.exports.outputs
 
     def optimizer(self, config: TrainingConfig) -> Optimizer:
-        """SGD over the head."""
+        """Return SGD over the head, the part behind the cut."""
         head = [weight for weight in self.module.parameters() if weight.requires_grad]
         return SGD(head, lr=config.lr, momentum=MOMENTUM, weight_decay=config.weight_decay)
 
