@@ -26,6 +26,9 @@ from sources.base import Source
 from training.config import TrainingConfig
 from training.data import Variation
 
+PUBLISHED_ADVBN = AdvBNConfig(eps=1.1, steps=6, step_size=0.2)
+"""Paper 1, section 5.1 and appendix B.1: strength of AdvBN in ImageNet-AdvBN, and in fine-tuning of most networks."""
+
 
 def imagenet_advbn_vgg(source: str | None = None, autoencoder: str | None = None) -> GenerationConfig:
     """ImageNet-AdvBN-VGG: the 50,000 validation images through the VGG-19 autoencoder, turned against VGG-19.
@@ -73,7 +76,7 @@ def imagenet_advbn(encoder: str, source: str | None = None, autoencoder: str | N
         encoder=encoder,
         source=source,
         autoencoder=autoencoder,
-        attack=AdvBNConfig(eps=1.1, steps=6, step_size=0.2),
+        attack=PUBLISHED_ADVBN,
         batch_size=32,
         image_size=256,
         batches_per_shard=49,
@@ -210,7 +213,7 @@ def _finetune(arch: str, cut: Cut, source: str | Source, out: Path) -> FineTunin
         tuning=FineTuningConfig(
             cut=cut,
             method="advbn",
-            attack=AdvBNConfig(eps=1.1, steps=6, step_size=0.2),
+            attack=PUBLISHED_ADVBN,
             pixels=PixelConfig(eps=4 / 255, steps=5, step_size=1 / 255, norm="linf", random_start=True),
             augment=(),
             smallest_crop=0.08,

@@ -35,7 +35,7 @@ def drift(adaptations: Sequence[Adaptation], clean: Sequence[Adaptation], count:
     return torch.stack(parts).mean(0)
 
 
-def driving(network: nn.Module, config: PixelConfig, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
+def adaptive_attack(network: nn.Module, config: PixelConfig, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
     """Return an attack that climbs margin + weight * drift; of a network without adaptive layers, the margin alone.
 
     Args:

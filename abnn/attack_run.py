@@ -9,8 +9,8 @@ from torch import Tensor
 
 from abnn.benchmarks import Benchmark
 from abnn.checkpoint import Checkpoint, read_cost
+from abnn.named_attacks import Attack
 from abnn.results import NOT_ATTACKED, AttackResult, Correct
-from abnn.threats import Threat
 from basics.compute import Compute
 from basics.errors import WorkError
 from basics.progress import Advance
@@ -22,7 +22,7 @@ from training.order import mixed_seed
 
 SECONDS_BETWEEN_SAVES = 60
 _ROUNDING = 1e-4
-"""How far beyond its ball a shift may be by rounding, as a share of the radius."""
+"""How far beyond its ball a perturbation may be by rounding, as a share of the radius."""
 _SOFTWARE = ("advbn-gen", "torch", "torchvision")
 
 
@@ -31,9 +31,9 @@ class AttackRun:
     """One network under one attack on test images."""
 
     checkpoint: Checkpoint
-    """The network that is attacked."""
-    threat: Threat
-    """The attack that it is put under."""
+    """The attacked network: its weights, plan and metadata."""
+    attack: Attack
+    """The attack that is carried out, with its settings."""
     benchmark: Benchmark
     """The network's benchmark; an attack in its ball is named without the ball."""
     images: TrainingImages
@@ -48,10 +48,10 @@ class AttackRun:
     @property
     def name(self) -> str:
         """The attack's name, with its ball if that is not the benchmark's."""
-        settings, ball = self.threat.settings(), self.benchmark.pixels
+        settings, ball = self.attack.settings(), self.benchmark.pixels
         if settings.get("eps", ball.eps) == ball.eps and settings.get("norm", ball.norm) == ball.norm:
-            return self.threat.name
-        return f"{self.threat.name} ({settings['norm']}, eps {settings['eps']:.4g})"
+            return self.attack.name
+        return f"{self.attack.name} ({settings['norm']}, eps {settings['eps']:.4g})"
 
     @cached_property
     def wanted(self) -> Wanted:
@@ -61,7 +61,7 @@ class AttackRun:
             "model": checkpoint.name, "task": checkpoint.task, "defence": checkpoint.defence, "arch": plan.arch,
             "width": plan.width, "recipe": checkpoint.recipe, "seed": checkpoint.seed,
             "weights_sha256": checkpoint.checksum, "data_sha256": self.images.digest(), "n": len(self.images),
-            "attack": self.name, "settings": self.threat.settings(), "attack_seed": self.seed,
+            "attack": self.name, "settings": self.attack.settings(), "attack_seed": self.seed,
             "batch_size": self.batch_size, "precision": self.compute.precision,
         }  # fmt: skip
         more = {
@@ -119,7 +119,7 @@ class AttackRun:
         seed = mixed_seed(self.seed, number)
         torch.manual_seed(seed)
         with self.compute.autocast():
-            attacked = self.threat(network, image, label, seed % 2**31)
+            attacked = self.attack(network, image, label, seed % 2**31)
             with torch.no_grad():
                 logits = network(attacked)
         self._require_valid(image, attacked, logits)
@@ -129,9 +129,10 @@ class AttackRun:
     def _require_valid(self, image: Tensor, attacked: Tensor, logits: Tensor) -> None:
         if not bool(logits.isfinite().all()):
             raise WorkError(f"The outputs of {self.checkpoint.name} under {self.name} are not all numbers.")
-        shift, settings = (attacked - image).flatten(1), self.threat.settings()
+        perturbation, settings = (attacked - image).flatten(1), self.attack.settings()
         if "eps" in settings:
-            reach = shift.abs().amax(1) if settings["norm"] == "linf" else torch.linalg.vector_norm(shift, dim=1)
+            order = float("inf") if settings["norm"] == "linf" else 2
+            reach = torch.linalg.vector_norm(perturbation, order, dim=1)
             if bool((reach > settings["eps"] * (1 + _ROUNDING) + _ROUNDING * 1e-2).any()):
                 raise WorkError(f"The attack {self.name} on {self.checkpoint.name} left its ball.")
         if float(attacked.min()) < 0 or float(attacked.max()) > 1:

@@ -11,10 +11,10 @@ from abnn.attack_run import AttackRun
 from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
 from abnn.images import images_for, open_test
+from abnn.named_attacks import AttackOptions, Roa, attack_of, require_another, require_possible, require_used
 from abnn.options import PixelOptions, RectangleOptions
 from abnn.plan import ATTACK_BATCH
-from abnn.results import ATTACKS, SAME_TEST, AttackLayout, AttackResult, not_attacked
-from abnn.threats import Roa, ThreatOptions, require_another, require_possible, require_used, threat_of
+from abnn.results import RESULTS_FOLDER, SAME_TEST, AttackLayout, AttackResult, not_attacked
 from attacks.pixels import PixelConfig
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
@@ -36,7 +36,7 @@ class AttackRequest:
     checkpoints: Sequence[Path]
     """Run folders of `abnn train`."""
     attacks: Sequence[str]
-    """Names, see `abnn.threats.ATTACKS`."""
+    """Names, see `abnn.named_attacks.ATTACKS`."""
     data: str
     """Address of what holds the test images."""
     benchmarks: Mapping[str, Benchmark]
@@ -83,14 +83,14 @@ def attack_all(request: AttackRequest) -> list[Row]:
     checkpoints = [load_checkpoint(folder) for folder in request.checkpoints]
     surrogate = None if request.surrogate is None else load_checkpoint(request.surrogate)
     refuse_repeated([checkpoint.name for checkpoint in checkpoints], "run folders")
-    options = ThreatOptions(
+    options = AttackOptions(
         pixels=request.pixels, rectangle=request.rectangle, restarts=request.restarts, surrogate=surrogate
     )  # fmt: skip
     source = open_test(request.data)
     by_folder: dict[Path, list[AttackRun]] = {}
     for checkpoint in checkpoints:
         runs = _attack_runs(checkpoint, surrogate, options, source, request, compute)
-        by_folder.setdefault(request.out or checkpoint.folder / ATTACKS, []).extend(runs)
+        by_folder.setdefault(request.out or checkpoint.folder / RESULTS_FOLDER, []).extend(runs)
     total = sum(len(run.images) for runs in by_folder.values() for run in runs)
     with ExitStack() as held:
         # All folders are checked before the first attack.
@@ -99,13 +99,13 @@ def attack_all(request: AttackRequest) -> list[Row]:
             rows = [row for results in opened for row in _carry_out(results, advance, overwrite=request.overwrite)]
         for results in opened:
             for checkpoint in _checkpoints(results.runs):
-                published = benchmark_of(checkpoint.task, request.benchmarks).pixels
-                rows += _worst(results, checkpoint, published)
+                published_attack = benchmark_of(checkpoint.task, request.benchmarks).pixels
+                rows += _worst(results, checkpoint, published_attack)
     return rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Opened:
+class _ResultFolder:
     """A folder of results with the attack runs whose results go there."""
 
     layout: AttackLayout
@@ -115,7 +115,7 @@ class _Opened:
     """Names of the results that have to be computed."""
 
 
-def _opened(folder: Path, runs: Sequence[AttackRun], held: ExitStack, *, overwrite: bool) -> _Opened:
+def _opened(folder: Path, runs: Sequence[AttackRun], held: ExitStack, *, overwrite: bool) -> _ResultFolder:
     """Hold a folder of results, and find out which are missing.
 
     Raises:
@@ -125,14 +125,14 @@ def _opened(folder: Path, runs: Sequence[AttackRun], held: ExitStack, *, overwri
     store = held.enter_context(opened_store(layout, SAME_TEST))
     worst = [(WORST, checkpoint.name) for checkpoint in _checkpoints(runs)]
     missing = store.missing([run.wanted for run in runs], overwrite=overwrite, derived=worst)
-    return _Opened(layout=layout, store=store, runs=runs, missing={each.key for each in missing})
+    return _ResultFolder(layout=layout, store=store, runs=runs, missing={each.key for each in missing})
 
 
 def _checkpoints(runs: Sequence[AttackRun]) -> list[Checkpoint]:
     return list({run.checkpoint.name: run.checkpoint for run in runs}.values())
 
 
-def _carry_out(results: _Opened, advance: Advance, *, overwrite: bool) -> list[Row]:
+def _carry_out(results: _ResultFolder, advance: Advance, *, overwrite: bool) -> list[Row]:
     # The worst case is over attacks of which some may now be carried out again.
     results.store.drop((WORST, checkpoint.name) for checkpoint in _checkpoints(results.runs))
     rows = []
@@ -149,7 +149,7 @@ def _carry_out(results: _Opened, advance: Advance, *, overwrite: bool) -> list[R
 def _attack_runs(  # noqa: PLR0913, PLR0917 (who, against what, with what, on what)
     checkpoint: Checkpoint,
     surrogate: Checkpoint | None,
-    options: ThreatOptions,
+    options: AttackOptions,
     source: Source,
     request: AttackRequest,
     compute: Compute,
@@ -161,42 +161,45 @@ def _attack_runs(  # noqa: PLR0913, PLR0917 (who, against what, with what, on wh
     """
     benchmark = benchmark_of(checkpoint.task, request.benchmarks)
     images = images_for(checkpoint, source, request.limit, surrogate)
-    threats = [threat_of(name, benchmark, options) for name in dict.fromkeys(request.attacks)]
+    attacks = [attack_of(name, benchmark, options) for name in dict.fromkeys(request.attacks)]
     require_used(request.attacks, options)
-    for threat in threats:
-        require_possible(threat, checkpoint, compute)
+    for attack in attacks:
+        require_possible(attack, checkpoint, compute)
     if surrogate is not None:
         require_another(checkpoint, surrogate)
-    for threat in threats:
-        if isinstance(threat, Roa):
-            threat.config.size_in(images.image_size, images.image_size)
+    for attack in attacks:
+        if isinstance(attack, Roa):
+            attack.config.size_in(images.image_size, images.image_size)
     return [
         AttackRun(
-            checkpoint=checkpoint, threat=threat, benchmark=benchmark, images=images, batch_size=request.batch_size,
+            checkpoint=checkpoint, attack=attack, benchmark=benchmark, images=images, batch_size=request.batch_size,
             seed=request.seed, compute=compute,
         )
-        for threat in threats
+        for attack in attacks
     ]  # fmt: skip
 
 
-def _worst(results: _Opened, checkpoint: Checkpoint, published: PixelConfig) -> list[Row]:
+def _worst(results: _ResultFolder, checkpoint: Checkpoint, published_attack: PixelConfig) -> list[Row]:
     """Return and write the worst case over the complete attacks in the benchmark's ball, if there are two."""
     same: list[Row] = []
     for row in results.store.rows.values():
         same_network = row["model"] == checkpoint.name and row["weights_sha256"] == checkpoint.checksum
         settings = row["settings"]
         in_ball = (
-            settings.get("eps") == published.eps and settings.get("norm") == published.norm and "over" not in settings
+            settings.get("eps") == published_attack.eps
+            and settings.get("norm") == published_attack.norm
+            and "over" not in settings
         )
-        # A shift of 0 is in the ball as well: an image that is misclassified as it is needs no attack.
+        # A perturbation of 0 is in the ball as well: an image that is misclassified as it is needs no attack.
         if same_network and (in_ball or not settings):
             same.append(row)
     if len(same) < 2:
         return []
-    return [_worst_of(results, sorted(same, key=lambda row: str(row["attack"])), published.eps, published.norm)]
+    ordered = sorted(same, key=lambda row: str(row["attack"]))
+    return [_worst_of(results, ordered, published_attack.eps, published_attack.norm)]
 
 
-def _worst_of(results: _Opened, rows: Sequence[Row], eps: float, norm: str) -> Row:
+def _worst_of(results: _ResultFolder, rows: Sequence[Row], eps: float, norm: str) -> Row:
     correct_N = np.min([results.layout.correct(row, row["n"]) for row in rows], axis=0)
     row = {
         **rows[0],

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from basics.files import atomic_path
 from downstream.result_store import RESULTS, ComparisonKey, Row
 
-ATTACKS = "attacks"
+RESULTS_FOLDER = "attacks"
 """Sub-folder of a run folder for results without `--out`."""
 PLAIN_PASSES = 2.0
 """Cost of a training step without defence in passes N through a network, in which results state the cost of

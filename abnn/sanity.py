@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from abnn.threats import STRONG_STEPS, Pgd, Transfer
+from abnn.named_attacks import STRONG_STEPS, Pgd, Transfer
 from attacks.objectives import cross_entropy
 from attacks.pixels import PixelConfig
 
@@ -27,7 +27,7 @@ _ROUNDING = 1e-6
 NOISE_DRAWS = 50
 SURFACE_POSITIONS = 21
 SURFACE_REACH = 1.5
-"""How far the loss surface goes along the attack, in lengths of its shift."""
+"""How far the loss surface goes along the attack, in lengths of its perturbation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Surface:
     """Loss of images on planes through the attack's direction and a random one of the same length."""
 
     along_P: NDArray[np.float64]
-    """P positions on both axes, in lengths of the attack's shift."""
+    """P positions on both axes, in lengths of the attack's perturbation."""
     loss_KPP: NDArray[np.float64]
     """Cross-entropy of K images; the second axis is the attack's direction."""
 
@@ -142,8 +142,8 @@ class _Checks:
         worst_N = torch.ones_like(self.label, dtype=torch.bool)
         with torch.no_grad():
             for _ in range(NOISE_DRAWS):
-                shift = (2 * torch.rand_like(self.image) - 1).sign() * self.config.eps
-                worst_N &= self.network((self.image + shift).clamp(0, 1)).argmax(1) == self.label
+                perturbation = (2 * torch.rand_like(self.image) - 1).sign() * self.config.eps
+                worst_N &= self.network((self.image + perturbation).clamp(0, 1)).argmax(1) == self.label
         reached = float(worst_N.double().mean())
         numbers = f"PGD {self.strong:.1%}, the worst of {NOISE_DRAWS} draws of noise {reached:.1%}"
         return Check(
@@ -165,7 +165,7 @@ def _falling(name: str, settings: Sequence[str], accuracies: Sequence[float]) ->
 
 
 def loss_surface(network: nn.Module, image_K3HW: Tensor, label_K: Tensor, config: PixelConfig) -> Surface:
-    """Return the loss around images: along PGD's shift, and across it in a random direction of as many signs.
+    """Return the loss around images: along PGD's perturbation, and across it in a random direction of as many signs.
 
     Args:
         network: as for `check`.

@@ -59,7 +59,7 @@ class PixelThreat:
         """Return the images, or a random point around each, uniform in the ball."""
         if not self.config.random_start:
             return (self.image_N3HW,)
-        return self.project((self.image_N3HW + self._random_shift(),))
+        return self.project((self.image_N3HW + self._random_perturbation(),))
 
     def step(self, parameters: Parameters, gradients: Parameters) -> Parameters:
         """Move along the sign of the gradient (l-inf), or along the gradient (l2)."""
@@ -70,14 +70,14 @@ class PixelThreat:
     def project(self, parameters: Parameters) -> Parameters:
         """Project images into their balls, and then into [0, 1]; a ball around an image is not left by that."""
         (image,), eps = parameters, self.config.eps
-        shift = image - self.image_N3HW
+        perturbation = image - self.image_N3HW
         if self.config.norm == "linf":
-            shift = shift.clamp(-eps, eps)
+            perturbation = perturbation.clamp(-eps, eps)
         else:
-            shift = shift * (eps / _length(shift).clamp(min=_TINY)).clamp(max=1)
-        return ((self.image_N3HW + shift).clamp(0, 1),)
+            perturbation = perturbation * (eps / _length(perturbation).clamp(min=_TINY)).clamp(max=1)
+        return ((self.image_N3HW + perturbation).clamp(0, 1),)
 
-    def _random_shift(self) -> Tensor:
+    def _random_perturbation(self) -> Tensor:
         image, eps = self.image_N3HW, self.config.eps
         if self.config.norm == "linf":
             return (2 * torch.rand_like(image) - 1) * eps

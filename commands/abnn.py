@@ -239,15 +239,15 @@ def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
     Example:
       advbn-gen abnn sanity --checkpoint abnn --surrogate plain --data cifar10
     """
-    from abnn.examination import ExaminationRequest, examine
-    from abnn.results import ATTACKS
+    from abnn.results import RESULTS_FOLDER
+    from abnn.sanity_run import SanityRequest, run_sanity_checks
     from basics.errors import WorkError
     from experiments import BENCHMARKS
     from reports.surface import SURFACE, draw_surface, require_own_picture
 
-    folder = out or options["checkpoint"] / ATTACKS
-    request = ExaminationRequest(**options, benchmarks=BENCHMARKS)
-    checks, surface = examine(request, lambda: require_own_picture(folder))
+    folder = out or options["checkpoint"] / RESULTS_FOLDER
+    request = SanityRequest(**options, benchmarks=BENCHMARKS)
+    checks, surface = run_sanity_checks(request, lambda: require_own_picture(folder))
     picture = draw_surface(surface, folder / SURFACE)
     # Programs that read this JSON expect the numbers under `told`.
     rows = [{"name": each.name, "passed": each.passed, "told": each.numbers} for each in checks]

@@ -49,7 +49,7 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
     from downstream.evaluation import evaluate as evaluate_all
     from downstream.scoring import ScoringConfig
     from downstream.scoring_run import named_models
-    from downstream.suites import Locations
+    from downstream.suites import TestSetPaths
     from reports.shift import shift_report
     from reports.shift_tables import compact_table, missing_notes
     from reports.tables import markdown_table
@@ -57,7 +57,7 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
     rows = evaluate_all(
         EvaluationRequest(
             models=named_models(model),
-            locations=Locations(**{name: options[name] for name in _LOCATIONS}),
+            paths=TestSetPaths(**{name: options[name] for name in _PATH_OPTIONS}),
             out=out,
             device=options["device"],
             precision=options["precision"],
@@ -71,6 +71,6 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
     print_result({"results": rows, "out": str(out)}, [line for line in lines if line], as_json=as_json)
 
 
-_LOCATIONS = (
+_PATH_OPTIONS = (
     "imagenet", "imagenet_c", "imagenet_instagram", "imagenet_sketch", "imagenet_style", "advbn", "labels", "limit",
 )  # fmt: skip

@@ -126,8 +126,8 @@ def shift(results: tuple[Path, ...], out: Path, published: tuple[str, ...], as_j
     """
     from basics.errors import UserError
     from reports.page import HTML
-    from reports.results import read_results
     from reports.shift_page import shift_lead, write_shift_report
+    from reports.shift_results import read_results
     from reports.shift_tables import compact_table, missing_notes
     from reports.tables import markdown_table
 

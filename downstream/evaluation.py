@@ -7,6 +7,7 @@ from pathlib import Path
 
 from basics.compute import choose_compute
 from basics.errors import UserError
+from basics.ownership import occupied_folder_error
 from basics.progress import counted, say
 from downstream.auxiliary import AUXILIARY, SETS
 from downstream.exports import FILES
@@ -15,7 +16,7 @@ from downstream.prediction_folder import PredictionFolder
 from downstream.result_store import PREDICTION_FOLDER, Row
 from downstream.scoring import ScoringConfig
 from downstream.scoring_run import NamedModel, ScoringRun, refuse_repeated, score_all
-from downstream.suites import FILTERS, INSTAGRAM, Locations, Subset, find_subsets
+from downstream.suites import FILTERS, INSTAGRAM, Subset, TestSetPaths, find_subsets
 from downstream.summaries import result_rows
 from downstream.testset import TestSet
 from networks.checkpoints import read_metadata
@@ -30,7 +31,7 @@ class EvaluationRequest:
 
     models: Mapping[str, str]
     """Name in tables -> SPEC; a run folder of AdvBN fine-tuning is scored with both of its batch-norm sets."""
-    locations: Locations
+    paths: TestSetPaths
     """Where the test sets are."""
     out: Path
     """Folder of `results.jsonl` and `predictions/`."""
@@ -56,7 +57,7 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
             name.
         WorkError: an image is broken, or a model's outputs are not finite.
     """
-    subsets, ignored = find_subsets(request.locations)
+    subsets, ignored = find_subsets(request.paths)
     refuse_repeated([subset.name for subset in subsets], "test sets")
     models = [model for label, spec in request.models.items() for model in models_of(label, spec)]
     layout = PredictionFolder(request.out / PREDICTION_FOLDER)
@@ -90,9 +91,7 @@ def _refuse_more_filters(layout: PredictionFolder, names: Sequence[str]) -> None
     filters = sorted(name for name in known if name.startswith(f"{INSTAGRAM}/"))
     other = [name for name in filters if name not in names]
     if len(filters) > FILTERS:
-        raise UserError(
-            f"{layout.path.parent} holds results on another set of filters (such as {other[0]}); give another --out."
-        )
+        raise occupied_folder_error(layout.path.parent, f"results on another set of filters (such as {other[0]})")
 
 
 def models_of(label: str, spec: str) -> list[NamedModel]:

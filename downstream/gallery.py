@@ -11,7 +11,7 @@ from torchvision.transforms import functional
 
 from downstream.testset import TestSet
 from sources.decode import View, decode_rgb, pixels_of
-from sources.tar.source import scan_tars
+from sources.tar.scanning import scan_tars
 
 _LARGEST_SIDE = 192
 _LOSSLESS_SIDE = 96

@@ -27,12 +27,15 @@ FILTERS = 20
 PUBLISHED_BATCH_NORM = {IMAGENET: MAIN, IMAGENET_C: MAIN, INSTAGRAM: MAIN, SKETCH: AUXILIARY, STYLE: AUXILIARY}
 """Which of two batch-norm sets the paper uses (appendix A.3). On our shards both are reported."""
 
-_NAMED = 4
+NAMES_SHOWN = 4
+"""How many folders a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Locations:
+class TestSetPaths:
     """Paths or addresses of the test sets; each may be left out."""
+
+    __test__ = False  # not a test of pytest's
 
     imagenet: str | None = None
     """Any source of the main job."""
@@ -90,7 +93,7 @@ def is_published_choice(suite: str, batch_norm: str | None) -> bool:
     return batch_norm is None or PUBLISHED_BATCH_NORM.get(suite, batch_norm) == batch_norm
 
 
-def find_subsets(locations: Locations) -> tuple[list[Subset], list[str]]:
+def find_subsets(paths: TestSetPaths) -> tuple[list[Subset], list[str]]:
     """Return the subsets of all test sets that were given, and the paths below them that belong to none.
 
     Raises:
@@ -98,25 +101,25 @@ def find_subsets(locations: Locations) -> tuple[list[Subset], list[str]]:
     """
     ignored: list[str] = []
     found: list[Subset] = []
-    if locations.imagenet is not None:
-        found.append(Subset(name=IMAGENET, suite=IMAGENET, address=locations.imagenet, labels=locations.labels))
-    elif locations.labels is not None:
+    if paths.imagenet is not None:
+        found.append(Subset(name=IMAGENET, suite=IMAGENET, address=paths.imagenet, labels=paths.labels))
+    elif paths.labels is not None:
         raise UserError("--labels belongs to --imagenet, which was not given; leave it out.")
-    if locations.imagenet_c is not None:
-        found += _as_stored(_corrupted(_root(IMAGENET_C, locations.imagenet_c), ignored))
-    if locations.imagenet_instagram is not None:
-        found += _filtered(_root(INSTAGRAM, locations.imagenet_instagram))
-    if locations.imagenet_sketch is not None:
-        found.append(Subset(name=SKETCH, suite=SKETCH, address=locations.imagenet_sketch))
-    if locations.imagenet_style is not None:
-        found += _as_stored([Subset(name=STYLE, suite=STYLE, address=locations.imagenet_style)])
-    found += [_ours(address) for address in locations.advbn]
+    if paths.imagenet_c is not None:
+        found += _with_stored_side(_corrupted(_root(IMAGENET_C, paths.imagenet_c), ignored))
+    if paths.imagenet_instagram is not None:
+        found += _filtered(_root(INSTAGRAM, paths.imagenet_instagram))
+    if paths.imagenet_sketch is not None:
+        found.append(Subset(name=SKETCH, suite=SKETCH, address=paths.imagenet_sketch))
+    if paths.imagenet_style is not None:
+        found += _with_stored_side([Subset(name=STYLE, suite=STYLE, address=paths.imagenet_style)])
+    found += [_own_data_set(address) for address in paths.advbn]
     if not found:
         raise UserError("No test set was given; name one, such as --imagenet ILSVRC2012_val or --imagenet-c DIR.")
-    return [replace(subset, limit=locations.limit) for subset in found], ignored
+    return [replace(subset, limit=paths.limit) for subset in found], ignored
 
 
-def _ours(address: str) -> Subset:
+def _own_data_set(address: str) -> Subset:
     folder = as_path(address)
     if not is_data_set(folder):
         raise UserError(
@@ -162,7 +165,7 @@ def _corrupted(root: AnyPath, ignored: list[str]) -> list[Subset]:
             folders[path.name] = path
     if not folders:
         raise UserError(
-            f"--{IMAGENET_C} {root} holds none of ImageNet-C's corruptions, but {_some(_folders(root))}; "
+            f"--{IMAGENET_C} {root} holds none of ImageNet-C's corruptions, but {_folder_names(_folders(root))}; "
             "give a folder of <corruption>/<1-5>/<class>/."
         )
     return [subset for name in CORRUPTIONS if name in folders for subset in _severities(folders[name], ignored)]
@@ -183,7 +186,7 @@ def _severities(corruption: AnyPath, ignored: list[str]) -> list[Subset]:
     found = [path for path in folders if path.name in levels]
     if not found:
         raise UserError(
-            f"{corruption} holds no folder of a severity, 1 to {SEVERITIES[-1]}, but {_some(folders)}; give "
+            f"{corruption} holds no folder of a severity, 1 to {SEVERITIES[-1]}, but {_folder_names(folders)}; give "
             f"--{IMAGENET_C} a folder of <corruption>/<1-5>/<class>/."
         )
     return [
@@ -200,8 +203,8 @@ def _filtered(root: AnyPath) -> list[Subset]:
         raise UserError(f"--{INSTAGRAM} {root} holds {held}; give a folder of <filter>/<class>/.")
     if len(folders) > FILTERS:
         raise UserError(
-            f"--{INSTAGRAM} {root} holds {len(folders)} folders ({_some(folders)}), but the set has {FILTERS} filters; "
-            "move the others out."
+            f"--{INSTAGRAM} {root} holds {len(folders)} folders ({_folder_names(folders)}), but the set has {FILTERS} "
+            "filters; move the others out."
         )
     return [Subset(name=f"{INSTAGRAM}/{path.name}", suite=INSTAGRAM, address=str(path)) for path in folders]
 
@@ -210,12 +213,14 @@ def _holds_images(folder: AnyPath) -> bool:
     return any(is_image(path.name) and not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _some(folders: Sequence[AnyPath]) -> str:
+def _folder_names(folders: Sequence[AnyPath]) -> str:
     names = [path.name for path in folders]
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "") if names else "no folder at all"
+    if not names:
+        return "no folder at all"
+    return ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
 
 
-def _as_stored(subsets: list[Subset]) -> list[Subset]:
+def _with_stored_side(subsets: list[Subset]) -> list[Subset]:
     """Return the subsets of a set with the short side of its first image, which decides whether images are resized.
 
     One image decides for all, so that every part of a set is prepared in the same way.

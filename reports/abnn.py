@@ -60,7 +60,7 @@ def grouped(rows: Iterable[Mapping[str, Any]], *names: str) -> dict[tuple[Any, .
     return dict(found)
 
 
-def are_seeds(group: Iterable[Mapping[str, Any]]) -> bool:
+def differ_in_seed_only(group: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the models of a group's rows differ only in their seed, as far as results show."""
     models = {row["model"]: row for row in group}.values()
     seeds, weights = ({row[name] for row in models} for name in ("seed", "weights_sha256"))
@@ -167,7 +167,7 @@ def _position(name: str, known: Sequence[str]) -> int:
 
 def _means(group: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a group's mean under each attack that has results of two or more of its models with equal settings."""
-    if not are_seeds(group):
+    if not differ_in_seed_only(group):
         return []
     size = len({row["model"] for row in group})
     means = []

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from abnn.results import ATTACKS
+from abnn.results import RESULTS_FOLDER
 from basics.errors import UserError
 from basics.files import canonical_json
 from basics.progress import say
 from downstream.result_store import RESULTS, Row
-from reports.results import require_one_meaning, two_meanings
+from reports.shift_results import ambiguous_name, require_unambiguous
 
 _TEXTS = (
     "model", "task", "defence", "arch", "weights_sha256", "data", "data_sha256", "attack", "device", "precision",
@@ -50,7 +50,7 @@ def read_abnn_results(paths: Sequence[Path]) -> list[Row]:
                 before["cost"] = row["cost"]
     rows = list(found.values())
     rows = _without_uneven_worst(rows)
-    require_one_meaning(rows, "model", _MODEL)
+    require_unambiguous(rows, "model", _MODEL)
     _require_one_cost(rows)
     _require_comparable(rows)
     return rows
@@ -80,7 +80,7 @@ def _lines(path: Path) -> list[Row]:
 
 
 def _file_of(path: Path) -> Path:
-    files = (path / RESULTS, path / ATTACKS / RESULTS) if path.is_dir() else (path,)
+    files = (path / RESULTS, path / RESULTS_FOLDER / RESULTS) if path.is_dir() else (path,)
     return next((file for file in files if file.exists()), files[0])
 
 
@@ -154,7 +154,7 @@ def _require_one_cost(rows: Iterable[Row]) -> None:
     """
     costs = [{**row["cost"], "model": row["model"]} for row in rows if row["cost"] is not None]
     measured = [{name: cost.get(name) for name in ("model", "passes", *_MEASURED[:2])} for cost in costs]
-    model = two_meanings(measured, "model", ("passes", *_MEASURED[:2]))
+    model = ambiguous_name(measured, "model", ("passes", *_MEASURED[:2]))
     if model is not None:
         raise UserError(f"The model {model} has two different costs of training in these results; attack it again.")
 
@@ -173,10 +173,10 @@ def _require_comparable(rows: Iterable[Row]) -> None:
         }
         for row in rows
     ]
-    column = two_meanings(columns, "column", ("data_sha256", "n"))
+    column = ambiguous_name(columns, "column", ("data_sha256", "n"))
     if column is not None:
         raise UserError(f"There are results under {column} on different test samples; report on them separately.")
-    column = two_meanings(columns, "column", [f"setting_{name}" for name in _STRENGTH])
+    column = ambiguous_name(columns, "column", [f"setting_{name}" for name in _STRENGTH])
     if column is not None:
         raise UserError(
             f"There are results under {column} with different strength (norm, eps, area, steps, ...); report on them "

@@ -12,7 +12,7 @@ from reports.abnn import (
     TASKS,
     Report,
     accuracies_of,
-    are_seeds,
+    differ_in_seed_only,
     group_name,
     grouped,
     mean_name,
@@ -65,15 +65,15 @@ def accuracy_sentences(report: Report) -> list[str]:
 
 
 def _sentence(report: Report, task: str, accuracies: Mapping[str, tuple[float, float, float]]) -> str:
-    paper = {row["attack"] for row in report["rows"] if row["task"] == task and row["published_attack"]}
+    published = {row["attack"] for row in report["rows"] if row["task"] == task and row["published_attack"]}
     per_cent = {attack: 100 * value for attack, (value, _, _) in accuracies.items()}
     parts = [
         f"{value:.1f}% {'' if attack == 'clean' else 'under '}{attack}"
         for attack, value in per_cent.items()
-        if attack in paper
+        if attack in published
     ]
     lowest = min(per_cent, key=lambda attack: per_cent[attack])
-    if lowest not in paper:
+    if lowest not in published:
         parts.append(f"{per_cent[lowest]:.1f}% under {lowest}{', the lowest' if len(per_cent) > 1 else ''}")
     return ", ".join(parts)
 
@@ -189,9 +189,9 @@ def _settings(report: Report) -> Table:
             ways.setdefault(canonical_json(row["settings"]), []).append(row)
         for alike in ways.values():
             models = f" ({', '.join(row['model'] for row in alike)})" if len(ways) > 1 else ""
-            cells = [Cell(_word(alike[0]["settings"].get(name))) for name in names]
-            paper = Cell("yes" if alike[0]["published_attack"] else "no")
-            lines.append(Line(f"{task_name(task)}: {attack}{models}", [paper, Cell(str(alike[0]["n"])), *cells]))
+            cells = [Cell(_setting_text(alike[0]["settings"].get(name))) for name in names]
+            published = Cell("yes" if alike[0]["published_attack"] else "no")
+            lines.append(Line(f"{task_name(task)}: {attack}{models}", [published, Cell(str(alike[0]["n"])), *cells]))
     return Table(
         title="Settings of the attacks",
         first="attack",
@@ -207,7 +207,7 @@ def _columns(report: Report) -> dict[tuple[str, str], Rows]:
     return {(task, attack): found[task, attack] for task, attacks in report["attacks"].items() for attack in attacks}
 
 
-def _word(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     """Return the text of a setting; multiples of 1/255 are written as fractions."""
     if value is None:
         return NO_VALUE
@@ -218,7 +218,7 @@ def _word(value: Any) -> str:
     if isinstance(value, int | float):
         return f"{value:g}"
     if isinstance(value, list):
-        return ", ".join(map(_word, value))
+        return ", ".join(map(_setting_text, value))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text[:_CHECKSUM_SHOWN] if _is_checksum(text) else text
 
@@ -251,7 +251,7 @@ def _seed_notes(report: Report) -> list[str]:
     notes = []
     for group in grouped(report["rows"], *GROUP).values():
         models = _names(group)
-        if len(models) > 1 and not are_seeds(group):
+        if len(models) > 1 and not differ_in_seed_only(group):
             name = f"{task_name(group[0]['task'])}, {group_name(group[0])}"
             notes.append(f"{name}: {', '.join(models)} share a seed or their weights, so there is no mean over seeds.")
     return notes

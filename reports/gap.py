@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from downstream.gap import ROLES, GapInputs
 from downstream.predictions import ALL, PRESENT, Scored
+from experiments import PUBLISHED_ADVBN
 from reports.intervals import Estimate, accuracy, gap
 from reports.published_table_8 import STANDARD_TRAINING, TABLE_8_SAMPLES, GapRow, table_8_row
 
@@ -126,11 +127,10 @@ def published_row(inputs: GapInputs, model: str) -> GapRow | None:
 def same_data_as_published(inputs: GapInputs) -> bool:
     """Whether these are the paper's images: all of ImageNet's validation set, perturbed as in the paper."""
     manifest = inputs.manifests["advbn"]
-    published_attack = {"eps": 1.1, "steps": 6, "step_size": 0.2}
     return (
         len(inputs.keys) == TABLE_8_SAMPLES
         and bool(manifest["classes"]["imagenet"])
-        and manifest["config"]["attack"] == published_attack
+        and manifest["config"]["attack"] == asdict(PUBLISHED_ADVBN)
     )
 
 

@@ -9,17 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments import CIFAR10
+
 CLEAN, PGD, ROA = "clean", "pgd", "roa"
 """The columns of the tables."""
 
-_STEPS = 5
+_STEPS = CIFAR10.pixels.steps
 """Steps of PGD and of ROA."""
-_EPS = {"cifar10": 8 / 255, "ucf101": 1 / 255}
+_EPS = {CIFAR10.name: CIFAR10.pixels.eps, "ucf101": 1 / 255}
 _AREA = 0.1
 _AREA_ROUNDING = 0.005
 """A rectangle of whole pixels is not exactly a tenth of the image: 35x35 of 112x112 are 0.098."""
-_SIDE = {"cifar10": 32, "ucf101": 112}
-_ARCH = {"cifar10": "resnet18", "ucf101": "resnext101"}
+_SIDE = {CIFAR10.name: CIFAR10.training.image_size, "ucf101": 112}
+_ARCH = {CIFAR10.name: CIFAR10.target, "ucf101": "resnext101"}
 _SAMPLES = {"cifar10": {10_000}, "ucf101": {3_783, 3_734, 3_696}}
 """Test samples; of UCF-101 in each of its three official splits, of which the paper names none."""
 

@@ -22,7 +22,7 @@ def shift_report(results: Sequence[Row], published: Mapping[str, str]) -> dict[s
     """Return the report as JSON values.
 
     Args:
-        results: lines of `evaluate` without summaries (see `reports.results.read_results`).
+        results: lines of `evaluate` without summaries (see `reports.shift_results.read_results`).
         published: model -> its row in the paper, where a user named one.
 
     Returns:
@@ -68,7 +68,7 @@ def published_choice(report: Report, model: str, suite: str) -> str | None:
     return PUBLISHED_BATCH_NORM[suite] if None not in own else None
 
 
-def headline(row: Mapping[str, Any] | None) -> float | None:
+def published_metric(row: Mapping[str, Any] | None) -> float | None:
     """Return the paper's number for a row in per cent: mCE for ImageNet-C, else top-1; None where it is incomplete."""
     if row is None:
         return None

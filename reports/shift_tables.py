@@ -17,7 +17,7 @@ from reports.published_tables_4_to_7 import (
     table_7_rows,
     tables_1_and_6_methods,
 )
-from reports.shift import Report, batch_norms_of, headline, published_choice, row_of
+from reports.shift import Report, batch_norms_of, published_choice, published_metric, row_of
 from reports.tables import NO_VALUE, Cell, Line, Table
 
 SET_NAMES = {
@@ -108,7 +108,7 @@ def _compact_columns(report: Report) -> dict[str, Callable[[str, str | None], st
 
 def _marked(report: Report, suite: str) -> Callable[[str, str | None], str]:
     def value(model: str, which: str | None) -> str:
-        found = headline(row_of(report, model, which, suite))
+        found = published_metric(row_of(report, model, which, suite))
         chosen = which is not None and which == published_choice(report, model, suite) and found is not None
         return _number(found) + (_CHOICE if chosen else "")
 
@@ -124,7 +124,7 @@ def _mean_error(report: Report) -> Callable[[str, str | None], str]:
 
 
 def _plain(report: Report, data: str) -> Callable[[str, str | None], str]:
-    return lambda model, which: _number(headline(row_of(report, model, which, data)))
+    return lambda model, which: _number(published_metric(row_of(report, model, which, data)))
 
 
 def _shard_names(report: Report) -> list[str]:
@@ -133,7 +133,7 @@ def _shard_names(report: Report) -> list[str]:
 
 
 def _corruptions(report: Report) -> Table:
-    """Table 4."""
+    """Return the table of errors on the corruptions of ImageNet-C, as the paper's Table 4 has them."""
     lines = []
     for model, which in _all_models(report):
         row, clean = row_of(report, model, which, IMAGENET_C), row_of(report, model, which, IMAGENET)
@@ -186,7 +186,7 @@ def _sets(report: Report) -> Table:
     """Tables 1 and 6: the complete test sets, each with its published choice of batch norm."""
     lines = []
     for model in report["models"]:
-        values = [headline(row_of(report, model, published_choice(report, model, s), s)) for s in SET_NAMES]
+        values = [published_metric(row_of(report, model, published_choice(report, model, s), s)) for s in SET_NAMES]
         if any(value is not None for value in values):
             lines.append(Line(_with_row(report, model), _cells(values)))
     lines += [_published(report, name, _score_cells(set_scores(name)), *SET_NAMES) for name in tables_1_and_6_methods()]

@@ -17,7 +17,7 @@ from sources.listing import Folder
 from sources.names import of_split
 from sources.pickled import PickledArray, PickleFormatError, read_table
 from sources.storage import RandomFile, open_random
-from sources.tar.scanning import Locations, Tar, scan_tars
+from sources.tar.scanning import MemberTable, Tar, scan_tars
 from sources.tar.source import TarSource
 
 SIDE = 32
@@ -191,7 +191,7 @@ def open_cifar(address: str, published: Published, split: str, labels: AnyPath |
     files = form.parts[chosen[0]]
     classes = _class_names(published)
     table: dict[str, int] = {}
-    locations = Locations()
+    locations = MemberTable()
     for number, file in enumerate(files):
         for index, (label, offset) in enumerate(_pictures(published, file)):
             name = f"{classes[label]}/{PurePosixPath(file).stem}-{index:05}.png"

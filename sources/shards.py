@@ -15,7 +15,7 @@ from sources.base import ClassMap
 from sources.classes import imagenet_index, imagenet_map
 from sources.names import IMG_EXTENSIONS, check_printable
 from sources.storage import read_text
-from sources.tar.scanning import Locations, Scanned, Tar, scan_each
+from sources.tar.scanning import MemberTable, Scanned, Tar, scan_each
 from sources.tar.source import TarSource
 
 MANIFEST = "manifest.json"
@@ -65,7 +65,7 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
     agree = classes is None
     files: list[str] = []
     labels = array("l")
-    locations, tars = Locations(), []
+    locations, tars = MemberTable(), []
     for number, (tar, found) in enumerate(scan_each(shards, partial(_list_samples, want_wnid=agree))):
         tars.append(tar)
         agree = agree and found.agree

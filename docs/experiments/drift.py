@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 import torch
 
-from abnn.adaptive import drift, driving
+from abnn.adaptive import adaptive_attack, drift
 from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import load_checkpoint
 from abnn.images import images_for
+from abnn.named_attacks import Pgd
 from abnn.network import ABNN
-from abnn.threats import Pgd
 from experiments import BENCHMARKS
 from sources.opening import open_source
 from training.evaluation import batched
@@ -33,7 +33,7 @@ def main(folder: str, data: str) -> None:
         "noise": (image + pixels.eps * signs).clamp(0, 1),
         "the paper's PGD": Pgd(config=pixels)(network, image, label, 0),
         **{
-            f"margin + {weight:g} x drift": driving(network, pixels, weight)(image, label)
+            f"margin + {weight:g} x drift": adaptive_attack(network, pixels, weight)(image, label)
             for weight in (0.0, 1.0, 100.0)
         },
     }

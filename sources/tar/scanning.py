@@ -43,8 +43,8 @@ class Location(NamedTuple):
     """Number of bytes."""
 
 
-class Locations:
-    """Locations of many images by name, in columns: a third of the memory that an object for each would take."""
+class MemberTable:
+    """MemberTable of many images by name, in columns: a third of the memory that an object for each would take."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
@@ -68,12 +68,12 @@ class Locations:
         self.offsets.extend(offsets)
         self.sizes.extend(sizes)
 
-    def part(self, names: Iterable[str]) -> tuple["Locations", list[int]]:
+    def part(self, names: Iterable[str]) -> tuple["MemberTable", list[int]]:
         """Return the locations of some names, and the numbers of their tars: the part numbers these anew, in order."""
         found = {name: self[name] for name in names}
         tars = sorted({location.tar for location in found.values()})
         number = {tar: new for new, tar in enumerate(tars)}
-        part = Locations()
+        part = MemberTable()
         for name, location in found.items():
             part.add(name, number[location.tar], location.offset, location.size)
         return part, tars

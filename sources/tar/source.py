@@ -14,7 +14,7 @@ from sources.layout import label_folders, strip_parents
 from sources.names import check_printable, is_image
 from sources.order import IMAGE_FOLDER, image_folder_order
 from sources.storage import RandomFile, open_random
-from sources.tar.scanning import Locations, Scanned, Tar, scan_each, scan_tars
+from sources.tar.scanning import MemberTable, Scanned, Tar, scan_each, scan_tars
 
 __all__ = ["TarSource", "open_tars", "scan_tars"]
 
@@ -34,7 +34,7 @@ class TarSource(Source):
     """
 
     def __init__(
-        self, address: str, tars: Sequence[Tar], labels: Mapping[str, int], locations: Locations, classes: ClassMap
+        self, address: str, tars: Sequence[Tar], labels: Mapping[str, int], locations: MemberTable, classes: ClassMap
     ) -> None:
         self.address = address
         self.records = image_folder_order(labels)
@@ -89,7 +89,7 @@ def _list_images(tar: Scanned) -> tuple[list[str], "array[int]", "array[int]"]:
     return names, offsets, sizes
 
 
-def _index(names: list[str], locations: Locations, tars: Sequence[Tar]) -> None:
+def _index(names: list[str], locations: MemberTable, tars: Sequence[Tar]) -> None:
     """Give the rows of `locations` their names.
 
     Raises:
@@ -119,7 +119,7 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
             class folders.
     """
     names: list[str] = []
-    locations, scanned = Locations(), []
+    locations, scanned = MemberTable(), []
     for number, (tar, (found, offsets, sizes)) in enumerate(scan_each(tars, _list_images)):
         scanned.append(tar)
         names += found
@@ -138,7 +138,7 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
     return TarSource(address, scanned, table, locations, classes)
 
 
-def _open_flat(address: str, tars: Sequence[Tar], locations: Locations, labels: AnyPath | None) -> TarSource:
+def _open_flat(address: str, tars: Sequence[Tar], locations: MemberTable, labels: AnyPath | None) -> TarSource:
     if len({name.rpartition("/")[0] for name in locations.rows}) > 1:
         raise UserError(f"{address} has class folders, which say the labels; leave out the label list {labels}.")
     by_file = {name.rpartition("/")[2]: row for name, row in locations.rows.items()}

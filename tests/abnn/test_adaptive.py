@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from abnn.adaptive import drift, driving
+from abnn.adaptive import adaptive_attack, drift
 from abnn.checkpoint import Checkpoint
 from abnn.layer import Adaptation
 from abnn.network import ABNN
@@ -61,7 +61,7 @@ def test_weight_on_the_drift_moves_the_substitute_further(runs: dict[str, Checkp
         clean = network.adaptations(image)
         signs = (torch.rand_like(image) - 0.5).sign()
         noisy = (image + CONFIG.eps * signs).clamp(0, 1)
-        attacked = [driving(network, config, weight)(image, label) for weight in (0.0, 1e5)]
+        attacked = [adaptive_attack(network, config, weight)(image, label) for weight in (0.0, 1e5)]
         noise, margin_alone, driven = (
             float(drift(network.adaptations(moved), clean, 6).mean()) for moved in (noisy, *attacked)
         )
@@ -78,6 +78,6 @@ def test_without_weight_it_is_pgd_on_the_margin(runs: dict[str, Checkpoint], nam
         (gradient,) = torch.autograd.grad(margin(network(leaf), label).sum(), leaf)
         moved = (moved + CONFIG.step_size * gradient.sign()).clamp(image - CONFIG.eps, image + CONFIG.eps).clamp(0, 1)
     with seeded(0):
-        found = driving(network, CONFIG, 0.0)(image, label)
+        found = adaptive_attack(network, CONFIG, 0.0)(image, label)
     # In single precision a few signs of gradients near 0 may differ.
     assert float((found - moved).abs().gt(1e-6).double().mean()) < 0.01

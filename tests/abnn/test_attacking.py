@@ -328,7 +328,7 @@ def test_another_seed_is_another_start(world: Path, runs: dict[str, Checkpoint],
         image: Tensor = args[2]
         return image
 
-    with mock.patch("abnn.threats.Pgd.__call__", watched):
+    with mock.patch("abnn.named_attacks.Pgd.__call__", watched):
         for seed in (0, 0, 1):
             attack(world, tmp_path / f"{len(starts)}", runs["none"], attacks=["pgd"], seed=seed)
     first, again, other = (torch.cat(starts[part : part + 3]) for part in (0, 3, 6))

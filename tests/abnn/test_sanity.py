@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from abnn.checkpoint import Checkpoint
+from abnn.named_attacks import Transfer
 from abnn.sanity import check, loss_surface
-from abnn.threats import Transfer
 from attacks.objectives import cross_entropy
 from attacks.pixels import PixelConfig
 from tests.support import seeded

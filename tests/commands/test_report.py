@@ -117,7 +117,7 @@ def test_other_scales_add_a_curve(trio: Trio, reported: Path, scaled: dict[float
         for row in curve:
             assert row["top1"] == pytest.approx(scored[model, row["data"]]["top1"])
             assert row["top1_low"] <= row["top1"] <= row["top1_high"]
-    assert "Weaker and stronger" in (out / "report.html").read_text()
+    assert "Accuracy by scale of the perturbation" in (out / "report.html").read_text()
     heads = [line.replace(" ", "") for line in (out / "report.md").read_text().splitlines() if "scale 0.5" in line]
     assert heads == ["|model|scale0|scale0.5|scale1|scale2|"]
 

@@ -20,7 +20,7 @@ from downstream.evaluation import EvaluationRequest, evaluate, models_of
 from downstream.prediction_folder import PredictionFolder
 from downstream.scoring import predict as predict_really
 from downstream.scoring_run import ScoreRequest, score
-from downstream.suites import Locations
+from downstream.suites import TestSetPaths
 from downstream.testset import open_test_set
 from tests.processes import finish, start, wait_until
 from tests.shifted import CLASSES, classifier, corrupted, filtered, run_folder
@@ -31,16 +31,16 @@ RESIZED = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)
 CROPPED = transforms.Compose([transforms.CenterCrop(224), transforms.PILToTensor()])
 
 
-def locations_of(**locations: Any) -> Locations:
-    values: dict[str, Any] = {name: str(at) if isinstance(at, Path) else at for name, at in locations.items()}
-    return Locations(**values)
+def paths_of(**paths: Any) -> TestSetPaths:
+    values: dict[str, Any] = {name: str(at) if isinstance(at, Path) else at for name, at in paths.items()}
+    return TestSetPaths(**values)
 
 
-def run(out: Path, models: dict[str, Path], *, overwrite: bool = False, **locations: Any) -> list[dict[str, Any]]:
+def run(out: Path, models: dict[str, Path], *, overwrite: bool = False, **paths: Any) -> list[dict[str, Any]]:
     return evaluate(
         EvaluationRequest(
             models={name: str(path) for name, path in models.items()},
-            locations=locations_of(**locations),
+            paths=paths_of(**paths),
             out=out,
             device="cpu",
             precision="fp64",
@@ -80,19 +80,19 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 def test_main_and_auxiliary_equal_plain_torchvision(tmp_path: Path) -> None:
     """Each safetensors file alone in torchvision's ResNet-18, images by Pillow, in float64."""
     tuned = run_folder(tmp_path / "tuned", width=1.0, side=224)
-    locations: dict[str, Any] = {
+    paths: dict[str, Any] = {
         "imagenet": image_folder(tmp_path / "val", per_class=2, classes=CLASSES, side=300, seed=1),
         "imagenet_sketch": image_folder(tmp_path / "sketch", per_class=2, classes=CLASSES, side=270, seed=2),
         "imagenet_style": image_folder(tmp_path / "style/val", per_class=2, classes=CLASSES, side=224, seed=3).parent,
         "imagenet_c": corrupted(tmp_path / "c", corruptions=("fog",), severities=(2,), side=224),
     }
-    rows = by_key(run(tmp_path / "out", {"tuned": tuned}, **locations))
+    rows = by_key(run(tmp_path / "out", {"tuned": tuned}, **paths))
     store = PredictionFolder(tmp_path / "out/predictions")
     folders = {
-        "imagenet": (locations["imagenet"], RESIZED, "resize 256 bilinear, crop 224"),
-        "imagenet-sketch": (locations["imagenet_sketch"], RESIZED, "resize 256 bilinear, crop 224"),
-        "imagenet-style": (locations["imagenet_style"] / "val", CROPPED, "crop 224"),
-        "imagenet-c/fog/2": (locations["imagenet_c"] / "weather/fog/2", CROPPED, "crop 224"),
+        "imagenet": (paths["imagenet"], RESIZED, "resize 256 bilinear, crop 224"),
+        "imagenet-sketch": (paths["imagenet_sketch"], RESIZED, "resize 256 bilinear, crop 224"),
+        "imagenet-style": (paths["imagenet_style"] / "val", CROPPED, "crop 224"),
+        "imagenet-c/fog/2": (paths["imagenet_c"] / "weather/fog/2", CROPPED, "crop 224"),
     }
     of_main = {"imagenet", "imagenet-c/fog/2"}
     differing = 0

@@ -6,7 +6,7 @@ import pytest
 
 from basics.errors import UserError
 from downstream.mce import CORRUPTIONS
-from downstream.suites import Locations, Subset, find_subsets, is_published_choice
+from downstream.suites import Subset, TestSetPaths, find_subsets, is_published_choice
 from downstream.testset import TestSet
 from sources.decode import View
 from tests.shifted import CLASSES, corrupted, filtered
@@ -17,7 +17,7 @@ PUBLISHED = View(crop=224, resize=256)
 
 
 def found(**locations: object) -> list[Subset]:
-    return find_subsets(Locations(**{name: str(path) for name, path in locations.items()}))[0]  # type: ignore[arg-type]
+    return find_subsets(TestSetPaths(**{name: str(path) for name, path in locations.items()}))[0]  # type: ignore[arg-type]
 
 
 def opened(**locations: object) -> list[TestSet]:
@@ -56,7 +56,7 @@ def test_folders_that_belong_to_no_corruption_are_returned(tmp_path: Path) -> No
     root = corrupted(tmp_path / "c", corruptions=("fog",))
     for extra in ("extra/speckle_noise/1", "weather/spatter/1", "weather/fog/6", ".git/x"):
         image_folder(root / extra, classes=CLASSES, per_class=1)
-    subsets, ignored = find_subsets(Locations(imagenet_c=str(root)))
+    subsets, ignored = find_subsets(TestSetPaths(imagenet_c=str(root)))
     assert [each.name for each in subsets] == [f"imagenet-c/fog/{level}" for level in range(1, 6)]
     assert sorted(Path(path).name for path in ignored) == ["6", "extra", "spatter"]
 
@@ -120,16 +120,16 @@ def test_style_with_and_without_val(tmp_path: Path) -> None:
 
 
 def test_our_shards_by_the_names_of_their_folders(trio: Trio, tmp_path: Path) -> None:
-    subsets, _ = find_subsets(Locations(advbn=[str(trio.advbn), f"{trio.reconstructed}/"]))
+    subsets, _ = find_subsets(TestSetPaths(advbn=[str(trio.advbn), f"{trio.reconstructed}/"]))
     assert [(each.name, each.suite) for each in subsets] == [
         (trio.advbn.name, "advbn"), (trio.reconstructed.name, "reconstructed"),
     ]  # fmt: skip
     assert len(subsets[0].open().records) == 48
     folder = image_folder(tmp_path / "x")
     with pytest.raises(UserError, match="is no data set of this program"):
-        find_subsets(Locations(advbn=[str(folder)]))
+        find_subsets(TestSetPaths(advbn=[str(folder)]))
     (tmp_path / "imagenet-c").symlink_to(trio.advbn)
-    assert find_subsets(Locations(advbn=[str(tmp_path / "imagenet-c")]))[0][0].name == trio.advbn.name
+    assert find_subsets(TestSetPaths(advbn=[str(tmp_path / "imagenet-c")]))[0][0].name == trio.advbn.name
 
 
 def test_only_sets_that_are_stored_cropped_are_not_resized(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from basics.errors import UserError
 from downstream.mce import CORRUPTIONS
 from downstream.summaries import result_rows
-from reports.results import read_results
 from reports.shift import shift_report
+from reports.shift_results import read_results
 from reports.shift_tables import compact_table, missing_notes, shift_tables
 from tests.reports.shifted_rows import C_NAMES, EVERYTHING, INSTAGRAM_NAMES, both, lines, written
 

@@ -1,4 +1,4 @@
-"""The sanity checks of a trained network on test images."""
+"""Runs the sanity checks on a trained network and test images, from a validated request."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -9,8 +9,8 @@ import torch
 from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import load_checkpoint
 from abnn.images import images_for, open_test
+from abnn.named_attacks import STRONG_STEPS, Transfer, require_another
 from abnn.sanity import Check, Surface, check, loss_surface
-from abnn.threats import STRONG_STEPS, Transfer, require_another
 from basics.compute import choose_compute
 from basics.errors import UserError
 from training.config import require_seed
@@ -21,8 +21,8 @@ SURFACES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExaminationRequest:
-    """Network and images of the sanity checks."""
+class SanityRequest:
+    """Request of `abnn sanity`: a trained network and test images."""
 
     checkpoint: Path
     """Run folder of `abnn train`."""
@@ -47,7 +47,7 @@ class ExaminationRequest:
         require_seed(self.seed)
 
 
-def examine(request: ExaminationRequest, ready: Callable[[], None] = lambda: None) -> tuple[list[Check], Surface]:
+def run_sanity_checks(request: SanityRequest, ready: Callable[[], None] = lambda: None) -> tuple[list[Check], Surface]:
     """Return the outcome of each check, and the loss around a few images.
 
     Args:

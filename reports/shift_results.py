@@ -30,8 +30,8 @@ def read_results(folders: Sequence[Path]) -> list[Row]:
                     "report on them separately."
                 )
     rows = [found[key] for key in sorted(found)]
-    require_one_meaning(rows, "data", IDENTIFYING)
-    require_one_meaning([{**row, "name": model_name(row)} for row in rows], "name", ("weights_sha256",))
+    require_unambiguous(rows, "data", IDENTIFYING)
+    require_unambiguous([{**row, "name": model_name(row)} for row in rows], "name", ("weights_sha256",))
     return rows
 
 
@@ -73,24 +73,24 @@ def _is_valid(row: Row) -> bool:
     )
 
 
-def require_one_meaning(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> None:
+def require_unambiguous(rows: Iterable[Mapping[str, Any]], name: str, fields: Sequence[str]) -> None:
     """Refuse rows of one name that differ in fields which are equal for all rows of a name.
 
     Raises:
         UserError: see above.
     """
-    found = two_meanings(rows, name, facts)
+    found = ambiguous_name(rows, name, fields)
     if found is not None:
         what = "data sets" if name == "data" else "models"
         raise UserError(f"Two different {what} are called {found} in these results; report on them separately.")
 
 
-def two_meanings(rows: Iterable[Mapping[str, Any]], name: str, facts: Sequence[str]) -> str | None:
+def ambiguous_name(rows: Iterable[Mapping[str, Any]], name: str, fields: Sequence[str]) -> str | None:
     """Return the first name whose rows differ in some fields; None if there is none."""
     first: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         called: str = row[name]
         before = first.setdefault(called, row)
-        if any(before[fact] != row[fact] for fact in facts):
+        if any(before[field] != row[field] for field in fields):
             return called
     return None

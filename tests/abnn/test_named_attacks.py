@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from abnn.adaptive import driving
+from abnn.adaptive import adaptive_attack
 from abnn.checkpoint import Checkpoint
 from abnn.layer import LayerConfig
+from abnn.named_attacks import ATTACKS, AttackOptions, Roa, attack_of, require_possible
 from abnn.options import PixelOptions, RectangleOptions
-from abnn.threats import ATTACKS, Roa, ThreatOptions, require_possible, threat_of
 from attacks.objectives import cross_entropy, margin
 from attacks.pixels import Norm, PixelConfig, attack_pixels
 from attacks.rectangles import RectangleConfig, attack_rectangles
@@ -24,19 +24,19 @@ from tests.support import seeded
 
 
 def test_the_paper_s_attack_is_the_default() -> None:
-    pgd = threat_of("pgd", CIFAR10, ThreatOptions())
+    pgd = attack_of("pgd", CIFAR10, AttackOptions())
     assert pgd.name == "pgd-5"
     assert pgd.settings() == {
         "eps": 8 / 255, "steps": 5, "step_size": 2 / 255, "norm": "linf", "random_start": True, "restarts": 1,
     }  # fmt: skip
-    roa = threat_of("roa", CIFAR10, ThreatOptions())
+    roa = attack_of("roa", CIFAR10, AttackOptions())
     assert isinstance(roa, Roa)
     assert (roa.config.area, roa.config.steps, roa.config.step_size, roa.config.colour) == (0.1, 5, 70 / 255, 0.5)
 
 
 def test_names_show_strength() -> None:
     def name(attack: str, **options: object) -> str:
-        return threat_of(attack, CIFAR10, ThreatOptions(**options)).name  # type: ignore[arg-type]
+        return attack_of(attack, CIFAR10, AttackOptions(**options)).name  # type: ignore[arg-type]
 
     assert name("pgd-50") == "pgd-50x5"
     assert name("pgd", pixels=PixelOptions(steps=20), restarts=3) == "pgd-20x3"
@@ -49,13 +49,13 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
     image = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     image[0], image[1] = 0, 1
     eps = 0.05 if norm == "linf" else 0.7
-    options = ThreatOptions(pixels=PixelOptions(norm=norm, eps=eps, steps=3, step_size=eps), surrogate=runs["none"])
-    threat = threat_of(attack, CIFAR10, options)
+    options = AttackOptions(pixels=PixelOptions(norm=norm, eps=eps, steps=3, step_size=eps), surrogate=runs["none"])
+    named = attack_of(attack, CIFAR10, options)
     with seeded(0):
-        found = threat(runs["abnn"].module, image, torch.arange(4), 0)
+        found = named(runs["abnn"].module, image, torch.arange(4), 0)
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
     shift = (found - image).flatten(1)
-    if "eps" in threat.settings():
+    if "eps" in named.settings():
         reach = shift.abs().amax(1) if norm == "linf" else shift.norm(dim=1)
         assert float(reach.max()) <= eps + 1e-6
     assert bool((shift != 0).any()) == (attack != "clean")
@@ -74,7 +74,7 @@ def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint]
 )
 def test_impossible_settings_are_refused(attack: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        threat_of(attack, CIFAR10, ThreatOptions(**options))  # type: ignore[arg-type]
+        attack_of(attack, CIFAR10, AttackOptions(**options))  # type: ignore[arg-type]
 
 
 BALL = PixelConfig(eps=0.03, steps=2, step_size=0.01)
@@ -89,9 +89,9 @@ def carried_out(attack: str, network: nn.Module, **options: Any) -> Tensor:
     pixels: dict[str, Any] = {}
     if not attack.startswith("roa"):
         pixels["pixels"] = PixelOptions(eps=0.03, steps=2, step_size=0.01)
-    threat = threat_of(attack, CIFAR10, ThreatOptions(**pixels, **options))
+    named = attack_of(attack, CIFAR10, AttackOptions(**pixels, **options))
     with seeded(7):
-        return threat(network, pictures(), LABEL, 0)
+        return named(network, pictures(), LABEL, 0)
 
 
 def climbing(network: nn.Module) -> Attempt:
@@ -107,7 +107,7 @@ def test_restarts_are_as_many_as_said(runs: dict[str, Checkpoint]) -> None:
     # Labels that the network gives itself: nothing is wrong from the start, and every restart counts.
     label = network(pictures()).argmax(1)
     pixels = PixelOptions(eps=0.001, steps=2, step_size=0.0005)
-    threat = threat_of("pgd", CIFAR10, ThreatOptions(restarts=3, pixels=pixels))
+    named = attack_of("pgd", CIFAR10, AttackOptions(restarts=3, pixels=pixels))
     config = PixelConfig(eps=0.001, steps=2, step_size=0.0005)
 
     def attempt(image: Tensor, label: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def test_restarts_are_as_many_as_said(runs: dict[str, Checkpoint]) -> None:
             return strongest([attempt] * times, network, pictures(), label).image_N3HW
 
     with seeded(7):
-        found = threat(network, pictures(), label, 0)
+        found = named(network, pictures(), label, 0)
     assert torch.equal(found, expected(3))
     assert not torch.equal(expected(3), expected(1)), "one start would have done"
 
@@ -131,12 +131,12 @@ def test_the_adaptive_attack_tries_every_weight(runs: dict[str, Checkpoint]) -> 
 
     def expected(*weights: float) -> Tensor:
         with seeded(7):
-            attempts = [driving(network, config, weight) for weight in weights]
+            attempts = [adaptive_attack(network, config, weight) for weight in weights]
             return strongest(attempts, network, pictures(), label, margin).image_N3HW
 
-    threat = threat_of("adaptive", CIFAR10, ThreatOptions(pixels=PixelOptions(eps=0.001, steps=2, step_size=0.0005)))
+    named = attack_of("adaptive", CIFAR10, AttackOptions(pixels=PixelOptions(eps=0.001, steps=2, step_size=0.0005)))
     with seeded(7):
-        found = threat(network, pictures(), label, 0)
+        found = named(network, pictures(), label, 0)
     assert torch.equal(found, expected(0, 1, 10, 100))
     assert not torch.equal(expected(0, 1, 10, 100), expected(0)), "the first weight would have done"
 
@@ -178,18 +178,18 @@ def test_splitting_a_batch_is_refused_if_predictions_depend_on_the_batch(
     for attack in ("pgd-50", "adaptive", "autoattack"):
         if attack == "autoattack":
             pytest.importorskip("pyautoattack")
-        threat = threat_of(attack, CIFAR10, ThreatOptions())
-        require_possible(threat, runs["abnn"], compute)
+        named = attack_of(attack, CIFAR10, AttackOptions())
+        require_possible(named, runs["abnn"], compute)
         with pytest.raises(UserError, match="depend on the whole batch"):
-            require_possible(threat, batch, compute)
-    require_possible(threat_of("pgd", CIFAR10, ThreatOptions()), batch, compute)
+            require_possible(named, batch, compute)
+    require_possible(attack_of("pgd", CIFAR10, AttackOptions()), batch, compute)
 
 
 def test_what_autoattack_cannot_do_is_refused_at_once(runs: dict[str, Checkpoint]) -> None:
     pytest.importorskip("pyautoattack")
-    threat = threat_of("autoattack", CIFAR10, ThreatOptions())
+    named = attack_of("autoattack", CIFAR10, AttackOptions())
     with pytest.raises(UserError, match="fp64"):
-        require_possible(threat, runs["none"], choose_compute("cpu", "fp64"))
+        require_possible(named, runs["none"], choose_compute("cpu", "fp64"))
     few = replace(runs["none"], classes=("a", "b", "c"))
     with pytest.raises(UserError, match="four classes"):
-        require_possible(threat, few, choose_compute("cpu", "fp32"))
+        require_possible(named, few, choose_compute("cpu", "fp32"))

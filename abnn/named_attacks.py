@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from abnn.adaptive import driving
+from abnn.adaptive import adaptive_attack
 from abnn.benchmarks import Benchmark
 from abnn.checkpoint import Checkpoint
 from abnn.options import PixelOptions, RectangleOptions
@@ -26,7 +26,7 @@ ADAPTIVE_WEIGHTS = (0.0, 1.0, 10.0, 100.0)
 """Weights of the drift beside the margin, one restart each."""
 
 
-class Threat(Protocol):
+class Attack(Protocol):
     """One attack, ready to be carried out."""
 
     @property
@@ -104,7 +104,7 @@ class Adaptive:
 
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
         """Return the strongest of the restarts."""
-        attempts = [driving(network, self.config, weight) for weight in self.weights]
+        attempts = [adaptive_attack(network, self.config, weight) for weight in self.weights]
         return strongest(attempts, network, image_N3HW, label_N, margin).image_N3HW
 
 
@@ -181,7 +181,7 @@ def _pgd(network: nn.Module, config: PixelConfig) -> Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ThreatOptions:
+class AttackOptions:
     """Settings of attacks that a user gives; the benchmark's hold for all others."""
 
     pixels: PixelOptions = field(default_factory=PixelOptions)
@@ -205,11 +205,11 @@ class ThreatOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ThreatFactory:
+class _AttackFactory:
     """Makes attacks with the settings of a benchmark and of the user."""
 
     benchmark: Benchmark
-    options: ThreatOptions
+    options: AttackOptions
 
     def pixels(self, **preset: Any) -> PixelConfig:
         """Return the benchmark's ball and steps, changed by a preset and then by the user's settings."""
@@ -229,7 +229,7 @@ class _ThreatFactory:
         return Roa(config=RectangleConfig(**self.options.rectangle.given(), search=search))
 
 
-_MAKERS: dict[str, Callable[[_ThreatFactory], Threat]] = {
+_MAKERS: dict[str, Callable[[_AttackFactory], Attack]] = {
     "clean": lambda _: Clean(),
     "pgd": lambda make: make.pgd(),
     "pgd-50": lambda make: make.pgd(STRONG_RESTARTS, steps=STRONG_STEPS),
@@ -253,7 +253,7 @@ ATTACKS = tuple(_MAKERS)
 """Names that `abnn attack` knows: `pgd` is the paper's, the others test whether it was strong enough."""
 
 
-def threat_of(name: str, benchmark: Benchmark, options: ThreatOptions) -> Threat:
+def attack_of(name: str, benchmark: Benchmark, options: AttackOptions) -> Attack:
     """Return an attack by its name.
 
     Args:
@@ -266,7 +266,7 @@ def threat_of(name: str, benchmark: Benchmark, options: ThreatOptions) -> Threat
     """
     if name not in ATTACKS:
         raise UserError(f"There is no attack {name!r}; give one of {', '.join(ATTACKS)}.")
-    return _MAKERS[name](_ThreatFactory(benchmark=benchmark, options=options))
+    return _MAKERS[name](_AttackFactory(benchmark=benchmark, options=options))
 
 
 def require_another(checkpoint: Checkpoint, surrogate: Checkpoint) -> None:
@@ -282,25 +282,25 @@ def require_another(checkpoint: Checkpoint, surrogate: Checkpoint) -> None:
         )
 
 
-def require_possible(threat: Threat, checkpoint: Checkpoint, compute: Compute) -> None:
+def require_possible(attack: Attack, checkpoint: Checkpoint, compute: Compute) -> None:
     """Refuse an attack that cannot be carried out on a network, or whose result would be meaningless.
 
     Raises:
         UserError: see above.
     """
-    splits_batches = isinstance(threat, Adaptive | Auto) or (isinstance(threat, Pgd) and threat.restarts > 1)
+    splits_batches = isinstance(attack, Adaptive | Auto) or (isinstance(attack, Pgd) and attack.restarts > 1)
     if checkpoint.plan.uses_batch_statistics and splits_batches:
         raise UserError(
-            f"The attack {threat.name} tries again what is left of a batch, but the predictions of {checkpoint.name} "
+            f"The attack {attack.name} tries again what is left of a batch, but the predictions of {checkpoint.name} "
             "depend on the whole batch (--statistics batch); attack it with pgd, transfer or roa."
         )
-    if isinstance(threat, Auto):
+    if isinstance(attack, Auto):
         require_classes(len(checkpoint.classes))
         if compute.precision == "fp64":
             raise UserError("AutoAttack's package works in float32; give another --precision than fp64.")
 
 
-def require_used(names: Iterable[str], options: ThreatOptions) -> None:
+def require_used(names: Iterable[str], options: AttackOptions) -> None:
     """Refuse an option that has no effect on any of the attacks.
 
     Raises:
