@@ -1,5 +1,6 @@
 """`advbn-gen demo`: the whole workflow, offline, on drawn images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,13 +67,11 @@ def demo(out: Path, as_json: bool) -> None:
 
 
 def _config(drawn: Path, autoencoder: Path, classifier: Path) -> "GenerationConfig":
-    from pipeline.config import GenerationConfig
+    from experiments import imagenet_advbn
     from pipeline.drawn_networks import DRAWN_IMAGE_SIZE
 
-    return GenerationConfig(
-        encoder=_ENCODER,
-        source=str(drawn.absolute()),
-        autoencoder=str(autoencoder),
+    return replace(
+        imagenet_advbn(_ENCODER, str(drawn.absolute()), str(autoencoder)),
         classifier_weights=str(classifier),
         image_size=DRAWN_IMAGE_SIZE,
         reconstructed=True,

@@ -87,17 +87,17 @@ def imagenet_advbn(**options: Any) -> None:
         --autoencoder autoencoder.safetensors --reconstructed
     """
     from pipeline.job import prepare, products_of
-    from pipeline.runners.selection import workers_for
+    from pipeline.runners.selection import select_runner
 
     config = _config(options)
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"
     products = products_of(config, options["out"] or Path(name), name)
-    with workers_for(config, options["scheduler"]) as workers:
-        job = prepare(workers.config, products, workers.environment if workers.remote else None)
+    with select_runner(config, options["scheduler"]) as selection:
+        job = prepare(selection.config, products, selection.environment, selection.trial_config)
         if options["dry_run"]:
             _print_plan(job, options)
         else:
-            _run(job, workers.runner, options)
+            _run(job, selection.runner, options)
 
 
 def _print_plan(job: "Job", options: dict[str, Any]) -> None:
@@ -118,14 +118,14 @@ def _print_plan(job: "Job", options: dict[str, Any]) -> None:
 def _run(job: "Job", runner: "Runner", options: dict[str, Any]) -> None:
     from pipeline.run import run
 
-    report = run(job, runner, overwrite=options["overwrite"])
-    top1 = ", ".join(f"{name} {value:.1%}" for name, value in report.top1.items())
+    result = run(job, runner, overwrite=options["overwrite"])
+    top1 = ", ".join(f"{name} {value:.1%}" for name, value in result.top1.items())
     lines = [
-        f"{report.images} images in {counted(report.shards, 'shard')} ({report.made} made now, {report.seconds:.1f} s)",
+        f"{result.images} images in {counted(result.shards, 'shard')} ({result.made} made now, {result.seconds:.1f} s)",
         f"top-1 of the attacked classifier: {top1}",
-        *(str(folder) for folder in report.folders.values()),
+        *(str(folder) for folder in result.folders.values()),
     ]
-    print_result(report.to_json(), lines, as_json=options["as_json"])
+    print_result(result.to_json(), lines, as_json=options["as_json"])
 
 
 def _config(options: dict[str, Any]) -> "GenerationConfig":
@@ -144,7 +144,7 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
         labels=absolute(options["labels"]),
         order=absolute(options["order"]),
         classifier_weights=_weights(options["classifier_weights"]) or PUBLISHED,
-        **{name: options[name] for name in _PASSED_ON},
+        **{name: options[name] for name in _CONFIG_FIELDS},
         **given(**{name: options[name] for name in ("batch_size", "batches_per_shard")}),
         **given(image_size=DRAWN_IMAGE_SIZE if source is None else None) | given(image_size=options["image_size"]),
     )
@@ -162,7 +162,7 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
     )
 
 
-_PASSED_ON = ("classifier", "limit", "split", "device", "precision", "threads", "workers", "reconstructed")
+_CONFIG_FIELDS = ("classifier", "limit", "split", "device", "precision", "threads", "workers", "reconstructed")
 
 
 def _weights(weights: str | None) -> str | None:

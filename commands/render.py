@@ -18,7 +18,7 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
-    from pipeline.render import RenderReport
+    from pipeline.render import RenderResult
 
 
 @click.command(short_help="Shards again from a ledger, without the ascent.")
@@ -75,21 +75,21 @@ def render(**options: Any) -> None:
         autoencoder=absolute(options["autoencoder"]),
         labels=absolute(options["labels"]),
         order=absolute(options["order"]),
-        **{name: options[name] for name in _PASSED_ON},
+        **{name: options[name] for name in _REQUEST_FIELDS},
     )
-    report = make(request, options["out"], manifest=options["manifest"], overwrite=options["overwrite"])
-    print_result(report.to_json(), _lines(report), as_json=options["as_json"])
-    if not report.comparison.ok:
-        raise WorkError(_broken_promise(report))
+    result = make(request, options["out"], manifest=options["manifest"], overwrite=options["overwrite"])
+    print_result(result.to_json(), _lines(result), as_json=options["as_json"])
+    if not result.comparison.ok:
+        raise WorkError(_mismatch_message(result))
 
 
-_PASSED_ON = ("scale", "device", "precision", "threads", "workers", "scheduler")
+_REQUEST_FIELDS = ("scale", "device", "precision", "threads", "workers", "scheduler")
 
 
-def _lines(report: "RenderReport") -> list[str]:
-    run, comparison = report.run, report.comparison
+def _lines(result: "RenderResult") -> list[str]:
+    run, comparison = result.run, result.comparison
     equal = {
-        None: "not compared (no manifest)" if report.scale == 1 else f"not compared (scale {report.scale:g})",
+        None: "not compared (no manifest)" if result.scale == 1 else f"not compared (scale {result.scale:g})",
         True: "equal to the manifest's",
         False: "not those of the manifest"
         + ("" if comparison.bytes_promised else ", which is not promised on this machine"),
@@ -110,8 +110,8 @@ def _lines(report: "RenderReport") -> list[str]:
     ]
 
 
-def _broken_promise(report: "RenderReport") -> str:
-    comparison = report.comparison
+def _mismatch_message(result: "RenderResult") -> str:
+    comparison = result.comparison
     if comparison.bytes_promised and comparison.differing:
         return (
             "software and kind of machine are those of the ledger, but these shards are not the manifest's bytes: "

@@ -68,7 +68,7 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
 
     request = GapRequest(
-        **{name: options[name] for name in _PASSED_ON},
+        **{name: options[name] for name in _REQUEST_FIELDS},
         models=named_models(options["model"]),
         out=out,
         published=_rows(options["published"]),
@@ -85,7 +85,7 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
     print_result({"report": str(out / HTML), "rows": found["rows"], "gaps": found["gaps"]}, lines, as_json=as_json)
 
 
-_PASSED_ON = (
+_REQUEST_FIELDS = (
     "original", "reconstructed", "advbn", "scaled", "labels", "common", "lpips", "gallery",
     "device", "precision", "overwrite",
 )  # fmt: skip

@@ -22,8 +22,8 @@ from sources.drawn.source import DrawnSource
 from sources.keys import sample_keys
 from sources.opening import open_source
 
-AskWorkers = Callable[[EnvironmentOf, GenerationConfig], Environment]
-"""Asks the processes that will do the work for their environments, and returns the one that they have in common."""
+CommonEnvironment = Callable[[EnvironmentOf, GenerationConfig], Environment]
+"""Computes the environments of the processes that will make the shards, and returns the one that they share."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +85,12 @@ class Job:
 def products_of(config: GenerationConfig, folder: AnyPath, name: str) -> tuple[Product, ...]:
     """Return what a run writes: the perturbed images in `folder` and, if configured, the reconstructions beside it."""
     perturbed = Product(folder=folder.absolute(), name=name, perturbed=True)
-    return (perturbed, _beside(perturbed)) if config.reconstructed else (perturbed,)
+    return (perturbed, _reconstructed_product(perturbed)) if config.reconstructed else (perturbed,)
 
 
-def _beside(perturbed: Product) -> Product:
+def _reconstructed_product(perturbed: Product) -> Product:
+    """Return the data set of reconstructions, in a folder beside the perturbed images."""
+
     def renamed(name: str) -> str:
         return name.replace("advbn", "reconstructed") if "advbn" in name else f"{name}-reconstructed"
 
@@ -96,18 +98,24 @@ def _beside(perturbed: Product) -> Product:
     return Product(folder=folder, name=renamed(perturbed.name), perturbed=False)
 
 
+def _in_this_process(environment_of: EnvironmentOf, config: GenerationConfig) -> Environment:
+    return environment_of(config)
+
+
 def prepare(
     config: GenerationConfig,
     products: tuple[Product, ...],
-    ask: AskWorkers | None = None,
+    common_environment: CommonEnvironment = _in_this_process,
+    trial_config: GenerationConfig | None = None,
 ) -> Job:
     """Check everything that can be checked before work starts, and return the job of an ascent.
 
     Args:
         config: the run.
         products: the data sets that it writes.
-        ask: asks the processes that will do the work for their environment; None if this process does it. Otherwise
-            this process does not need their device.
+        common_environment: returns the environment of the processes that will make the shards.
+        trial_config: settings with which this process passes one image through the networks; None for `config`. They
+            differ where other machines make the shards, since this process does not need their device.
 
     Raises:
         UserError: anything that a user has to mend.
@@ -115,10 +123,10 @@ def prepare(
     source = open_images(config)
     plan = config.plan(len(source.records))
     ascent = Ascent(attack=config.attack, classes=source.classes.count)
-    local = config if ask is None else replace(config, device="cpu", precision="auto")
+    trial_config = trial_config or config
     environment_of = partial(own_environment, classes=ascent.classes)
-    environment = ask(environment_of, config) if ask else environment_of(config)
-    _try_once(local, load_networks(local, ascent.classes))
+    environment = common_environment(environment_of, config)
+    _check_forward_pass(trial_config, load_networks(trial_config, ascent.classes))
     identity = _identity(config, source, plan, environment)
     return Job(
         config=config,
@@ -172,7 +180,7 @@ def required(config: GenerationConfig, perturbation: Perturbation, environment: 
     )
 
 
-def _try_once(config: GenerationConfig, networks: Networks) -> None:
+def _check_forward_pass(config: GenerationConfig, networks: Networks) -> None:
     """Pass one grey image through all networks, because some classifiers do not take every image size."""
     grey = torch.full((1, 3, config.image_size, config.image_size), 128, dtype=torch.uint8)
     if networks.perturber is None or networks.classifier is None:

@@ -22,8 +22,8 @@ from pipeline.drawn_networks import drawn_networks
 from pipeline.job import Job, Product, described, open_images, required
 from pipeline.renderable import config_of, plan_of, read_renderable, records_of
 from pipeline.replay import Replay
-from pipeline.run import RunReport, run
-from pipeline.runners.selection import Workers, workers_for
+from pipeline.run import RunResult, run
+from pipeline.runners.selection import RunnerSelection, select_runner
 from pipeline.worker import own_environment
 from sources.base import ImageRecord, Source
 
@@ -61,10 +61,10 @@ class RenderRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderReport:
+class RenderResult:
     """Result of a rendering."""
 
-    run: RunReport
+    run: RunResult
     """Result of the run that made the shards."""
     scale: float
     """Scale of the perturbations."""
@@ -78,7 +78,7 @@ class RenderReport:
 
 def render(
     request: RenderRequest, out: AnyPath, *, manifest: AnyPath | None = None, overwrite: bool = False
-) -> RenderReport:
+) -> RenderResult:
     """Make the data set of a ledger again, or one with weaker or stronger shifts; an interrupted rendering is resumed.
 
     Args:
@@ -98,12 +98,12 @@ def render(
     if manifest is not None and request.scale != 1:
         raise UserError("A manifest belongs to the run at scale 1; leave out --manifest, or --scale.")
     original = original_manifest(request.ledger, ledger, manifest)
-    with workers_for(render_config(request, ledger), request.scheduler) as workers:
-        job = render_job(request, ledger, out, workers)
+    with select_runner(render_config(request, ledger), request.scheduler) as selection:
+        job = render_job(request, ledger, out, selection)
         if not overwrite:
             require_rows_of(job, ledger)
-        report = run(job, workers.runner, overwrite=overwrite)
-    return RenderReport(run=report, scale=request.scale, comparison=compare(job, ledger, original))
+        result = run(job, selection.runner, overwrite=overwrite)
+    return RenderResult(run=result, scale=request.scale, comparison=compare(job, ledger, original))
 
 
 def _lies_in(path: AnyPath, folder: AnyPath) -> bool:
@@ -114,22 +114,22 @@ def _lies_in(path: AnyPath, folder: AnyPath) -> bool:
     return str(folder.resolve()) in parents | resolved
 
 
-def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, workers: Workers | None = None) -> Job:
+def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, selection: RunnerSelection | None = None) -> Job:
     """Check everything that can be checked before work starts, and return the job that makes a ledger's data set.
 
     Args:
         request: the rendering.
         ledger: content of its ledger.
         out: data-set folder.
-        workers: the workers that will do the work; None for this process.
+        selection: the runner that will make the shards; None for this process.
 
     Raises:
         UserError: the autoencoder, or the names, labels or order of the source's images are not the ledger's.
     """
     identity = ledger.attributes["identity"]
-    config = workers.config if workers else render_config(request, ledger)
+    config = selection.config if selection else render_config(request, ledger)
     environment_of = partial(own_environment, classes=None)
-    environment = workers.environment(environment_of, config) if workers else environment_of(config)
+    environment = selection.environment(environment_of, config) if selection else environment_of(config)
     changed = differences({"autoencoder": identity["autoencoder"]}, {"autoencoder": environment["autoencoder"]})
     if changed:
         raise UserError(

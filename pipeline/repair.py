@@ -13,10 +13,10 @@ from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.job import Job, Product, prepare
 from pipeline.render import RenderRequest, render_job
 from pipeline.renderable import read_renderable
-from pipeline.run import RunReport, run
+from pipeline.run import RunResult, run
 
 
-def repair(folder: AnyPath, problems: Sequence[Problem], moved: Mapping[str, Any] | None = None) -> RunReport:
+def repair(folder: AnyPath, problems: Sequence[Problem], moved: Mapping[str, Any] | None = None) -> RunResult:
     """Make damaged shards again, and check that their bytes are the ones recorded in the manifest.
 
     Args:

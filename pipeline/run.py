@@ -23,7 +23,7 @@ from pipeline.runners.serial import SerialRunner
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport:
+class RunResult:
     """Result of a run."""
 
     folders: dict[str, AnyPath]
@@ -44,7 +44,7 @@ class RunReport:
         return {**vars(self), "folders": {name: str(folder) for name, folder in self.folders.items()}}
 
 
-def run(job: Job, runner: Runner | None = None, *, overwrite: bool = False, remake: Collection[int] = ()) -> RunReport:
+def run(job: Job, runner: Runner | None = None, *, overwrite: bool = False, remake: Collection[int] = ()) -> RunResult:
     """Make every shard that is not finished yet, then the files beside them.
 
     Args:
@@ -64,7 +64,7 @@ def run(job: Job, runner: Runner | None = None, *, overwrite: bool = False, rema
         raise WorkError(f"{error}. What was finished is kept; the same command goes on from there.") from error
 
 
-def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) -> RunReport:
+def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) -> RunResult:
     datasets = job.datasets
     with ExitStack() as stack:
         for dataset in datasets:
@@ -92,7 +92,7 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) 
             f"{unmade} of {counted(job.plan.shards, 'shard')} could not be made; the others are kept, "
             f"and the same command makes what is missing:\n  {listed}"
         )
-    return RunReport(
+    return RunResult(
         folders={dataset.name: dataset.folder for dataset in datasets},
         images=job.plan.images,
         shards=job.plan.shards,

@@ -127,7 +127,7 @@ def load_networks(config: GenerationConfig, classes: int | None) -> Networks:
         classifier=classifier,
         shifter=shifter,
         perturber=None if classifier is None else Perturber(shifter, classifier.module),
-        environment={**_identity_of(autoencoder, classifier), **_surroundings(config, compute)},
+        environment={**_identity_of(autoencoder, classifier), **_arithmetic_and_software(config, compute)},
     )
 
 
@@ -146,7 +146,7 @@ def _identity_of(autoencoder: AutoencoderFile, classifier: Classifier | None) ->
     return identity
 
 
-def _surroundings(config: GenerationConfig, compute: Compute) -> dict[str, Any]:
+def _arithmetic_and_software(config: GenerationConfig, compute: Compute) -> dict[str, Any]:
     return {
         "arithmetic": {
             "precision": compute.precision,

@@ -14,7 +14,7 @@ from pipeline.job import Job
 from pipeline.outcome import Outcome, ShardResult
 from pipeline.runners.dispatcher import Cancelled, Dispatcher, NotStarted, Progress, ShardEvent, WorkersKilled
 from pipeline.runners.runner import MAX_ATTEMPTS, OnProgress, ShardFunction
-from pipeline.runners.worker_entry import WorkerReport
+from pipeline.runners.worker_entry import AttemptResult
 from pipeline.runners.worker_pool import WorkerPool
 from pipeline.runners.worker_probe import WorkerProbe, worker_slots
 
@@ -62,10 +62,10 @@ class _RunLoop:
         self.client, self.runner, self.dispatcher = runner.client, runner, dispatcher
         self.pending = pending
         """Shards to submit."""
-        self.suspects = deque[int]()
+        self.isolated_retries = deque[int]()
         """Shards that may have killed workers; each is submitted when nothing else is in work."""
         self.pool, self.probe = WorkerPool(), WorkerProbe(runner.client, dispatcher.wake)
-        self.orphaned: Counter[int] = Counter()
+        self.lost_with_workers: Counter[int] = Counter()
         """How often a shard was submitted to workers that all died."""
         self.updated = -math.inf
         """When the worker pool was last updated."""
@@ -75,13 +75,13 @@ class _RunLoop:
         """Whether all workers were in backoff at the last update."""
 
     def results(self, on_progress: OnProgress) -> Iterator[ShardResult]:
-        while self.pending or self.suspects or self.dispatcher.submitted:
+        while self.pending or self.isolated_retries or self.dispatcher.submitted:
             if time.monotonic() - self.updated >= _POLL_INTERVAL or self.probe.has_news():
                 fault = self._update_pool()
                 if fault:
                     yield ShardResult(shard=self._first_unfinished(), outcome=Outcome.FATAL, reason=fault)
                     return
-                yield from self._reassign_orphans()
+                yield from self._reassign_lost()
                 for event in self.dispatcher.late_results():
                     yield from self._handle(event)
             self._submit_pending()
@@ -92,7 +92,7 @@ class _RunLoop:
                     yield from self._handle(event)
 
     def _first_unfinished(self) -> int:
-        return min([*self.pending, *self.suspects, *(one.shard for one in self.dispatcher.submitted.values())])
+        return min([*self.pending, *self.isolated_retries, *(one.shard for one in self.dispatcher.submitted.values())])
 
     def _update_pool(self) -> str:
         """Update the worker pool from the scheduler; return why the run cannot go on, if it cannot."""
@@ -119,16 +119,16 @@ class _RunLoop:
         timeout = _REPLACEMENT_TIMEOUT if self.pool.refused else self.runner.no_worker_timeout
         return _NO_WORKER_LEFT if self.updated - self.worker_seen > timeout else ""
 
-    def _reassign_orphans(self) -> Iterator[ShardResult]:
-        """Put the shards of dead workers back among those to submit; fail a shard that was orphaned too often."""
-        for orphan in self.dispatcher.withdraw_orphans(self.pool.slots) if self.pool.slots else ():
-            self.orphaned[orphan.shard] += 1
-            if self.orphaned[orphan.shard] >= 2 * MAX_ATTEMPTS:
-                yield _killed_workers(orphan.shard)
-            elif orphan.isolated or self.orphaned[orphan.shard] >= MAX_ATTEMPTS:
-                self.suspects.append(orphan.shard)
+    def _reassign_lost(self) -> Iterator[ShardResult]:
+        """Put the shards of dead workers back among those to submit; fail a shard that lost its workers too often."""
+        for submission in self.dispatcher.withdraw_unassigned(self.pool.slots) if self.pool.slots else ():
+            self.lost_with_workers[submission.shard] += 1
+            if self.lost_with_workers[submission.shard] >= 2 * MAX_ATTEMPTS:
+                yield _killed_workers(submission.shard)
+            elif submission.isolated or self.lost_with_workers[submission.shard] >= MAX_ATTEMPTS:
+                self.isolated_retries.append(submission.shard)
             else:
-                self.pending.appendleft(orphan.shard)
+                self.pending.appendleft(submission.shard)
 
     def _submit_pending(self) -> None:
         """Submit as many shards as the slots of available workers allow."""
@@ -141,18 +141,18 @@ class _RunLoop:
         for shard in shards:
             if self.pool.failures(shard):
                 self.dispatcher.submit([shard], self.pool.candidates(shard))
-        if self.suspects and available and not self.dispatcher.submitted:
-            shard = self.suspects.popleft()
+        if self.isolated_retries and available and not self.dispatcher.submitted:
+            shard = self.isolated_retries.popleft()
             self.dispatcher.submit([shard], self.pool.candidates(shard), isolated=True)
 
     def _handle(self, event: ShardEvent) -> Iterator[ShardResult]:
         match event:
-            case WorkerReport():
+            case AttemptResult():
                 yield from self._handle_result(event.worker, event.result)
             case WorkersKilled(shard, isolated=True):
                 yield _killed_workers(shard)
             case WorkersKilled(shard):
-                self.suspects.append(shard)
+                self.isolated_retries.append(shard)
             case Cancelled(shard):
                 self.pending.append(shard)
             case NotStarted(shard, reason):

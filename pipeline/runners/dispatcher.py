@@ -15,7 +15,7 @@ from distributed.scheduler import KilledWorker
 from basics.files import digest_json
 from pipeline.job import Job
 from pipeline.runners.runner import ShardFunction
-from pipeline.runners.worker_entry import WorkerReport, run_on_worker
+from pipeline.runners.worker_entry import AttemptResult, run_on_worker
 
 _FETCH_TIMEOUT = 2.0
 """Seconds to wait for a result that is ready; the worker that holds it may hang."""
@@ -68,7 +68,7 @@ class _WakeUp(NamedTuple):
     """Ends the wait for an event."""
 
 
-ShardEvent = Progress | WorkerReport | WorkersKilled | Cancelled | NotStarted
+ShardEvent = Progress | AttemptResult | WorkersKilled | Cancelled | NotStarted
 
 
 class Dispatcher:
@@ -87,9 +87,9 @@ class Dispatcher:
         self._topic = f"advbn-{self._name}"
         self._attempts: Counter[int] = Counter()
         """How often each shard was submitted."""
-        self._without_report = set[str]()
-        """Keys of futures that are done, and whose report has not arrived."""
-        self._events: SimpleQueue[Progress | WorkerReport | _FutureDone | _WakeUp] = SimpleQueue()
+        self._without_result = set[str]()
+        """Keys of futures that are done, and whose result has not arrived as an event."""
+        self._events: SimpleQueue[Progress | AttemptResult | _FutureDone | _WakeUp] = SimpleQueue()
 
     def __enter__(self) -> Self:
         self._client.subscribe_topic(self._topic, lambda event: self._events.put(_decoded(event[1])))
@@ -129,15 +129,15 @@ class Dispatcher:
 
     def withdraw(self, key: str) -> Submission:
         """Give up a submission. It is not cancelled, as another client may need it, too."""
-        self._without_report.discard(key)
+        self._without_result.discard(key)
         submission = self.submitted.pop(key)
         submission.future.release()
         return submission
 
-    def withdraw_orphans(self, usable: Collection[str]) -> list[Submission]:
-        """Withdraw what waits for workers that are all dead: restarted workers have other addresses."""
-        orphans = [key for key, one in self.submitted.items() if not set(one.workers) & set(usable)]
-        return [self.withdraw(key) for key in orphans if not self.submitted[key].future.done()]
+    def withdraw_unassigned(self, usable: Collection[str]) -> list[Submission]:
+        """Withdraw the shards whose workers are all dead: restarted workers have other addresses."""
+        unassigned = [key for key, one in self.submitted.items() if not set(one.workers) & set(usable)]
+        return [self.withdraw(key) for key in unassigned if not self.submitted[key].future.done()]
 
     def wake(self) -> None:
         """End the wait in `events`."""
@@ -154,8 +154,8 @@ class Dispatcher:
             match event:
                 case Progress():
                     yield event
-                # Reports may also come for shards that were withdrawn, or that another client submitted as well.
-                case WorkerReport() if event.key in self.submitted:
+                # Results may also come for shards that were withdrawn, or that another client submitted as well.
+                case AttemptResult() if event.key in self.submitted:
                     self.withdraw(event.key)
                     yield event
                 case _FutureDone() if event.key in self.submitted:
@@ -165,15 +165,15 @@ class Dispatcher:
         if self.submitted[key].future.status in {"error", "cancelled"}:
             yield from self._fetch(key)
         else:
-            # The event with its report is on its way, or was sent before this client had subscribed.
-            self._without_report.add(key)
+            # The event with its result is on its way, or was sent before this client had subscribed.
+            self._without_result.add(key)
 
     def late_results(self) -> Iterator[ShardEvent]:
         """Fetch the results whose event did not arrive.
 
         A result that was lost with its worker is computed again by Dask; its future is then no longer done.
         """
-        for key in sorted(self._without_report):
+        for key in sorted(self._without_result):
             if self.submitted[key].future.done():
                 yield from self._fetch(key)
 
@@ -190,14 +190,14 @@ class Dispatcher:
             if isinstance(error, TimeoutError) and future.status != "error":
                 # Its worker died or hangs; the result is fetched later.
                 return
-            # What the shard function raises comes back in a report; this worker could not even load what it was sent.
+            # What the shard function raises comes back in a result; this worker could not even load what it was sent.
             event = NotStarted(shard, f"shard {shard}: {type(error).__name__}: {error}")
         self.withdraw(key)
         yield event
 
 
-def _decoded(message: "tuple[int, int] | bytes") -> Progress | WorkerReport:
+def _decoded(message: "tuple[int, int] | bytes") -> Progress | AttemptResult:
     if isinstance(message, bytes):
-        report: WorkerReport = pickle.loads(message)  # noqa: S301 (from a worker, whose results Dask itself unpickles)
-        return report
+        result: AttemptResult = pickle.loads(message)  # noqa: S301 (from a worker, whose results Dask itself unpickles)
+        return result
     return Progress(*message)

@@ -34,12 +34,13 @@ _MARKS_TIMEOUT = 90.0
 class RemoteClusterRunner:
     """Makes shards on the workers of a scheduler, whose finished files may be seen here late."""
 
-    workers: DaskRunner
+    runner: DaskRunner
+    """The runner on those workers."""
 
     def results(self, job: Job, shards: Sequence[int], on_progress: OnProgress) -> Iterator[ShardResult]:
         """See `Runner`. Ends when the marks of all finished shards are seen here, or after a time limit."""
         done = []
-        for result in self.workers.results(job, shards, on_progress):
+        for result in self.runner.results(job, shards, on_progress):
             if result.done:
                 done.append(result.shard)
             yield result

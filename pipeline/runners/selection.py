@@ -24,21 +24,22 @@ from pipeline.worker import Environment, EnvironmentOf
 
 
 @dataclass(frozen=True)
-class Workers:
-    """What does the work of a run."""
+class RunnerSelection:
+    """The runner of a run, and what its workers determine."""
 
     runner: Runner
+    """What makes the shards."""
     config: GenerationConfig
-    """The run's settings, with everything that the workers decide."""
+    """The run's settings, with everything that the workers determine."""
     client: Client | None = None
     """Connection to a remote cluster's scheduler, whose workers may differ from this process."""
     resources: dict[str, float] = field(default_factory=dict)
     """What a worker of a remote cluster must offer."""
 
     @property
-    def remote(self) -> bool:
-        """Whether the workers may be on other machines."""
-        return self.client is not None
+    def trial_config(self) -> GenerationConfig:
+        """Settings with which this process can try the networks: the CPU if the workers are a remote cluster's."""
+        return self.config if self.client is None else replace(self.config, device="cpu", precision="auto")
 
     def environment(self, environment_of: EnvironmentOf, config: GenerationConfig) -> Environment:
         """Return the environment that the workers have in common.
@@ -56,8 +57,8 @@ class Workers:
 
 
 @contextmanager
-def workers_for(config: GenerationConfig, scheduler: str | None) -> Iterator[Workers]:
-    """Select what works on a run; a connection to a scheduler is closed with the context.
+def select_runner(config: GenerationConfig, scheduler: str | None) -> Iterator[RunnerSelection]:
+    """Select the runner of a run; a connection to a scheduler is closed with the context.
 
     Args:
         config: the run; `workers` 0 means this process.
@@ -74,8 +75,8 @@ def workers_for(config: GenerationConfig, scheduler: str | None) -> Iterator[Wor
             resources = needed_resources(client, config)
             require_code(client, resources)
             settled = replace(config, threads=config.threads or threads_per_slot(client, resources))
-            yield Workers(RemoteClusterRunner(DaskRunner(client, resources)), settled, client, resources)
+            yield RunnerSelection(RemoteClusterRunner(DaskRunner(client, resources)), settled, client, resources)
     elif config.workers:
-        yield Workers(LocalClusterRunner(config), replace(config, threads=config.threads_each()))
+        yield RunnerSelection(LocalClusterRunner(config), replace(config, threads=config.threads_each()))
     else:
-        yield Workers(SerialRunner(), config)
+        yield RunnerSelection(SerialRunner(), config)

@@ -1,4 +1,4 @@
-"""What Dask calls on a worker for each shard, and the report that comes back from there."""
+"""What Dask calls on a worker for each shard, and the result that comes back from there."""
 
 import logging
 import pickle
@@ -10,7 +10,7 @@ from pipeline.outcome import Outcome, ShardResult
 from pipeline.runners.runner import running_total
 
 
-class WorkerReport(NamedTuple):
+class AttemptResult(NamedTuple):
     """How an attempt at a shard on a worker ended."""
 
     key: str
@@ -33,7 +33,7 @@ def run_on_worker(shard: int, topic: str, pickled: bytes) -> bytes:
             otherwise look through all of it more than once.
 
     Returns:
-        A pickled `WorkerReport`, for a client that did not receive the event.
+        A pickled `AttemptResult`, for a client that did not receive the event.
     """
     worker = get_worker()
     on_batch = running_total(lambda images: worker.log_event(topic, (shard, images)))
@@ -45,6 +45,6 @@ def run_on_worker(shard: int, topic: str, pickled: bytes) -> bytes:
         logging.getLogger("distributed.worker").exception("Shard %d", shard)
         reason = f"shard {shard}: {type(error).__name__}: {error}"
         result = ShardResult(shard=shard, outcome=Outcome.TRANSIENT, reason=reason)
-    report = pickle.dumps(WorkerReport(str(worker.get_current_task()), worker.address, result))
-    worker.log_event(topic, report)
-    return report
+    pickled_result = pickle.dumps(AttemptResult(str(worker.get_current_task()), worker.address, result))
+    worker.log_event(topic, pickled_result)
+    return pickled_result

@@ -18,7 +18,7 @@ from pipeline.run import run
 from pipeline.runners import remote_cluster
 from pipeline.runners.dask_runner import DaskRunner
 from pipeline.runners.remote_cluster import RemoteClusterRunner
-from pipeline.runners.selection import workers_for
+from pipeline.runners.selection import select_runner
 from pipeline.worker import own_environment
 from tests.cluster import cluster
 from tests.pipeline.runners.shard_functions import DelayedMarks
@@ -173,7 +173,7 @@ def test_a_scheduler_without_workers_is_refused(tmp_path: Path, monkeypatch: pyt
     with (
         cluster(tmp_path, 0) as started,
         pytest.raises(UserError, match="has no worker, also after"),
-        workers_for(config, started.address),
+        select_runner(config, started.address),
     ):
         pass
 
