@@ -13,8 +13,8 @@ from attacks.statistics import AdvBNConfig
 from basics.compute import choose_compute
 from decoders.autoencoder import load_autoencoder
 from networks.classifiers import load_classifier
+from pipeline.batch_arithmetic import PerturbedBatch, Perturber, Shifter
 from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_networks
-from pipeline.perturb import PerturbedBatch, Perturber, Shifter
 from sources.decode import load_image
 from sources.drawn.source import SHAPES, DrawnSource
 

@@ -22,12 +22,15 @@ from pipeline.dataset.layout import (
     MANIFEST,
     READER_FILES,
     STATS,
-    ShardMark,
-    of_each,
-    read_mark,
     shard_name,
 )
-from pipeline.dataset.manifest import DatasetDescription, Manifest, Recorded, load_manifest, write_manifest
+from pipeline.dataset.manifest import (
+    DatasetDescription,
+    Manifest,
+    marked_shards,
+    read_intact_manifest,
+    write_manifest,
+)
 
 _MARK = re.compile(r"\d{6}\.(json|h5)")
 _PROBE = re.compile(f"{WORKING_PREFIX}[0-9a-z_]+{re.escape(TEMPORARY_SUFFIX)}")
@@ -59,11 +62,11 @@ def _check_owner(dataset: DatasetDescription, *, overwrite: bool) -> None:
     folder = dataset.folder
     if is_file(folder):
         raise UserError(f"The output {folder} is a file; give a folder.")
-    if all(_precedes_the_manifest(path) for path in _entries(folder)):
+    if all(_left_before_manifest(path) for path in _entries(folder)):
         return
-    manifest = _manifest(folder)
+    manifest = read_intact_manifest(folder)
     # A lost or damaged manifest is written again if the marks show that the shards are this data set's.
-    foreign = manifest is None and not finished_marks(dataset)
+    foreign = manifest is None and not marked_shards(dataset)
     require_owner(
         folder,
         recorded=None if manifest is None else {"name": manifest.name, **manifest.values["identity"]},
@@ -82,27 +85,15 @@ def _entries(folder: AnyPath) -> list[AnyPath]:
         return []
 
 
-def _precedes_the_manifest(path: AnyPath) -> bool:
+def _left_before_manifest(path: AnyPath) -> bool:
     """Whether a path may be left by a run that has only begun, or was killed before its manifest was complete."""
     if path.name == STATS and is_folder(path):
         return not _entries(path)
     return path.name == MANIFEST + TEMPORARY_SUFFIX or _PROBE.fullmatch(path.name) is not None
 
 
-def _manifest(folder: AnyPath) -> Manifest | None:
-    """Return the folder's manifest, or None if there is none or it is damaged.
-
-    Raises:
-        OSError: it cannot be read, which says nothing about its content.
-    """
-    try:
-        return load_manifest(folder / MANIFEST, "")
-    except UserError:
-        return None
-
-
 @contextmanager
-def locked_output(folder: AnyPath) -> Iterator[None]:
+def lock_output(folder: AnyPath) -> Iterator[None]:
     """Lock a data-set folder for one run. On an object store nothing can be locked: there, see `claim`.
 
     Raises:
@@ -124,7 +115,7 @@ def claim(dataset: DatasetDescription, *, overwrite: bool) -> None:
         UserError: another run has claimed the folder.
     """
     folder = dataset.folder
-    manifest = _manifest(folder)
+    manifest = read_intact_manifest(folder)
     if overwrite:
         _remove(dataset, manifest)
     if not is_remote(folder):
@@ -135,16 +126,16 @@ def claim(dataset: DatasetDescription, *, overwrite: bool) -> None:
         try:
             write_manifest(dataset, (), "", None)
         except FileExistsError:
-            require_ours(dataset)
+            require_same_fingerprint(dataset)
 
 
-def require_ours(dataset: DatasetDescription) -> None:
+def require_same_fingerprint(dataset: DatasetDescription) -> None:
     """Refuse to go on in a folder that another run has claimed since.
 
     Raises:
         FolderTakenError: see above.
     """
-    manifest = _manifest(dataset.folder)
+    manifest = read_intact_manifest(dataset.folder)
     if manifest is not None and manifest.fingerprint != dataset.fingerprint:
         raise FolderTakenError(dataset.folder)
 
@@ -159,18 +150,3 @@ def _remove(dataset: DatasetDescription, manifest: Manifest | None) -> None:
     # The manifest is removed last, because it shows that the folder is ours.
     for name in (LOG, *_BESIDE_SHARDS):
         remove_files([folder / name])
-
-
-def recorded(folder: AnyPath) -> Recorded:
-    """Return what earlier calls have left in a folder's manifest; nothing if it is damaged."""
-    manifest = _manifest(folder)
-    if manifest is None:
-        return Recorded()
-    addresses = {name: manifest.values.get(name) for name in ("config", "source", "rendered")}
-    return Recorded(checksums=manifest.checksums, addresses=addresses)
-
-
-def finished_marks(dataset: DatasetDescription) -> list[ShardMark]:
-    """Return the marks of a data set's finished shards."""
-    found = of_each(dataset.folder, lambda shard: read_mark(dataset.folder, shard), range(dataset.plan.shards))
-    return [mark for mark in found if mark is not None and mark.fingerprint == dataset.fingerprint]

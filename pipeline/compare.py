@@ -10,10 +10,9 @@ from basics.ownership import OUT_OR_OVERWRITE, occupied_folder_error
 from basics.paths import AnyPath
 from basics.progress import say
 from basics.reading import is_file
-from pipeline.claim import finished_marks
 from pipeline.dataset.layout import LEDGER, MANIFEST, ledger_part_path, of_each
 from pipeline.dataset.ledger import SAMPLES, Ledger, load_ledger, read_ledger
-from pipeline.dataset.manifest import DatasetDescription, Manifest, read_manifest_file
+from pipeline.dataset.manifest import DatasetDescription, Manifest, marked_shards, read_manifest_file
 from pipeline.job import Job
 from pipeline.replay import scaled
 
@@ -43,7 +42,7 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Whether every promise was kept."""
+        """Whether all means are within the tolerance, and no shard differs whose bytes are promised."""
         return self.within_tolerance and not (self.bytes_promised and self.differing)
 
 
@@ -52,7 +51,7 @@ def original_manifest(path: AnyPath, ledger: Ledger, given: AnyPath | None) -> M
 
     Args:
         path: path of the ledger.
-        ledger: its content.
+        ledger: content of that file.
         given: path of the manifest; None for the one beside the ledger.
 
     Raises:
@@ -98,7 +97,7 @@ def require_rows_of(job: Job, ledger: Ledger) -> None:
     (dataset,) = job.datasets
     folder = dataset.folder
     try:
-        finished = [mark.shard for mark in finished_marks(dataset)]
+        finished = [mark.shard for mark in marked_shards(dataset)]
         faults = of_each(folder, lambda shard: _differing_column(dataset, ledger, shard), finished)
     except OSError as error:
         raise UserError(f"The output {folder} cannot be read ({error.strerror or error}); check it.") from error

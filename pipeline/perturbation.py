@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.statistics import AdvBNConfig
-from pipeline.perturb import PerturbedBatch
+from pipeline.batch_arithmetic import PerturbedBatch
 from pipeline.worker import Networks
 
 _NO_STEPS = AdvBNConfig(steps=0)
@@ -44,7 +44,7 @@ class DecodedBatch(NamedTuple):
 
     @property
     def label_N(self) -> Tensor:
-        """Their true classes."""
+        """True classes of the originals."""
         return torch.tensor([original.label for original in self.originals])
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from basics.errors import WorkError
+from pipeline.batch_arithmetic import PerturbedBatch
 from pipeline.dataset.ledger import SAMPLES, Columns, losses_in_nats
 from pipeline.dataset.shard_file import NO_PREDICTION
-from pipeline.perturb import PerturbedBatch
 from pipeline.perturbation import DecodedBatch
 from pipeline.worker import Networks
 

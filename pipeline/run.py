@@ -11,10 +11,17 @@ from basics.errors import WorkError
 from basics.files import digest_file, remove_files
 from basics.paths import AnyPath, is_remote
 from basics.progress import Advance, counted, progress
-from pipeline.claim import check_outputs, claim, finished_marks, locked_output, recorded, require_ours
+from pipeline.claim import check_outputs, claim, lock_output, require_same_fingerprint
 from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, mark_path, of_each
 from pipeline.dataset.ledger import join_columns, read_ledger, write_ledger
-from pipeline.dataset.manifest import DatasetDescription, Recorded, accuracies, write_manifest
+from pipeline.dataset.manifest import (
+    DatasetDescription,
+    Recorded,
+    accuracies,
+    marked_shards,
+    read_recorded,
+    write_manifest,
+)
 from pipeline.dataset.reader_files import write_reader_files
 from pipeline.job import Job
 from pipeline.outcome import ShardResult
@@ -68,24 +75,24 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) 
     datasets = job.datasets
     with ExitStack() as stack:
         for dataset in datasets:
-            stack.enter_context(locked_output(dataset.folder))
+            stack.enter_context(lock_output(dataset.folder))
         # Checked again, because another run may have begun or ended before the folders were locked.
         check_outputs(datasets, job.config.source, overwrite=overwrite)
         for dataset in datasets:
             claim(dataset, overwrite=overwrite)
             remove_files([mark_path(dataset.folder, shard) for shard in remake])
         missing = missing_shards(datasets)
-        before = [recorded(dataset.folder) for dataset in datasets]
+        before = [read_recorded(dataset.folder) for dataset in datasets]
         start = time.monotonic()
         failures = _make(job, missing, runner)
         seconds = time.monotonic() - start
         for dataset, earlier in zip(datasets, before, strict=True):
-            require_ours(dataset)
+            require_same_fingerprint(dataset)
             wrong = _refuse_other_bytes(dataset, earlier.checksums)
             # The addresses of a call that made no shard, or none of the right bytes, are not the data set's.
             _finish(dataset, replace(earlier, addresses={}) if missing and not wrong else earlier)
             failures += wrong
-        failures += _vanished(datasets, failures)
+        failures += _removed_meanwhile(datasets, failures)
     if failures:
         listed, unmade = "\n  ".join(failures), job.plan.shards - len(_finished_in_all(datasets))
         raise WorkError(
@@ -98,14 +105,14 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) 
         shards=job.plan.shards,
         made=len(missing),
         seconds=round(seconds, 3),
-        top1=accuracies(finished_marks(datasets[0])),
+        top1=accuracies(marked_shards(datasets[0])),
     )
 
 
 def _refuse_other_bytes(dataset: DatasetDescription, checksums: Mapping[int, str]) -> list[str]:
     """Remove the marks of shards that were made again with other bytes than before; return messages about them."""
     messages = []
-    for mark in finished_marks(dataset):
+    for mark in marked_shards(dataset):
         if checksums.get(mark.shard, mark.sha256) != mark.sha256:
             remove_files([mark_path(dataset.folder, mark.shard)])
             messages.append(
@@ -115,7 +122,7 @@ def _refuse_other_bytes(dataset: DatasetDescription, checksums: Mapping[int, str
     return messages
 
 
-def _vanished(datasets: Sequence[DatasetDescription], failures: Sequence[str]) -> list[str]:
+def _removed_meanwhile(datasets: Sequence[DatasetDescription], failures: Sequence[str]) -> list[str]:
     """Return messages about shards that are missing in the end although nothing failed."""
     if failures:
         return []
@@ -127,7 +134,7 @@ def _vanished(datasets: Sequence[DatasetDescription], failures: Sequence[str]) -
 
 
 def _finished_in_all(datasets: Sequence[DatasetDescription]) -> set[int]:
-    marked = [{mark.shard for mark in finished_marks(dataset)} for dataset in datasets]
+    marked = [{mark.shard for mark in marked_shards(dataset)} for dataset in datasets]
     return set.intersection(*marked)
 
 
@@ -192,7 +199,7 @@ def _log(job: Job, result: ShardResult) -> None:
 
 
 def _finish(dataset: DatasetDescription, before: Recorded) -> None:
-    marks = finished_marks(dataset)
+    marks = marked_shards(dataset)
     complete = len(marks) == dataset.plan.shards
     ledger_sha256 = _write_whole_ledger(dataset) if complete and dataset.perturbed else ""
     if complete:

@@ -1,7 +1,7 @@
 """Making one shard from its plan, with networks that are ready: its tar, its ledger rows and its mark.
 
-Four stages, each from an iterator to an iterator: `decoded -> perturbed -> encoded -> written`. While a batch is
-computed, threads decode the next one and encode the last one.
+Three iterator stages, each fed by the one before: `decoded -> perturbed -> encoded`. A loop writes the batches that the
+last one yields. While a batch is computed, threads decode the next one and encode the last one.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from basics.files import commit, digest_file, working_folder
 from basics.paths import is_remote
-from pipeline.claim import require_ours
+from pipeline.batch_arithmetic import PerturbedBatch
+from pipeline.claim import require_same_fingerprint
 from pipeline.dataset.layout import ShardMark, ledger_part_path, mark_path, shard_name, stored_checksum
 from pipeline.dataset.ledger import BatchRow, Columns, LedgerRows, pixel_means, write_ledger
 from pipeline.dataset.manifest import DatasetDescription
 from pipeline.dataset.shard_file import NO_PREDICTION, SampleMetadata, ShardWriter, encode_png, open_shard
-from pipeline.perturb import PerturbedBatch
 from pipeline.perturbation import DecodedBatch, Original, Perturbation
 from pipeline.worker import Networks
 from sources.base import ImageRecord, Source
@@ -234,17 +234,14 @@ def _finish(dataset: DatasetDescription, plan: ShardPlan, columns: Columns, tar:
         adversarial_right=int((last == label).sum()) if dataset.scale == 1 else NO_PREDICTION,
     )
     final = folder / tar.name
-    _require_still_ours(dataset)
+    # On an object store no lock keeps away another run that starts anew (`--overwrite`).
+    if is_remote(folder):
+        require_same_fingerprint(dataset)
     commit(tar, final)
     if dataset.perturbed:
         commit(part, ledger_part_path(folder, shard))
-    _require_still_ours(dataset)
+    if is_remote(folder):
+        require_same_fingerprint(dataset)
     temporary = tar.with_name(mark_path(folder, shard).name)
     replace(mark, stored=stored_checksum(final)).write(temporary)
     commit(temporary, mark_path(folder, shard))
-
-
-def _require_still_ours(dataset: DatasetDescription) -> None:
-    """Check that no other run has started anew (`--overwrite`) on an object store, where no lock keeps it away."""
-    if is_remote(dataset.folder):
-        require_ours(dataset)

@@ -19,8 +19,8 @@ from basics.errors import UserError, WorkError
 from basics.software import versions_of
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from networks.classifiers import Classifier, load_classifier
+from pipeline.batch_arithmetic import Perturber, Shifter
 from pipeline.config import GenerationConfig
-from pipeline.perturb import Perturber, Shifter
 
 _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow", "webdataset")
 

@@ -21,7 +21,9 @@ single module. Each may import only itself and what stands before it."""
 SINGLE_MODULES = ("experiments", "cli")
 FORMAT = "pipeline.dataset"
 RUNNERS = "pipeline.runners"
-OF_IMAGES = {f"pipeline.{name}" for name in ("shard", "perturb", "perturbation", "replay", "dataset.shard_file")}
+OF_IMAGES = {
+    f"pipeline.{name}" for name in ("shard", "batch_arithmetic", "perturbation", "replay", "dataset.shard_file")
+}
 """Modules that deal with images, or with how they are perturbed."""
 
 BANNED = ("bout", "fight", "roster", "newcomer", "newcomers", "hopeless", "twin", "twins", "told", "NOT_ASKED")

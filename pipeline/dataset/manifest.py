@@ -19,7 +19,7 @@ from basics.files import (
 )
 from basics.paths import AnyPath, is_remote
 from basics.reading import read_bytes
-from pipeline.dataset.layout import MANIFEST, READER_FILES, ShardMark
+from pipeline.dataset.layout import MANIFEST, READER_FILES, ShardMark, of_each, read_mark
 from pipeline.dataset.plan import Plan
 from pipeline.dataset.shard_file import NO_PREDICTION
 
@@ -71,7 +71,7 @@ class Manifest:
     """A data set's `manifest.json` as it was read."""
 
     values: dict[str, Any]
-    """Its entries."""
+    """The entries of the file."""
 
     @property
     def name(self) -> str:
@@ -208,6 +208,41 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
         if not is_plain_name(text):
             raise UserError(f"The manifest {path} gives its data set the {entry} {text!r}, which is not safe.")
     return manifest
+
+
+def read_intact_manifest(folder: AnyPath) -> Manifest | None:
+    """Return the manifest of a folder, or None if there is none or it is damaged.
+
+    Raises:
+        OSError: it cannot be read, which says nothing about its content.
+    """
+    try:
+        return load_manifest(folder / MANIFEST, "")
+    except UserError:
+        return None
+
+
+def read_recorded(folder: AnyPath) -> Recorded:
+    """Return what earlier calls have left in a folder's manifest; nothing if it is damaged.
+
+    Raises:
+        OSError: it cannot be read, which says nothing about its content.
+    """
+    manifest = read_intact_manifest(folder)
+    if manifest is None:
+        return Recorded()
+    addresses = {name: manifest.values.get(name) for name in ("config", "source", "rendered")}
+    return Recorded(checksums=manifest.checksums, addresses=addresses)
+
+
+def marked_shards(dataset: DatasetDescription) -> list[ShardMark]:
+    """Return the marks of a data set's finished shards.
+
+    Raises:
+        OSError: a mark cannot be read, which says nothing about its shard.
+    """
+    found = of_each(dataset.folder, lambda shard: read_mark(dataset.folder, shard), range(dataset.plan.shards))
+    return [mark for mark in found if mark is not None and mark.fingerprint == dataset.fingerprint]
 
 
 def write_manifest(

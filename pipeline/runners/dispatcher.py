@@ -22,7 +22,7 @@ _FETCH_TIMEOUT = 2.0
 
 
 class Progress(NamedTuple):
-    """So many images of a shard are done."""
+    """Number of images of a shard that are done."""
 
     shard: int
     images: int
@@ -80,7 +80,7 @@ class Dispatcher:
 
     def __init__(self, client: Client, job: Job, shard_function: ShardFunction, resources: Mapping[str, float]) -> None:
         self.submitted: dict[str, Submission] = {}
-        """What is with the scheduler, by Dask's key."""
+        """Submissions that are not withdrawn yet, by Dask's key."""
         self._client, self._job, self._shard_function, self._resources = client, job, shard_function, resources
         # A second client that makes the same data set in the same folders gets this one's keys, and so its results.
         self._name = digest_json([job.identity, *(str(dataset.folder) for dataset in job.datasets)])[:12]

@@ -28,7 +28,7 @@ def run_on_worker(shard: int, topic: str, pickled: bytes) -> bytes:
 
     Args:
         shard: number of the shard.
-        topic: of the events.
+        topic: name of the topic that the events are logged under.
         pickled: the part of the `Job` that the shard needs, and the `ShardFunction`; as bytes, because Dask would
             otherwise look through all of it more than once.
 

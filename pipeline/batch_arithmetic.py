@@ -21,7 +21,7 @@ from decoders.autoencoder import Autoencoder
 PIXEL_MAXIMUM = 255
 
 
-class Decoded(NamedTuple):
+class DecoderOutput(NamedTuple):
     """Result of a forward pass from features through decoder and classifier."""
 
     image_N3HW: Tensor
@@ -47,9 +47,9 @@ class PerturbedBatch:
     clean_N: Tensor
     """The classifier's predictions on the originals."""
     reconstructed_N: Tensor
-    """Its predictions on the reconstructions."""
+    """The classifier's predictions on the reconstructions."""
     adversarial_N: Tensor
-    """Its predictions on the perturbed images as they were attacked: before rounding to 8 bit."""
+    """The classifier's predictions on the perturbed images as they were attacked: before rounding to 8 bit."""
 
 
 class Shifter:
@@ -131,11 +131,11 @@ class Perturber:
             feat = shifter.features(original)
             threat = StatisticsThreat(attack, channel_means(feat))
 
-            def objective(deltas: Parameters) -> ObjectiveValue[Decoded]:
+            def objective(deltas: Parameters) -> ObjectiveValue[DecoderOutput]:
                 decoded = shifter.decode(feat, threat.mean_C, deltas)
                 logits = self.classifier(decoded).to(decoded.dtype)
                 loss_N = F.cross_entropy(logits, label_N, reduction="none")
-                return ObjectiveValue(loss_N, Decoded(decoded.detach(), logits.detach()))
+                return ObjectiveValue(loss_N, DecoderOutput(decoded.detach(), logits.detach()))
 
             ascent = ascend(objective, threat, attack.steps)
             if not bool(ascent.losses_SN.isfinite().all()):
