@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Check every shard; --repair makes damaged ones again.")
 @click.argument("folder", metavar="DIR", type=ADDRESS)
-@click.option("--repair", "mend", is_flag=True, help="Make damaged parts again from source and weights.")
+@click.option("--repair", is_flag=True, help="Make damaged parts again from source and weights.")
 @click.option("--quick", is_flag=True, help="Compare sizes, and checksums that an object store keeps; read no shard.")
 @click.option("--source", help="With --repair: where the images are now, if they have moved.")
 @click.option("--labels", type=FILE, help="With --repair: where the label list or devkit is now.")
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--classifier-weights", type=FILE, help="With --repair: where the attacked classifier's file is now.")
 @click.option("--ledger", help="With --repair of a rendered data set: where its ledger is now.")
 @json_option
-def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **addresses: str | Path | None) -> None:
+def verify(folder: "AnyPath", *, repair: bool, quick: bool, as_json: bool, **addresses: str | Path | None) -> None:
     """Reopen every shard of a data set: counts, checksums, members, labels, ledger.
 
     DIR may be an address, such as s3://bucket/imagenet-advbn-vgg; with --quick no shard is downloaded.
@@ -36,19 +36,19 @@ def verify(folder: "AnyPath", *, mend: bool, quick: bool, as_json: bool, **addre
       advbn-gen verify imagenet-advbn-vgg --repair --source /new/folder/ILSVRC2012_val
     """
     from pipeline.dataset.checks import find_problems
-    from pipeline.repair import repair
+    from pipeline.repair import repair as make_again
 
     moved = {name: absolute_address(str(address)) for name, address in addresses.items() if address}
-    if moved and not mend:
+    if moved and not repair:
         raise UserError(f"--{next(iter(moved)).replace('_', '-')} is only for a repair; give --repair as well.")
     problems = found = find_problems(folder, quick=quick)
-    if problems and mend:
+    if problems and repair:
         for problem in problems:
             say(f"repairing: {problem.text}")
-        repair(folder, problems, moved)
+        make_again(folder, problems, moved)
         problems = find_problems(folder, quick=quick)
     texts = [problem.text for problem in problems]
-    repaired = [problem.text for problem in found] if mend and not problems else []
+    repaired = [problem.text for problem in found] if repair and not problems else []
     lines = texts or [
         f"{folder}: all right" + (f" after the repair of {counted(len(repaired), 'problem')}" if repaired else "")
     ]

@@ -29,7 +29,7 @@ def export(folder: AnyPath, out: Path) -> int:
     for entry in manifest.shards:
         if not is_file(folder / entry["file"]):
             raise UserError(
-                f"The shard {entry['file']} of {folder} is missing; mend it with `advbn-gen verify --repair`."
+                f"The shard {entry['file']} of {folder} is missing; repair it with `advbn-gen verify --repair`."
             )
     require_writable_folder(out)
     _require_undamaged(folder, manifest)
@@ -46,7 +46,7 @@ def _require_undamaged(folder: AnyPath, manifest: Manifest) -> None:
     for entry in manifest.shards:
         if digest_file(folder / entry["file"]) != entry["sha256"]:
             raise WorkError(
-                f"The shard {entry['file']} is damaged (checksum); mend it with `advbn-gen verify --repair`."
+                f"The shard {entry['file']} is damaged (checksum); repair it with `advbn-gen verify --repair`."
             )
 
 
@@ -55,7 +55,9 @@ def _images(shard: Path) -> Iterator[tuple[str, bytes]]:
         for sample in read_shard(shard):
             yield f"{_plain(sample.metadata['wnid'])}/{_plain(sample.key)}.png", sample.members["png"]
     except (tarfile.TarError, EOFError, KeyError, ValueError) as error:
-        raise WorkError(f"The shard {shard} is damaged ({error}); mend it with `advbn-gen verify --repair`.") from error
+        raise WorkError(
+            f"The shard {shard} is damaged ({error}); repair it with `advbn-gen verify --repair`."
+        ) from error
 
 
 def _plain(name: str) -> str:

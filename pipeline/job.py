@@ -118,7 +118,7 @@ def prepare(
             differ where other machines make the shards, since this process does not need their device.
 
     Raises:
-        UserError: anything that a user has to mend.
+        UserError: anything that a user has to correct.
     """
     source = open_images(config)
     plan = config.plan(len(source.records))

@@ -126,7 +126,7 @@ def _add_sample(samples: _Samples, key: str, files: dict[str, _File], shard: Sca
         return  # a README or a `__meta__` entry, not a sample
     if len(images) != 1 or "cls" not in files:
         found = ", ".join(sorted(files))
-        raise UserError(f"The sample {key} in {shard.path} needs one image and a cls, and has {found}; mend it.")
+        raise UserError(f"The sample {key} in {shard.path} needs one image and a cls, and has {found}; repair it.")
     extension = images.pop()
     label = _label(_content(files["cls"], shard), key, shard.path)
     if samples.agree:
@@ -155,7 +155,7 @@ def _content(file: _File, shard: Scanned) -> bytes:
 def _label(content: bytes, key: str, shard: AnyPath) -> int:
     text = content.strip()
     if not text.isdigit():
-        raise UserError(f"The cls of the sample {key} in {shard} is not a class index ({text[:20]!r}); mend it.")
+        raise UserError(f"The cls of the sample {key} in {shard} is not a class index ({text[:20]!r}); repair it.")
     return int(text)
 
 

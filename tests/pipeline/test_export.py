@@ -7,7 +7,7 @@ import pytest
 import webdataset as wds
 from torchvision.datasets import ImageFolder
 
-from tests.pipeline.world import IMAGES, facts, forge_json, tar_of
+from tests.pipeline.world import IMAGES, forge_json, sample_metadata, tar_of
 from tests.support import WNIDS, advbn_gen, folder_bytes, refused
 
 
@@ -31,7 +31,7 @@ def test_image_folder_reads_the_same_labels_and_pixels(exported: Path, finished:
 
 
 def test_a_wnids_folder_holds_its_imagenet_label(exported: Path, finished: Path) -> None:
-    for sample in facts(finished):
+    for sample in sample_metadata(finished):
         assert (exported / sample["wnid"] / f"{sample['key']}.png").is_file()
         assert sample["label"] == {"n01440764": 0, "n02102040": 217, "n03000684": 491}[sample["wnid"]]
 

@@ -14,7 +14,7 @@ from pipeline.config import GenerationConfig
 from pipeline.generate import generate_shard
 from pipeline.job import Job, prepare, products_of
 from sources.base import ImageRecord
-from tests.pipeline.world import BATCH, IMAGES, SHARDS, World, facts, tar_of
+from tests.pipeline.world import BATCH, IMAGES, SHARDS, World, sample_metadata, tar_of
 from tests.processes import start_interpreter
 from tests.support import advbn_gen, folder_bytes, image_folder
 
@@ -58,7 +58,7 @@ def test_reconstructions_are_a_run_without_steps(world: World, tmp_path: Path, t
 
 def test_reconstructions_record_no_attack(together: Path) -> None:
     folder = together / RECONSTRUCTED
-    for sample in facts(folder):
+    for sample in sample_metadata(folder):
         assert sample["adversarial_prediction"] == sample["reconstructed_prediction"]
         assert len(sample["losses"]) == 1
     manifest = json.loads((folder / "manifest.json").read_text())

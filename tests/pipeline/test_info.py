@@ -18,35 +18,35 @@ def described(path: Path) -> dict[str, object]:
 
 
 def test_a_data_set(finished: Path, world: World) -> None:
-    facts = described(finished)
-    assert facts["kind"] == "data set"
-    assert (facts["samples"], facts["shards"], facts["complete"]) == (IMAGES, SHARDS, True)
-    assert facts["bytes"] == sum(tar.stat().st_size for tar in finished.glob("*.tar"))
-    assert facts["source"] == str(world.source)
-    assert facts["identity"]["attack"]["steps"] == 2  # type: ignore[index]
+    description = described(finished)
+    assert description["kind"] == "data set"
+    assert (description["samples"], description["shards"], description["complete"]) == (IMAGES, SHARDS, True)
+    assert description["bytes"] == sum(tar.stat().st_size for tar in finished.glob("*.tar"))
+    assert description["source"] == str(world.source)
+    assert description["identity"]["attack"]["steps"] == 2  # type: ignore[index]
 
 
 def test_a_ledger_and_one_shards_part_of_it(finished: Path) -> None:
-    facts = described(finished / "perturbations.h5")
-    assert facts["kind"] == "perturbation ledger"
-    assert (facts["samples"], facts["batches"], facts["channels"]) == (IMAGES, SHARDS, 32)
-    assert len(facts["mean_loss_by_step"]) == 3  # type: ignore[arg-type]
-    assert facts["name"] == "imagenet-advbn-vgg"
+    description = described(finished / "perturbations.h5")
+    assert description["kind"] == "perturbation ledger"
+    assert (description["samples"], description["batches"], description["channels"]) == (IMAGES, SHARDS, 32)
+    assert len(description["mean_loss_by_step"]) == 3  # type: ignore[arg-type]
+    assert description["name"] == "imagenet-advbn-vgg"
     part = described(finished / "stats/000003.h5")
     assert (part["samples"], part["batches"], part["shard"]) == (4, 1, 3)
 
 
 def test_an_autoencoder(world: World) -> None:
-    facts = described(world.autoencoder)
-    assert facts["kind"] == "advbn-gen autoencoder"
-    assert (facts["encoder"], facts["width"], facts["encoder_form"]) == ("vgg", 1 / 16, "torchvision")
-    assert facts["facts"] == {"made_by": "a test"}
+    description = described(world.autoencoder)
+    assert description["kind"] == "advbn-gen autoencoder"
+    assert (description["encoder"], description["width"], description["encoder_form"]) == ("vgg", 1 / 16, "torchvision")
+    assert description["facts"] == {"made_by": "a test"}
 
 
 def test_a_classifier(world: World) -> None:
-    facts = described(world.classifier)
-    assert facts["kind"] == "advbn-gen classifier"
-    assert (facts["name"], facts["classes"]) == ("resnet18", 1000)
+    description = described(world.classifier)
+    assert description["kind"] == "advbn-gen classifier"
+    assert (description["name"], description["classes"]) == ("resnet18", 1000)
 
 
 def test_people_read_one_fact_a_line(finished: Path) -> None:

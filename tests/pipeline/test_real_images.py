@@ -73,10 +73,10 @@ def test_labels_are_imagenet_indices_by_wnid(samples: list[dict[str, Any]], shar
 
 
 def test_batches_are_of_32_and_the_last_of_20(samples: list[dict[str, Any]]) -> None:
-    facts = [decoded(sample) for sample in samples]
-    assert [fact["batch"] for fact in facts] == [index // 32 for index in range(500)]
-    assert [fact["batch_size"] for fact in facts] == [32] * 480 + [20] * 20
-    assert [fact["position"] for fact in facts] == [index % 32 for index in range(500)]
+    metadata = [decoded(sample) for sample in samples]
+    assert [entry["batch"] for entry in metadata] == [index // 32 for index in range(500)]
+    assert [entry["batch_size"] for entry in metadata] == [32] * 480 + [20] * 20
+    assert [entry["position"] for entry in metadata] == [index % 32 for index in range(500)]
 
 
 def test_images_have_the_size_and_differ(samples: list[dict[str, Any]]) -> None:

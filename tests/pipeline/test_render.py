@@ -30,8 +30,8 @@ from tests.pipeline.world import (
     SHARDS,
     World,
     broken_image,
-    facts,
     members,
+    sample_metadata,
     tar_of,
     without_addresses,
 )
@@ -173,9 +173,9 @@ def test_stronger_scales_go_further_from_the_reconstruction(scaled: dict[str, Pa
 
 
 def test_metadata_of_samples_at_other_scales(scaled: dict[str, Path], finished: Path) -> None:
-    original = facts(finished)
+    original = sample_metadata(finished)
     for scale, folder in scaled.items():
-        manifest = facts(folder)
+        manifest = sample_metadata(folder)
         assert len(manifest) == IMAGES
         for sample, before in zip(manifest, original, strict=True):
             prediction = before["reconstructed_prediction"] if scale == "0" else -1
@@ -242,7 +242,7 @@ def test_a_changed_image_is_refused_by_name_and_the_mended_run_completes(
     ledger: Path, finished: Path, world: World, tmp_path: Path
 ) -> None:
     source = Path(shutil.copytree(world.source, tmp_path / "source"))
-    names = [sample["source"] for sample in facts(finished)]
+    names = [sample["source"] for sample in sample_metadata(finished)]
     other, gone, cut = names[9], names[22], names[33]
     kept = {name: (source / name).read_bytes() for name in (other, gone, cut)}
     shutil.copy(source / names[0], source / other)
@@ -403,25 +403,25 @@ def test_ledgers_that_cannot_be_rendered_are_refused(
     assert "was itself rendered at the scale 0.5" in refusal(scaled["0.5"] / LEDGER, world, out)
 
 
-def other(facts: dict[str, Any], group: str, **changed: object) -> dict[str, Any]:
+def other(attributes: dict[str, Any], group: str, **changed: object) -> dict[str, Any]:
     """Attributes of a ledger with something else in its identity, and the fingerprint of that."""
-    identity = facts["identity"] | {group: facts["identity"][group] | changed}
-    return facts | {"identity": identity, "fingerprint": digest_json(identity)}
+    identity = attributes["identity"] | {group: attributes["identity"][group] | changed}
+    return attributes | {"identity": identity, "fingerprint": digest_json(identity)}
 
 
 CONTRADICTIONS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "its fingerprint is not that": lambda facts: facts | {"fingerprint": "0" * 64},
-    "the name '../../x' is not a plain one": lambda facts: facts | {"name": "../../x"},
-    "the name 7 is not a plain one": lambda facts: facts | {"name": 7},
-    "it lacks 'names'": lambda facts: facts | {"classes": {"imagenet": False}},
-    "its classes are more or fewer": lambda facts: other(facts, "images", classes=7),
-    "The batch size is 0": lambda facts: other(facts, "batches", batch_size=0),
-    "samples/label has the shape": lambda facts: other(facts, "images", count=39),
-    "delta_mean has the shape": lambda facts: other(facts, "autoencoder", width=1.0),
-    "loss has the shape": lambda facts: other(facts, "attack", steps=9),
-    "There is no encoder": lambda facts: other(facts, "autoencoder", encoder="mine"),
-    "unexpected keyword argument 'seed'": lambda facts: other(facts, "attack", seed=1),
-    "not supported between": lambda facts: other(facts, "arithmetic", threads="many"),
+    "its fingerprint is not that": lambda attributes: attributes | {"fingerprint": "0" * 64},
+    "the name '../../x' is not a plain one": lambda attributes: attributes | {"name": "../../x"},
+    "the name 7 is not a plain one": lambda attributes: attributes | {"name": 7},
+    "it lacks 'names'": lambda attributes: attributes | {"classes": {"imagenet": False}},
+    "its classes are more or fewer": lambda attributes: other(attributes, "images", classes=7),
+    "The batch size is 0": lambda attributes: other(attributes, "batches", batch_size=0),
+    "samples/label has the shape": lambda attributes: other(attributes, "images", count=39),
+    "delta_mean has the shape": lambda attributes: other(attributes, "autoencoder", width=1.0),
+    "loss has the shape": lambda attributes: other(attributes, "attack", steps=9),
+    "There is no encoder": lambda attributes: other(attributes, "autoencoder", encoder="mine"),
+    "unexpected keyword argument 'seed'": lambda attributes: other(attributes, "attack", seed=1),
+    "not supported between": lambda attributes: other(attributes, "arithmetic", threads="many"),
 }
 
 

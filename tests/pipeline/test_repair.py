@@ -63,7 +63,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]]
     "a swapped label": (swapped_labels, "its label or key differs"),
     "a label swapped in .json too": (swapped_everywhere, "but the ledger has"),
     "a missing label": (without(".cls"), "has no cls"),
-    "missing facts": (without(".json"), "has no json"),
+    "missing metadata": (without(".json"), "has no json"),
     "a missing image": (without(".png"), "has no png"),
     "a missing sample": (without_a_sample, "3 samples instead of 4"),
     "half an image": (other_image, "cannot be read"),

@@ -76,7 +76,7 @@ def members(tar: Path) -> dict[str, bytes]:
         return {member.name: file.extractfile(member).read() for member in file}  # type: ignore[union-attr]
 
 
-def facts(folder: Path) -> list[dict[str, Any]]:
+def sample_metadata(folder: Path) -> list[dict[str, Any]]:
     """The .json of every sample of a data set, in order."""
     contents = [members(tar) for tar in sorted(folder.glob("*.tar"))]
     return [json.loads(value) for content in contents for name, value in content.items() if name.endswith(".json")]

@@ -123,7 +123,7 @@ def test_other_members_and_formats(tmp_path: Path, write_tar: WriteFiles, extens
     [
         (
             {**sample("a", 0), "b.cls": b"1"},
-            r"The sample b in .*x\.tar needs one image and a cls, and has cls; mend it",
+            r"The sample b in .*x\.tar needs one image and a cls, and has cls; repair it",
         ),
         ({**sample("a", 0), "b.png": b""}, r"The sample b in .*x\.tar needs .* and has png"),
         ({**sample("a", 0), "a.jpg": b""}, r"The sample a in .*x\.tar needs one image .* has cls, jpg, png"),

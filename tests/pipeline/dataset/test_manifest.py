@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from basics.errors import UserError
 from basics.files import sealed
 from pipeline.dataset.manifest import read_manifest
-from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World, facts, tar_of
+from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World, sample_metadata, tar_of
 
 
 def loaded(path: Path) -> Any:
@@ -47,7 +47,7 @@ def test_the_manifest_records_settings_and_source(finished: Path, world: World) 
 
 
 def test_accuracies_are_those_of_the_samples(finished: Path) -> None:
-    samples = facts(finished)
+    samples = sample_metadata(finished)
     top1 = loaded(finished / "manifest.json")["top1"]
     for name in ("clean", "reconstructed", "adversarial"):
         correct = sum(sample[f"{name}_prediction"] == sample["label"] for sample in samples)
@@ -92,7 +92,7 @@ def test_the_card_names_the_data_files_and_its_snippet_reads_them(finished: Path
 
 
 def test_every_sample_has_the_same_names_and_types_without_nulls(finished: Path) -> None:
-    samples = facts(finished)
+    samples = sample_metadata(finished)
     shapes = {tuple((name, type(value)) for name, value in sorted(sample.items())) for sample in samples}
     assert len(samples) == IMAGES
     assert len(shapes) == 1
@@ -103,7 +103,7 @@ def test_every_sample_has_the_same_names_and_types_without_nulls(finished: Path)
 
 
 def test_samples_record_their_position_and_their_original(finished: Path, world: World) -> None:
-    for index, sample in enumerate(facts(finished)):
+    for index, sample in enumerate(sample_metadata(finished)):
         assert (sample["index"], sample["batch"], sample["position"]) == (index, index // BATCH, index % BATCH)
         original = (world.source / sample["source"]).read_bytes()
         assert sample["source_sha256"] == hashlib.sha256(original).hexdigest()
@@ -111,7 +111,7 @@ def test_samples_record_their_position_and_their_original(finished: Path, world:
 
 
 def test_the_ledger_agrees_with_the_samples(finished: Path) -> None:
-    samples = facts(finished)
+    samples = sample_metadata(finished)
     with h5py.File(finished / "perturbations.h5") as ledger:
         assert [key.decode() for key in ledger["samples/key"]] == [sample["key"] for sample in samples]
         assert ledger["samples/label"][()].tolist() == [sample["label"] for sample in samples]

@@ -66,7 +66,7 @@ def test_members_have_no_time_and_a_fixed_owner(tmp_path: Path) -> None:
     assert all(member.isreg() and member.mode == 0o444 for member in found)
 
 
-def test_members_hold_label_and_facts(tmp_path: Path) -> None:
+def test_members_hold_label_and_metadata(tmp_path: Path) -> None:
     write(tmp_path / "a.tar", (METADATA, b"png"))
     with tarfile.open(tmp_path / "a.tar") as tar:
         content = {m.name.split(".")[1]: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
