@@ -22,13 +22,13 @@ class Runner(Protocol):
         ...
 
 
-def running_total(report: Callable[[int], None]) -> Callable[[int], None]:
-    """Return a function that adds up the counts it is called with, and reports the sum so far each time."""
+def running_total(on_total: Callable[[int], None]) -> Callable[[int], None]:
+    """Return a function that adds up the counts it is called with, and calls `on_total` with each sum so far."""
     total = 0
 
     def add(count: int) -> None:
         nonlocal total
         total += count
-        report(total)
+        on_total(total)
 
     return add

@@ -21,7 +21,7 @@ def test_results_whose_event_is_lost_are_fetched(job: Job, tmp_path: Path, monke
     """Also when they are lost with their worker, and that was the only one that they were submitted for."""
     subscribe, killed = Client.subscribe_topic, list[str]()
 
-    def subscribe_and_lose_reports(client: Client, topic: str, handler: Callable[[Any], None]) -> None:
+    def subscribe_and_lose_results(client: Client, topic: str, handler: Callable[[Any], None]) -> None:
         def on_event(event: Any) -> None:
             if not isinstance(event[1], bytes):
                 handler(event)
@@ -33,7 +33,7 @@ def test_results_whose_event_is_lost_are_fetched(job: Job, tmp_path: Path, monke
 
         subscribe(client, topic, on_event)  # type: ignore[no-untyped-call]
 
-    monkeypatch.setattr(Client, "subscribe_topic", subscribe_and_lose_reports)
+    monkeypatch.setattr(Client, "subscribe_topic", subscribe_and_lose_results)
     results, _ = make_shards(job, Scripted(tmp_path, first_differs=True), SHARDS, workers=2)
     assert killed
     assert sorted(result.shard for result in results if result.done) == list(range(SHARDS))
