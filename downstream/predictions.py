@@ -110,7 +110,12 @@ class PredictionFile:
             UserError: the file is damaged, or not of this program.
         """
         with self._opened() as file:
-            return [json.loads(scored.attrs["facts"]) for group in _groups(file, "scores") for scored in group.values()]
+            try:
+                return [json.loads(one.attrs["facts"]) for group in _groups(file, "scores") for one in group.values()]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(
+                    f"The results in {self.path} are damaged ({error}); move them away, or give another --out."
+                ) from error
 
     def data(self, name: str) -> DataColumns:
         """Return the samples of a data set.

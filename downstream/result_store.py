@@ -140,7 +140,7 @@ class ResultStore(Generic[AnyResults]):
     ) -> None:
         self.folder, self._layout, self._comparison, self._lines = layout.path.parent, layout, comparison, lines
         try:
-            self.rows: dict[Key, Row] = {key_of(row): row for row in layout.rows()}
+            self.rows: dict[Key, Row] = {_checked_key(row): row for row in layout.rows()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"The results in {self.folder} are damaged ({error}); move them away, or give another --out."
@@ -262,6 +262,7 @@ def opened_store(
     """
     folder = layout.path.parent
     _refuse_other_layout(layout.path)
+    _refuse_other_file(layout.path)
     # Held before the results are read: what another run adds must not be lost.
     with lock_folder(folder):
         yield ResultStore(layout, comparison, lines)
@@ -272,6 +273,34 @@ def _reuse_message(reused: int, wanted: Sequence[Wanted]) -> str:
     if any("attack" in each.row for each in wanted):
         return f"{reused} of {len(wanted)} results are in the folder already; --overwrite computes them again."
     return f"{reused} of {len(wanted)} pairs were scored before; --overwrite scores them again."
+
+
+def _checked_key(row: Mapping[str, Any]) -> Key:
+    """Return the names that a stored row is kept under.
+
+    Raises:
+        KeyError: it has no names, or no checksum of its identity.
+    """
+    if "pair" not in row:
+        raise KeyError("pair")
+    return key_of(row)
+
+
+def _refuse_other_file(path: Path) -> None:
+    """Refuse a folder whose `results.jsonl` is not of this program, as it would be written over.
+
+    Raises:
+        UserError: see above.
+    """
+    results = path.parent / RESULTS
+    if path.exists() or not results.is_file():
+        return
+    try:
+        names = [key_of(json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        names = []
+    if not names:
+        raise occupied_folder_error(path.parent, f"a {RESULTS} that is not of this program")
 
 
 def _refuse_other_layout(path: Path) -> None:

@@ -280,3 +280,21 @@ def test_predictions_without_their_row_are_refused(tmp_path: Path, name: str) ->
         del file["scores/x/m"].attrs["facts"]
     with pytest.raises(UserError, match=r"results in .* are damaged"):
         computed(case, tmp_path, [case.wanted("m", "x")], 0.0)
+
+
+@pytest.mark.parametrize("text", ['{"mine": 1}\n', "notes\n"])
+def test_a_results_file_of_something_else_is_refused_and_kept(case: Case, tmp_path: Path, text: str) -> None:
+    (tmp_path / RESULTS).write_text(text)
+    with pytest.raises(UserError, match="results"):
+        computed(case, tmp_path, [case.wanted("m", "x")], 0.5)
+    assert (tmp_path / RESULTS).read_text() == text
+
+
+@pytest.mark.parametrize("damage", ["{", "{}"])
+def test_damaged_rows_beside_predictions_are_refused(tmp_path: Path, damage: str) -> None:
+    case = CASES[PREDICTIONS]
+    computed(case, tmp_path, [case.wanted("m", "x")], 0.5)
+    with h5py.File(tmp_path / PREDICTIONS, "r+") as file:
+        next(iter(file["scores/x"].values())).attrs["facts"] = damage
+    with pytest.raises(UserError, match="damaged"):
+        computed(case, tmp_path, [case.wanted("m", "x")], 0.5)
