@@ -23,6 +23,10 @@ from tests.support import advbn_gen, published_decoder, published_vgg
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
+BATCH = 16
+"""Of what is compared with the reference, which takes several times as long."""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cache(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder of these tests, so that what is tested was trained by the code as it is."""
@@ -101,7 +105,7 @@ def widened(state: StateDict, part: str, like: StateDict) -> StateDict:
 
 # A sign decides each step, so a batch in which rounding turns one sign early ends with other pictures, as strongly
 # attacked. In double precision no batch does; in single precision some do (docs/measurements.md), so most must not.
-@pytest.mark.parametrize(("precision", "batches"), [("fp64", (0, 1)), ("fp32", (0, 4, 8, 12))])
+@pytest.mark.parametrize(("precision", "batches"), [("fp64", (0,)), ("fp32", (0, 2, 4))])
 def test_trained_networks_in_published_form_equal_the_reference(
     precision: str, batches: tuple[int, ...], tmp_path: Path
 ) -> None:
@@ -117,8 +121,8 @@ def test_trained_networks_in_published_form_equal_the_reference(
     assert imported.code == 0, imported.err
     done = advbn_gen(
         "imagenet-advbn", "--encoder", "vgg", "--autoencoder", tmp_path / "autoencoder.safetensors",
-        "--classifier-weights", own.classifier, "--limit", 32 * (batches[-1] + 1), "--precision", precision,
-        "--out", tmp_path / "out",
+        "--classifier-weights", own.classifier, "--limit", BATCH * (batches[-1] + 1), "--batch-size", BATCH,
+        "--precision", precision, "--out", tmp_path / "out",
     )  # fmt: skip
     assert done.code == 0, done.err
     shards = [str(path) for path in (tmp_path / "out").glob("*.tar")]
@@ -140,7 +144,7 @@ def test_trained_networks_in_published_form_equal_the_reference(
 def reference(encoder: StateDict, decoder: StateDict, batch: int) -> tuple[torch.Tensor, float]:
     """One batch by the naive main job: its pixels, and the summed loss at the end."""
     source = DrawnSource("val", DRAWN_IMAGE_SIZE)
-    records = source.records[32 * batch : 32 * (batch + 1)]
+    records = source.records[BATCH * batch : BATCH * (batch + 1)]
     image = torch.stack([load_image(source.read(record), record.name, DRAWN_IMAGE_SIZE) for record in records])
     label = torch.tensor([record.label for record in records])
     network = attacked().module[1].double()  # type: ignore[index]

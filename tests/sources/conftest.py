@@ -56,8 +56,10 @@ def unprivileged(tmp_path: Path) -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o777 if folder == tmp_path else 0o755)
+    tmp_path.chmod(0o777)
+    # pytest's own folders, of which processes of pytest-xdist have one more; the one above is open to all already.
+    for folder in list(tmp_path.parents)[:3]:
+        folder.chmod(folder.stat().st_mode | 0o055)
     os.seteuid(65534)
     try:
         yield

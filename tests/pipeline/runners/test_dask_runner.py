@@ -111,7 +111,10 @@ def test_a_shard_that_one_worker_cannot_make_is_made_by_another(job: Job, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_transient_fault_that_stays_is_tried_three_times(job: Job, tmp_path: Path) -> None:
+def test_a_transient_fault_that_stays_is_tried_three_times(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "_FIRST_BACKOFF", 1.0)
     results, _ = make_shards(job, Scripted(tmp_path, first_has_no_mount=True), 2, workers=1)
     assert [result.reason for result in sorted(results, key=lambda result: result.shard)] == [
         "shard 0: no such mount.", "shard 1: no such mount.",
