@@ -29,7 +29,13 @@ def test_operations_are_those_of_a_real_step() -> None:
     steps = 4
     # Each attack step: both layers forward, and the gradient of both layers' inputs, but of no weight.
     attacked = plain + steps * 2 * (CONV + LINEAR)
-    words = {"paper": 10.0, "of": "x", "image_size": SIDE, "batch": BATCH, "compute": choose_compute("cpu", "fp32")}
+    words = {
+        "formula_passes": 10.0,
+        "of": "x",
+        "image_size": SIDE,
+        "batch": BATCH,
+        "compute": choose_compute("cpu", "fp32"),
+    }
     cost = measure_cost(network(), network(), pixels=PixelConfig(steps=steps), **words)  # type: ignore[arg-type]
     assert cost.flops_plain_step == plain
     assert cost.flops_step == attacked
@@ -64,6 +70,6 @@ def test_runs_tell_their_cost(runs: dict[str, Checkpoint]) -> None:
 
 def test_a_measurement_leaves_torch_s_switches_as_they_were() -> None:
     before = torch.backends.cudnn.deterministic
-    words = {"paper": 2.0, "of": "x", "image_size": SIDE, "batch": 2, "compute": choose_compute("cpu", "fp32")}
+    words = {"formula_passes": 2.0, "of": "x", "image_size": SIDE, "batch": 2, "compute": choose_compute("cpu", "fp32")}
     measure_cost(network(), network(), pixels=None, **words)  # type: ignore[arg-type]
     assert torch.backends.cudnn.deterministic == before
