@@ -20,15 +20,18 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Other cores are for other tests. Processes that tests start have one, too, and sums of more threads round otherwise.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-MOST_PROCESSES = 4
+MOST_PROCESSES = 5
 """Each needs a gigabyte and takes seconds to import everything."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes `--numprocesses auto` starts; 0 to run all tests in this one."""
+    """Return how many processes `--numprocesses auto` starts; 0 to run all tests in this one.
+
+    One more than there are cores: tests of clusters and of stores wait for others most of the time.
+    """
     cores = len(os.sched_getaffinity(0))
-    return min(cores, MOST_PROCESSES) if cores > 1 else 0
+    return min(cores + 1, MOST_PROCESSES) if cores > 1 else 0
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -104,6 +104,7 @@ def test_the_format_imports_no_run() -> None:
             assert {module.split(".")[0] for module in outside} <= {"basics", "sources"}, name
 
 
+@pytest.mark.slow
 def test_readers_of_data_sets_load_no_generator() -> None:
     names = [name for name in MODULES if is_within(name, FORMAT)]
     code = (
@@ -133,6 +134,7 @@ def test_every_package_is_installed_and_in_the_house_picture() -> None:
             assert name.replace(".", "/") + ("/" if path.name == "__init__.py" else ".py") in picture, name
 
 
+@pytest.mark.slow
 def test_public_names_are_documented() -> None:
     bare = []
     for name, path in MODULES.items():
@@ -143,6 +145,7 @@ def test_public_names_are_documented() -> None:
     assert not bare
 
 
+@pytest.mark.slow
 def test_no_banned_word_stands_in_the_code() -> None:
     # Words are looked for inside of names as well: `told_apart`, `NotTold`.
     words = re.compile(rf"(?<![a-z])({'|'.join(BANNED)})(?![a-z])", re.IGNORECASE)

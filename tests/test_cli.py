@@ -80,6 +80,7 @@ def test_folders_with_names_of_packages_do_no_harm(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_folder_does_not_hide_the_packages_of_an_editable_install(tmp_path: Path) -> None:
     """Such an install is a finder that comes after sys.path, in which the current folder may stand."""
     (tmp_path / "sources").mkdir()

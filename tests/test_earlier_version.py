@@ -158,6 +158,7 @@ def making(old: Path, out: Path) -> list[object]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_new_run_writes_the_same(old: Path, tmp_path: Path) -> None:
     need_the_packages_of_then()
     done(*making(old, tmp_path / ADVBN))
@@ -212,6 +213,7 @@ def going_on(old: Path, out: Path) -> list[object]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_half_finished_data_set_is_gone_on_with(old: Path, tmp_path: Path) -> None:
     for name in HALF:
         copied(old / "interrupted" / name, tmp_path)
@@ -237,6 +239,7 @@ def test_a_half_finished_data_set_is_gone_on_with(old: Path, tmp_path: Path) -> 
         assert {tar: after[tar] for tar in list(anew)[1:]} == dict(list(anew.items())[1:])
 
 
+@pytest.mark.slow
 def test_a_run_with_other_packages_is_refused_by_their_names(old: Path, tmp_path: Path) -> None:
     folder = copied(old / "interrupted" / HALF[0], tmp_path)
     identity = json.loads((folder / "manifest.json").read_text())["identity"]
@@ -291,6 +294,7 @@ LEFT = {
 """What each training leaves."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEFT)
 def test_a_half_finished_training_is_gone_on_with(old: Path, tmp_path: Path, name: str) -> None:
     out = copied(old / "interrupted" / name, tmp_path)
@@ -312,6 +316,7 @@ def require_close(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None
         assert abs(found[name] - value).max() <= TRAINED_AGAIN * abs(value).max(), name
 
 
+@pytest.mark.slow
 def test_a_training_with_other_settings_is_refused(old: Path, tmp_path: Path) -> None:
     out = copied(old / "interrupted/autoencoder", tmp_path)
     assert "training.seed: 0 -> 1" in refused(*training(old, "autoencoder", out), "--seed", 1)
@@ -324,6 +329,7 @@ def scoring(old: Path, out: Path, *more: object) -> list[object]:
     return ["score", "--model", old / "runs/classifier", *more, "--device", "cpu", "--out", out, "--data"]
 
 
+@pytest.mark.slow
 def test_scores_are_gone_on_with(old: Path, tmp_path: Path) -> None:
     out = copied(old / "results/scores", tmp_path)
     before = contents(out)
@@ -353,6 +359,7 @@ def answers(path: Path) -> dict[str, Any]:
         return {name: column[()] for name, column in file["scores/advbn/classifier/all"].items()}
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_gone_on_with(old: Path, tmp_path: Path) -> None:
     out = copied(old / "results/evaluation", tmp_path)
     before = contents(out)
@@ -383,6 +390,7 @@ def test_results_of_an_evaluation_are_reported(old: Path, tmp_path: Path) -> Non
     require_same_report(tmp_path / "report", old / "results/shift")
 
 
+@pytest.mark.slow
 def test_a_gap_report_is_gone_on_with(old: Path, tmp_path: Path) -> None:
     out = copied(old / "results/gap", tmp_path)
     before = contents(out)
@@ -407,6 +415,7 @@ def attacking(old: Path, out: Path, *names: str) -> list[object]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_attacks_are_gone_on_with(old: Path, tmp_path: Path) -> None:
     out = copied(old / "results/attacks", tmp_path)
     then = {(line["model"], line["attack"]): line for line in lines(out / "results.jsonl")}
@@ -419,6 +428,7 @@ def test_attacks_are_gone_on_with(old: Path, tmp_path: Path) -> None:
     assert found["worst"]["settings"]["over"] == ["adaptive", "clean", "pgd-2"]
 
 
+@pytest.mark.slow
 def test_a_half_finished_attack_is_gone_on_with(old: Path, tmp_path: Path) -> None:
     out = copied(old / "interrupted/attacks", tmp_path)
     with h5py.File(out / "samples.h5", "r+") as file:

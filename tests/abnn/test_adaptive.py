@@ -69,6 +69,7 @@ def test_weight_on_the_drift_moves_the_substitute_further(runs: dict[str, Checkp
     assert driven > 1.5 * noise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["abnn", "none"])
 def test_without_weight_it_is_pgd_on_the_margin(runs: dict[str, Checkpoint], name: str) -> None:
     network, (image, label) = runs[name].module, images()

@@ -36,6 +36,7 @@ def samples(out: Path) -> dict[str, list[int]]:
         return {pair: data[()].tolist() for pair, data in file.items()}
 
 
+@pytest.mark.slow
 def test_lines_agree_with_samples(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     rows = attack(world, tmp_path, runs["none"], runs["abnn"])
     written = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
@@ -97,6 +98,7 @@ def test_other_results_under_the_same_names_are_not_replaced_in_silence(
     assert (first["n"], second["n"]) == (12, 4)
 
 
+@pytest.mark.slow
 def test_a_cost_that_was_measured_since_is_written(world: Path, tmp_path: Path) -> None:
     run = trained(world, tmp_path / "run", "none")
     cost = run.folder / "cost.json"
@@ -143,6 +145,7 @@ def test_a_limit_takes_images_of_all_classes(world: Path, runs: dict[str, Checkp
     assert samples(tmp_path)[row["pair"]] == samples(tmp_path / "whole")[whole["pair"]][::3]
 
 
+@pytest.mark.slow
 def test_an_output_that_is_no_number_stops_the_work(world: Path, tmp_path: Path) -> None:
     run = trained(world, tmp_path / "run", "none")
     path = run.folder / "model.safetensors"
@@ -320,6 +323,7 @@ def test_an_interrupted_overwrite_leaves_no_half_new_result(
     assert [row["accuracy"] for row in again] == [row["accuracy"] for row in first]
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_start(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     starts: list[Tensor] = []
 

@@ -43,6 +43,7 @@ def test_names_show_strength() -> None:
     assert [name("roa"), name("roa-gradient"), name("roa-random")] == ["roa", "roa-gradient", "roa-random"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [name for name in ATTACKS if name != "autoattack"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_every_attack_stays_in_its_ball_and_in_range(runs: dict[str, Checkpoint], attack: str, norm: Norm) -> None:

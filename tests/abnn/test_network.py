@@ -42,6 +42,7 @@ def images(count: int = 4) -> tuple[Tensor, Tensor]:
     return image, torch.arange(count) % CLASSES
 
 
+@pytest.mark.slow
 def test_the_substitute_gets_no_update_and_its_statistics_do_not_move() -> None:
     trained = DefenceLoss(network(), None)
     before = copy.deepcopy(trained.state_dict())
@@ -59,6 +60,7 @@ def test_the_substitute_gets_no_update_and_its_statistics_do_not_move() -> None:
     assert learned - moved == set()
 
 
+@pytest.mark.slow
 def test_gradients_of_images_are_those_of_finite_differences_through_both_networks() -> None:
     net = network().double().eval()
     image, label = images(2)

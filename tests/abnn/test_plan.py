@@ -56,6 +56,7 @@ def test_a_network_alone_is_torchvision_s_behind_normalisation() -> None:
         assert torch.allclose(network(image), network[1]((image - colours[0]) / colours[1]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_given_substitute_keeps_its_weights() -> None:
     with seeded(1):
         substitute = build_network("vgg11_bn", 4, WIDTH)
@@ -75,6 +76,7 @@ def test_rebuilding_moves_no_generator() -> None:
         assert torch.equal(torch.rand(1), after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

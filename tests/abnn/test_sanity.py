@@ -52,10 +52,12 @@ def failed(network: nn.Module) -> list[str]:
         return [each.name for each in check(network, *images(), CONFIG, None) if not each.passed]
 
 
+@pytest.mark.slow
 def test_an_honest_network_passes() -> None:
     assert failed(Honest()) == []
 
 
+@pytest.mark.slow
 def test_a_network_that_only_guesses_fails() -> None:
     class Constant(Honest):
         def forward(self, image: Tensor) -> Tensor:
@@ -64,16 +66,19 @@ def test_a_network_that_only_guesses_fails() -> None:
     assert "better than guessing" in failed(Constant())
 
 
+@pytest.mark.slow
 def test_hidden_gradients_fail() -> None:
     names = failed(Hiding())
     assert "gradients exist" in names
     assert "free pixels reach 0%" in names
 
 
+@pytest.mark.slow
 def test_random_outputs_fail() -> None:
     assert "same images, same predictions" in failed(Dicing())
 
 
+@pytest.mark.slow
 def test_a_black_box_that_beats_the_white_box_fails(runs: dict[str, Checkpoint]) -> None:
     image, label = images()
 

@@ -24,6 +24,7 @@ def test_the_paper_s_networks_have_the_stages_of_the_spec() -> None:
     assert stages_of(meta(resnet18), "resnet18") == ("maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
+@pytest.mark.slow
 def test_features_have_the_channels_of_the_spec() -> None:
     # Shapes only: 140 million weights need no values.
     substitute = meta(vgg19_bn).to_empty(device="cpu")
@@ -45,6 +46,7 @@ def test_a_regnet_has_five_stages() -> None:
     assert len(stages_of(regnet_y_400mf(weights=None), "regnet_y_400mf")) == 5
 
 
+@pytest.mark.slow
 def test_unknown_families_are_named_by_hand() -> None:
     with pytest.raises(UserError, match="--blocks"):
         stages_of(meta(efficientnet_b0), "efficientnet_b0")
@@ -86,6 +88,7 @@ def test_blocks_that_cannot_carry_a_layer_are_refused(blocks: list[str], size: i
         shapes_of(resnet18(weights=None), blocks, size, "target resnet18")
 
 
+@pytest.mark.slow
 def test_taps_that_are_not_there_are_refused() -> None:
     with pytest.raises(UserError, match="layer9"):
         tapped(resnet18(weights=None), ["layer1", "layer9"], "substitute resnet18")

@@ -26,6 +26,7 @@ def images() -> Tensor:
     return torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_adversarial_images_fool_lie_in_the_ball_and_are_reproducible(network: nn.Module, norm: str) -> None:
     eps = EPS if norm == "linf" else 0.15

@@ -132,6 +132,7 @@ def test_a_clip_is_one_ball(network: nn.Module, norm: str, random_start: bool) -
     assert float(length.min()) > eps / 4
 
 
+@pytest.mark.slow
 def test_linf_equals_an_independent_implementation(network: nn.Module) -> None:
     evasion = pytest.importorskip("art.attacks.evasion", reason="adversarial-robustness-toolbox is not installed")
     from art.estimators.classification import PyTorchClassifier

@@ -121,6 +121,7 @@ TRAIN = "train --task cifar10 --data {world} --out {out} --batch-size 8"
 ATTACK = "attack --checkpoint {runs}/none --data {world}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -169,6 +170,7 @@ def test_where_published_weights_cannot_be_had_alternatives_are_named(world: Pat
     assert "advbn-gen abnn pretrain" in message
 
 
+@pytest.mark.slow
 def test_the_held_out_part_may_be_called_val(runs: Path, world: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/val").symlink_to(world / "test")
@@ -179,6 +181,7 @@ def test_the_held_out_part_may_be_called_val(runs: Path, world: Path, tmp_path: 
     assert done[0].result["rows"][0]["accuracy"] == done[1].result["rows"][0]["accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "metrics.jsonl", "curves.png", "cost.json"])
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
 def test_a_user_s_files_are_left_alone(world: Path, tmp_path: Path, name: str, more: tuple[str, ...]) -> None:
@@ -216,6 +219,7 @@ def test_networks_with_auxiliary_heads_are_trained(world: Path, tmp_path: Path, 
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_kind_is_refused(world: Path, tmp_path: Path) -> None:
     tiny_classifier(tmp_path / "model.safetensors", 4)
     message = refused("abnn", "attack", "--checkpoint", tmp_path, "--attack", "pgd", "--data", world)

@@ -68,6 +68,7 @@ class TestSource:
         (tmp_path / "x.tar").write_bytes(b"this is no tar" * 100)
         assert str(tmp_path / "x.tar") in refused(*world.words(out, source=tmp_path / "x.tar"))
 
+    @pytest.mark.slow
     def test_other_addresses(self, world: World, out: Path) -> None:
         assert "s3://bucket/x" in refused(*world.words(out, source="s3://bucket/x"))
 
@@ -123,6 +124,7 @@ class TestNetworks:
     def test_a_seed_that_is_no_number(self, world: World, out: Path, seed: str) -> None:
         assert seed in refused(*world.words(out, classifier="resnet18", classifier_weights=seed))
 
+    @pytest.mark.slow
     def test_autoencoder_of_the_other_encoder(self, world: World, out: Path, tmp_path: Path) -> None:
         other = tiny_autoencoder(tmp_path / "other.safetensors", "resnet")
         message = refused(*world.words(out, autoencoder=other))
@@ -208,6 +210,7 @@ class TestNumbers:
     def test_impossible_values(self, world: World, out: Path, option: str, value: object, named: str) -> None:
         assert named in refused(*world.words(out, **{option: value}))
 
+    @pytest.mark.slow
     def test_image_size_of_the_resnet_encoder(self, world: World, out: Path, tmp_path: Path) -> None:
         autoencoder = tiny_autoencoder(tmp_path / "r.safetensors", "resnet")
         changed = {"encoder": "resnet", "autoencoder": autoencoder, "image_size": 18}
@@ -226,12 +229,14 @@ class TestOutput:
         assert "attack.eps: 1.1 -> 0.7" in message
         assert folder_bytes(tmp_path / "out") == before
 
+    @pytest.mark.slow
     def test_a_file_in_the_way(self, world: World, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("mine")
         assert f"{tmp_path / 'out'} is a file" in refused(*world.words(tmp_path / "out"))
         assert str(tmp_path / "out/deeper") in refused(*world.words(tmp_path / "out/deeper"))
         assert (tmp_path / "out").read_text() == "mine"
 
+    @pytest.mark.slow
     def test_no_write_permission(self, world: World, tmp_path: Path) -> None:
         locked = tmp_path / "locked"
         locked.mkdir()

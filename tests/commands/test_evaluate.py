@@ -96,6 +96,7 @@ def test_report_shift_makes_four_files_of_it(evaluated: Path, tmp_path: Path) ->
     assert "mCE" in plain.out
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_printed(world: Path, tmp_path: Path) -> None:
     done = advbn_gen(
         "evaluate", "--model", world / "base.safetensors", "--imagenet-c", world / "c/weather", "--out", tmp_path / "o",

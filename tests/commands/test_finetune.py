@@ -127,6 +127,7 @@ def test_a_run_that_goes_on_mixes_and_perturbs_as_one_that_never_stopped(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_a_run_folder_can_be_scored(tuned: Path, source: Path, tmp_path: Path) -> None:
     done = advbn_gen(
         "score", "--model", tuned, f"resnet18={tuned / 'auxiliary.safetensors'}", "--data", f"val={source}",
@@ -310,6 +311,7 @@ def test_a_network_without_batch_norm_is_refused(source: Path, tmp_path: Path) -
     assert "no batch norm behind the cut" in said
 
 
+@pytest.mark.slow
 def test_a_resume_with_other_settings_is_refused(source: Path, init: Path, tuned: Path) -> None:
     before = files(tuned)
     assert "attack.steps: 2 -> 3" in refused(*words(source, init, tuned, steps=3))

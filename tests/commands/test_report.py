@@ -72,6 +72,7 @@ def test_models_may_be_given_together_or_one_by_one(trio: Trio, tmp_path: Path) 
     assert [row["model"] for row in together.result["results"]] == ["classifier", "unseen"]
 
 
+@pytest.mark.slow
 def test_score_prints_a_table(trio: Trio, tmp_path: Path) -> None:
     done = advbn_gen(
         "score", "--model", trio.unseen, "--data", f"one={trio.advbn}", f"two={trio.world.source}", "--limit", 20,
@@ -196,6 +197,7 @@ class TestRefusals:
         next(copied.glob("*.tar")).write_bytes(b"x")
         self.check(out, "is damaged", *trio.words(out, advbn=copied))
 
+    @pytest.mark.slow
     def test_an_unknown_model(self, trio: Trio, out: Path) -> None:
         self.check(out, "no classifier 'resnet51'", *trio.words(out, "resnet51"))
 

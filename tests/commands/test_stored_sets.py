@@ -41,6 +41,7 @@ def test_a_damaged_shard_is_found_without_reading_it(stored: Trio, s3: S3Server,
     assert not [path for method, path in s3.requests if method == "GET" and ".tar" in path]
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_is_no_other_kind_of_source(
     stored: Trio, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

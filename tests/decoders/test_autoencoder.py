@@ -24,6 +24,7 @@ def forged(path: Path, **changed: object) -> None:
     save_file(load_file(path), path, stored)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["vgg", "resnet"])
 def test_what_is_saved_comes_back(tmp_path: Path, encoder: str) -> None:
     with seeded(3):
@@ -53,6 +54,7 @@ def test_checksums_tell_weights_apart_and_not_files(tmp_path: Path) -> None:
     assert first == again != other
 
 
+@pytest.mark.slow
 def test_the_encoder_stays_frozen_in_training_mode() -> None:
     module = Autoencoder(encoder_kind("resnet"), WIDTH).train()
     assert module.decoder.training
@@ -61,6 +63,7 @@ def test_the_encoder_stays_frozen_in_training_mode() -> None:
     assert all(weight.requires_grad for weight in module.decoder.parameters())
 
 
+@pytest.mark.slow
 def test_another_encoder_is_refused(tmp_path: Path) -> None:
     path = tiny_autoencoder(tmp_path / "a.safetensors", "resnet")
     with pytest.raises(UserError, match="has the encoder resnet, not vgg"):
@@ -99,6 +102,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
         load_autoencoder(path)
 
 
+@pytest.mark.slow
 def test_published_encoders_have_width_one() -> None:
     module, form = autoencoder_from_encoder(encoder_kind("vgg"), published_vgg())
     assert (module.width, form) == (1.0, "adain")

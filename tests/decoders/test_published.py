@@ -26,6 +26,7 @@ def words(encoder: Path, decoder: Path, out: Path) -> list[object]:
             "--out", out]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_published_weight_is_in_the_file(files: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     outcome = advbn_gen(*words(files["encoder"], files["decoder"], out), "--json")
@@ -43,6 +44,7 @@ def test_every_published_weight_is_in_the_file(files: dict[str, Path], tmp_path:
     assert info["facts"]["imported"]["decoder_file_sha256"] == hashlib.sha256(files["decoder"].read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_data_parallel_wrappers_are_taken_off(files: dict[str, Path], tmp_path: Path) -> None:
     wrapped = {f"module.{name}": value for name, value in published_decoder().items()}
     torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "decoder.pth")
@@ -89,6 +91,7 @@ def test_exchanged_files_are_refused(files: dict[str, Path], tmp_path: Path) -> 
     assert "not a VGG-19" in refused(*words(files["decoder"], files["encoder"], tmp_path / "a.safetensors"))
 
 
+@pytest.mark.slow
 def test_an_encoder_without_any_convolution_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
     torch.save({name: value.flatten() for name, value in published_vgg().items()}, tmp_path / "flat.pth")
     refused(*words(tmp_path / "flat.pth", files["decoder"], tmp_path / "a.safetensors"))
@@ -99,6 +102,7 @@ def test_missing_files_are_named(files: dict[str, Path], tmp_path: Path) -> None
     assert "absent.pth" in refused(*words(files["encoder"], tmp_path / "absent.pth", tmp_path / "a.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_is_kept_unless_asked(files: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     out.write_text("mine")

@@ -175,6 +175,7 @@ def test_overwriting_starts_anew(source: Path, tmp_path: Path, uninterrupted: Pa
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_held_out_images_may_be_given(source: Path, tmp_path: Path) -> None:
     val = image_folder(tmp_path / "val", per_class=3)
     outcome = fit(source, tmp_path / "run", "--json", val=val, epochs=1)

@@ -266,6 +266,7 @@ def test_plain_fine_tuning_is_scored_with_main_alone(tmp_path: Path) -> None:
     assert [each.more["batch_norm"] for each in advbn] == ["main", "auxiliary"]
 
 
+@pytest.mark.slow
 def test_sets_of_other_classes_are_refused(tmp_path: Path, small: Path) -> None:
     val = image_folder(tmp_path / "val", classes=CLASSES)
     sketch = image_folder(tmp_path / "sketch", classes=("circle", "ring", "square"))
@@ -279,6 +280,7 @@ def test_sets_of_other_classes_are_refused(tmp_path: Path, small: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_scores_is_not_written_over(tmp_path: Path, small: Path) -> None:
     val = image_folder(tmp_path / "val", classes=CLASSES)
     request = ScoreRequest(

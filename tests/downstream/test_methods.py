@@ -75,6 +75,7 @@ TERMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_has_its_terms_and_they_are_what_plain_networks_give(
     network: nn.Module, image: Tensor, method: str

@@ -42,6 +42,7 @@ def naive_ssim(before: np.ndarray, after: np.ndarray) -> float:
     return float(np.mean(found))
 
 
+@pytest.mark.slow
 def test_measures_equal_their_formulas(trio: Trio) -> None:
     made = open_test_set("reconstructed", str(trio.reconstructed))
     original = open_test_set("original", str(trio.world.source)).in_order(made.keys)
@@ -60,6 +61,7 @@ def test_equal_images_have_the_highest_psnr(trio: Trio) -> None:
     assert found["ssim"] == pytest.approx(np.ones(48))
 
 
+@pytest.mark.slow
 def test_lpips_without_network_is_said(trio: Trio, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")

@@ -149,6 +149,7 @@ def test_fewer_classes_than_five(tmp_path: Path) -> None:
     assert np.allclose(found.predictions["all"].probabilities_NK.sum(1), 1)
 
 
+@pytest.mark.slow
 def test_a_model_of_other_classes_is_refused(trio: Trio, tmp_path: Path) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     model = load_model(str(tiny_classifier(tmp_path / "c.safetensors", 12)))
@@ -172,6 +173,7 @@ def test_a_sample_seen_twice_is_an_error(trio: Trio, monkeypatch: pytest.MonkeyP
         scored(data, {"m": str(trio.unseen)})
 
 
+@pytest.mark.slow
 def test_outputs_that_are_no_numbers_are_an_error(trio: Trio) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     model = load_model(str(trio.unseen))
@@ -187,6 +189,7 @@ def test_impossible_settings_are_refused(field: str, value: int) -> None:
         ScoringConfig(**{field: value})
 
 
+@pytest.mark.slow
 def test_a_row_identifies_model_data_and_machine(trio: Trio) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     model: Classifier = load_model(str(trio.attacked))

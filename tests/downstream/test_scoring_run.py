@@ -115,6 +115,7 @@ def test_names_must_differ(trio: Trio, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_nothing_is_written_before_everything_fits(trio: Trio, tmp_path: Path) -> None:
     small = tiny_classifier(tmp_path / "small.safetensors", 12)
     with pytest.raises(UserError, match="12 outputs"):

@@ -116,6 +116,7 @@ def test_a_newer_data_set_is_refused(copied: Path) -> None:
         open_test_set("a", str(copied))
 
 
+@pytest.mark.slow
 def test_a_data_set_of_training_images_is_opened_too(trio: Trio, tmp_path: Path) -> None:
     done = trio.world.make(tmp_path / "out", split="train", limit=8)
     assert done.code == 0, done.err

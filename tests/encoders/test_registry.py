@@ -69,6 +69,7 @@ def test_sizes_that_do_not(name: str, size: int) -> None:
         encoder_kind(name).require_size(size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ENCODERS.values(), ids=ENCODERS)
 @pytest.mark.parametrize("width", [1 / 16, 1 / 8])
 def test_each_description_fits_its_network(kind: EncoderKind, width: float) -> None:

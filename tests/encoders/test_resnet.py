@@ -20,6 +20,7 @@ def theirs() -> nn.Module:
     return module
 
 
+@pytest.mark.slow
 def test_features_are_those_of_layer1(theirs: nn.Module) -> None:
     state, form = convert(theirs.state_dict())
     ours = build().double()
@@ -39,6 +40,7 @@ def test_features_are_those_of_layer1(theirs: nn.Module) -> None:
     assert close(found, kept[0], relative=1e-12)
 
 
+@pytest.mark.slow
 def test_the_state_has_nothing_after_layer1(theirs: nn.Module) -> None:
     state, _ = convert(theirs.state_dict())
     assert state.keys() == build().state_dict().keys()

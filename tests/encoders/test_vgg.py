@@ -44,6 +44,7 @@ def test_torchvision_weights_give_torchvision_features(network, layers: int, ima
     assert form == "torchvision"
 
 
+@pytest.mark.slow
 def test_published_adain_weights_are_loaded_up_to_relu4_1(image: torch.Tensor) -> None:
     published = published_vgg()
     state, form = convert(published)

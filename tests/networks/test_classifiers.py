@@ -35,6 +35,7 @@ def test_a_seed_gives_the_same_weights_every_time() -> None:
     assert load_classifier("resnet18", "seed:4", 10).checksum != first.checksum
 
 
+@pytest.mark.slow
 def test_a_plain_torchvision_state_dict_is_enough(tmp_path: Path, image: torch.Tensor) -> None:
     with seeded(0):
         theirs = resnet18(weights=None, num_classes=9).eval()
@@ -67,6 +68,7 @@ def test_our_own_files_tell_name_and_width(tmp_path: Path, image: torch.Tensor) 
     assert found.module(image).shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_saving_and_loading_keeps_the_weights(tmp_path: Path) -> None:
     network = build_network("resnet18", 6, 1 / 16)
     save_classifier(tmp_path / "c.safetensors", "resnet18", network, 6, 1 / 16, note="x")
@@ -75,6 +77,7 @@ def test_saving_and_loading_keeps_the_weights(tmp_path: Path) -> None:
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_class_count_that_does_not_fit_is_refused(tmp_path: Path, suffix: str) -> None:
     path = (tmp_path / "x").with_suffix(suffix)
@@ -100,6 +103,7 @@ def test_unknown_names_are_refused() -> None:
             load_classifier(name, "seed:0", 10)
 
 
+@pytest.mark.slow
 def test_name_and_weights_that_contradict_are_refused(tmp_path: Path) -> None:
     path = tiny_classifier(tmp_path / "c.safetensors", 5)
     with pytest.raises(UserError, match="are of a resnet18, not of a resnet50"):

@@ -13,6 +13,7 @@ from tests.support import seeded, with_lived_in_batch_norm
 PLACES = [(arch, name) for arch, cuts in CUTS.items() for name in cuts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arch", "name"), PLACES)
 def test_together_they_are_the_network(arch: str, name: str) -> None:
     with seeded(0):
@@ -25,6 +26,7 @@ def test_together_they_are_the_network(arch: str, name: str) -> None:
     assert sorted([*front.state_dict(), *head.state_dict()]) == sorted(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "channels", "reduction"),
     [("resnet50", 256, 4), ("densenet121", 128, 8), ("efficientnet_b0", 24, 4), ("resnet18", 64, 4)],
@@ -34,6 +36,7 @@ def test_published_cuts_are_where_the_paper_has_them(arch: str, channels: int, r
     assert front(torch.rand(1, 3, 64, 64)).shape == (1, channels, 64 // reduction, 64 // reduction)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "place", "rectified"),
     [
@@ -59,6 +62,7 @@ def test_densenets_first_norm_behind_the_cut_is_left_out() -> None:
     assert not left & set(head.state_dict())
 
 
+@pytest.mark.slow
 def test_a_head_drops_in_training_only() -> None:
     _, head = split(get_model("efficientnet_b0", weights=None), cut_of("efficientnet_b0"))
     feat = torch.rand(2, 24, 16, 16)
@@ -69,6 +73,7 @@ def test_a_head_drops_in_training_only() -> None:
         assert torch.equal(head(feat), head(feat))
 
 
+@pytest.mark.slow
 def test_any_module_may_be_named() -> None:
     network = get_model("resnet18", weights=None).eval()
     front, head = split(network, cut_of("resnet18", "layer1.0"))
@@ -76,11 +81,13 @@ def test_any_module_may_be_named() -> None:
     assert torch.equal(head(front(image)), network(image))
 
 
+@pytest.mark.slow
 def test_a_module_that_is_not_there_is_refused() -> None:
     with pytest.raises(UserError, match=r"no module 'layer9' to cut at; give one of conv1, .*layer4\.1"):
         split(get_model("resnet18", weights=None), cut_of("resnet18", "layer9"))
 
 
+@pytest.mark.slow
 def test_a_place_with_something_around_it_is_refused() -> None:
     with pytest.raises(UserError, match=r"flows around the module 'layer1\.0\.conv1'"):
         split(get_model("resnet18", weights=None), cut_of("resnet18", "layer1.0.conv1"))
@@ -91,6 +98,7 @@ def test_a_network_without_a_known_cut_needs_a_name() -> None:
         cut_of("vgg19")
 
 
+@pytest.mark.slow
 def test_a_norm_that_is_left_out_can_be_kept() -> None:
     assert cut_of("densenet121").left_out == "features.denseblock2.denselayer1.norm1"
     kept = cut_of("densenet121", keep_norm=True)
@@ -103,6 +111,7 @@ def test_a_norm_that_is_left_out_can_be_kept() -> None:
         assert torch.equal(head(front(image)), network(image))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "node", "rectified"),
     [("resnet18", "layer1", True), ("efficientnet_b0", "blocks.1", False), ("regnetx_002", "s1", True)],

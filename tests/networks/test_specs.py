@@ -25,6 +25,7 @@ def image() -> torch.Tensor:
     return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_checkpoint_in_any_wrapping(tmp_path: Path, image: torch.Tensor, wrapped: bool) -> None:
     with seeded(0):
@@ -41,6 +42,7 @@ def test_a_checkpoint_in_any_wrapping(tmp_path: Path, image: torch.Tensor, wrapp
         assert close(found.module(image), theirs((image - mean[:, None, None]) / std[:, None, None]))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_fit_lists_what(tmp_path: Path) -> None:
     state = resnet18(num_classes=7).state_dict()
     state["stranger"] = state.pop("layer1.0.conv1.weight")
@@ -58,6 +60,7 @@ def test_a_run_folder_and_its_file(tmp_path: Path) -> None:
         assert (found.name, found.classes, found.width) == ("resnet34", 5, 1 / 16)
 
 
+@pytest.mark.slow
 def test_a_timm_model_from_a_seed_has_timms_data_config() -> None:
     found = load_model("timm:vit_tiny_patch16_224=seed:3")
     again = load_model("timm:vit_tiny_patch16_224=seed:3")
@@ -69,6 +72,7 @@ def test_a_timm_model_from_a_seed_has_timms_data_config() -> None:
     assert float(found.module[0](grey).abs().max()) < 1e-6  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_timm_checkpoint_with_other_classes(tmp_path: Path, image: torch.Tensor) -> None:
     with seeded(0):
         theirs = timm.create_model("resnet10t", num_classes=6).eval()
@@ -110,6 +114,7 @@ def test_pretrained_weights_without_network_are_said(monkeypatch: pytest.MonkeyP
         load_model("timm:resnet10t")
 
 
+@pytest.mark.slow
 def test_names_in_tables(tmp_path: Path) -> None:
     path = tiny_classifier(tmp_path / "c.safetensors", 5)
     assert label_of_spec("resnet50") == "resnet50"
@@ -165,6 +170,7 @@ def test_crop_modes_that_are_not_done_are_refused(monkeypatch: pytest.MonkeyPatc
         load_model("timm:resnet10t=seed:0")
 
 
+@pytest.mark.slow
 def test_prefixes_in_safetensors_are_taken_off(tmp_path: Path) -> None:
     state = {f"module.{name}": value for name, value in resnet18(num_classes=3).state_dict().items()}
     save_file(state, tmp_path / "x.safetensors")

@@ -35,6 +35,7 @@ def test_channels_are_scaled_and_the_output_is_kept(name: str, width: float) -> 
         assert thin.eval()(torch.rand(2, 3, 64, 64)).shape == (2, 7)
 
 
+@pytest.mark.slow
 def test_branches_that_start_closed_stay_closed() -> None:
     thin = narrow(resnet50(weights=None, zero_init_residual=True), 1 / 16)
     norms = {name: layer.weight for name, layer in thin.named_modules() if isinstance(layer, nn.BatchNorm2d)}

@@ -99,6 +99,7 @@ def test_the_manifest_beside_the_ledger_is_taken(finished: Path, ledger: Path, w
     assert (beside["ok"], alone["ok"]) == (True, True)
 
 
+@pytest.mark.slow
 def test_the_output_says_what_was_compared(finished: Path, ledger: Path, world: World, tmp_path: Path) -> None:
     said = render(finished / LEDGER, world, tmp_path / "beside").out
     assert "48 images in 12 shards (12 made now" in said
@@ -117,6 +118,7 @@ def test_no_classifier_is_needed(ledger: Path, world: World, tmp_path: Path, mon
     assert render(ledger, world, tmp_path / "out").code == 0
 
 
+@pytest.mark.slow
 def test_the_drawn_world_needs_no_paths(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ADVBN_SOURCE", raising=False)
     made = advbn_gen(
@@ -342,6 +344,7 @@ def forged(finished: Path, tmp_path: Path, shard: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_other_bytes_where_they_are_promised_fail(ledger: Path, finished: Path, world: World, tmp_path: Path) -> None:
     done = render(ledger, world, tmp_path / "out", "--manifest", forged(finished, tmp_path, 4), "--json")
     assert done.code == 1
@@ -357,6 +360,7 @@ def refusal(ledger: Path, world: World, out: Path, *more: object, **changed: obj
     return said
 
 
+@pytest.mark.slow
 def test_what_does_not_belong_to_the_ledger_is_refused(ledger: Path, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = refusal(ledger, world, out, autoencoder=tiny_autoencoder(tmp_path / "other.safetensors", seed=9))
@@ -467,6 +471,7 @@ def test_manifests_that_do_not_belong_are_refused(
     assert "not the one of its manifest" in refusal(ledger, world, out, manifest=own)
 
 
+@pytest.mark.slow
 def test_another_run_s_manifest_beside_the_ledger_is_ignored(
     ledger: Path, scaled: dict[str, Path], world: World, tmp_path: Path
 ) -> None:
@@ -476,6 +481,7 @@ def test_another_run_s_manifest_beside_the_ledger_is_ignored(
     assert "is ignored" in done.err
 
 
+@pytest.mark.slow
 def test_another_rendering_in_the_folder_is_refused(ledger: Path, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert render(ledger, world, out).code == 0

@@ -20,6 +20,7 @@ def words(ledger: object, world: World, out: object, *more: object) -> list[obje
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_from_a_store_and_to_it(world: World, s3: S3Server, finished: Path) -> None:
     bucket = s3.new_bucket()
     published = s3.upload(finished, f"{bucket}/published")
@@ -35,6 +36,7 @@ def test_from_a_store_and_to_it(world: World, s3: S3Server, finished: Path) -> N
     assert advbn_gen("verify", f"{bucket}/again").code == 0
 
 
+@pytest.mark.slow
 def test_the_ledger_is_not_overwritten_in_a_store(world: World, s3: S3Server, finished: Path) -> None:
     published = s3.upload(finished, s3.new_bucket() + "/published")
     refused = advbn_gen(*words(f"{published}/{LEDGER}", world, published, "--overwrite"))

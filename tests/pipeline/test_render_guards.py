@@ -29,6 +29,7 @@ def other(ledger: Path, tmp_path: Path) -> Path:
     return tmp_path / "other-multipliers.h5"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["1", "0.5"])
 def test_two_ledgers_are_never_mixed(ledger: Path, other: Path, world: World, tmp_path: Path, scale: str) -> None:
     source = Path(shutil.copytree(world.source, tmp_path / "source"))
@@ -50,6 +51,7 @@ def test_two_ledgers_are_never_mixed(ledger: Path, other: Path, world: World, tm
     assert json.loads((out / "manifest.json").read_text())["rendered"]["ledger"] == str(other)
 
 
+@pytest.mark.slow
 def test_a_ledger_of_changed_originals_does_not_go_on(ledger: Path, world: World, tmp_path: Path) -> None:
     assert render(ledger, world, tmp_path / "out").code == 0
     read = read_ledger(ledger)
@@ -102,6 +104,7 @@ def test_a_scale_has_a_name_of_its_own(ledger: Path, scale: float, name: str) ->
     assert rendered_name(read_renderable(ledger), scale) == name
 
 
+@pytest.mark.slow
 def test_a_repair_finds_the_ledger_that_moved(ledger: Path, other: Path, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert render(ledger, world, out, "--scale", 0.5).code == 0

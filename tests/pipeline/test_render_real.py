@@ -8,6 +8,7 @@ import pytest
 from tests.support import advbn_gen, folder_bytes, tiny_autoencoder, tiny_classifier
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["vgg", "resnet"])
 def test_the_ledger_of_real_images_renders_to_the_same_bytes(encoder: str, shared_data: Path, tmp_path: Path) -> None:
     tar = shared_data / "imagenet-sample-500.tar"

@@ -71,6 +71,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, bytes]], dict[str, bytes]], str]]
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_found_and_mended_to_the_original_bytes(copied: Path, finished: Path, damage: str) -> None:
     damage_it, said = DAMAGES[damage]
@@ -87,6 +88,7 @@ def test_damage_is_found_and_mended_to_the_original_bytes(copied: Path, finished
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_content_is_checked_even_if_every_checksum_was_forged(
     world: World, copied: Path, finished: Path, forgery: str
@@ -107,6 +109,7 @@ def test_content_is_checked_even_if_every_checksum_was_forged(
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_all_damages_at_once_are_listed_and_mended(copied: Path, finished: Path) -> None:
     flip(tar_of(copied, 0), 0.4)
     tar_of(copied, 1).unlink()
@@ -121,6 +124,7 @@ def test_all_damages_at_once_are_listed_and_mended(copied: Path, finished: Path)
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_finished_by_repair(copied: Path, finished: Path) -> None:
     manifest = json.loads((copied / "manifest.json").read_text())
     tar_of(copied, 11).unlink()
@@ -135,6 +139,7 @@ def test_an_unfinished_run_is_finished_by_repair(copied: Path, finished: Path) -
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_reconstructions_are_mended_too(world: World, tmp_path: Path) -> None:
     assert world.make(tmp_path / "advbn", "--reconstructed").code == 0
     folder = tmp_path / "reconstructed"
@@ -155,6 +160,7 @@ def test_a_manifest_without_one_of_its_entries_is_damaged(copied: Path, name: st
         assert "is damaged" in refused("verify", copied, *more)
 
 
+@pytest.mark.slow
 def test_repair_beside_a_running_job_touches_nothing(copied: Path) -> None:
     from basics.ownership import lock_folder
 
@@ -165,6 +171,7 @@ def test_repair_beside_a_running_job_touches_nothing(copied: Path) -> None:
     assert folder_bytes(copied) == before
 
 
+@pytest.mark.slow
 def test_a_failed_repair_keeps_the_true_source(copied: Path, finished: Path) -> None:
     other = image_folder(copied.parent / "other", per_class=17, side=44)
     tar_of(copied, 3).unlink()
@@ -175,6 +182,7 @@ def test_a_failed_repair_keeps_the_true_source(copied: Path, finished: Path) -> 
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_repair_needs_the_source(world: World, tmp_path: Path) -> None:
     source = Path(shutil.copytree(world.source, tmp_path / "source"))
     assert world.make(tmp_path / "out", source=source, limit=8).code == 0
@@ -183,6 +191,7 @@ def test_repair_needs_the_source(world: World, tmp_path: Path) -> None:
     assert str(source) in refused("verify", tmp_path / "out", "--repair")
 
 
+@pytest.mark.slow
 def test_repair_takes_the_new_address_of_what_has_moved(world: World, tmp_path: Path) -> None:
     old = tmp_path / "old"
     source = Path(shutil.copytree(world.source, old / "source"))
@@ -205,12 +214,14 @@ def test_repair_takes_the_new_address_of_what_has_moved(world: World, tmp_path: 
     assert str(old) not in after["manifest.json"].decode()
 
 
+@pytest.mark.slow
 def test_repair_refuses_other_images_at_the_new_address(copied: Path) -> None:
     flip(tar_of(copied, 1), 0.5)
     other = image_folder(copied.parent / "other", per_class=3)
     assert "images.records_sha256" in refused("verify", copied, "--repair", "--source", other)
 
 
+@pytest.mark.slow
 def test_a_stray_tar_is_reported_and_left_alone(copied: Path) -> None:
     stray = Path(shutil.copy(tar_of(copied, 0), tar_of(copied, 77)))
     found = advbn_gen("verify", copied, "--repair", "--json")
@@ -219,6 +230,7 @@ def test_a_stray_tar_is_reported_and_left_alone(copied: Path) -> None:
     assert stray.exists()
 
 
+@pytest.mark.slow
 def test_repair_refuses_other_weights(world: World, tmp_path: Path) -> None:
     from tests.support import tiny_classifier
 

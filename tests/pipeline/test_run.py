@@ -14,6 +14,7 @@ def times(folder: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("*.tar")}
 
 
+@pytest.mark.slow
 def test_a_run_reports_what_it_made(world: World, tmp_path: Path, finished: Path) -> None:
     outcome = world.make(tmp_path / "out", "--json")
     assert outcome.code == 0
@@ -32,6 +33,7 @@ def test_a_finished_run_is_left_as_it_is(world: World, copied: Path, finished: P
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_made(world: World, copied: Path, finished: Path) -> None:
     before = times(copied)
     tar_of(copied, 2).unlink()
@@ -45,6 +47,7 @@ def test_only_what_is_missing_is_made(world: World, copied: Path, finished: Path
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_left_overs_of_a_killed_run_are_cleared(world: World, copied: Path, finished: Path) -> None:
     left = copied / "working-x1.tmp"
     left.mkdir()
@@ -54,6 +57,7 @@ def test_left_overs_of_a_killed_run_are_cleared(world: World, copied: Path, fini
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_progress_does_not_count_what_was_there(world: World, copied: Path) -> None:
     tar_of(copied, 11).unlink()
     (line,) = (line for line in world.make(copied).err.splitlines() if "images/s" in line)
@@ -95,6 +99,7 @@ def test_another_list_of_images_is_refused(world: World, copied: Path, tmp_path:
     assert "images.records_sha256" in refused(*world.words(copied, source=source))
 
 
+@pytest.mark.slow
 def test_equal_networks_and_images_elsewhere_are_the_same_run(world: World, copied: Path, tmp_path: Path) -> None:
     moved = World(
         source=Path(shutil.copytree(world.source, tmp_path / "source")),
@@ -106,6 +111,7 @@ def test_equal_networks_and_images_elsewhere_are_the_same_run(world: World, copi
     assert outcome.result["made"] == 0
 
 
+@pytest.mark.slow
 def test_overwriting_starts_anew_and_leaves_a_users_own_files(world: World, copied: Path, tmp_path: Path) -> None:
     tars = ("other-val-000000", f"{NAME}-val-backup", f"{NAME}-train-000000", f"{NAME}-val-000012")
     own = {"notes.txt": b"mine", "figures/one.png": b"mine", **{f"{name}.tar": b"mine" for name in tars}}
@@ -132,6 +138,7 @@ def test_an_empty_folder_may_be_given(world: World, tmp_path: Path) -> None:
     assert world.make(tmp_path, limit=4).code == 0
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_plan_and_writes_nothing(world: World, tmp_path: Path, copied: Path) -> None:
     outcome = world.make(tmp_path / "out", "--dry-run", "--json")
     assert outcome.code == 0
@@ -149,6 +156,7 @@ def test_a_command_that_makes_nothing_changes_no_address(world: World, copied: P
     assert folder_bytes(copied) == before
 
 
+@pytest.mark.slow
 def test_shards_that_vanish_during_a_run_are_reported(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +177,7 @@ def test_shards_that_vanish_during_a_run_are_reported(
     assert world.make(tmp_path / "out").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_a_damaged_manifest_is_mended_by_the_command_that_made_it(
     world: World, copied: Path, finished: Path, share: float
@@ -189,6 +198,7 @@ class TestBrokenImage:
         source = image_folder(tmp_path / "source", per_class=PER_CLASS)
         return World(source=source, autoencoder=world.autoencoder, classifier=world.classifier)
 
+    @pytest.mark.slow
     def test_it_fails_its_shard_by_name_and_a_mended_file_completes(
         self, own: World, tmp_path: Path, finished: Path
     ) -> None:
@@ -212,6 +222,7 @@ class TestBrokenImage:
         assert again.result["made"] == 1
         assert without_addresses(folder_bytes(out)) == without_addresses(folder_bytes(finished))
 
+    @pytest.mark.slow
     def test_verify_says_that_it_is_not_finished(self, own: World, tmp_path: Path) -> None:
         broken_image(own.source / "n03000684/n03000684_0.JPEG")
         assert own.make(tmp_path / "out").code == 1

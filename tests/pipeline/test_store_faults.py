@@ -10,21 +10,34 @@ from basics.files import commit
 from basics.remote import file_system
 from pipeline import shard as making
 from tests.pipeline.world import NAME, SHARDS, World
-from tests.s3 import SECRET, S3Server
+from tests.s3 import SECRET, S3Server, forget_connections
 from tests.support import advbn_gen
+
+# Each takes a data set to a store, or several.
+pytestmark = pytest.mark.slow
 
 EXPIRED = "credentials have expired"
 LEDGER = "perturbations.h5"
 
 
-@pytest.fixture
-def out(world: World, s3: S3Server) -> str:
-    """Address of a finished data set."""
-    address = s3.new_bucket() + "/sets/vgg"
-    done = world.make(address)
+@pytest.fixture(scope="module")
+def uploaded(world: World, s3_server: S3Server) -> dict[str, bytes]:
+    """A finished data set as a run left it in a store: name -> content."""
+    address = s3_server.new_bucket() + "/sets/vgg"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        forget_connections()
+        done = world.make(address)
     assert done.code == 0, done.err
-    s3.recover()
-    return address
+    forget_connections()
+    return s3_server.files(address)
+
+
+@pytest.fixture
+def out(s3: S3Server, uploaded: dict[str, bytes]) -> str:
+    """Address of a copy of the finished data set."""
+    return s3.put(s3.new_bucket() + "/sets/vgg", uploaded)
 
 
 def test_expired_credentials_are_reported_by_every_command(

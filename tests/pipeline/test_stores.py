@@ -17,6 +17,9 @@ from tests.processes import finish, start, wait_until
 from tests.s3 import SECRET, S3Server
 from tests.support import Outcome, advbn_gen
 
+# Each takes a data set to a store, or several.
+pytestmark = pytest.mark.slow
+
 KEPT_NOWHERE = {"log.jsonl"}
 """Nothing can be appended in a store."""
 
@@ -177,7 +180,6 @@ def test_another_run_is_refused_and_a_user_s_files_are_left_alone(world: World, 
     assert advbn_gen("info", other, "--json").result["identity"]["attack"]["eps"] == 0.5
 
 
-@pytest.mark.slow
 def test_two_clients_on_one_output_end_in_the_same_bytes(
     world: World,
     s3: S3Server,
@@ -253,7 +255,6 @@ def test_the_probe_of_another_client_is_no_obstacle(world: World, out: str, gone
         assert made(world.make(out, "--json")) == SHARDS
 
 
-@pytest.mark.slow
 def test_workers_write_to_a_store_with_faults(
     world: World, s3: S3Server, out: str, tmp_path: Path, finished: Path
 ) -> None:

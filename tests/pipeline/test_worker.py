@@ -31,6 +31,7 @@ def never(name: str) -> Callable[..., None]:
     return called
 
 
+@pytest.mark.slow
 def test_a_second_shard_loads_nothing(started: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     assert generate_shard(started.part(0), 0).done
     for name in ("load_autoencoder", "load_classifier", "choose_compute"):
@@ -39,6 +40,7 @@ def test_a_second_shard_loads_nothing(started: Job, monkeypatch: pytest.MonkeyPa
     assert ready_worker(started.requirements) is ready_worker(started.part(2).requirements)
 
 
+@pytest.mark.slow
 def test_a_run_with_other_networks_loads_them(job: Job, tmp_path: Path) -> None:
     first = ready_worker(job.requirements)
     other = replace(job.config, autoencoder=str(tiny_autoencoder(tmp_path / "other.safetensors", seed=9)))
@@ -47,6 +49,7 @@ def test_a_run_with_other_networks_loads_them(job: Job, tmp_path: Path) -> None:
     assert ready_worker(job.requirements).environment == first.environment
 
 
+@pytest.mark.slow
 def test_networks_that_were_trained_again_under_the_same_name_are_noticed(
     job: Job, world: World, tmp_path: Path
 ) -> None:
@@ -81,6 +84,7 @@ def test_another_environment_is_an_outcome_of_its_own(started: Job, group: str, 
     assert not list(started.datasets[0].folder.rglob("*.*"))
 
 
+@pytest.mark.slow
 def test_threads_are_set_for_every_shard(started: Job) -> None:
     """Other code of the process may set them between two shards, and bytes depend on them."""
     assert generate_shard(started, 0).done

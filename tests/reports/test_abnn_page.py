@@ -112,6 +112,7 @@ def test_the_command_writes_the_report(results: Path, tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_files_of_something_else_are_left_alone(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text('{"report": "reconstruction gap"}')
@@ -120,20 +121,24 @@ def test_files_of_something_else_are_left_alone(tmp_path: Path, name: str) -> No
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.slow
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match="is a file, not a folder"):
         write_abnn_report(tmp_path / "out", EVERYTHING)
 
 
+@pytest.mark.slow
 def test_nothing_is_logged_thrown_or_loaded_from_the_network(chromium: Page, written: Path) -> None:
     require_self_contained(chromium, written / "report.html")
 
 
+@pytest.mark.slow
 def test_it_fits_a_phone(chromium: Page, written: Path) -> None:
     require_fits_a_phone(chromium, written / "report.html")
 
 
+@pytest.mark.slow
 def test_without_scripts_every_table_is_there(chromium: Page, written: Path) -> None:
     chromium.look(1280, script=False)
     chromium.open(written / "report.html")
@@ -151,6 +156,7 @@ def test_text_can_be_read_in_light_and_in_dark(chromium: Page, written: Path, da
         assert contrast(chromium, selector) >= 4.5, selector
 
 
+@pytest.mark.slow
 def test_names_that_look_like_markup_stay_names(tmp_path: Path, chromium: Page) -> None:
     name = '<b>m</b> & "x" | <script>throw 1</script> $^$'
     rows = [line(f"{name}{number}", 0.5, model=name, task=f"t{name}", settings={name: name}) for number in (1, 2)]
@@ -163,6 +169,7 @@ def test_names_that_look_like_markup_stay_names(tmp_path: Path, chromium: Page) 
     assert {each.replace(r"\|", "").count("|") for each in tables} == {7, 5}
 
 
+@pytest.mark.slow
 def test_charts_say_what_they_show() -> None:
     charts = attack_charts(abnn_report(EVERYTHING))
     assert len(charts) == 2

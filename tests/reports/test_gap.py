@@ -108,6 +108,7 @@ def test_a_named_row_stands_beside_its_model() -> None:
     assert [each["top1"] for each in values] == [0.778, 0.509, 0.086]
 
 
+@pytest.mark.slow
 def test_all_of_imagenet_as_published_counts_as_the_same_data() -> None:
     inputs = synthetic_inputs(50_000, 1, 1000, published={"model-0": "AdvBN"})
     assert gap_report(inputs)["rows"][0]["published"]["same_data"]

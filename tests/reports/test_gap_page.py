@@ -73,6 +73,7 @@ def choose(page: Page, order: str) -> None:
     page.evaluate("document.querySelector('#sort').dispatchEvent(new Event('change'))")
 
 
+@pytest.mark.slow
 def test_the_gallery_sorts(page: Page) -> None:
     before = page.evaluate(KEYS)
     losses = page.evaluate(LOSSES)
@@ -111,6 +112,7 @@ def test_the_flip_flips(page: Page) -> None:
     assert page.complaints() == []
 
 
+@pytest.mark.slow
 def test_without_scripts_everything_is_there(chromium: Page, written: Path) -> None:
     chromium.look(1280, script=False)
     chromium.open(written / "report.html")
@@ -120,6 +122,7 @@ def test_without_scripts_everything_is_there(chromium: Page, written: Path) -> N
     assert chromium.evaluate("document.querySelectorAll('.card details').length") == SAMPLES
 
 
+@pytest.mark.slow
 def test_it_fits_a_phone(chromium: Page, written: Path) -> None:
     chromium.look(360, 740)
     chromium.open(written / "report.html")

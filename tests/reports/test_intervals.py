@@ -23,6 +23,7 @@ def test_wilsons_interval_in_closed_form(ones: int, total: int) -> None:
     assert found.high == pytest.approx(min(1, centre + half), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_the_gaps_interval_is_that_of_resampled_samples() -> None:
     dice = np.random.default_rng(1)
     before, after = dice.random(400) < 0.8, dice.random(400) < 0.5

@@ -57,6 +57,7 @@ def test_the_four_files_agree(written: Path) -> None:
     assert "tuned (the paper&#39;s AdvBN)" in page
 
 
+@pytest.mark.slow
 def test_another_kind_of_report_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"report": "reconstruction gap"}')
     with pytest.raises(UserError, match=r"report\.json of something else .*reconstruction gap -> accuracy under shift"):
@@ -68,10 +69,12 @@ def test_nothing_is_logged_thrown_or_loaded_from_the_network(chromium: Page, wri
     require_self_contained(chromium, written / "report.html")
 
 
+@pytest.mark.slow
 def test_it_fits_a_phone(chromium: Page, written: Path) -> None:
     require_fits_a_phone(chromium, written / "report.html")
 
 
+@pytest.mark.slow
 def test_without_scripts_every_table_is_there(chromium: Page, written: Path) -> None:
     chromium.look(1280, script=False)
     chromium.open(written / "report.html")
@@ -93,6 +96,7 @@ def test_text_can_be_read_in_light_and_in_dark(chromium: Page, written: Path, da
     assert (paper == "rgb(255, 255, 255)") is not dark
 
 
+@pytest.mark.slow
 def test_names_that_look_like_markup_stay_names(tmp_path: Path, chromium: Page) -> None:
     name = '<b>m</b> & "x" | <script>throw 1</script> $^$'
     write(tmp_path, lines(name, C_NAMES))
@@ -104,6 +108,7 @@ def test_names_that_look_like_markup_stay_names(tmp_path: Path, chromium: Page) 
     assert {line.replace(r"\|", "").count("|") for line in tables} == {7, 20}
 
 
+@pytest.mark.slow
 def test_charts_say_what_they_show() -> None:
     rows = result_rows([*lines("base", EVERYTHING), *both("tuned", EVERYTHING)])
     report = shift_report([row for row in rows if not row.get("summary")], {})

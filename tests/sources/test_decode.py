@@ -163,6 +163,7 @@ def test_a_broken_image_is_work_that_failed() -> None:
     assert issubclass(BrokenImageError, WorkError)
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_refused() -> None:
     bomb = encode(Image.new("1", (20_000, 10_000)))
     assert len(bomb) < 100_000

@@ -22,6 +22,7 @@ def pack(folder: Path, archive: Path) -> Path:
     return archive
 
 
+@pytest.mark.slow
 def test_the_wnids_are_those_that_torchvision_reads(
     tmp_path: Path, make_devkit: MakeDevkit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -38,6 +39,7 @@ def test_the_wnids_are_those_that_torchvision_reads(
     assert read_devkit(folder.parent) == expected
 
 
+@pytest.mark.slow
 def test_the_ids_are_not_the_indices(tmp_path: Path, make_devkit: MakeDevkit) -> None:
     assert read_devkit(make_devkit(tmp_path, [1])) != ["n01440764"]
 
@@ -61,6 +63,7 @@ def test_a_folder_without_the_ground_truth_is_refused(tmp_path: Path) -> None:
         read_devkit(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_incomplete_devkit_is_refused(tmp_path: Path, make_devkit: MakeDevkit) -> None:
     folder = make_devkit(tmp_path / "made", [1])
     (folder / "data/meta.mat").unlink()
@@ -71,6 +74,7 @@ def test_an_incomplete_devkit_is_refused(tmp_path: Path, make_devkit: MakeDevkit
         read_devkit(folder)
 
 
+@pytest.mark.slow
 def test_a_damaged_devkit_is_refused(tmp_path: Path, make_devkit: MakeDevkit) -> None:
     (tmp_path / "x.tar.gz").write_bytes(b"no archive")
     with pytest.raises(UserError, match=r"The devkit .*x\.tar\.gz cannot be read"):
@@ -81,6 +85,7 @@ def test_a_damaged_devkit_is_refused(tmp_path: Path, make_devkit: MakeDevkit) ->
         read_devkit(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "line"), [("1\n0\n", 2), ("1\n1001\n", 2), ("x\n", 1), ("", 1)])
 def test_a_wrong_ground_truth_is_refused(tmp_path: Path, make_devkit: MakeDevkit, text: str, line: int) -> None:
     folder = make_devkit(tmp_path, [1])
@@ -89,6 +94,7 @@ def test_a_wrong_ground_truth_is_refused(tmp_path: Path, make_devkit: MakeDevkit
         read_devkit(folder)
 
 
+@pytest.mark.slow
 def test_without_scipy_the_mend_is_said(
     tmp_path: Path, make_devkit: MakeDevkit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def test_a_flat_tar_is_read_too(tmp_path: Path, write_tar: WriteFiles, prefix: s
     assert [source.read(record).decode() for record in source.records] == [FILES[0], FILES[2], FILES[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", ["flat", ".", "given"])
 def test_the_devkit_gives_the_labels(tmp_path: Path, flat: Path, make_devkit: MakeDevkit, position: str) -> None:
     """In the folder or beside it, it is found; elsewhere it is given."""
@@ -82,6 +83,7 @@ def test_the_devkit_gives_the_labels(tmp_path: Path, flat: Path, make_devkit: Ma
     assert [found[file] for file in FILES] == read_devkit(devkit)
 
 
+@pytest.mark.slow
 def test_the_devkit_is_found_beside_the_folder_of_a_split(
     tmp_path: Path, write_folder: WriteFiles, make_devkit: MakeDevkit
 ) -> None:
@@ -90,6 +92,7 @@ def test_the_devkit_is_found_beside_the_folder_of_a_split(
     assert len(open_source(str(tmp_path)).records) == 3
 
 
+@pytest.mark.slow
 def test_the_archives_as_downloaded_are_a_source(
     tmp_path: Path, write_tar: WriteFiles, make_devkit: MakeDevkit
 ) -> None:
@@ -99,6 +102,7 @@ def test_the_archives_as_downloaded_are_a_source(
     assert len(open_source(str(tmp_path)).records) == 3
 
 
+@pytest.mark.slow
 def test_the_bare_ground_truth_is_read_with_its_meta_file(tmp_path: Path, flat: Path, make_devkit: MakeDevkit) -> None:
     """Its numbers look like indices but are ILSVRC2012_IDs."""
     devkit = make_devkit(tmp_path / "elsewhere", [5, 900, 17])

@@ -55,6 +55,7 @@ def joined(root: Path, write_folder: WriteFiles, write_tar: WriteFiles) -> Sourc
     return JoinedSource(folder(root / "a", write_folder, write_tar), tars(root / "b", write_folder, write_tar))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [folder, tars, shards, cifar, drawn, shifted, joined], ids=lambda make: make.__name__)
 def test_a_part_is_small_and_read_as_the_whole_is(
     tmp_path: Path, write_folder: WriteFiles, write_tar: WriteFiles, make: Callable[..., Source]

@@ -118,6 +118,7 @@ def assert_same(ours: Source, local: Source) -> None:
     assert ours.records
 
 
+@pytest.mark.slow
 def test_every_form_is_read_as_the_local_copy_is(pair: tuple[str, str]) -> None:
     local, there = pair
     source = open_source(there)
@@ -125,6 +126,7 @@ def test_every_form_is_read_as_the_local_copy_is(pair: tuple[str, str]) -> None:
     assert_same(source, open_source(local))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", [class_folders, one_tar, shard_pattern], indirect=True, ids=lambda form: form.__name__)
 def test_transient_faults_are_not_noticed(pair: tuple[str, str], s3: S3Server) -> None:
     local, there = pair
@@ -184,6 +186,7 @@ def test_a_remote_devkit_beside_a_flat_folder(
     assert_same(open_source(f"{there}/val", labels=f"{there}/kit.tar"), local)
 
 
+@pytest.mark.slow
 def test_an_empty_object_is_an_empty_image(s3: S3Server) -> None:
     source = open_source(s3.put(s3.new_bucket(), {"a/1.png": b""}))
     assert source.read(source.records[0]) == b""
@@ -213,6 +216,7 @@ def test_a_folder_is_listed_at_once_and_an_image_is_one_request(s3: S3Server) ->
     assert s3.count() == 24
 
 
+@pytest.mark.slow
 def test_a_tar_is_scanned_by_windows(s3: S3Server, tmp_path: Path, write_tar: WriteFiles) -> None:
     files = {f"a/{number:04}.png": bytes(3000) for number in range(600)}
     path = write_tar(tmp_path / "x.tar", files)
@@ -234,6 +238,7 @@ def test_windows_follow_each_other_without_gap_or_overlap(
     assert s3.count("GET", r"x\.tar") <= 1.5 * path.stat().st_size / (1 << 16) + 4
 
 
+@pytest.mark.slow
 def test_members_larger_than_a_window_are_jumped_over(
     s3: S3Server, tmp_path: Path, write_tar: WriteFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +278,7 @@ def refused(address: str) -> str:
     return text
 
 
+@pytest.mark.slow
 def test_a_missing_source_is_reported(s3: S3Server) -> None:
     bucket = s3.put(s3.new_bucket(), {"a/1.png": b"", "x-0.tar": b""})
     assert "does not exist" in refused(f"{bucket}/nowhere")
@@ -282,6 +288,7 @@ def test_a_missing_source_is_reported(s3: S3Server) -> None:
     assert "2 of the 3 files of" in refused(f"{bucket}/x-{{0..2}}.tar")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["", "/a", "/x.tar"])
 @pytest.mark.parametrize(
     ("code", "reason"),
@@ -304,6 +311,7 @@ def test_missing_credentials_are_reported(s3: S3Server, monkeypatch: pytest.Monk
     assert "there are no credentials" in refused(f"{bucket}/a")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_a_server_that_does_not_respond_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "PATIENCE", 1.0)
@@ -312,6 +320,7 @@ def test_a_server_that_does_not_respond_is_given_up(monkeypatch: pytest.MonkeyPa
         assert "its server does not answer" in refused("s3://bucket/x")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_a_server_that_does_not_exist_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -354,6 +363,7 @@ def test_an_image_that_cannot_be_read_is_an_os_error(
         source.read(source.records[0])
 
 
+@pytest.mark.slow
 def test_a_tar_that_has_become_shorter_is_an_os_error(s3: S3Server, tmp_path: Path, write_tar: WriteFiles) -> None:
     path = write_tar(tmp_path / "x.tar", {f"a/{number}.png": bytes(1000) for number in range(9)})
     bucket = s3.new_bucket()
@@ -364,6 +374,7 @@ def test_a_tar_that_has_become_shorter_is_an_os_error(s3: S3Server, tmp_path: Pa
             source.read(source.records[-1])
 
 
+@pytest.mark.slow
 def test_what_is_no_tar_is_refused(s3: S3Server) -> None:
     bucket = s3.put(s3.new_bucket(), {"x.tar": b"no tar" * 200, "y.tar.gz": b"\x1f\x8bno gzip", "z.tar": b""})
     assert "is not a tar" in refused(f"{bucket}/x.tar")

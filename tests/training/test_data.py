@@ -111,6 +111,7 @@ def test_a_translation_that_cannot_be_is_refused(translation: float) -> None:
         Variation(translation=translation)
 
 
+@pytest.mark.slow
 def test_the_order_does_not_depend_on_loader_processes(folder: Path) -> None:
     assert same(batches(folder, config(loaders=0)), batches(folder, config(loaders=2)))
 
@@ -270,6 +271,7 @@ def test_an_unknown_policy_is_refused() -> None:
         Variation(crops=True, policies=("magic",))
 
 
+@pytest.mark.slow
 def test_crops_cover_at_least_their_share(tmp_path: Path) -> None:
     """On a picture whose colour tells the place, the range of colours in a crop tells its area."""
     side = 64

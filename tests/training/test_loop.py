@@ -210,6 +210,7 @@ def test_two_runs_never_write_to_one_folder(images: TrainingImages, tmp_path: Pa
     assert meddled.ended == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_overwriting_removes_what_the_run_left_and_nothing_else(images: TrainingImages, tmp_path: Path) -> None:
     train(Counting(), images, CONFIG, tmp_path, {})
     (tmp_path / "own.txt").write_text("mine")

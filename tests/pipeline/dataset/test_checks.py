@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.pipeline.damage import SHARD, edit, flip, forge
 from tests.pipeline.world import BATCH, members, tar_of
 from tests.support import advbn_gen, dice_of, folder_bytes, refused
 
 
+@pytest.mark.slow
 def test_a_whole_data_set_is_all_right(finished: Path) -> None:
     before = folder_bytes(finished)
     outcome = advbn_gen("verify", finished, "--json")
@@ -25,6 +28,7 @@ def test_without_repair_nothing_is_written(copied: Path) -> None:
     assert folder_bytes(copied) == before
 
 
+@pytest.mark.slow
 def test_any_flipped_bit_in_a_mark_or_in_the_manifest_is_found(copied: Path) -> None:
     dice = dice_of(0)
     for name in ("stats/000003.json", "manifest.json"):

@@ -123,6 +123,7 @@ def test_the_ledger_agrees_with_the_samples(finished: Path) -> None:
         assert away.max() == pytest.approx(0.4)
 
 
+@pytest.mark.slow
 def test_an_unfinished_data_set_says_so(world: World, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

@@ -87,6 +87,7 @@ def test_lengths_grow_with_the_picture() -> None:
     assert width_of(448) == pytest.approx(2 * width_of(224), rel=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [56, 224, 448])
 def test_motion_is_the_same_part_of_a_picture_of_any_size(side: int) -> None:
     picture = np.zeros((side, side, 3))

@@ -180,6 +180,7 @@ def test_a_corrupted_image_is_made_of_the_one_whose_name_it_has() -> None:
             assert alike >= max(np.corrcoef(shifted, other)[0, 1] for other in others) - 1e-9
 
 
+@pytest.mark.slow
 def test_every_filter_changes_colours_in_its_own_way_and_nothing_else() -> None:
     val = DrawnSource("val", 48)
     seen = set()
@@ -200,6 +201,7 @@ def test_filters_without_colour_leave_grey() -> None:
     assert (np.ptp(image, axis=2) <= 1).all()
 
 
+@pytest.mark.slow
 def test_sketches_are_new_drawings() -> None:
     sketch, val = ShiftSource("imagenet-sketch", 48), DrawnSource("val", 48)
     stems = {Path(record.name).stem for record in val.records}

@@ -66,6 +66,7 @@ def test_the_pencil_follows_the_outline_all_round(shape: str) -> None:
         assert np.quantile(distances(darkest, edge), 0.95) < 3
 
 
+@pytest.mark.slow
 def test_some_sketches_are_shaded_and_some_are_not() -> None:
     middles = []
     for seed in range(30):
@@ -78,6 +79,7 @@ def test_some_sketches_are_shaded_and_some_are_not() -> None:
     assert 5 < shaded.sum() < 25
 
 
+@pytest.mark.slow
 def test_no_two_sketches_are_alike_and_one_generator_makes_one() -> None:
     seen = {sketch("star", seed).tobytes() for seed in range(20)}
     assert len(seen) == 20
@@ -126,6 +128,7 @@ def test_the_shape_stays_where_the_validation_image_has_it(shape: str) -> None:
         assert max(agreement, 1 - agreement) > 0.97
 
 
+@pytest.mark.slow
 def test_style_is_drawn_apart_from_the_shape() -> None:
     images = [np.asarray(draw_stylized("heart", SIZE, dice(1), dice(9, k)), float) @ GREY > 135 for k in range(12)]
     assert all((image == images[0]).mean() > 0.95 or (image != images[0]).mean() > 0.95 for image in images)

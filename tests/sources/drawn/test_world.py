@@ -74,6 +74,7 @@ def test_the_default_world_has_the_counts_that_the_documentation_names() -> None
     }
 
 
+@pytest.mark.slow
 def test_a_written_world_holds_the_bytes_that_are_read(tmp_path: Path, small: int) -> None:
     seen: list[tuple[int, int]] = []
     counts = write_world(tmp_path / "w", size=24, seed=5, progress=lambda done, total: seen.append((done, total)))
@@ -84,6 +85,7 @@ def test_a_written_world_holds_the_bytes_that_are_read(tmp_path: Path, small: in
     assert facts(tmp_path / "w")["images"] == counts
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_every_set_opens_as_the_real_one_does(tmp_path: Path) -> None:
     write_world(tmp_path, size=24)
@@ -119,6 +121,7 @@ def test_an_empty_picture_is_drawn_again(tmp_path: Path) -> None:
     assert picture.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_a_second_run_draws_only_what_is_missing(tmp_path: Path, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     write_world(tmp_path, size=24)
     complete = tree(tmp_path)
@@ -186,6 +189,7 @@ def test_a_world_of_the_splits_alone_is_noted_as_it_always_was(tmp_path: Path) -
     assert tree(tmp_path / "new") == tree(tmp_path / "old")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_writing_fewer_sets_does_not_forget_the_others(tmp_path: Path) -> None:
     write_world(tmp_path, size=24)
@@ -204,6 +208,7 @@ def test_sets_written_one_after_the_other_are_recorded_together(tmp_path: Path) 
     assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("field", ["version", "shifts_version", "size", "seed", "world", "news"])
 def test_a_world_that_another_version_drew_is_refused(tmp_path: Path, field: str) -> None:
@@ -213,6 +218,7 @@ def test_a_world_that_another_version_drew_is_refused(tmp_path: Path, field: str
         write_world(tmp_path, size=24)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("images", [None, {}, [], {"train": 3, "val": 12}, {"train": 24, "photos": 1}])
 def test_a_world_with_other_counts_is_refused(tmp_path: Path, images: object) -> None:
@@ -228,6 +234,7 @@ def test_an_unknown_set_is_refused_before_anything_is_written(tmp_path: Path) ->
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("size", "seed"), [(24, 1), (32, 0)])
 def test_another_world_is_refused(tmp_path: Path, size: int, seed: int) -> None:
@@ -256,6 +263,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None
         write_world(tmp_path, size=24)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("folder", ["val", "imagenet-sketch/circle", "imagenet-instagram/1977"])
 def test_a_foreign_file_in_a_finished_world_is_refused(tmp_path: Path, folder: str) -> None:
@@ -265,6 +273,7 @@ def test_a_foreign_file_in_a_finished_world_is_refused(tmp_path: Path, folder: s
         write_world(tmp_path, size=24)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("text", ["{", "{}", "[]", "7"])
 def test_a_broken_world_file_is_refused(tmp_path: Path, text: str) -> None:

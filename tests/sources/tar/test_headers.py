@@ -38,6 +38,7 @@ def test_the_members_are_those_that_tarfile_finds(tmp_path: Path, form: int) -> 
     assert list(TarScan(open_random(path))) == expected
 
 
+@pytest.mark.slow
 def test_real_tars_are_listed_as_tarfile_lists_them(shared_data: Path) -> None:
     for path in sorted(shared_data.glob("*.tar")):
         with tarfile.open(path) as tar:
