@@ -5,6 +5,7 @@ alone, as a user would, so that other processes see them, too.
 """
 
 import http.client
+import logging
 import os
 import re
 import socket
@@ -55,6 +56,8 @@ class S3Server:
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
         self._buckets = 0
+        # It would write a line for each request, which pytest keeps for every test.
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
         self._moto = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         self._moto.start()
         self.backend = self._moto.get_host_and_port()

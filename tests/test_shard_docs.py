@@ -10,6 +10,9 @@ import pytest
 
 from tests.support import advbn_gen, image_folder, tiny_autoencoder, tiny_classifier
 
+# Another library reads a data set that is made before the first test.
+pytestmark = pytest.mark.slow
+
 PAGES = [Path(__file__).parents[1] / "docs" / name for name in ("shards.md", "ledger.md")]
 CLASSES = 12
 SAMPLES = 504
@@ -68,13 +71,11 @@ def run_snippet(code: str, parent: Path, scratch: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("code", snippets("base"))
 def test_a_snippet_reads_every_sample(code: str, sample_dataset_parent: Path, tmp_path: Path) -> None:
     assert f"{SAMPLES} samples" in run_snippet(code, sample_dataset_parent, tmp_path)
 
 
-@pytest.mark.slow
 def test_a_manifest_loses_every_path(sample_dataset_parent: Path, tmp_path: Path) -> None:
     """The drawn world has fewer paths than a run on somebody's images."""
     parent = sample_dataset_parent
@@ -100,7 +101,6 @@ def test_a_manifest_loses_every_path(sample_dataset_parent: Path, tmp_path: Path
     assert advbn_gen("verify", tmp_path / "sample-advbn-vgg").code == 0
 
 
-@pytest.mark.slow
 @pytest.mark.readers
 @pytest.mark.parametrize("code", snippets("readers"))
 def test_another_library_reads_every_sample(code: str, sample_dataset_parent: Path, tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from downstream.result_store import RESULTS, SAMPLES
 from experiments import BENCHMARKS
 from tests.abnn.trained import small_world, trained
 
+# A network is trained before the first test.
+pytestmark = pytest.mark.slow
+
 
 def attack(world: Path, out: Path, *runs: Checkpoint, **changed: Any) -> list[dict[str, Any]]:
     request = AttackRequest(
@@ -36,7 +39,6 @@ def samples(out: Path) -> dict[str, list[int]]:
         return {pair: data[()].tolist() for pair, data in file.items()}
 
 
-@pytest.mark.slow
 def test_lines_agree_with_samples(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     rows = attack(world, tmp_path, runs["none"], runs["abnn"])
     written = [json.loads(line) for line in (tmp_path / RESULTS).read_text().splitlines()]
@@ -69,7 +71,6 @@ def test_clean_accuracy_is_that_of_a_plain_loop(world: Path, runs: dict[str, Che
     assert samples(tmp_path)[row["pair"]] == correct
 
 
-@pytest.mark.slow
 def test_a_second_run_attacks_nothing_again(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     first = attack(world, tmp_path, runs["none"])
     with mock.patch.object(AttackRun, "attack_batch", side_effect=AssertionError("attacked again")):
@@ -79,7 +80,6 @@ def test_a_second_run_attacks_nothing_again(world: Path, runs: dict[str, Checkpo
     assert {row["attack"] for row in more} == {"pgd-5 (linf, eps 0.1)", "worst"}
 
 
-@pytest.mark.slow
 def test_other_results_under_the_same_names_are_not_replaced_in_silence(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
@@ -98,7 +98,6 @@ def test_other_results_under_the_same_names_are_not_replaced_in_silence(
     assert (first["n"], second["n"]) == (12, 4)
 
 
-@pytest.mark.slow
 def test_a_cost_that_was_measured_since_is_written(world: Path, tmp_path: Path) -> None:
     run = trained(world, tmp_path / "run", "none")
     cost = run.folder / "cost.json"
@@ -112,7 +111,6 @@ def test_a_cost_that_was_measured_since_is_written(world: Path, tmp_path: Path) 
     assert json.loads((tmp_path / "out" / RESULTS).read_text())["cost"] == row["cost"]
 
 
-@pytest.mark.slow
 def test_an_interrupted_attack_goes_on_to_the_same_samples(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +143,6 @@ def test_a_limit_takes_images_of_all_classes(world: Path, runs: dict[str, Checkp
     assert samples(tmp_path)[row["pair"]] == samples(tmp_path / "whole")[whole["pair"]][::3]
 
 
-@pytest.mark.slow
 def test_an_output_that_is_no_number_stops_the_work(world: Path, tmp_path: Path) -> None:
     run = trained(world, tmp_path / "run", "none")
     path = run.folder / "model.safetensors"
@@ -186,7 +183,6 @@ def test_impossible_requests_are_refused(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_images_that_do_not_fit_the_network_are_refused(runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     from PIL import Image
 
@@ -206,7 +202,6 @@ def test_images_that_do_not_fit_the_network_are_refused(runs: dict[str, Checkpoi
         attack(data, tmp_path / "out", runs["none"])
 
 
-@pytest.mark.slow
 def test_two_networks_of_one_name_are_refused(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     shutil.copytree(runs["none"].folder, tmp_path / "none")
     from abnn.checkpoint import load_checkpoint
@@ -221,7 +216,6 @@ def test_damaged_results_are_refused(world: Path, runs: dict[str, Checkpoint], t
         attack(world, tmp_path, runs["none"])
 
 
-@pytest.mark.slow
 def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     attack(world, tmp_path, runs["none"])
     before = (tmp_path / RESULTS).read_bytes()
@@ -243,7 +237,6 @@ def test_one_folder_holds_results_on_the_same_images(world: Path, runs: dict[str
     assert {row["attack"] for row in rows} == {"clean", "pgd-5", "worst"}
 
 
-@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_is_refused(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     """Also while the worst case is computed: what another run writes must not be lost."""
     tried = []
@@ -259,7 +252,6 @@ def test_a_second_run_in_the_same_folder_is_refused(world: Path, runs: dict[str,
     assert tried
 
 
-@pytest.mark.slow
 def test_an_interrupted_attack_loses_no_batch(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     real, calls = AttackRun.attack_batch, list[int]()
 
@@ -293,7 +285,6 @@ def test_foreign_lines_are_refused_and_kept(world: Path, runs: dict[str, Checkpo
     assert (tmp_path / RESULTS).read_text() == foreign
 
 
-@pytest.mark.slow
 def test_a_ball_of_another_radius_has_steps_in_proportion(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
@@ -303,7 +294,6 @@ def test_a_ball_of_another_radius_has_steps_in_proportion(
     assert row["settings"]["step_size"] == pytest.approx(4 / 255)
 
 
-@pytest.mark.slow
 def test_an_interrupted_overwrite_leaves_no_half_new_result(
     world: Path, runs: dict[str, Checkpoint], tmp_path: Path
 ) -> None:
@@ -323,7 +313,6 @@ def test_an_interrupted_overwrite_leaves_no_half_new_result(
     assert [row["accuracy"] for row in again] == [row["accuracy"] for row in first]
 
 
-@pytest.mark.slow
 def test_another_seed_is_another_start(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
     starts: list[Tensor] = []
 

@@ -90,6 +90,7 @@ def test_gradients_of_images_are_those_of_finite_differences_through_both_networ
     assert torch.allclose(of_target + of_substitute, gradient, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_layers_stand_behind_the_blocks_in_order() -> None:
     """The same answer from the parts, put together by hand without hooks."""
     net = network().eval()

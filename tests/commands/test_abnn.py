@@ -37,6 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_network_trained_here_holds_the_substitute_trained_there(runs: Path) -> None:
     metadata = own_metadata(read_metadata(runs / "abnn/model.safetensors"), "advbn-gen abnn network")
     assert metadata["plan"]["substitute"]["arch"] == "vgg11_bn"

@@ -14,6 +14,9 @@ from torchvision import transforms
 from networks.specs import load_model
 from tests.support import advbn_gen, tiny_autoencoder, tiny_classifier
 
+# The 500 images are perturbed and scored before the first test.
+pytestmark = pytest.mark.slow
+
 TAR = "imagenet-sample-500.tar"
 
 
@@ -59,7 +62,6 @@ def test_all_500_are_counted_everywhere(reported: Path) -> None:
     assert all(row["present"]["classes"] == len(report["classes"]) for row in report["rows"])
 
 
-@pytest.mark.slow
 def test_originals_equal_a_plain_loop_to_the_last_sample(reported: Path, made: Path, shared_data: Path) -> None:
     """Nothing but tarfile, Pillow, torchvision's transforms and the class table."""
     table = [line.split("\t") for line in (shared_data / "imagenet-classes.tsv").read_text().splitlines()[1:]]

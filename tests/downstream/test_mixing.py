@@ -72,6 +72,7 @@ def test_moments_come_with_a_tenth_of_the_class(image: Tensor) -> None:
         assert torch.allclose(mixed.target[n], expected)
 
 
+@pytest.mark.slow
 def test_beside_cutmix_a_quarter_of_the_batches_exchange_moments(image: Tensor) -> None:
     mixing = Mixing(["cutmix", "moex"], CLASSES)
     with seeded(0):

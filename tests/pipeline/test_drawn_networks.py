@@ -23,7 +23,7 @@ from tests.support import advbn_gen, published_decoder, published_vgg
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
-BATCH = 16
+BATCH = 8
 """Of what is compared with the reference, which takes several times as long."""
 
 

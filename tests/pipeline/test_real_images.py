@@ -13,6 +13,9 @@ from PIL import Image
 
 from tests.support import advbn_gen, tiny_autoencoder, tiny_classifier
 
+# Real images are perturbed before the first test.
+pytestmark = pytest.mark.slow
+
 TAR = "imagenet-sample-500.tar"
 SIZE = 32
 

@@ -12,13 +12,30 @@ from unittest import mock
 import pytest
 
 from tests.cluster import cluster
-from tests.pipeline.world import BATCH, IMAGES, NAME, SHARDS, World
+from tests.pipeline.world import BATCH, NAME, World
 from tests.processes import finish, start, wait_until
 from tests.s3 import SECRET, S3Server
 from tests.support import Outcome, advbn_gen
 
 # Each takes a data set to a store, or several.
 pytestmark = pytest.mark.slow
+
+SHARDS = 6
+
+
+@pytest.fixture(scope="module")
+def world(world: World) -> World:
+    return world.half()
+
+
+@pytest.fixture(scope="module")
+def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same data set on a disk."""
+    out = tmp_path_factory.mktemp("finished") / NAME
+    done = world.make(out)
+    assert done.code == 0, done.err
+    return out
+
 
 KEPT_NOWHERE = {"log.jsonl"}
 """Nothing can be appended in a store."""
@@ -215,8 +232,8 @@ def test_of_two_clients_with_other_settings_one_is_refused(world: World, out: st
 
         config = GenerationConfig(
             encoder="vgg", source=str(world.source), autoencoder=str(world.autoencoder), image_size=16, device="cpu",
-            classifier_weights=str(world.classifier), batch_size=BATCH, batches_per_shard=1, limit=IMAGES, threads=1,
-            attack=AdvBNConfig(eps=eps, steps=2),
+            classifier_weights=str(world.classifier), batch_size=BATCH, batches_per_shard=1, limit=world.images,
+            attack=AdvBNConfig(eps=eps, steps=2), threads=1,
         )  # fmt: skip
         try:
             make(prepare(config, products_of(config, as_path(out), NAME)))
