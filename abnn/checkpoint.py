@@ -12,6 +12,7 @@ from abnn.plan import NetworkPlan, plan_from, rebuild
 from basics.errors import UserError
 from basics.files import digest_json
 from networks.checkpoints import (
+    known_by,
     load_into,
     own_metadata,
     read_metadata,
@@ -77,7 +78,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         module = rebuild(plan)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"The file {path} holds no network of `advbn-gen abnn train`; check the path.") from error
-    load_into(module, read_weights(path), f"the network that {path} describes")
+    load_into(module, read_weights(path, known_by(module)), f"the network that {path} describes")
     return Checkpoint(
         name=folder.resolve().name,
         folder=folder,

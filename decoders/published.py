@@ -5,7 +5,7 @@ from pathlib import Path
 from basics.files import digest_file
 from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, save_autoencoder
 from encoders import encoder_kind
-from networks.checkpoints import load_into, read_weights
+from networks.checkpoints import known_by, load_into, read_weights
 
 
 def import_autoencoder(encoder: str, encoder_weights: Path, decoder_weights: Path, out: Path) -> Autoencoder:
@@ -21,8 +21,9 @@ def import_autoencoder(encoder: str, encoder_weights: Path, decoder_weights: Pat
         UserError: a file is missing, unreadable, holds code, or does not fit.
     """
     kind = encoder_kind(encoder)
-    module, form = autoencoder_from_encoder(kind, read_weights(encoder_weights))
-    load_into(module.decoder, read_weights(decoder_weights), f"the decoder of the {encoder} encoder")
+    module, form = autoencoder_from_encoder(kind, read_weights(encoder_weights, kind.knows))
+    decoder = module.decoder
+    load_into(decoder, read_weights(decoder_weights, known_by(decoder)), f"the decoder of the {encoder} encoder")
     origin = {
         "imported": {
             "encoder_file": encoder_weights.name,

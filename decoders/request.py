@@ -88,4 +88,4 @@ def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest) -> tuple[
 def _encoder_state(kind: EncoderKind, weights: str) -> StateDict:
     if weights == PUBLISHED:
         return dict(published_network(kind.classifier, "--encoder-weights").state_dict())
-    return read_weights(Path(weights))
+    return read_weights(Path(weights), kind.knows)

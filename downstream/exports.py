@@ -101,7 +101,7 @@ def import_published(weights: Path, arch: str, out: Path) -> dict[str, Path]:
     """
     if out.exists() and not (out.is_dir() and next(out.iterdir(), None) is None):
         raise UserError(f"The output {out} is no empty folder; give a new one with --out.")
-    state = read_weights(weights)
+    state = read_weights(weights, is_published_advbn)
     if not is_published_advbn(state):
         raise UserError(
             f"The file {weights} has not the layout of the AdvBN authors' checkpoints (feature_x..., head...); "

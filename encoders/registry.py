@@ -51,6 +51,14 @@ class EncoderKind:
                 f"{self.reduction}, at least {least}; the published size is 256."
             )
 
+    def knows(self, state: StateDict) -> bool:
+        """Return whether a state dict is of a form that `convert` takes, as far as its names say."""
+        try:
+            self.convert(state)
+        except UserError:
+            return False
+        return True
+
     def width_of(self, state: StateDict) -> float:
         """Return the width of a converted state dict, derived from its last convolution.
 

@@ -1,15 +1,16 @@
 """Reading weights of any origin without running code, and their checksums."""
 
+import argparse
 import hashlib
 import json
 import pickle
 import struct
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from basics.errors import UserError
 from basics.files import atomic_path
+from basics.progress import say
 
 StateDict = dict[str, Tensor]
 
@@ -26,19 +28,87 @@ _HEADER_LENGTH = struct.Struct("<Q")
 """How a safetensors file starts: the length of its JSON header, which is padded to a multiple of 8."""
 
 
-def read_weights(path: Path) -> StateDict:
-    """Read a state dict from a safetensors or torch file.
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+"""Entries of a training's checkpoint with moving averages of the weights; timm takes the first two before others."""
+_WEIGHTS = ("state_dict", "model", "model_state_dict")
+"""Entries with the weights themselves."""
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What DataParallel and AveragedModel, torch.compile, and Lightning modules put before names."""
+_COUNTER = "n_averaged"
+"""What AveragedModel keeps beside the weights."""
 
-    `{"state_dict": ...}` wrappers and `module.` prefixes (DataParallel) are taken off. Torch files are read with
+KnownNames = Callable[[StateDict], int]
+"""State dict -> how much of it a reader knows by its names; 0 if it is none of what the reader takes."""
+
+
+class Checkpoint(NamedTuple):
+    """Weights of a file, and which of those in it they are."""
+
+    state: StateDict
+    """Name -> tensor."""
+    averaged: str
+    """Entry of the file that averaged weights were taken from; empty if it has none."""
+
+
+def read_weights(path: Path, known: KnownNames | None = None) -> StateDict:
+    """Read a state dict, see `read_checkpoint`."""
+    return read_checkpoint(path, known).state
+
+
+def read_checkpoint(path: Path, known: KnownNames | None = None) -> Checkpoint:
+    """Read a state dict from a safetensors or torch file, also from a training's checkpoint.
+
+    Averaged weights are preferred to the last ones, as timm does, and a notice says so. Torch files are read with
     `weights_only=True`, so a pickle that holds code is refused, never run.
+
+    Args:
+        path: the file.
+        known: how much of a state dict the reader knows. Prefixes such as `module.` (DataParallel) are taken off the
+            names only where more of them are known then. None knows nothing with the prefix `module.`.
 
     Raises:
         UserError: the file is missing, may not be read, is truncated, holds code, or holds no state dict.
     """
     _require_readable(path)
+    averaged = ""
     if _is_safetensors(path):
-        return _unwrap(read_safetensors(path)[0], path)
-    return _unwrap(_load_torch(path), path)
+        state = _checked(read_safetensors(path)[0], path)
+    else:
+        content, averaged = _within(_load_torch(path))
+        state = _checked(content, path)
+    if averaged:
+        say(f"{path} holds averaged weights ({averaged}) beside the last ones; the averaged ones are taken.")
+    return Checkpoint(_without_prefixes(state, known or _without_module), averaged)
+
+
+def known_by(module: nn.Module) -> KnownNames:
+    """Return a function that counts which names of a state dict are those of a network."""
+    names = module.state_dict().keys()
+    return lambda state: len(names & state.keys())
+
+
+def _without_module(state: StateDict) -> int:
+    return sum(not name.startswith(_PREFIXES[0]) for name in state)
+
+
+def _without_prefixes(state: StateDict, known: KnownNames) -> StateDict:
+    """Return a state dict without the prefixes that hide known names, and with all others."""
+    forms, following = {frozenset(state): state}, [state]
+    while following:
+        less = [each for form in following for prefix in _PREFIXES for each in _less(form, prefix)]
+        following = [each for each in less if frozenset(each) not in forms]
+        forms |= {frozenset(each): each for each in following}
+    # Of forms of which as much is known the first, from which the fewest prefixes were taken off.
+    return max(forms.values(), key=known)
+
+
+def _less(state: StateDict, prefix: str) -> Iterator[StateDict]:
+    """Yield a state dict without a prefix, if names have it, and if no two names become one."""
+    if not any(name.startswith(prefix) for name in state):
+        return
+    less = {name.removeprefix(prefix): value for name, value in state.items() if name != _COUNTER}
+    if len(less) == len(state) - (_COUNTER in state):
+        yield less
 
 
 def _require_readable(path: Path) -> None:
@@ -61,7 +131,9 @@ def _load_torch(path: Path) -> Any:
         with warnings.catch_warnings():
             # On foreign files torch explains pickle protocols; our sentence is enough.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # The options of a training, which timm's checkpoints hold: a plain object that runs nothing.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "Weights only load failed" in str(error) and "global" in str(error).lower():
             raise UserError(
@@ -80,14 +152,29 @@ def _unreadable(path: Path) -> str:
     return f"The file {path} is not a readable checkpoint (truncated, or another format); fetch it again."
 
 
-def _unwrap(content: Any, path: Path) -> StateDict:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+def _within(content: Any) -> tuple[Any, str]:
+    """Return the weights in a training's checkpoint, and the entry that averaged ones were taken from, if any."""
+    averaged = ""
+    while isinstance(content, Mapping):
+        entries = (name for name in (*_AVERAGED, *_WEIGHTS) if isinstance(content.get(name), Mapping) and content[name])
+        entry = next(entries, None)
+        if entry is None:
+            break
+        content, averaged = content[entry], averaged or (entry if entry in _AVERAGED else "")
+    return content, averaged
+
+
+def _checked(content: Any, path: Path) -> StateDict:
+    """Return a state dict, after a check that it is one.
+
+    Raises:
+        UserError: it is something else.
+    """
     if not isinstance(content, Mapping) or not content:
         raise UserError(f"The file {path} holds no state dict (names with tensors); give another file.")
     if not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"The file {path} holds other things than tensors; give a plain state dict.")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    return {str(name): value for name, value in content.items()}
 
 
 def read_safetensors(path: Path) -> tuple[StateDict, dict[str, str]]:

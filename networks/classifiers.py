@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -14,10 +13,11 @@ from torchvision.models import get_model, get_model_weights, list_models
 from basics.errors import UserError
 from networks.checkpoints import (
     StateDict,
+    known_by,
     load_into,
     own_metadata,
+    read_checkpoint,
     read_metadata,
-    read_weights,
     weights_checksum,
     write_safetensors,
 )
@@ -49,7 +49,7 @@ class Classifier:
     classes: int
     """Number of outputs."""
     weights: str
-    """Origin of the weights: `published`, `seed:N`, or a file's name."""
+    """Origin of the weights: `published`, `seed:N`, or a file's name, with the entry of averaged weights."""
     checksum: str
     """SHA-256 over the weights."""
     width: float = 1.0
@@ -126,6 +126,7 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
     name = _one_name(name, metadata.get("name"), weights)
     require_known(name)
     width = float(metadata.get("width", 1.0))
+    origin = origin_of(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if weights.startswith(SEED_PREFIX):
@@ -134,10 +135,13 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
             network = build_network(name, found, width)
         elif weights == PUBLISHED:
             network = published_network(name, "--classifier-weights")
-            found = _outputs(name, network.state_dict())
+            found = _outputs(network, network.state_dict())
         else:
-            state = _present_names(read_weights(Path(weights)))
-            found = _outputs(name, state)
+            blank = _blank(name)
+            known = known_by(blank)
+            checkpoint = read_checkpoint(Path(weights), lambda state: known(_present_names(state)))
+            state, origin = _present_names(checkpoint.state), origin_of(weights, checkpoint.averaged)
+            found = _outputs(blank, state)
             # As torchvision does with weights: these were trained on colours prepared in another way.
             options = {"transform_input": True} if name in _TRANSFORMING else {}
             with Uninitialised():
@@ -149,11 +153,23 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
         name=name,
         module=module,
         classes=found,
-        weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
+        weights=origin,
         checksum=weights_checksum(network.state_dict()),
         width=width,
         view=view_of(metadata) or _published_view(name),
     )
+
+
+def origin_of(weights: str, averaged: str = "") -> str:
+    """Return what results call weights: `published`, `seed:N`, or a file's name.
+
+    Args:
+        weights: as a user gave them.
+        averaged: entry of the file that averaged weights were taken from, if they were; it is added in brackets.
+    """
+    if weights == PUBLISHED or weights.startswith(SEED_PREFIX):
+        return weights
+    return f"{Path(weights).name} ({averaged})" if averaged else Path(weights).name
 
 
 def view_of(metadata: Mapping[str, Any]) -> View | None:
@@ -227,13 +243,18 @@ def _one_name(given: str | None, stored: str | None, weights: str) -> str:
     return name
 
 
-def _outputs(name: str, state: StateDict, default: int = IMAGENET_CLASSES) -> int:
-    """Return how many classes the weights have, read off the network's last layer with weights."""
+def _blank(name: str) -> nn.Module:
+    """Return a network without memory for its weights, for the names and kinds of its layers."""
     with torch.device("meta"):
-        layers = build_network(name, default).named_modules()
+        return build_network(name, IMAGENET_CLASSES)
+
+
+def _outputs(network: nn.Module, state: StateDict) -> int:
+    """Return how many classes weights have, read off the network's last layer with weights."""
+    layers = network.named_modules()
     last = [path for path, layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
     weight = state.get(f"{last}.weight")
-    return default if weight is None else weight.shape[0]
+    return IMAGENET_CLASSES if weight is None else weight.shape[0]
 
 
 def published_network(name: str, option: str) -> nn.Module:
@@ -252,7 +273,10 @@ def published_network(name: str, option: str) -> nn.Module:
         raise UserError(f"The published weights of {name} need other colours than ImageNet's; give another network.")
     try:
         network: nn.Module = get_model(name, weights=weights)
-    except (URLError, OSError, RuntimeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Of the network, the disk, the file's checksum, and anything that torch raises for a file cut short.
         raise UserError(
             f"The published weights of {name} could not be downloaded ({error}); give a file with {option}."
         ) from error

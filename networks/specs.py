@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from basics.errors import UserError
-from networks.checkpoints import load_into, read_metadata, read_weights, weights_checksum
+from networks.checkpoints import known_by, load_into, read_checkpoint, read_metadata, weights_checksum
 from networks.classifiers import (
     IMAGENET_CLASSES,
     PUBLISHED,
@@ -16,6 +16,7 @@ from networks.classifiers import (
     Classifier,
     classifier_metadata,
     load_classifier,
+    origin_of,
     seed_of,
     view_of,
 )
@@ -93,7 +94,7 @@ def _load_timm(name: str, weights: str) -> Classifier:
     timm = _timm()
     if not timm.is_model(name):
         raise UserError(f"There is no timm model {name!r}; `timm.list_models()` names them all.")
-    network = _timm_network(timm, name, weights)
+    network, origin = _timm_network(timm, name, weights)
     config = timm.data.resolve_model_data_config(network)
     _, height, width = config["input_size"]
     if height != width or config["crop_mode"] not in _CROP_MODES:
@@ -106,7 +107,7 @@ def _load_timm(name: str, weights: str) -> Classifier:
         name=TIMM_PREFIX + name,
         module=module,
         classes=int(network.num_classes),
-        weights=weights if weights == PUBLISHED or weights.startswith(SEED_PREFIX) else Path(weights).name,
+        weights=origin,
         checksum=weights_checksum(network.state_dict()),
         # As timm's own evaluation: the crop is this share of the resized short side.
         view=View(
@@ -119,26 +120,51 @@ def _load_timm(name: str, weights: str) -> Classifier:
     )
 
 
-def _timm_network(timm: Any, name: str, weights: str) -> Any:
+def _timm_network(timm: Any, name: str, weights: str) -> tuple[Any, str]:
+    """Return a network of timm with its weights, and the origin of these (see `Classifier.weights`)."""
     with torch.random.fork_rng(devices=[]):
         if weights.startswith(SEED_PREFIX):
             torch.manual_seed(seed_of(weights))
-            return timm.create_model(name, num_classes=IMAGENET_CLASSES)
+            return _created(timm, name, num_classes=IMAGENET_CLASSES), weights
         if weights == PUBLISHED:
             try:
-                return timm.create_model(name, pretrained=True)
-            except (OSError, RuntimeError, ValueError) as error:
+                return timm.create_model(name, pretrained=True), weights
+            except MemoryError:
+                raise
+            except Exception as error:
+                # Of the network, the disk, Hugging Face's client, and anything that torch raises for a file cut short;
+                # but if the network cannot be built without weights either, that is the fault.
+                _created(timm, name)
                 raise UserError(
                     f"The pretrained weights of timm:{name} cannot be had ({_first_line(error)}); "
                     f"give a file, timm:{name}=FILE."
                 ) from error
-        state = read_weights(Path(weights))
-        network = timm.create_model(name)
+        network = _created(timm, name)
+        checkpoint = read_checkpoint(Path(weights), known_by(network))
+        state = checkpoint.state
         head = state.get(f"{network.default_cfg['classifier']}.weight") if _has_one_head(network) else None
         if head is not None and head.shape[0] != network.num_classes:
-            network = timm.create_model(name, num_classes=head.shape[0])
+            network = _created(timm, name, num_classes=head.shape[0])
         load_into(network, state, f"the timm model {name}")
-        return network
+        return network, origin_of(weights, checkpoint.averaged)
+
+
+def _created(timm: Any, name: str, **options: Any) -> Any:
+    """Build a network of timm without weights.
+
+    Raises:
+        UserError: timm does not build it, such as with a tag that does not exist.
+    """
+    try:
+        return timm.create_model(name, **options)
+    except MemoryError:
+        raise
+    except Exception as error:
+        # timm's builders raise whatever they come upon.
+        raise UserError(
+            f"timm cannot build the model {name} ({_first_line(error)}); `timm.list_models('*', pretrained=True)` "
+            "names the models with their tags."
+        ) from error
 
 
 def _has_one_head(network: Any) -> bool:

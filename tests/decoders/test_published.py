@@ -45,10 +45,12 @@ def test_every_published_weight_is_in_the_file(files: dict[str, Path], tmp_path:
 
 
 @pytest.mark.slow
-def test_data_parallel_wrappers_are_taken_off(files: dict[str, Path], tmp_path: Path) -> None:
-    wrapped = {f"module.{name}": value for name, value in published_decoder().items()}
-    torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / "decoder.pth")
-    assert advbn_gen(*words(files["encoder"], tmp_path / "decoder.pth", tmp_path / "a.safetensors")).code == 0
+def test_wrappers_are_taken_off(tmp_path: Path) -> None:
+    for name, prefix, state in (("encoder", "model.", published_vgg()), ("decoder", "module.", published_decoder())):
+        wrapped = {f"{prefix}{key}": value for key, value in state.items()}
+        torch.save({"state_dict": wrapped, "epoch": 3}, tmp_path / f"{name}.pth")
+    out = tmp_path / "a.safetensors"
+    assert advbn_gen(*words(tmp_path / "encoder.pth", tmp_path / "decoder.pth", out)).code == 0
     assert torch.equal(load_file(tmp_path / "a.safetensors")["decoder.28.bias"], published_decoder()["28.bias"])
 
 

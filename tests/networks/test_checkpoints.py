@@ -1,5 +1,6 @@
 """Reading weights without running code."""
 
+import argparse
 import os
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from basics.errors import UserError
-from networks.checkpoints import load_into, read_safetensors, read_weights, weights_checksum, write_safetensors
+from networks.checkpoints import (
+    known_by,
+    load_into,
+    read_checkpoint,
+    read_safetensors,
+    read_weights,
+    weights_checksum,
+    write_safetensors,
+)
 from tests.processes import in_a_process
 from tests.support import dice_of
 
@@ -33,6 +42,83 @@ def equal(found: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("old_format", [False, True])
 def test_torch_files_in_any_wrapping(tmp_path: Path, content: Any, old_format: bool) -> None:
     torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not old_format)
+    assert equal(read_weights(tmp_path / "x.pth"))
+
+
+LAST = {name: value + 1 for name, value in STATE.items()}
+
+
+def under(prefix: str, state: dict[str, torch.Tensor] = STATE) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def known(state: dict[str, torch.Tensor]) -> int:
+    return len(state.keys() & STATE.keys())
+
+
+@pytest.mark.parametrize(
+    ("entry", "averaged"),
+    [
+        ("state_dict_ema", STATE),
+        ("model_ema", STATE),
+        ("model_ema", {**under("module."), "n_averaged": torch.tensor(7)}),
+        ("ema", {"state_dict": under("module.")}),
+    ],
+)
+@pytest.mark.parametrize("wrapper", ["state_dict", "model"])
+def test_averaged_weights_are_taken_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], entry: str, averaged: Any, wrapper: str
+) -> None:
+    torch.save({wrapper: LAST, entry: averaged, "epoch": 3}, tmp_path / "x.pth")
+    found = read_checkpoint(tmp_path / "x.pth", known)
+    assert equal(found.state)
+    assert found.averaged == entry
+    assert f"x.pth holds averaged weights ({entry})" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_a_checkpoint_without_averaged_weights_says_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], nothing: Any
+) -> None:
+    torch.save({"state_dict": STATE, "state_dict_ema": nothing}, tmp_path / "x.pth")
+    found = read_checkpoint(tmp_path / "x.pth", known)
+    assert equal(found.state)
+    assert not found.averaged
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "prefix", ["model.", "_orig_mod.", "module.", "_orig_mod.module.", "module._orig_mod.", "model._orig_mod.module."]
+)
+def test_prefixes_that_hide_known_names_are_taken_off(tmp_path: Path, prefix: str) -> None:
+    torch.save({"model": under(prefix)}, tmp_path / "x.pth")
+    assert equal(read_weights(tmp_path / "x.pth", known))
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "model.", "module.model."])
+def test_names_of_the_network_itself_keep_their_prefix(tmp_path: Path, prefix: str) -> None:
+    network = nn.ModuleDict({"model": nn.ModuleDict({"model": nn.Linear(2, 3)}), "module": nn.Linear(3, 4)})
+    state = network.state_dict()
+    torch.save(under(prefix, state), tmp_path / "x.pth")
+    assert read_weights(tmp_path / "x.pth", known_by(network)).keys() == state.keys()
+
+
+def test_what_lies_beside_a_network_is_left_over(tmp_path: Path) -> None:
+    network = nn.Linear(2, 3)
+    torch.save({**under("model.", network.state_dict()), "criterion.weight": torch.ones(2)}, tmp_path / "x.pth")
+    state = read_weights(tmp_path / "x.pth", known_by(network))
+    with pytest.raises(UserError, match=r"do not fit it: unknown: criterion\.weight\.$"):
+        load_into(network, state, "it")
+
+
+def test_two_names_never_become_one(tmp_path: Path) -> None:
+    both = {**STATE, **under("model.", LAST)}
+    torch.save(both, tmp_path / "x.pth")
+    assert read_weights(tmp_path / "x.pth", known).keys() == both.keys()
+
+
+def test_options_of_a_training_beside_its_weights(tmp_path: Path) -> None:
+    torch.save({"state_dict": STATE, "args": argparse.Namespace(model="resnet50", lr=0.1)}, tmp_path / "x.pth")
     assert equal(read_weights(tmp_path / "x.pth"))
 
 

@@ -1,6 +1,7 @@
 """Classifiers by name, file and seed."""
 
 import re
+from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
 
@@ -116,11 +117,12 @@ def test_weights_that_tell_nothing_need_a_name(tmp_path: Path) -> None:
         load_classifier(None, str(tmp_path / "x.pth"), 5)
 
 
-def test_published_weights_without_network_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no route to host")
+@pytest.mark.parametrize("error", [URLError("no route to host"), EOFError("cut short"), IncompleteRead(b"cut short")])
+def test_published_weights_that_cannot_be_had_are_said(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    with pytest.raises(UserError, match=r"no route to host.*--classifier-weights"):
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", failing)
+    with pytest.raises(UserError, match=rf"{re.escape(str(error))}.*--classifier-weights"):
         load_classifier("resnet18", "published", 1000)
     assert classifiers.PUBLISHED == "published"

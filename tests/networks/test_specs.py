@@ -9,9 +9,10 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torchvision.models import inception_v3, resnet18
+from torchvision.models import inception_v3, resnet18, shufflenet_v2_x0_5
 
 from basics.errors import UserError
+from networks.checkpoints import weights_checksum
 from networks.classifiers import PUBLISHED_VIEW
 from networks.specs import label_of_spec, load_model
 from sources.decode import View, pixels_of
@@ -83,6 +84,29 @@ def test_a_timm_checkpoint_with_other_classes(tmp_path: Path, image: torch.Tenso
         assert close(found.module[1](image), theirs(image))  # type: ignore[index]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "origin"),
+    [
+        (lambda last, averaged: {"state_dict": last, "state_dict_ema": averaged}, "x.pth (state_dict_ema)"),
+        (lambda _, state: {f"_orig_mod.{name}": value for name, value in state.items()}, "x.pth"),
+        (lambda _, state: {"state_dict": {f"model.{name}": value for name, value in state.items()}}, "x.pth"),
+    ],
+)
+@pytest.mark.parametrize("spec", ["timm:resnet10t", "shufflenet_v2_x0_5"])
+def test_a_checkpoint_of_a_training(tmp_path: Path, spec: str, content: Any, origin: str) -> None:
+    def state(seed: int) -> dict[str, torch.Tensor]:
+        with seeded(seed):
+            if spec.startswith("timm:"):
+                return dict(timm.create_model(spec.removeprefix("timm:"), num_classes=3).state_dict())
+            return dict(shufflenet_v2_x0_5(num_classes=3).state_dict())
+
+    torch.save(content(state(0), state(1)), tmp_path / "x.pth")
+    found = load_model(f"{spec}={tmp_path / 'x.pth'}")
+    assert found.checksum == weights_checksum(state(1))
+    assert (found.weights, found.classes) == (origin, 3)
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -92,6 +116,9 @@ def test_a_timm_checkpoint_with_other_classes(tmp_path: Path, image: torch.Tenso
         ("resnet18=seed:x", "seed:N"),
         ("timm:resnet1000", "no timm model 'resnet1000'"),
         ("timm:resnet10t=absent.pth", "no weights file absent.pth"),
+        ("timm:resnet10t.bogus", r"timm cannot build the model resnet10t.bogus \(Invalid pretrained tag \(bogus\)"),
+        ("timm:resnet10t.bogus=seed:1", r"cannot build .* \(Invalid pretrained tag \(bogus\)"),
+        ("timm:resnet10t.bogus=absent.pth", r"cannot build .* \(Invalid pretrained tag \(bogus\)"),
         ("some/where", "no file or folder some/where"),
     ],
 )
@@ -111,6 +138,16 @@ def test_pretrained_weights_without_network_are_said(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
     with pytest.raises(UserError, match=r"cannot be had \(no route to host\); give a file, timm:resnet10t=FILE"):
+        load_model("timm:resnet10t")
+
+
+@pytest.mark.parametrize("error", [EOFError("Ran out of input"), KeyError("state"), ValueError("")])
+def test_whatever_timm_raises_for_pretrained_weights_is_said(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", failing)
+    with pytest.raises(UserError, match=r"cannot be had \(.+\); give a file, timm:resnet10t=FILE"):
         load_model("timm:resnet10t")
 
 
