@@ -1,9 +1,10 @@
 """Means over the parts of a test set: mCE and mean error of ImageNet-C, mean accuracy of ImageNet-Instagram.
 
-A mean over a set is given only if every part was scored; means over some of its parts are in `partial`.
+A mean over a set is given only if every part was scored, on the same images; means over some of its parts are in
+`partial`.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -27,8 +28,8 @@ def result_rows(scored: Iterable[Mapping[str, Any]]) -> list[Row]:
 def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Return a line for each model (and batch-norm set) on each test set that has parts.
 
-    They have `summary` true, `missing` (names of the parts without results) and `partial` (null if none is
-    missing). Values of the set are null if something is missing.
+    They have `summary` true, `missing` (names of the parts without results, and what is missing in parts) and
+    `partial` (null if nothing is missing). Values of the set are null if something is missing.
     """
     groups: dict[tuple[str, str | None, str], list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -63,9 +64,14 @@ def errors_of(parts: Iterable[Mapping[str, Any]]) -> Errors:
 
 
 def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
-    summary = summarise(errors_of(parts))
-    missing = [f"{IMAGENET_C}/{name}/{level}" for name, level in summary.missing] + cut_short(parts)
+    other = other_images(parts)
+    same = [row for row in parts if row["data"] not in other]
+    summary = summarise(errors_of(same))
+    there = {row["data"] for row in parts}
+    absent = [f"{IMAGENET_C}/{name}/{level}" for name, level in summary.missing]
+    missing = [name for name in absent if name not in there] + cut_short(parts) + list(other.values())
     partial = {
+        "subsets": len(same),
         "corruptions": sum(value is not None for value in summary.ce.values()),
         "mean_ce": summary.partial_mean_ce,
         "mean_error": summary.partial_mean_error,
@@ -85,14 +91,37 @@ def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def _filtered(parts: Sequence[Mapping[str, Any]]) -> Row:
-    means: Row = {name: mean([row[name] for row in parts]) for name in ("top1", "top5")}
-    missing = cut_short(parts)
+    other = other_images(parts)
+    same = [row for row in parts if row["data"] not in other]
+    means: Row = {name: mean([row[name] for row in same]) for name in ("top1", "top5")}
+    missing = cut_short(parts) + list(other.values())
     if len(parts) != FILTERS:
         # The set's own list of filters is not published, so those that are missing can be counted only.
         missing.append(f"{len(parts)} filters instead of {FILTERS}")
     if not missing:
         return {**means, "missing": [], "partial": None}
-    return {**_NO_MEANS, "missing": missing, "partial": {"filters": len(parts), **means}}
+    return {**_NO_MEANS, "missing": missing, "partial": {"filters": len(same), **means}}
+
+
+def other_images(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the parts of a set whose images are not those of most parts, with a description of the difference.
+
+    A part that was unpacked by half has fewer images than the others. Where the names of images differ in all parts
+    they tell the part, so that only the numbers can be compared.
+    """
+    (most, _), *_ = sorted(
+        Counter(row["samples_there"] for row in parts).items(), key=lambda item: (-item[1], -item[0])
+    )
+    numbers = {row["data"]: row["samples_there"] for row in parts if row["samples_there"] != most}
+    ((samples, shared),) = Counter(row["samples_sha256"] for row in parts if row["data"] not in numbers).most_common(1)
+    found = {}
+    for row in parts:
+        shown = " ".join(row["data"].split("/")[1:])
+        if row["data"] in numbers:
+            found[row["data"]] = f"{numbers[row['data']]} images instead of {most} in {shown}"
+        elif shared > 1 and row["samples_sha256"] != samples:
+            found[row["data"]] = f"other images in {shown}"
+    return found
 
 
 def cut_short(parts: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -51,7 +51,10 @@ def _lines(folder: Path) -> list[Row]:
     return parts
 
 
-_TEXTS = ("data", "model", "suite", "pair", "arch", "weights", "weights_sha256", "transform", "precision", "device")
+_TEXTS = (
+    "data", "model", "suite", "pair", "arch", "weights", "weights_sha256", "transform", "precision", "device",
+    *IDENTIFYING,
+)  # fmt: skip
 _PARTS = {IMAGENET_C: 3, INSTAGRAM: 2}
 """Test set -> number of parts between slashes in the names of its subsets."""
 

@@ -168,6 +168,19 @@ def test_what_is_missing_is_named_and_no_mean_of_a_part_stands_for_the_whole(tmp
 
 
 @pytest.mark.slow
+def test_a_severity_that_was_unpacked_by_half_is_told(tmp_path: Path, small: Path) -> None:
+    root = corrupted(tmp_path / "c", corruptions=("fog", "snow"))
+    images = sorted((root / "weather/fog/3").rglob("*.*"))
+    for path in images[1::2]:
+        path.unlink()
+    assert 2 * len(images[::2]) >= len(images) > 2
+    summary = by_key(run(tmp_path / "out", {"m": small}, imagenet_c=root))["m", None, "imagenet-c"]
+    assert f"{len(images[::2])} images instead of {len(images)} in fog 3" in summary["missing"]
+    assert summary["ce"]["snow"] is not None
+    assert summary["ce"]["fog"] is None
+
+
+@pytest.mark.slow
 def test_the_first_images_of_a_set_are_not_the_set(tmp_path: Path, small: Path) -> None:
     """All 75 subsets and 20 filters are there, but not all of their images were scored."""
     roots = {"imagenet-c": corrupted(tmp_path / "c"), "imagenet-instagram": filtered(tmp_path / "i", 20)}
