@@ -21,6 +21,7 @@ from networks.checkpoints import (
     write_safetensors,
 )
 from networks.weight_files import MODEL_FILE
+from sources.base import ClassMap
 
 COST_FILE = "cost.json"
 FORMAT = "advbn-gen abnn network"
@@ -52,6 +53,11 @@ class Checkpoint:
     """Images (N, 3, H, W) in [0, 1] -> logits (N, K)."""
     checksum: str
     """SHA-256 over the weights."""
+
+    @property
+    def class_map(self) -> ClassMap:
+        """Which class each output is."""
+        return ClassMap(names=self.classes, imagenet=False)
 
 
 def save_checkpoint(folder: Path, module: nn.Module, plan: NetworkPlan, metadata: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from abnn.checkpoint import Checkpoint
 from basics.errors import UserError
+from basics.progress import say
 from sources.base import Source
+from sources.classes import require_agreeing
 from sources.decode import decode_rgb
 from sources.opening import open_source
 from training.data import TrainingImages, evenly
@@ -48,18 +50,12 @@ def images_for(
 
 
 def _require_fitting(checkpoint: Checkpoint, source: Source) -> None:
-    found, needed = source.classes.names, checkpoint.classes
-    if len(found) != len(needed):
-        raise UserError(
-            f"The network {checkpoint.name} has {len(needed)} classes, but {source.address} has {len(found)}; "
-            "give test images of the classes that it was trained on."
-        )
-    if found != needed:
-        different = next(pair for pair in zip(found, needed, strict=True) if pair[0] != pair[1])
-        raise UserError(
-            f"The classes of {source.address} are not those of the network {checkpoint.name} ({different[0]} in place "
-            f"of {different[1]}); give test images of the classes that it was trained on."
-        )
+    notice = require_agreeing(
+        f"the network {checkpoint.name}", checkpoint.class_map, source.address, source.classes,
+        "give test images of the classes that it was trained on",
+    )  # fmt: skip
+    if notice:
+        say(notice)
     if not checkpoint.resized:
         require_native(source, checkpoint.plan.image_size, f"the network {checkpoint.name} was trained on no others")
 

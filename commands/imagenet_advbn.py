@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from basics.errors import UserError
 from basics.progress import counted, say
 from commands.options import (
     ADDRESS,
@@ -43,13 +44,14 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 @click.option("--autoencoder", type=FILE, help="autoencoder.safetensors. [the drawn world has its own]")
 @click.option(
     "--classifier",
-    metavar="NAME",
-    help="torchvision name of the attacked classifier. [default: vgg19 or resnet50, after the encoder]",
+    metavar="SPEC",
+    help="Attacked classifier: NAME (torchvision), timm:NAME, NAME=FILE, timm:NAME=FILE, or a run folder or file of "
+    "this program. [default: vgg19 or resnet50, after the encoder]",
 )
 @click.option(
     "--classifier-weights",
     metavar="F",
-    help="File, or seed:N for fresh weights (trials). [default: torchvision's published ones]",
+    help="Its weights, where the SPEC is a name: a file, or seed:N for trials. [default: the published ones]",
 )
 @click.option(
     "--out",
@@ -132,7 +134,6 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
     """Build the run's config; without a source, it uses the drawn world and its networks and says so."""
     from encoders import encoder_kind
     from experiments import imagenet_advbn as published
-    from networks.classifiers import PUBLISHED
     from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_networks
 
     encoder_kind(options["encoder"])
@@ -143,7 +144,7 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
         attack=replace(config.attack, **given(**{name: options[name] for name in ("eps", "steps", "step_size")})),
         labels=absolute(options["labels"]),
         order=absolute(options["order"]),
-        classifier_weights=_weights(options["classifier_weights"]) or PUBLISHED,
+        **_classifier(options["classifier"], options["classifier_weights"]),
         **{name: options[name] for name in _CONFIG_FIELDS},
         **given(**{name: options[name] for name in ("batch_size", "batches_per_shard")}),
         **given(image_size=DRAWN_IMAGE_SIZE if source is None else None) | given(image_size=options["image_size"]),
@@ -162,7 +163,18 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
     )
 
 
-_CONFIG_FIELDS = ("classifier", "limit", "split", "device", "precision", "threads", "workers", "reconstructed")
+_CONFIG_FIELDS = ("limit", "split", "device", "precision", "threads", "workers", "reconstructed")
+
+
+def _classifier(spec: str | None, weights: str | None) -> dict[str, str | None]:
+    """Return the name and the weights of the attacked classifier from `--classifier` and `--classifier-weights`."""
+    from networks.classifiers import PUBLISHED
+    from networks.specs import split_spec
+
+    name, own = (None, PUBLISHED) if spec is None else split_spec(spec)
+    if own != PUBLISHED and weights is not None:
+        raise UserError(f"--classifier {spec} names its weights; leave out --classifier-weights {weights}.")
+    return {"classifier": name, "classifier_weights": _weights(weights) or own}
 
 
 def _weights(weights: str | None) -> str | None:

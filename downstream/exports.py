@@ -15,11 +15,19 @@ from basics.files import require_writable_folder
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import AUXILIARY, MAIN, state_with
 from networks.checkpoints import StateDict, load_into, read_metadata, read_weights
-from networks.classifiers import IMAGENET_CLASSES, Classifier, build_network, classifier_metadata, save_classifier
+from networks.classifiers import (
+    IMAGENET_CLASSES,
+    Classifier,
+    build_network,
+    classifier_metadata,
+    published_classes,
+    save_classifier,
+)
 from networks.cuts import Cut
 from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
 from networks.uninitialised import Uninitialised
 from networks.weight_files import AUXILIARY_FILE, MAIN_FILE
+from sources.base import numbered_classes
 from sources.decode import View
 
 FILES = {MAIN: MAIN_FILE, AUXILIARY: AUXILIARY_FILE}
@@ -58,7 +66,7 @@ class Exports:
         for which, name in FILES.items():
             metadata = {"view": asdict(self.view), "batch_norm": which, "facts": run}
             plain = self._plain(network, which)
-            save_classifier(folder / name, self.start.name, plain, self.start.classes, self.start.width, **metadata)
+            save_classifier(folder / name, self.start.name, plain, self.start.outputs, self.start.width, **metadata)
 
     def _plain(self, trained: AdvBNNetwork, which: str) -> nn.Module:
         """Return the network as it was before it was cut, with the trained weights and one set of batch norm."""
@@ -110,12 +118,13 @@ def import_published(weights: Path, arch: str, out: Path) -> dict[str, Path]:
     networks = {}
     for which, norm in ((MAIN, CLEAN), (AUXILIARY, ADVERSARIAL)):
         plain = plain_state(state, norm)
-        classes = plain["fc.weight"].shape[0] if "fc.weight" in plain else IMAGENET_CLASSES
+        count = plain["fc.weight"].shape[0] if "fc.weight" in plain else IMAGENET_CLASSES
         with Uninitialised():
-            networks[which] = build_network(arch, classes)
+            networks[which] = build_network(arch, count)
         load_into(networks[which], plain, f"the classifier {arch}")
+    classes = published_classes(count) or numbered_classes(count)
     require_writable_folder(out)
     for which, network in networks.items():
         metadata = {"batch_norm": which, "facts": {"imported": weights.name}}
-        save_classifier(out / FILES[which], arch, network, network.fc.out_features, 1.0, **metadata)  # type: ignore[union-attr, arg-type]
+        save_classifier(out / FILES[which], arch, network, classes, 1.0, **metadata)
     return {which: out / name for which, name in FILES.items()}

@@ -1,11 +1,12 @@
 """The request for a fine-tuned classifier, and carrying it out."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import require_apart
+from basics.progress import say
 from downstream.exports import FILES
 from downstream.task import FineTuningConfig, FineTuningTask
 from downstream.testset import open_named
@@ -13,6 +14,7 @@ from networks.checkpoints import read_metadata
 from networks.classifiers import Classifier, classifier_metadata
 from networks.specs import load_model
 from sources.base import Source
+from sources.classes import require_agreeing
 from training.data import Mix, require_same_classes, training_images
 from training.folder import is_first_process
 from training.loop import train
@@ -61,6 +63,8 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
         # Only held-out images may lie flat: the labels of training images are their folders.
         held_source = _of_its_classes(start, opened(request.held_out, labels=request.labels, split="val"))
     require_same_classes(source, held_source)
+    if start.class_map is None and source.classes.named:
+        start = replace(start, class_map=source.classes)
     mix = None
     if request.mix is not None:
         mix = Mix(source=open_named("mix", request.mix, split="train").source, share=request.mix_share)
@@ -112,14 +116,15 @@ def _start(request: FineTuningRequest) -> Classifier:
 
 
 def _of_its_classes(start: Classifier, source: Source) -> Source:
-    """Return a source, after a check that its labels number the classifier's classes.
+    """Return a source, after a check that its classes are the classifier's.
 
     Raises:
-        UserError: they do not.
+        UserError: they are not.
     """
-    if source.classes.count != start.classes:
-        raise UserError(
-            f"The labels of {source.address} number {source.classes.count} classes, but the {start.name} to start "
-            f"from has {start.classes}; give --init with a classifier of these classes."
-        )
+    notice = require_agreeing(
+        f"The {start.name} to start from", start.outputs, source.address, source.classes,
+        "give --init with a classifier of these classes",
+    )  # fmt: skip
+    if notice:
+        say(notice)
     return source

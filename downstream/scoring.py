@@ -21,6 +21,7 @@ from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Score
 from downstream.result_store import Row, Wanted
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
+from sources.classes import require_agreeing
 from sources.decode import View, decode_rgb, pixels_of
 
 KEPT = 5
@@ -71,18 +72,19 @@ def wanted_score(
     return Wanted(identity=identity, more={**addresses, "device": compute.kind, "software": software, **(more or {})})
 
 
-def require_fitting(label: str, model: Classifier, data: TestSet) -> None:
-    """Refuse a model whose outputs are not the classes that the labels number.
+def require_fitting(label: str, model: Classifier, data: TestSet) -> str | None:
+    """Refuse a model whose outputs are not the classes of the data set.
+
+    Returns:
+        A notice for the user where one of them does not say which classes it has; None if they agree.
 
     Raises:
         UserError: see above.
     """
-    needed = data.source.classes.count
-    if model.classes != needed:
-        raise UserError(
-            f"The model {label} has {model.classes} outputs, but the labels of {data.name} "
-            f"({data.source.address}) number {needed} classes; give a model of these classes."
-        )
+    return require_agreeing(
+        f"the model {label}", model.outputs, f"the data set {data.name} ({data.source.address})", data.source.classes,
+        "give a model of these classes",
+    )  # fmt: skip
 
 
 @torch.no_grad()

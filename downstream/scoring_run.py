@@ -8,6 +8,7 @@ from typing import Any
 
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
+from basics.progress import say
 from downstream.predictions import SAME_SAMPLES, PredictionFile, ScoredData
 from downstream.result_store import PREDICTIONS, Key, Layout, Row, Wanted, opened_store
 from downstream.scoring import ScoringConfig, predict, require_fitting, wanted_score
@@ -109,7 +110,10 @@ def score_all(run: ScoringRun) -> dict[Key, Row]:
             nothing can be written.
         WorkError: an image is broken, a model's outputs are not finite, or a data set has changed meanwhile.
     """
-    wanted = {name: _wanted(run, opened()) for name, opened in run.data.items()}
+    notices: dict[str, None] = {}
+    wanted = {name: _wanted(run, opened(), notices) for name, opened in run.data.items()}
+    for notice in notices:
+        say(notice)
     everything = [each for of_data in wanted.values() for each in of_data]
     with opened_store(run.layout, SAME_SAMPLES, run.lines) as store:
         missing = {each.key for each in store.missing(everything, overwrite=run.overwrite)}
@@ -123,10 +127,12 @@ def score_all(run: ScoringRun) -> dict[Key, Row]:
         return store.rows
 
 
-def _wanted(run: ScoringRun, data: TestSet) -> list[Wanted]:
-    """Return the result of each model on a data set, before it is scored."""
+def _wanted(run: ScoringRun, data: TestSet, notices: dict[str, None]) -> list[Wanted]:
+    """Return the result of each model on a data set, before it is scored, and add what the user has to know."""
     for model in run.models:
-        require_fitting(model.name, model.classifier, data)
+        notice = require_fitting(model.name, model.classifier, data)
+        if notice:
+            notices[notice] = None
     return [wanted_score(model.name, model.classifier, data, run.compute, model.more) for model in run.models]
 
 

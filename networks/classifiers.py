@@ -25,6 +25,8 @@ from networks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
 from networks.published_advbn import CLEAN, is_published_advbn, plain_state
 from networks.uninitialised import Uninitialised
 from networks.width import narrow
+from sources.base import ClassMap, numbered_classes
+from sources.classes import imagenet_map
 from sources.decode import View
 
 SEED_PREFIX = "seed:"
@@ -56,8 +58,15 @@ class Classifier:
     """Factor of all channels."""
     view: View = PUBLISHED_VIEW
     """How test images are prepared for it."""
+    class_map: ClassMap | None = None
+    """Which class each output is; None if that is not known."""
     packages: tuple[str, ...] = ()
     """Python packages that its predictions depend on besides torch and torchvision."""
+
+    @property
+    def outputs(self) -> ClassMap:
+        """Which class each output is; without names if that is not known."""
+        return self.class_map or numbered_classes(self.classes)
 
     def summary(self) -> dict[str, Any]:
         """Return its entry in a manifest."""
@@ -147,7 +156,7 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
             with Uninitialised():
                 network = build_network(name, found, width, **options)
             load_into(network, state, f"the classifier {name}")
-        _require_classes(name, found, classes)
+        require_classes(name, found, classes)
     module = nn.Sequential(Normalise(), network).eval().requires_grad_(False)
     return Classifier(
         name=name,
@@ -157,6 +166,7 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
         checksum=weights_checksum(network.state_dict()),
         width=width,
         view=view_of(metadata) or _published_view(name),
+        class_map=published_classes(found) if weights == PUBLISHED else classes_of(metadata),
     )
 
 
@@ -170,6 +180,19 @@ def origin_of(weights: str, averaged: str = "") -> str:
     if weights == PUBLISHED or weights.startswith(SEED_PREFIX):
         return weights
     return f"{Path(weights).name} ({averaged})" if averaged else Path(weights).name
+
+
+def published_classes(count: int) -> ClassMap | None:
+    """Return the classes of published weights with so many outputs: those of ImageNet-1k; None for other numbers."""
+    return imagenet_map() if count == IMAGENET_CLASSES else None
+
+
+def classes_of(metadata: Mapping[str, Any]) -> ClassMap | None:
+    """Return the classes of a network according to its file's metadata; None if they do not say."""
+    if metadata.get("imagenet"):
+        return imagenet_map()
+    names = metadata.get("class_names")
+    return None if names is None else ClassMap(names=tuple(names), imagenet=False)
 
 
 def view_of(metadata: Mapping[str, Any]) -> View | None:
@@ -201,7 +224,12 @@ def _present_names(state: StateDict) -> StateDict:
     return {_DENSENET_OLD_NAME.sub(r"\1\2", name): value for name, value in state.items()}
 
 
-def _require_classes(name: str, found: int, needed: int | None) -> None:
+def require_classes(name: str, found: int, needed: int | None) -> None:
+    """Refuse a classifier with another number of outputs than the labels need; None needs none.
+
+    Raises:
+        UserError: see above.
+    """
     if needed is not None and found != needed:
         raise UserError(
             f"The classifier {name} has {found} classes but the data set's labels need {needed}; "
@@ -283,7 +311,12 @@ def published_network(name: str, option: str) -> nn.Module:
     return network
 
 
-def save_classifier(path: Path, name: str, network: nn.Module, classes: int, width: float, **metadata: Any) -> None:
+def save_classifier(
+    path: Path, name: str, network: nn.Module, classes: ClassMap, width: float, **metadata: Any
+) -> None:
     """Write a classifier's plain torchvision state dict as safetensors with name, classes and width as metadata."""
-    described = {"format": FORMAT, "name": name, "classes": classes, "width": width, **metadata}
+    described = {"format": FORMAT, "name": name, "classes": classes.count, "width": width, **metadata}
+    if classes.named:
+        # The thousand names of ImageNet-1k are known.
+        described |= {"imagenet": True} if classes.imagenet else {"class_names": list(classes.names)}
     write_safetensors(path, network.state_dict(), described)

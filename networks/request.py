@@ -54,7 +54,7 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
         "images": len(images), "held_out": held_out.digest(), "smallest_crop": request.variation.smallest,
     }  # fmt: skip
     torch.manual_seed(config.seed)
-    task = ClassifierTask(request.classifier, source.classes.count, held_out, request.out)
+    task = ClassifierTask(request.classifier, source.classes, held_out, request.out)
     train(task, images, config, request.out, identity, overwrite=overwrite)
     (path,) = task.outputs
     if not is_first_process(config.devices):

@@ -14,9 +14,12 @@ from networks.classifiers import (
     PUBLISHED,
     SEED_PREFIX,
     Classifier,
+    classes_of,
     classifier_metadata,
     load_classifier,
     origin_of,
+    published_classes,
+    require_classes,
     seed_of,
     view_of,
 )
@@ -58,6 +61,49 @@ def load_model(spec: str) -> Classifier:
     return load_classifier(spec, PUBLISHED)
 
 
+def split_spec(spec: str) -> tuple[str | None, str]:
+    """Return the name of the network that a SPEC says, and its weights: `published`, `seed:N` or an absolute path.
+
+    The name is None where the SPEC is a file or a run folder of ours, which names its network.
+
+    Raises:
+        UserError: it is a folder without weights, a file that does not name its network, or names no weights.
+    """
+    path = Path(spec)
+    if path.exists():
+        file = _weights_in(path) if path.is_dir() else path
+        if file.suffix != ".safetensors":
+            raise UserError(f"The file {spec} does not say of which network it is; give NAME={spec}.")
+        return None, str(file.absolute())
+    name, equals, weights = spec.partition("=")
+    if not equals:
+        return spec, PUBLISHED
+    if not (name and weights):
+        raise UserError(f"The model {spec!r} names no {'weights' if name else 'network'}; give NAME=FILE.")
+    return name, weights if weights.startswith(SEED_PREFIX) else str(Path(weights).absolute())
+
+
+def load_with_weights(name: str | None, weights: str, classes: int) -> Classifier:
+    """Load a network by its name and weights, as `split_spec` returns them.
+
+    Args:
+        name: Name of the network, torchvision's or `timm:NAME`; None if the weights file names it.
+        weights: `published`, `seed:N` or a file.
+        classes: Number of outputs that are needed.
+
+    Raises:
+        UserError: as `load_model`, or it has another number of outputs.
+    """
+    if name is None:
+        found = _load_own(Path(weights))
+    elif name.startswith(TIMM_PREFIX):
+        found = _load_timm(name.removeprefix(TIMM_PREFIX), weights)
+    else:
+        return load_classifier(name, weights, classes)
+    require_classes(found.name, found.classes, classes)
+    return found
+
+
 def _load_own(path: Path) -> Classifier:
     """Load a network from a file whose metadata name it."""
     metadata = classifier_metadata(read_metadata(path)) if path.suffix == ".safetensors" else {}
@@ -65,7 +111,7 @@ def _load_own(path: Path) -> Classifier:
     if not name.startswith(TIMM_PREFIX):
         return load_classifier(None, str(path))
     found = _load_timm(name.removeprefix(TIMM_PREFIX), str(path))
-    return replace(found, view=view_of(metadata) or found.view)
+    return replace(found, view=view_of(metadata) or found.view, class_map=classes_of(metadata))
 
 
 def label_of_spec(spec: str) -> str:
@@ -116,6 +162,7 @@ def _load_timm(name: str, weights: str) -> Classifier:
             interpolation=config["interpolation"],
             squash=config["crop_mode"] == "squash",
         ),
+        class_map=published_classes(int(network.num_classes)) if weights == PUBLISHED else None,
         packages=("timm",),
     )
 

@@ -13,6 +13,7 @@ from basics.compute import Compute
 from networks.classifiers import build_network, save_classifier
 from networks.normalise import Normalise
 from networks.weight_files import CLASSIFIER_FILE
+from sources.base import ClassMap
 from training.config import TrainingConfig
 from training.data import TrainingImages
 from training.evaluation import correct, held_out_scores
@@ -86,14 +87,14 @@ class ClassifierTask:
 
     Args:
         config: which network; its fresh weights come from torch's global generator.
-        classes: number of outputs.
+        classes: class of each output.
         held_out: images to score after each epoch.
         out: run folder.
     """
 
-    def __init__(self, config: ClassifierConfig, classes: int, held_out: TrainingImages, out: Path) -> None:
+    def __init__(self, config: ClassifierConfig, classes: ClassMap, held_out: TrainingImages, out: Path) -> None:
         self.config, self.classes, self.held_out, self.out = config, classes, held_out, out
-        self.network = build_network(config.arch, classes, config.width, **config.options)
+        self.network = build_network(config.arch, classes.count, config.width, **config.options)
         self.module: nn.Module = _NetworkWithSideOutput(self.network, config.side)
 
     @property

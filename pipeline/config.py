@@ -32,7 +32,8 @@ class GenerationConfig:
     order: str | None = None
     """File that names the images in another order than ImageFolder's."""
     classifier: str | None = None
-    """torchvision name of the attacked classifier; None for the encoder's default."""
+    """Name of the attacked classifier, torchvision's or `timm:NAME`; None for that which the weights file names, or
+    else for the encoder's default."""
     classifier_weights: str = PUBLISHED
     """`published`, a file, or `seed:N`."""
     attack: AdvBNConfig = field(default_factory=AdvBNConfig)

@@ -26,7 +26,7 @@ DRAWN_IMAGE_SIZE = 48
 """Smaller than the 64 px that `sample-data` draws, so that two cores train the networks within two minutes."""
 CACHE_VARIABLE = "ADVBN_CACHE"
 
-_FILES_VERSION = 2
+_FILES_VERSION = 3
 """Version of the networks' files; it is raised when they get more metadata."""
 
 WIDTH = 1 / 8

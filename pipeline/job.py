@@ -11,6 +11,7 @@ import torch
 from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from basics.paths import AnyPath
+from basics.progress import say
 from pipeline.config import GenerationConfig
 from pipeline.dataset.manifest import FORMAT_VERSION, DatasetDescription
 from pipeline.dataset.plan import Plan
@@ -18,6 +19,7 @@ from pipeline.perturbation import Ascent, Perturbation
 from pipeline.shard import Indexed, ShardPlan
 from pipeline.worker import Environment, EnvironmentOf, Networks, Requirements, load_networks, own_environment
 from sources.base import ImageRecord, Source
+from sources.classes import require_agreeing
 from sources.drawn.source import DrawnSource
 from sources.keys import sample_keys
 from sources.opening import open_source
@@ -126,7 +128,9 @@ def prepare(
     trial_config = trial_config or config
     environment_of = partial(own_environment, classes=ascent.classes)
     environment = common_environment(environment_of, config)
-    _check_forward_pass(trial_config, load_networks(trial_config, ascent.classes))
+    networks = load_networks(trial_config, ascent.classes)
+    _require_its_classes(networks, source)
+    _check_forward_pass(trial_config, networks)
     identity = _identity(config, source, plan, environment)
     return Job(
         config=config,
@@ -178,6 +182,18 @@ def required(config: GenerationConfig, perturbation: Perturbation, environment: 
     return Requirements(
         config=config, classes=perturbation.classes, threads=config.threads_each(), environment=environment
     )
+
+
+def _require_its_classes(networks: Networks, source: Source) -> None:
+    """Refuse images of other classes than the attacked classifier's: its loss would be taken for wrong labels."""
+    if networks.classifier is None:
+        raise ValueError("an ascent needs a classifier")
+    notice = require_agreeing(
+        f"the classifier {networks.classifier.name}", networks.classifier.outputs, source.address, source.classes,
+        "give a classifier trained on these labels (--classifier, --classifier-weights)",
+    )  # fmt: skip
+    if notice:
+        say(notice)
 
 
 def _check_forward_pass(config: GenerationConfig, networks: Networks) -> None:

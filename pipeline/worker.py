@@ -18,7 +18,8 @@ from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.software import versions_of
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
-from networks.classifiers import Classifier, load_classifier
+from networks.classifiers import Classifier
+from networks.specs import load_with_weights
 from pipeline.batch_arithmetic import Perturber, Shifter
 from pipeline.config import GenerationConfig
 
@@ -135,7 +136,7 @@ def _load_classifier(config: GenerationConfig, classes: int) -> Classifier:
     name = config.classifier
     if name is None and not config.classifier_weights.endswith(".safetensors"):
         name = config.kind.classifier
-    return load_classifier(name, config.classifier_weights, classes)
+    return load_with_weights(name, config.classifier_weights, classes)
 
 
 def _identity_of(autoencoder: AutoencoderFile, classifier: Classifier | None) -> dict[str, Any]:

@@ -36,6 +36,16 @@ class ClassMap:
         """How many outputs a classifier for these labels has."""
         return len(self.names)
 
+    @property
+    def named(self) -> bool:
+        """Whether the names tell the classes apart from others. If not, each is only its own label, as in `0`, `1`."""
+        return self.imagenet or self.names != numbered_classes(self.count).names
+
+
+def numbered_classes(count: int) -> ClassMap:
+    """Return the class map of labels of which nothing is known but their number."""
+    return ClassMap(names=tuple(map(str, range(count))), imagenet=False)
+
 
 class Source(ABC):
     """Labelled images in a fixed order.

@@ -7,9 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from basics.errors import UserError
-from sources.base import ClassMap
+from basics.progress import say
+from sources.base import ClassMap, numbered_classes
 
 WNID = re.compile(r"n\d{8}")
+DECLARE_IMAGENET = 'put a file manifest.json with {"classes": {"imagenet": true}} beside them'
+"""What a user does whose shards do not say that their labels are ImageNet-1k's."""
 _TABLE = Path(__file__).with_name("imagenet_classes.tsv")
 
 
@@ -37,20 +40,25 @@ def imagenet_map() -> ClassMap:
     return ClassMap(names=tuple(wnid for wnid, _ in _imagenet_rows()), imagenet=True)
 
 
-def map_folders(folders: Collection[str], where: str) -> ClassMap:
+def map_folders(folders: Collection[str], where: str, empty: Collection[str] = ()) -> ClassMap:
     """Return the class map of a set of class folders.
 
-    If all are ImageNet-1k wnids, the labels are the ImageNet-1k indices, however few there are. If none is,
-    the labels are positions in the sorted folder names, as in torchvision's ImageFolder.
+    If all are ImageNet-1k wnids, the labels are the ImageNet-1k indices, however few there are. If all are the whole
+    numbers from 0 on, as in ImageNet-V2, the labels are these numbers. Otherwise the labels are positions in the
+    sorted folder names, as in torchvision's ImageFolder.
 
     Args:
         folders: Names of the folders that hold images.
+        empty: Names of the folders beside them that hold nothing; they count only where all are numbers.
         where: Name of the source, for messages.
 
     Raises:
-        UserError: some are ImageNet-1k wnids and some are not. Numbering them would give every image a label
-            that an ImageNet classifier reads as another class, without any sign of it.
+        UserError: some are ImageNet-1k wnids and some are not, or all are numbers, but not those from 0 on. Numbering
+            them would give every image a label that a classifier reads as another class, without any sign of it.
     """
+    numbers = _numbered({*folders, *empty}, where)
+    if numbers is not None:
+        return numbers
     known = imagenet_index().keys() & set(folders)
     strange = sorted(set(folders) - known)
     if known and strange:
@@ -62,6 +70,67 @@ def map_folders(folders: Collection[str], where: str) -> ClassMap:
     if known:
         return imagenet_map()
     return ClassMap(names=tuple(strange), imagenet=False)
+
+
+def _numbered(folders: set[str], where: str) -> ClassMap | None:
+    """Return the class map of folders that are all named by numbers; None if one is not, or if zeros fill them up.
+
+    Raises:
+        UserError: they are not the numbers from 0 on, so that their order does not say which label they stand for.
+    """
+    if not folders or not all(name.isascii() and name.isdecimal() for name in folders):
+        return None
+    by_number = sorted(folders, key=int)
+    if by_number == list(map(str, range(len(folders)))):
+        if by_number != sorted(folders):
+            say(f"The class folders of {where} are numbers: the label of each is its number.")
+        return numbered_classes(len(folders))
+    if by_number == sorted(folders) and by_number[0] != "1":
+        # Such as 00 to 11: text and number give the same order.
+        return None
+    raise UserError(
+        f"The class folders of {where} are numbers ({by_number[0]} to {by_number[-1]}, {len(folders)} of them), but "
+        "not those from 0 on, so their labels are not known; name them by their labels, 0, 1, 2 and so on (with an "
+        "empty folder for a class without images), or by the classes' names."
+    )
+
+
+def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap, mend: str) -> str | None:
+    """Refuse two sets of classes in which a label means two classes; they are compared by their names.
+
+    Args:
+        first: What has the first set, for messages.
+        classes: The first set.
+        second: What has the second set.
+        other: The second set.
+        mend: End of the message that refuses: what the user can do.
+
+    Returns:
+        A notice for the user where one of the two does not say which classes it has; None if they agree.
+
+    Raises:
+        UserError: their numbers or names differ.
+    """
+    if classes.count != other.count:
+        undeclared = classes.imagenet and not other.named
+        raise UserError(
+            f"{_capital(first)} has {classes.count} classes, but {second} has {other.count}; {mend}"
+            + (f", or, if it is shards with ImageNet-1k's labels, {DECLARE_IMAGENET}." if undeclared else ".")
+        )
+    if classes.names == other.names:
+        return None
+    if not (classes.named and other.named):
+        silent, known = (second, first) if classes.named else (first, second)
+        return f"{_capital(silent)} does not say which classes it has; they are taken to be those of {known}."
+    label = next(label for label, names in enumerate(zip(classes.names, other.names, strict=True)) if len({*names}) > 1)
+    order = ", the same classes in another order" if set(classes.names) == set(other.names) else ""
+    raise UserError(
+        f"The class {label} is {classes.names[label]} for {first} and {other.names[label]} for {second}{order}; {mend}."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:] if text.startswith("the ") else text
 
 
 def label_of(classes: ClassMap) -> dict[str, int]:

@@ -11,7 +11,7 @@ from functools import partial
 from basics.errors import UserError
 from basics.paths import AnyPath
 from basics.reading import exists
-from sources.base import ClassMap
+from sources.base import ClassMap, numbered_classes
 from sources.classes import imagenet_index, imagenet_map
 from sources.names import IMG_EXTENSIONS, check_printable
 from sources.storage import read_text
@@ -49,8 +49,9 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
     """Make a source of shards whose samples have one image and `cls`, the label in ASCII digits.
 
     The labels are taken as they are. What they mean is read from `classes` in a `manifest.json` beside the
-    first shard (`{"imagenet": bool, "names": [...]}`). Without one they are ImageNet-1k indices only if every
-    sample's `json` has the wnid of its label; otherwise the classes are named by their numbers. A record is
+    first shard (`{"imagenet": bool, "names": [...]}`; the names may be left out if they are ImageNet-1k's). Without
+    one they are ImageNet-1k indices only if every sample's `json` has the wnid of its label; otherwise the classes are
+    named by their numbers. A record is
     named `<class>/<key>.<extension>`, with the shard's name after the class where that is not unique.
 
     Args:
@@ -76,7 +77,7 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
         raise UserError(f"{address} holds no sample with an image and a label; give other shards.")
     highest = max(labels)
     if classes is None:
-        classes = imagenet_map() if agree else ClassMap(names=tuple(map(str, range(highest + 1))), imagenet=False)
+        classes = imagenet_map() if agree else numbered_classes(highest + 1)
     if highest >= classes.count:
         raise UserError(f"{address} has the label {highest}, but {manifest} names {classes.count} classes.")
     names = _record_names(files, [classes.names[label] for label in labels], locations.tars, tars)
@@ -94,6 +95,8 @@ def _declared_classes(manifest: AnyPath) -> ClassMap | None:
         declared = content.get("classes")
         if declared is None:
             return None
+        if declared["imagenet"] is True and "names" not in declared:
+            return imagenet_map()
         return ClassMap(names=tuple(map(str, declared["names"])), imagenet=bool(declared["imagenet"]))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"The manifest {manifest} is damaged or no manifest; restore or remove it.") from error

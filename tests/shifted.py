@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from downstream.mce import CATEGORIES, CORRUPTIONS, SEVERITIES
 from networks.classifiers import build_network, save_classifier
+from sources.base import numbered_classes
 from tests.support import WIDTH, he_initialised, image_folder, seeded, with_lived_in_batch_norm
 
 CLASSES = ("circle", "ring", "star")
@@ -52,7 +53,9 @@ def network(seed: int, width: float = WIDTH, side: int = 32) -> nn.Module:
 
 def classifier(path: Path, seed: int = 1, **metadata: object) -> Path:
     """A file of such a network that is shown images at 32 px."""
-    save_classifier(path, "resnet18", network(seed), len(CLASSES), WIDTH, **{"image_size": 32, **metadata})
+    save_classifier(
+        path, "resnet18", network(seed), numbered_classes(len(CLASSES)), WIDTH, **{"image_size": 32, **metadata}
+    )
     return path
 
 
@@ -70,6 +73,7 @@ def run_folder(
     for which, built in (("main", main), ("auxiliary", auxiliary)):
         path = folder / f"{which}.safetensors"
         save_classifier(
-            path, "resnet18", built, len(CLASSES), width, batch_norm=which, facts={"method": method}, **metadata
-        )
+            path, "resnet18", built, numbered_classes(len(CLASSES)), width, batch_norm=which,
+            facts={"method": method}, **metadata,
+        )  # fmt: skip
     return folder

@@ -24,6 +24,7 @@ from decoders.autoencoder import Autoencoder, save_autoencoder
 from encoders import encoder_kind
 from networks.checkpoints import StateDict
 from networks.classifiers import build_network, save_classifier
+from sources.base import numbered_classes
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -91,7 +92,7 @@ def tiny_classifier(
         with torch.no_grad():
             layer.weight[list(answers)] *= 30
             layer.bias[list(answers)] += 5
-    save_classifier(path, name, network, classes, WIDTH, **metadata)
+    save_classifier(path, name, network, numbered_classes(classes), WIDTH, **metadata)
     return path
 
 

@@ -16,6 +16,7 @@ from torchvision.models import densenet121, resnet18, vgg11
 
 from networks.classifiers import build_network, load_classifier, save_classifier
 from networks.specs import load_model
+from sources.base import numbered_classes
 from sources.decode import View
 from tests.processes import finish, start, wait_until
 from tests.support import (
@@ -41,7 +42,7 @@ def init(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("init") / "start.safetensors"
     with seeded(3):
         network = with_lived_in_batch_norm(build_network("resnet18", 3, 1 / 16))
-    save_classifier(path, "resnet18", network, 3, 1 / 16)
+    save_classifier(path, "resnet18", network, numbered_classes(3), 1 / 16)
     return path
 
 
@@ -290,7 +291,7 @@ def test_a_folder_with_two_networks_means_neither(source: Path, init: Path, tmp_
 def test_efficientnet_is_tuned_with_autoaugment_by_default(source: Path, tmp_path: Path) -> None:
     with seeded(0):
         network = build_network("efficientnet_b0", 3)
-    save_classifier(tmp_path / "start.safetensors", "efficientnet_b0", network, 3, 1.0, image_size=32)
+    save_classifier(tmp_path / "start.safetensors", "efficientnet_b0", network, numbered_classes(3), 1.0, image_size=32)
     settings = {}
     for name, more in {"published": [], "none": ["--augment", "none"]}.items():
         command = words(source, tmp_path / "start.safetensors", tmp_path / name, *more, arch="efficientnet_b0")

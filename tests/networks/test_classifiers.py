@@ -15,6 +15,7 @@ from basics.errors import UserError
 from networks import classifiers
 from networks.classifiers import build_network, load_classifier, save_classifier
 from networks.normalise import IMAGENET_MEAN, IMAGENET_STD
+from sources.base import numbered_classes
 from tests.support import close, seeded, tiny_classifier
 
 
@@ -72,7 +73,7 @@ def test_our_own_files_tell_name_and_width(tmp_path: Path, image: torch.Tensor) 
 @pytest.mark.slow
 def test_saving_and_loading_keeps_the_weights(tmp_path: Path) -> None:
     network = build_network("resnet18", 6, 1 / 16)
-    save_classifier(tmp_path / "c.safetensors", "resnet18", network, 6, 1 / 16, note="x")
+    save_classifier(tmp_path / "c.safetensors", "resnet18", network, numbered_classes(6), 1 / 16, note="x")
     found = load_classifier("resnet18", str(tmp_path / "c.safetensors"), 6)
     state = found.module[1].state_dict()  # type: ignore[index]
     assert all(torch.equal(state[name], value) for name, value in network.state_dict().items())

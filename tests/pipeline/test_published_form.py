@@ -12,6 +12,7 @@ import torch
 import webdataset as wds
 
 from networks.classifiers import build_network, save_classifier
+from sources.base import numbered_classes
 from sources.classes import imagenet_index
 from tests.pipeline import naive
 from tests.support import WIDTH, advbn_gen, he_initialised, published_decoder, published_vgg, seeded
@@ -33,7 +34,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     )  # fmt: skip
     assert imported.code == 0, imported.err
     files["classifier"] = folder / "vgg19.safetensors"
-    save_classifier(files["classifier"], "vgg19", narrow_vgg19(), 1000, WIDTH)
+    save_classifier(files["classifier"], "vgg19", narrow_vgg19(), numbered_classes(1000), WIDTH)
     return files
 
 

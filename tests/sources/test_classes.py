@@ -4,8 +4,15 @@ import pytest
 import torchvision
 
 from basics.errors import UserError
-from sources.base import ClassMap
-from sources.classes import imagenet_index, imagenet_map, imagenet_names, label_of, map_folders
+from sources.base import ClassMap, numbered_classes
+from sources.classes import (
+    imagenet_index,
+    imagenet_map,
+    imagenet_names,
+    label_of,
+    map_folders,
+    require_agreeing,
+)
 
 
 def test_the_table_holds_the_1000_classes_in_the_order_of_sorted_wnids() -> None:
@@ -49,3 +56,44 @@ def test_wnids_that_are_not_of_imagenet_1k_are_classes_of_their_own() -> None:
 def test_a_mix_of_imagenet_and_other_folders_is_refused(strange: str) -> None:
     with pytest.raises(UserError, match=rf"here mixes 1 ImageNet-1k .*n01440764.*1 other .*{strange}"):
         map_folders({"n01440764", strange}, "here")
+
+
+def test_folders_of_numbers_from_0_on_are_labelled_by_their_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    classes = map_folders({"2", "10", "11"}, "here", empty=[str(number) for number in range(12)])
+    assert label_of(classes)["10"] == 10
+    assert not classes.named
+    assert "the label of each is its number" in capsys.readouterr().err
+
+
+def test_ten_folders_of_digits_have_one_order_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert map_folders(set("0123456789"), "here") == numbered_classes(10)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folders", [{"1", "2", "3"}, {"2", "10", "100"}, {"0", "1", "3", "12"}])
+def test_other_numbers_are_refused(folders: set[str]) -> None:
+    with pytest.raises(UserError, match="The class folders of here are numbers .* their labels are not known"):
+        map_folders(folders, "here")
+
+
+def test_numbers_filled_up_with_zeros_are_names() -> None:
+    names = tuple(f"{number:02d}" for number in range(1, 12))
+    assert map_folders(set(names), "here") == ClassMap(names=names, imagenet=False)
+
+
+def test_classes_are_compared_by_name() -> None:
+    cats = ClassMap(names=("cat", "dog"), imagenet=False)
+    assert require_agreeing("a", cats, "b", cats, "mend") is None
+    notice = require_agreeing("a", cats, "b", numbered_classes(2), "mend")
+    assert notice == "b does not say which classes it has; they are taken to be those of a."
+    for names, said in (
+        (("dog", "cat"), "another order; mend"),
+        (("cat", "eel"), "class 1 is dog for a and eel for b"),
+    ):
+        with pytest.raises(UserError, match=said):
+            require_agreeing("a", cats, "b", ClassMap(names=names, imagenet=False), "mend")
+
+
+def test_shards_that_may_hold_imagenets_labels_are_told_how_to_say_so() -> None:
+    with pytest.raises(UserError, match=r"manifest\.json.*imagenet.*true"):
+        require_agreeing("the model m", imagenet_map(), "the data set d", numbered_classes(3), "give another")

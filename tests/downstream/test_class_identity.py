@@ -1,0 +1,152 @@
+"""Classes are compared by their names wherever a network meets labels; where one of them has none, it is said."""
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from networks.classifiers import build_network, save_classifier
+from networks.specs import load_model
+from sources.base import ClassMap
+from tests.support import WIDTH, advbn_gen, image_folder, refused, seeded, tiny_autoencoder, tiny_classifier
+
+BEASTS = ("bird", "cat", "dog")
+
+
+def network_of(path: Path, *names: str) -> Path:
+    """A small classifier's file that says which class each output is."""
+    with seeded(1):
+        network = build_network("resnet18", len(names), WIDTH)
+    save_classifier(path, "resnet18", network, ClassMap(names=names, imagenet=False), WIDTH, image_size=32)
+    return path
+
+
+@pytest.fixture
+def beasts(tmp_path: Path) -> Path:
+    return network_of(tmp_path / "beasts.safetensors", *BEASTS)
+
+
+def score(model: object, data: Path, out: Path) -> list[object]:
+    return ["score", "--model", model, "--data", f"d={data}", "--out", out]
+
+
+def test_labels_of_other_classes_are_refused(beasts: Path, tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", per_class=1, classes=("ant", "bird", "dog"))
+    message = refused(*score(beasts, data, tmp_path / "out"))
+    assert "The class 0 is bird for the model beasts and ant for the data set d" in message
+    assert "give a model of these classes" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_classes_in_another_order_are_refused(tmp_path: Path) -> None:
+    model = network_of(tmp_path / "turned.safetensors", "dog", "cat", "bird")
+    data = image_folder(tmp_path / "data", per_class=1, classes=BEASTS)
+    assert "the same classes in another order" in refused(*score(model, data, tmp_path / "out"))
+
+
+def test_the_same_names_need_no_word(beasts: Path, tmp_path: Path) -> None:
+    done = advbn_gen(*score(beasts, image_folder(tmp_path / "data", per_class=1, classes=BEASTS), tmp_path / "out"))
+    assert done.code == 0, done.err
+    assert "does not say which classes" not in done.err
+
+
+def test_a_network_without_names_is_scored_with_a_notice(tmp_path: Path) -> None:
+    model = tiny_classifier(tmp_path / "old.safetensors", 3, image_size=32)
+    data = [image_folder(tmp_path / name, per_class=1, classes=BEASTS) for name in ("one", "two")]
+    sets = [f"{folder.name}={folder}" for folder in data]
+    done = advbn_gen("score", "--model", model, "--data", *sets, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert "The model old does not say which classes it has" in done.err
+
+
+def test_the_other_trainers_and_the_main_job_compare_too(beasts: Path, tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", per_class=2, classes=("ant", "bird", "dog"))
+    tuning = ["finetune", "--arch", "resnet18", "--init", beasts, "--source", data, "--out", tmp_path / "tuned"]
+    assert "The class 0 is bird for the resnet18 to start from" in refused(*tuning)
+    autoencoder = tiny_autoencoder(tmp_path / "autoencoder.safetensors")
+    making = [
+        "imagenet-advbn", "--encoder", "vgg", "--source", data, "--autoencoder", autoencoder, "--classifier", beasts,
+        "--image-size", 32, "--out", tmp_path / "made",
+    ]  # fmt: skip
+    assert "The class 0 is bird for the classifier resnet18" in refused(*making)
+
+
+@pytest.mark.slow
+def test_what_is_trained_here_holds_its_classes(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", per_class=4, classes=BEASTS)
+    common = ["--source", data, "--image-size", 32, "--batch-size", 4, "--epochs", 1]
+    trained = advbn_gen(
+        "train-classifier", "--arch", "resnet18", "--width", 1 / 16, *common, "--out", tmp_path / "trained"
+    )
+    assert trained.code == 0, trained.err
+    assert load_model(str(tmp_path / "trained")).outputs.names == BEASTS
+    tuned = advbn_gen(
+        "finetune", "--arch", "resnet18", "--init", tmp_path / "trained", *common, "--steps", 1, "--out",
+        tmp_path / "tuned",
+    )  # fmt: skip
+    assert tuned.code == 0, tuned.err
+    assert load_model(str(tmp_path / "tuned/auxiliary.safetensors")).outputs.names == BEASTS
+
+
+def test_tuning_a_network_without_names_gives_it_the_labels_names(tmp_path: Path) -> None:
+    start = tiny_classifier(tmp_path / "start.safetensors", 3, image_size=32)
+    data = image_folder(tmp_path / "data", per_class=4, classes=BEASTS)
+    tuned = advbn_gen(
+        "finetune", "--arch", "resnet18", "--init", start, "--source", data, "--image-size", 32, "--batch-size", 4,
+        "--epochs", 1, "--steps", 1, "--out", tmp_path / "tuned",
+    )  # fmt: skip
+    assert tuned.code == 0, tuned.err
+    assert "does not say which classes it has" in tuned.err
+    assert load_model(str(tmp_path / "tuned/main.safetensors")).outputs.names == BEASTS
+
+
+def test_folders_of_numbers_are_labelled_by_their_numbers(tmp_path: Path) -> None:
+    """As in ImageNet-V2, whose folders 0 to 999 have another order as text."""
+    for number in range(12):
+        (tmp_path / f"data/{number}").mkdir(parents=True)
+        Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(tmp_path / f"data/{number}/x.png")
+    model = tiny_classifier(tmp_path / "two.safetensors", 12, answers=(2,), image_size=32)
+    done = advbn_gen(*score(model, tmp_path / "data", tmp_path / "out"), "--json")
+    assert done.code == 0, done.err
+    assert "are numbers: the label of each is its number" in done.err
+    assert done.result["rows"][0]["top1"] == 1 / 12
+    rows = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
+    assert rows[0]["classes"] == 12
+
+
+@pytest.fixture
+def timm_weights(tmp_path: Path) -> Path:
+    with seeded(0):
+        network = timm.create_model("resnet10t", num_classes=3)
+    torch.save(network.state_dict(), tmp_path / "net.pth")
+    return tmp_path / "net.pth"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("as_pair", [False, True])
+def test_the_attacked_classifier_is_any_spec(as_pair: bool, timm_weights: Path, tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", per_class=2, classes=BEASTS)
+    autoencoder = tiny_autoencoder(tmp_path / "autoencoder.safetensors")
+    pair = ["--classifier", "timm:resnet10t", "--classifier-weights", timm_weights]
+    done = advbn_gen(
+        "imagenet-advbn", "--encoder", "vgg", "--source", data, "--autoencoder", autoencoder,
+        *(pair if as_pair else ["--classifier", f"timm:resnet10t={timm_weights}"]), "--image-size", 32, "--steps", 1,
+        "--out", tmp_path / "made",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    manifest = json.loads((tmp_path / "made/manifest.json").read_text())
+    assert manifest["identity"]["classifier"]["name"] == "timm:resnet10t"
+    assert manifest["config"]["classifier_weights"] == str(timm_weights)
+    assert advbn_gen("verify", tmp_path / "made").code == 0
+
+
+def test_weights_that_are_named_twice_are_refused(timm_weights: Path, tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", per_class=2, classes=BEASTS)
+    message = refused(
+        "imagenet-advbn", "--encoder", "vgg", "--source", data, "--classifier", f"timm:resnet10t={timm_weights}",
+        "--classifier-weights", timm_weights, "--out", tmp_path / "made",
+    )  # fmt: skip
+    assert "names its weights; leave out --classifier-weights" in message
