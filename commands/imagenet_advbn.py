@@ -166,7 +166,7 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
 _CONFIG_FIELDS = ("limit", "split", "device", "precision", "threads", "workers", "reconstructed")
 
 
-def _classifier(spec: str | None, weights: str | None) -> dict[str, str | None]:
+def _classifier(spec: str | None, weights: str | None) -> dict[str, Any]:
     """Return the name and the weights of the attacked classifier from `--classifier` and `--classifier-weights`."""
     from networks.classifiers import PUBLISHED
     from networks.specs import split_spec

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
 from basics.ownership import lock_folder
+from basics.progress import say
 from downstream.gallery import GallerySample, gallery_samples
 from downstream.predictions import PredictionFile, Scored
 from downstream.quality import quality
@@ -23,7 +24,7 @@ from downstream.scoring_run import ScoreRequest, score
 from downstream.testset import TestSet, open_test_set
 from pipeline.dataset.layout import LEDGER
 from pipeline.dataset.ledger import read_ledger
-from sources.classes import imagenet_names
+from sources.classes import imagenet_names, require_agreeing
 
 ROLES = ("original", "reconstructed", "advbn")
 NAMES_SHOWN = 3
@@ -148,6 +149,13 @@ def _opened(request: GapRequest) -> dict[str, TestSet]:
                 f"--{data.name} {data.source.address} is no {what} data set of this program; "
                 "give a folder that `advbn-gen imagenet-advbn --reconstructed` made."
             )
+    for data in (reconstructed, advbn):
+        notice = require_agreeing(
+            f"--original {original.source.address}", original.source.classes,
+            f"--{data.name} {data.source.address}", data.source.classes, "give data sets made from one source",
+        )  # fmt: skip
+        if notice:
+            say(notice)
     if _scale(advbn) != 1:
         raise UserError(
             f"--advbn {advbn.source.address} was rendered at the scale {_scale(advbn):g}; give the data set of the "

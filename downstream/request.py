@@ -122,7 +122,7 @@ def _of_its_classes(start: Classifier, source: Source) -> Source:
         UserError: they are not.
     """
     notice = require_agreeing(
-        f"The {start.name} to start from", start.outputs, source.address, source.classes,
+        f"the {start.name} to start from", start.outputs, source.address, source.classes,
         "give --init with a classifier of these classes",
     )  # fmt: skip
     if notice:

@@ -165,7 +165,7 @@ class TestRefusals:
     def test_a_model_of_other_classes(self, world: Path, tmp_path: Path) -> None:
         other = tiny_classifier(tmp_path / "other.safetensors", 7)
         message = self.refuse(world, tmp_path, "--model", other, "--imagenet-sketch", world / "sketch")
-        assert "other has 7 outputs, but the labels of imagenet-sketch" in message
+        assert "other has 7 classes, but the data set imagenet-sketch" in message
 
     def test_shards_of_another_program(self, world: Path, tmp_path: Path) -> None:
         assert "no data set of this program" in self.refuse(world, tmp_path, "--advbn", world / "val")

@@ -178,7 +178,7 @@ class TestRefusals:
     @pytest.mark.slow
     def test_a_model_of_other_classes(self, trio: Trio, out: Path, tmp_path: Path) -> None:
         small = tiny_classifier(tmp_path / "small.safetensors", 10)
-        self.check(out, "small has 10 outputs", *trio.words(out, small))
+        self.check(out, "small has 10 classes", *trio.words(out, small))
 
     @pytest.mark.slow
     def test_a_checkpoint_with_missing_and_extra_keys(self, trio: Trio, out: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 import timm
 import torch
@@ -75,6 +76,24 @@ def test_the_other_trainers_and_the_main_job_compare_too(beasts: Path, tmp_path:
 
 
 @pytest.mark.slow
+def test_a_report_on_the_gap_compares_its_data_sets(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", per_class=1, classes=BEASTS)
+    weights = tiny_classifier(tmp_path / "three.safetensors", 3, image_size=32)
+    made = advbn_gen(
+        "imagenet-advbn", "--encoder", "vgg", "--source", data, "--image-size", 32, "--steps", 1, "--reconstructed",
+        "--autoencoder", tiny_autoencoder(tmp_path / "autoencoder.safetensors"), "--classifier", weights,
+        "--out", tmp_path / "imagenet-advbn-vgg",
+    )  # fmt: skip
+    assert made.code == 0, made.err
+    (data / "cat").rename(data / "cow")
+    message = refused(
+        "report", "gap", "--original", data, "--reconstructed", tmp_path / "imagenet-reconstructed-vgg",
+        "--advbn", tmp_path / "imagenet-advbn-vgg", "--model", weights, "--out", tmp_path / "gap",
+    )  # fmt: skip
+    assert "The class 1 is cow for --original" in message
+
+
+@pytest.mark.slow
 def test_what_is_trained_here_holds_its_classes(tmp_path: Path) -> None:
     data = image_folder(tmp_path / "data", per_class=4, classes=BEASTS)
     common = ["--source", data, "--image-size", 32, "--batch-size", 4, "--epochs", 1]
@@ -109,12 +128,14 @@ def test_folders_of_numbers_are_labelled_by_their_numbers(tmp_path: Path) -> Non
         (tmp_path / f"data/{number}").mkdir(parents=True)
         Image.new("RGB", (40, 40), (20 * number, 0, 0)).save(tmp_path / f"data/{number}/x.png")
     model = tiny_classifier(tmp_path / "two.safetensors", 12, answers=(2,), image_size=32)
-    done = advbn_gen(*score(model, tmp_path / "data", tmp_path / "out"), "--json")
+    done = advbn_gen(*score(model, tmp_path / "data", tmp_path / "out"))
     assert done.code == 0, done.err
     assert "are numbers: the label of each is its number" in done.err
-    assert done.result["rows"][0]["top1"] == 1 / 12
-    rows = [json.loads(line) for line in (tmp_path / "out/results.jsonl").read_text().splitlines()]
-    assert rows[0]["classes"] == 12
+    row = json.loads((tmp_path / "out/results.jsonl").read_text())
+    assert (row["classes"], row["top1"]) == (12, 1 / 12)
+    with h5py.File(tmp_path / "out/predictions.h5") as file:
+        labels = dict(zip(file["data/d/key"].asstr()[()], file["data/d/label"][()].tolist(), strict=True))
+    assert labels["2_x"] == 2
 
 
 @pytest.fixture

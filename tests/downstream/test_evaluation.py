@@ -288,7 +288,7 @@ def test_sets_of_other_classes_are_refused(tmp_path: Path, small: Path) -> None:
     fewer = image_folder(tmp_path / "fewer", classes=("circle", "star"))
     with pytest.raises(UserError, match=r"has 2 classes and imagenet has 3"):
         run(tmp_path / "out", {"m": small}, imagenet=val, imagenet_sketch=fewer)
-    with pytest.raises(UserError, match=r"m has 3 outputs, but the labels of imagenet-sketch"):
+    with pytest.raises(UserError, match=r"m has 3 classes, but the data set imagenet-sketch"):
         run(tmp_path / "out", {"m": small}, imagenet_sketch=fewer)
     assert not (tmp_path / "out").exists()
 

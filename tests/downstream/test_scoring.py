@@ -153,7 +153,7 @@ def test_fewer_classes_than_five(tmp_path: Path) -> None:
 def test_a_model_of_other_classes_is_refused(trio: Trio, tmp_path: Path) -> None:
     data = open_test_set("advbn", str(trio.advbn))
     model = load_model(str(tiny_classifier(tmp_path / "c.safetensors", 12)))
-    with pytest.raises(UserError, match=r"m has 12 outputs, but the labels of advbn .* number 1000 classes"):
+    with pytest.raises(UserError, match=r"m has 12 classes, but the data set advbn .* has 1000"):
         require_fitting("m", model, data)
 
 

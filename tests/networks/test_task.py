@@ -25,7 +25,7 @@ def test_training_lowers_the_loss_and_leaves_a_classifier(tmp_path: Path, side: 
     config = TrainingConfig(epochs=6, batch_size=6, lr=1e-2, image_size=32, checkpoint_every=1, device="cpu")
     with seeded(0):
         task = ClassifierTask(
-            ClassifierConfig(arch="resnet18", width=WIDTH, side=side), 2, images, tmp_path / "run"
+            ClassifierConfig(arch="resnet18", width=WIDTH, side=side), source.classes, images, tmp_path / "run"
         )  # fmt: skip
     train(task, images, config, tmp_path / "run", {})
     (path,) = task.outputs

@@ -72,7 +72,7 @@ def test_ten_folders_of_digits_have_one_order_only(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("folders", [{"1", "2", "3"}, {"2", "10", "100"}, {"0", "1", "3", "12"}])
 def test_other_numbers_are_refused(folders: set[str]) -> None:
-    with pytest.raises(UserError, match="The class folders of here are numbers .* their labels are not known"):
+    with pytest.raises(UserError, match=r"The class folders of here are numbers .* their labels are not known"):
         map_folders(folders, "here")
 
 
