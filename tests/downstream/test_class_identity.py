@@ -1,6 +1,8 @@
 """Classes are compared by their names wherever a network meets labels; where one of them has none, it is said."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 
 import h5py
@@ -12,6 +14,7 @@ from PIL import Image
 from networks.classifiers import build_network, save_classifier
 from networks.specs import load_model
 from sources.base import ClassMap
+from sources.classes import imagenet_map
 from tests.support import WIDTH, advbn_gen, image_folder, refused, seeded, tiny_autoencoder, tiny_classifier
 
 BEASTS = ("bird", "cat", "dog")
@@ -136,6 +139,29 @@ def test_folders_of_numbers_are_labelled_by_their_numbers(tmp_path: Path) -> Non
     with h5py.File(tmp_path / "out/predictions.h5") as file:
         labels = dict(zip(file["data/d/key"].asstr()[()], file["data/d/label"][()].tolist(), strict=True))
     assert labels["2_x"] == 2
+
+
+def test_shards_that_do_not_say_what_their_labels_mean(tmp_path: Path) -> None:
+    """As timm's: the sentence names the file that says it, and with that file they are read."""
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards/val-00.tar", "w") as tar:
+        for number in range(4):
+            picture = io.BytesIO()
+            Image.new("RGB", (40, 40), (60 * number, 0, 0)).save(picture, "PNG")
+            for name, content in ((f"{number}.png", picture.getvalue()), (f"{number}.cls", str(number % 3).encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    model = tmp_path / "imagenet.safetensors"
+    with seeded(1):
+        save_classifier(model, "resnet18", build_network("resnet18", 1000, WIDTH), imagenet_map(), WIDTH, image_size=32)
+    message = refused(*score(model, tmp_path / "shards", tmp_path / "out"))
+    declaration = message.partition("manifest.json with ")[2].partition(" beside")[0]
+    (tmp_path / "shards/manifest.json").write_text(declaration)
+    done = advbn_gen(*score(model, tmp_path / "shards", tmp_path / "out"))
+    assert done.code == 0, done.err
+    assert "does not say which classes" not in done.err
+    assert json.loads((tmp_path / "out/results.jsonl").read_text())["n"] == 4
 
 
 @pytest.fixture
