@@ -1,5 +1,6 @@
 """The device and the precision in which networks run."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
+from basics.allocation import keep_freed_memory
 from basics.errors import UserError
 
 Precision = Literal["fp32", "tf32", "bf16", "fp64"]
@@ -73,9 +75,13 @@ class Compute:
 def choose_compute(device: str, precision: str) -> Compute:
     """Resolve `auto`: the first CUDA device if there is one, else the CPU; tf32 on Ampere and newer, else fp32.
 
+    Everything that runs a network begins here, so this is also where the process begins to keep the memory that it
+    frees.
+
     Raises:
         UserError: no such device, or a precision that it does not have.
     """
+    keep_freed_memory()
     chosen = torch.device(_device_name(device))
     if precision == "auto":
         newer = chosen.type == "cuda" and torch.cuda.get_device_capability(chosen) >= _AMPERE
@@ -104,3 +110,8 @@ def _device_name(device: str) -> str:
     if index >= present:
         raise UserError(f"The device {device} is not on this machine; give --device auto or cpu.")
     return device
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,9 +13,3 @@ class WorkError(Exception):
 
     What was finished before stays valid, and the same command goes on from there. The message says what failed.
     """
-
-    def __init__(self, message: str) -> None:
-        # torch's loader processes raise an error anew with its traceback as the message, which ends in this prefix and
-        # the original message.
-        prefix = f"{type(self).__name__}: "
-        super().__init__(message.rstrip().rpartition(prefix)[2] if message.startswith("Caught ") else message)

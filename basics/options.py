@@ -1,4 +1,4 @@
-"""A check of options that several commands and requests share."""
+"""Checks of options that several commands and requests share."""
 
 from collections.abc import Iterable
 
@@ -17,3 +17,13 @@ def refuse_unused_options(unused: Iterable[str], settings: str) -> None:
     """
     for name in unused:
         raise UserError(f"The option --{name.replace('_', '-')} changes nothing {settings}; leave it out.")
+
+
+def require_loaders(loaders: int | None) -> None:
+    """Refuse a number of loader processes that cannot be; None stands for as many as fit the machine.
+
+    Raises:
+        UserError: it is negative.
+    """
+    if loaders is not None and loaders < 0:
+        raise UserError(f"The number of loaders is {loaders}; give 0 or more.")

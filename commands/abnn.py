@@ -17,6 +17,7 @@ from commands.options import (
     fraction,
     given,
     json_option,
+    loaders_option,
     overwrite_option,
     print_result,
     training_options,
@@ -91,7 +92,7 @@ _PIXEL_FIELDS = ("eps", "steps", "step_size", "norm")
 @_layer_options
 @_pixel_options
 @click.option("--weight-decay", type=float, help="Weight decay of the optimiser. [default: the benchmark's]")
-@click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]")
+@loaders_option
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
 @training_options
 @overwrite_option
@@ -121,7 +122,9 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
         request,
         layer=LayerConfig(**given(statistics=options["statistics"], encoder=options["encoder"])),
         attack=benchmark.ball(pixels) if pixels.given() else None,
-        training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
+        training=replace(
+            request.training, loaders=options["loaders"], **given(**{name: options[name] for name in _CONFIG_OPTIONS})
+        ),
         resize=options["image_size"] is not None,
         **{name: options[name] for name in ("substitute", "arch", "blocks", "taps", "limit")},
         **given(width=options["width"]),
@@ -142,7 +145,7 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
 
 
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "weight_decay", "seed", "image_size", "loaders", "device", "devices", "precision",
+    "epochs", "batch_size", "lr", "weight_decay", "seed", "image_size", "device", "devices", "precision",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from commands.options import (
     encoder_option,
     given,
     json_option,
+    loaders_option,
     overwrite_option,
     print_result,
     training_options,
@@ -40,11 +41,7 @@ from commands.options import (
     "--schedule", type=click.Choice(["constant", "cosine"]), help="Learning-rate schedule. [default: constant]"
 )
 @click.option("--checkpoint-every", type=int, help="Steps between two checkpoints in an epoch. [default: 500]")
-@click.option(
-    "--loaders",
-    type=int,
-    help="Decoding processes a device; 0 decodes in the training process. [default: 0]",
-)
+@loaders_option
 @training_options
 @overwrite_option
 @json_option
@@ -71,7 +68,9 @@ def train_autoencoder(**options: Any) -> None:
         request = drawn_request(encoder, out, options["encoder_weights"])
     else:
         request = experiments.autoencoder(encoder, source, out)
-    config = replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS}))
+    config = replace(
+        request.training, loaders=options["loaders"], **given(**{name: options[name] for name in _CONFIG_OPTIONS})
+    )
     request = replace(request, training=config, **given(**{name: options[name] for name in _REQUEST_OPTIONS}))
     result = train(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
@@ -83,7 +82,7 @@ def train_autoencoder(**options: Any) -> None:
 
 _REQUEST_OPTIONS = ("labels", "held_out", "encoder_weights", "width", "limit")
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "seed", "image_size", "schedule", "checkpoint_every", "loaders",
+    "epochs", "batch_size", "lr", "seed", "image_size", "schedule", "checkpoint_every",
     "device", "devices", "precision",
 )  # fmt: skip
 

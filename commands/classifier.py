@@ -13,6 +13,7 @@ from commands.options import (
     combined_options,
     given,
     json_option,
+    loaders_option,
     overwrite_option,
     print_result,
     training_options,
@@ -25,7 +26,7 @@ held_out_options = combined_options(
     click.option("--val", "held_out", help="Images to score after each epoch. [default: one in twenty of the others]"),
     click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 --val."),
     click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.35]"),
-    click.option("--loaders", type=int, help="Decoding processes. [default: 0]"),
+    loaders_option,
 )
 
 
@@ -72,7 +73,9 @@ def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *,
         request,
         classifier=replace(request.classifier, **given(width=options["width"])),
         variation=replace(request.variation, **given(smallest=options["smallest_crop"])),
-        training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
+        training=replace(
+            request.training, loaders=options["loaders"], **given(**{name: options[name] for name in _CONFIG_OPTIONS})
+        ),
         held_out=options["held_out"],
         labels=options["labels"],
         limit=options["limit"],
@@ -86,5 +89,5 @@ def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *,
 
 
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "seed", "image_size", "loaders", "device", "devices", "precision",
+    "epochs", "batch_size", "lr", "seed", "image_size", "device", "devices", "precision",
 )  # fmt: skip

@@ -15,6 +15,7 @@ from commands.options import (
     fraction,
     given,
     json_option,
+    loaders_option,
     overwrite_option,
     print_result,
     training_options,
@@ -31,7 +32,7 @@ _data_options = combined_options(
     click.option("--mix-share", type=float, help="Share of each batch that comes from --mix. [default: 0.5]"),
     click.option("--image-size", type=int, help="Side of the crops. [default: 224; the drawn world: 48]"),
     click.option("--smallest-crop", type=float, help="Share of an image. [default: 0.08; the drawn world: 0.8]"),
-    click.option("--loaders", type=int, help="Decoding processes a device. [default: 0]"),
+    loaders_option,
 )
 _attack_options = combined_options(
     click.option("--eps", type=float, help="Radius of the ball around 1. [default: 1.1; efficientnet_b0: 0.5]"),
@@ -129,7 +130,7 @@ def _refuse_unused(options: dict[str, Any], method_name: str) -> None:
 _STATISTICS_OPTIONS = ("eps", "steps", "step_size", "statistics")
 _PIXEL_OPTIONS = ("pixel_eps", "pixel_steps", "pixel_step_size")
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "seed", "image_size", "loaders", "device", "devices", "precision", "schedule",
+    "epochs", "batch_size", "lr", "seed", "image_size", "device", "devices", "precision", "schedule",
     "decay_every", "weight_decay",
 )  # fmt: skip
 
@@ -171,7 +172,7 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
     return replace(
         request,
         tuning=tuning,
-        training=replace(request.training, **training),
+        training=replace(request.training, loaders=options["loaders"], **training),
         init=_init(options),
         held_out=held_out,
         **{name: options[name] for name in ("width", "labels", "limit", "mix")},

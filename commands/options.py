@@ -74,6 +74,14 @@ training_options = combined_options(
 )
 
 
+loaders_option = click.option(
+    "--loaders",
+    type=int,
+    help="Decoding processes a device; 0: none, which suits a CPU, where they would take the network's cores. "
+    "[default: half the cores on a GPU, else 0]",
+)
+
+
 model_option = click.option(
     "--model",
     metavar="SPEC...",
@@ -104,9 +112,7 @@ class AliasedOption(click.Option):
 
 scoring_options = combined_options(
     click.option("--batch-size", type=int, default=64, show_default=True, help="Images a step."),
-    click.option(
-        "--loaders", type=int, default=0, show_default=True, help="Decoding processes; 0 decodes in this one."
-    ),
+    loaders_option,
     click.option(
         "--overwrite", cls=AliasedOption, alias="--again", is_flag=True, help="Replace results of the same names."
     ),

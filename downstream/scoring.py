@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from basics.compute import Compute
 from basics.errors import UserError, WorkError
+from basics.loading import loaded
+from basics.options import require_loaders
 from basics.progress import progress
 from basics.software import versions_of
 from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Scored, ScoredData
@@ -35,14 +37,13 @@ class ScoringConfig:
 
     batch_size: int = 64
     """Images a step."""
-    loaders: int = 0
-    """Decoding processes; 0 decodes in this one."""
+    loaders: int | None = 0
+    """Decoding processes; 0 decodes in this one, None starts as many as fit the machine (`score_all` chooses)."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise UserError(f"The batch size is {self.batch_size}; give 1 or more.")
-        if self.loaders < 0:
-            raise UserError(f"The number of loaders is {self.loaders}; give 0 or more.")
+        require_loaders(self.loaders)
 
 
 def wanted_score(
@@ -101,14 +102,18 @@ def predict(
 
     Raises:
         BrokenImageError: an image cannot be decoded.
-        WorkError: a sample was seen twice or not at all, or a model's outputs are not finite.
+        WorkError: a sample was seen twice or not at all, a model's outputs are not finite, or a loader process failed.
     """
-    views = list(dict.fromkeys(data.view(model.view) for _, model in models))
+    views = views_of([model for _, model in models], data)
     collectors = [_Collector(model, data, compute) for _, model in models]
-    loader = DataLoader(_Views(data, views), batch_size=config.batch_size, num_workers=config.loaders)
     seen = 0
-    with compute.kernels(), compute.autocast(), progress(data.name, len(data.records), "images") as advance:
-        for index_N, *image_VN3HW in loader:
+    with (
+        loaded(_Views(data, views), config.loaders or 0, batch_size=config.batch_size) as batches,
+        compute.kernels(),
+        compute.autocast(),
+        progress(data.name, len(data.records), "images") as advance,
+    ):
+        for index_N, *image_VN3HW in batches:
             _require_next(index_N, seen, data.name)
             seen += len(index_N)
             moved = [image.to(compute.device).to(compute.dtype) / 255 for image in image_VN3HW]
@@ -121,6 +126,16 @@ def predict(
         _scored(row, collector.predictions(), data) for (row, _), collector in zip(models, collectors, strict=True)
     ]
     return ScoredData(data=columns_of(data), scored=scored)
+
+
+def views_of(models: Sequence[Classifier], data: TestSet) -> list[View]:
+    """Return the ways in which images of a data set are prepared for models, each once."""
+    return list(dict.fromkeys(data.view(model.view) for model in models))
+
+
+def image_bytes(views: Sequence[View]) -> int:
+    """Return the bytes of an image's pixels in all views."""
+    return sum(3 * view.crop**2 for view in views)
 
 
 def columns_of(data: TestSet) -> DataColumns:

@@ -1,20 +1,22 @@
 """Scores models on data sets, and writes to a folder what its earlier results lack."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
+from basics.loading import fitting_loaders
 from basics.progress import say
 from downstream.predictions import SAME_SAMPLES, PredictionFile, ScoredData
 from downstream.result_store import PREDICTIONS, Key, Layout, Row, Wanted, opened_store
-from downstream.scoring import ScoringConfig, predict, require_fitting, wanted_score
+from downstream.scoring import ScoringConfig, image_bytes, predict, require_fitting, views_of, wanted_score
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
 from networks.specs import label_of_spec, load_model
+from sources.decode import View
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +109,19 @@ def score_all(run: ScoringRun) -> dict[Key, Row]:
 
     Raises:
         UserError: before anything is written: a model does not fit, another model or data set has the same name, or
-            nothing can be written.
-        WorkError: an image is broken, a model's outputs are not finite, or a data set has changed meanwhile.
+            nothing can be written, or there is no room for the loader processes.
+        WorkError: an image is broken, a model's outputs are not finite, a data set has changed meanwhile, or a loader
+            process failed.
     """
     notices: dict[str, None] = {}
-    wanted = {name: _wanted(run, opened(), notices) for name, opened in run.data.items()}
+    wanted, views = {}, {}
+    for name, opened in run.data.items():
+        data = opened()
+        wanted[name] = _wanted(run, data, notices)
+        views[name] = views_of([model.classifier for model in run.models], data)
     for notice in notices:
         say(notice)
+    run = _with_loaders(run, views.values())
     everything = [each for of_data in wanted.values() for each in of_data]
     with opened_store(run.layout, SAME_SAMPLES, run.lines) as store:
         missing = {each.key for each in store.missing(everything, overwrite=run.overwrite)}
@@ -125,6 +133,16 @@ def score_all(run: ScoringRun) -> dict[Key, Row]:
         # Also if nothing was missing: the file may have been lost.
         store.write_rows()
         return store.rows
+
+
+def _with_loaders(run: ScoringRun, views: Iterable[Sequence[View]]) -> ScoringRun:
+    """Return a run with a number of loader processes that fit the machine, whatever data set they load."""
+    config = run.config
+    largest = max(views, key=image_bytes)
+    loaders = fitting_loaders(
+        config.loaders, run.compute, batch_bytes=config.batch_size * image_bytes(largest), tensors=1 + len(largest)
+    )
+    return replace(run, config=replace(config, loaders=loaders))
 
 
 def _wanted(run: ScoringRun, data: TestSet, notices: dict[str, None]) -> list[Wanted]:

@@ -1,12 +1,12 @@
 """Settings of the main job."""
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attacks.statistics import AdvBNConfig
+from basics.compute import available_cores
 from basics.errors import UserError
 from encoders import EncoderKind, encoder_kind
 from networks.classifiers import PUBLISHED
@@ -96,8 +96,3 @@ def config_of_manifest(manifest: Manifest) -> GenerationConfig:
     """
     values, threads = manifest.values["config"], manifest.values["identity"]["arithmetic"]["threads"]
     return GenerationConfig(**{**values, "attack": AdvBNConfig(**values["attack"]), "threads": threads})
-
-
-def available_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from basics.allocation import keep_freed_memory
 from basics.compute import Compute, choose_compute
 from basics.differences import differences
 from basics.errors import UserError, WorkError
@@ -166,7 +165,6 @@ def _software() -> dict[str, str]:
 
 
 def use_threads(threads: int) -> None:
-    """Set the number of threads that torch computes with in this process, and let it keep the memory that it frees."""
-    keep_freed_memory()
+    """Set the number of threads that torch computes with in this process."""
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from basics.errors import UserError
+from basics.options import require_loaders
 
 Schedule = Literal["constant", "cosine", "step"]
 
@@ -48,16 +49,15 @@ class TrainingConfig:
     """How many devices share each batch (data parallel)."""
     precision: str = "auto"
     """`auto`, `fp32`, `tf32`, `bf16`, `fp64`."""
-    loaders: int = 0
-    """Loader processes a device; 0 decodes in the process."""
+    loaders: int | None = 0
+    """Loader processes a device; 0 decodes in the process, None starts as many as fit the machine."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices", "checkpoint_every", "image_size", "decay_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"The {name.replace('_', ' ')} is {getattr(self, name)}; give 1 or more.")
         require_seed(self.seed)
-        if self.loaders < 0:
-            raise UserError(f"The number of loaders is {self.loaders}; give 0 or more.")
+        require_loaders(self.loaders)
         if not 0 < self.lr < float("inf"):
             raise UserError(f"The learning rate is {self.lr}; give a number above 0.")
         if not 0 <= self.weight_decay < float("inf"):

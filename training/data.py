@@ -1,16 +1,18 @@
 """Training images: decoding, random translations and order that depend on nothing but seed, epoch and index."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms import functional, v2
 
 from basics.errors import UserError
 from basics.files import digest_json
+from basics.loading import loaded
 from sources.base import ImageRecord, Source
 from sources.decode import View, decode_rgb, pixels_of
 from sources.joined import JoinedSource
@@ -89,7 +91,7 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         scale = (variation.smallest if variation else 1.0, 1.0)
         crop = v2.RandomResizedCrop(image_size, scale, antialias=True)
         self._crop = v2.Compose([crop, v2.RandomHorizontalFlip()])
-        self._keep = len(self.records) * 3 * image_size**2 <= CACHE_BYTES
+        self._keep = len(self.records) * self.image_bytes <= CACHE_BYTES
         self._kept: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -103,6 +105,11 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         if self.variation.crops:
             return self._cropped(epoch, index), label
         return self._translated(self._decoded(index), self.variation.translation, epoch, index), label
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of an image's pixels."""
+        return 3 * self.image_size**2
 
     def digest(self) -> str:
         """Return a checksum (hex) over names and labels of these images, in order."""
@@ -231,7 +238,7 @@ def require_same_classes(source: Source, held_out: Source | None) -> None:
 
 def epoch_batches(
     images: TrainingImages, config: TrainingConfig, *, epoch: int, first_step: int, rank: int
-) -> DataLoader[tuple[Tensor, int]]:
-    """Return the loader of one epoch's batches from `first_step` on."""
+) -> AbstractContextManager[Iterator[tuple[Tensor, Tensor]]]:
+    """Provide one epoch's batches from `first_step` on, see `basics.loading.loaded`."""
     order = EpochOrder(images.composition, config, epoch=epoch, first_step=first_step, rank=rank)
-    return DataLoader(images, batch_sampler=order, num_workers=config.loaders)
+    return loaded(images, config.loaders or 0, batch_sampler=order)

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,10 +13,10 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from basics.allocation import keep_freed_memory
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
 from basics.files import TEMPORARY_SUFFIX, commit
+from basics.loading import fitting_loaders
 from basics.progress import Advance, progress
 from training.config import TrainingConfig
 from training.data import TrainingImages, epoch_batches
@@ -83,12 +83,15 @@ def train(  # noqa: PLR0913 (independent parts of a run)
         overwrite: start anew and remove the files of an earlier run.
 
     Raises:
-        UserError: the folder holds another run, another run writes to it now, or it cannot be written.
-        WorkError: the loss is no longer a number.
+        UserError: the folder holds another run, another run writes to it now, or it cannot be written; or there is no
+            room for the loader processes.
+        WorkError: the loss is no longer a number, or a loader process failed.
     """
-    keep_freed_memory()
     compute = choose_compute(config.device, config.precision)
     settings = {"training": asdict(config), **identity}
+    batch_bytes = config.batch_size // config.devices * images.image_bytes
+    loaders = fitting_loaders(config.loaders, compute, batch_bytes=batch_bytes, devices=config.devices)
+    config = replace(config, loaders=loaders)
     with own_folder(out, settings, task.outputs, devices=config.devices, overwrite=overwrite):
         fabric = Fabric(
             accelerator=compute.device.type,
@@ -150,11 +153,11 @@ class _Run:
         """Run an epoch from its first step that is not done, and then its end."""
         first_step = self.state["done"] - epoch * self.steps
         if first_step < self.steps:
-            batches = epoch_batches(
-                self.images, self.config, epoch=epoch, first_step=first_step, rank=self.fabric.global_rank
-            )
             self.module.train()
-            self._steps(batches, epoch, advance)
+            with epoch_batches(
+                self.images, self.config, epoch=epoch, first_step=first_step, rank=self.fabric.global_rank
+            ) as batches:
+                self._steps(batches, epoch, advance)
             # Saved before the held-out images are scored: a broken one among them must not cost the epoch.
             self._save()
         if self.fabric.is_global_zero:
@@ -210,7 +213,7 @@ class _Run:
     def _log(self, epoch: int, scalars: Mapping[str, float]) -> None:
         if self.fabric.is_global_zero:
             line = {"epoch": epoch + 1, "step": self.state["done"], **scalars}
-            with (self.out / METRICS).open("a") as file:
+            with (self.out / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def _save(self) -> None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import dask
 from distributed import Client
 
+from basics.compute import available_cores
 from basics.differences import differences
 from basics.errors import UserError
 from basics.paths import is_remote
 from basics.progress import say
-from pipeline.config import GenerationConfig, available_cores
+from pipeline.config import GenerationConfig
 from pipeline.dataset.layout import mark_path
 from pipeline.job import Job
 from pipeline.outcome import ShardResult

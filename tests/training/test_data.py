@@ -37,8 +37,8 @@ def config(**changed: object) -> TrainingConfig:
 
 
 def batches(folder: Path, settings: TrainingConfig, *, epoch: int = 0, first_step: int = 0) -> list[torch.Tensor]:
-    loader = epoch_batches(images(folder), settings, epoch=epoch, first_step=first_step, rank=0)
-    return [image for image, _ in loader]
+    with epoch_batches(images(folder), settings, epoch=epoch, first_step=first_step, rank=0) as found:
+        return [image for image, _ in found]
 
 
 def same(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
