@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
@@ -32,8 +33,9 @@ class SpecialError(WorkError):
 
 
 class UnsendableError(Exception):
-    def __init__(self, one: str, other: str) -> None:
-        super().__init__(f"{one}, {other}")
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.lock = threading.Lock()  # which no process can send to another
 
 
 def broken() -> None:
@@ -45,7 +47,7 @@ def unreadable() -> None:
 
 
 def unsendable() -> None:
-    raise UnsendableError("one", "other")
+    raise UnsendableError("a reason")
 
 
 def too_large() -> None:
@@ -124,7 +126,7 @@ def test_an_exception_arrives_as_it_was_raised(loaders: int) -> None:
 
 @pytest.mark.slow
 def test_an_exception_that_cannot_be_sent_is_described() -> None:
-    with pytest.raises(RuntimeError, match=r"^UnsendableError: one, other") as caught:
+    with pytest.raises(RuntimeError, match=r"^UnsendableError: a reason") as caught:
         load(Images(unsendable), 1)
     assert not isinstance(caught.value, WorkError), "a fault of the program keeps its traceback"
 
