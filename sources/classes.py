@@ -112,10 +112,10 @@ def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap
         UserError: their numbers or names differ.
     """
     if classes.count != other.count:
-        undeclared = classes.imagenet and not other.named
+        maybe_imagenet = classes.imagenet or (classes.count == imagenet_map().count and not classes.named)
         raise UserError(
             f"{_capital(first)} has {classes.count} classes, but {second} has {other.count}; {mend}"
-            + (f", or, if it is shards with ImageNet-1k's labels, {DECLARE_IMAGENET}." if undeclared else ".")
+            + (f", or, if it is shards with ImageNet-1k's labels, {DECLARE_IMAGENET}." if maybe_imagenet and not other.named else ".")
         )
     if classes.names == other.names:
         return None

@@ -95,5 +95,8 @@ def test_classes_are_compared_by_name() -> None:
 
 
 def test_shards_that_may_hold_imagenets_labels_are_told_how_to_say_so() -> None:
-    with pytest.raises(UserError, match=r"manifest\.json.*imagenet.*true"):
-        require_agreeing("the model m", imagenet_map(), "the data set d", numbered_classes(3), "give another")
+    for outputs in (imagenet_map(), numbered_classes(1000)):
+        with pytest.raises(UserError, match=r"manifest\.json.*imagenet.*true"):
+            require_agreeing("the model m", outputs, "the data set d", numbered_classes(3), "give another")
+    with pytest.raises(UserError, match=r"has 3; give another\.$"):
+        require_agreeing("the model m", numbered_classes(7), "the data set d", numbered_classes(3), "give another")
