@@ -15,7 +15,7 @@ from basics.compute import Compute
 from basics.errors import WorkError
 from basics.progress import Advance
 from basics.software import versions_of
-from downstream.result_store import ResultStore, Row, Wanted
+from downstream.result_store import CONTENT, ResultStore, Row, Wanted
 from training.data import TrainingImages
 from training.evaluation import batched
 from training.order import mixed_seed
@@ -65,7 +65,7 @@ class AttackRun:
             "batch_size": self.batch_size, "precision": self.compute.precision,
         }  # fmt: skip
         more = {
-            "data": self.images.source.address, "device": self.compute.kind,
+            "data": self.images.source.address, CONTENT: self.images.content, "device": self.compute.kind,
             "software": versions_of(_SOFTWARE), "cost": read_cost(checkpoint.folder),
         }  # fmt: skip
         return Wanted(identity=identity, more=more)

@@ -20,7 +20,7 @@ from basics.compute import Compute, choose_compute
 from basics.errors import UserError
 from basics.files import digest_json
 from basics.progress import Advance, progress
-from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store
+from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store, without_mark
 from downstream.scoring_run import refuse_repeated
 from sources.base import Source
 from training.config import require_seed
@@ -101,7 +101,7 @@ def attack_all(request: AttackRequest) -> list[Row]:
             for checkpoint in _checkpoints(results.runs):
                 published_attack = benchmark_of(checkpoint.task, request.benchmarks).pixels
                 rows += _worst(results, checkpoint, published_attack)
-    return rows
+    return [without_mark(row) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True)

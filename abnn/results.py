@@ -1,7 +1,8 @@
 """Results of attacks, a layout of `downstream.result_store`: a line for each (network, attack), and a value a sample.
 
 results.jsonl   one line a network and attack
-samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 correct, 0 wrong, -1 not attacked yet
+samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 correct, 0 wrong, -1 not attacked yet;
+                its attribute `data_content` is the mark of the images
 """
 
 import json
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from basics.files import atomic_path
-from downstream.result_store import RESULTS, ComparisonKey, Row
+from basics.progress import say
+from downstream.result_store import CONTENT, RESULTS, ComparisonKey, Row, other_images
 
 RESULTS_FOLDER = "attacks"
 """Sub-folder of a run folder for results without `--out`."""
@@ -71,6 +73,7 @@ class AttackLayout:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._samples: dict[str, Correct] = {}
+        self._contents: dict[str, str] = {}
 
     def rows(self) -> list[Row]:
         """Return the lines of results.jsonl; the samples are read as well.
@@ -81,33 +84,45 @@ class AttackLayout:
         if self.path.exists():
             with h5py.File(self.path) as file:
                 self._samples = {pair: data[()] for pair, data in file.items()}
+                self._contents = {pair: str(data.attrs.get(CONTENT, "")) for pair, data in file.items()}
         lines = self.path.parent / RESULTS
         if not lines.exists():
             return []
-        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+        rows: list[Row] = [json.loads(line) for line in lines.read_text().splitlines()]
         for row in rows:
             if _READ - set(row) or not isinstance(row["settings"], dict):
                 raise ValueError(f"a line of {RESULTS} is no result of an attack")
             if row["pair"] not in self._samples:
                 raise ValueError(f"{self.path.name} has no samples of a line of {RESULTS}")
+            if self._contents.get(row["pair"]):
+                row[CONTENT] = self._contents[row["pair"]]
         return rows
 
     def correct(self, row: Mapping[str, object], count: int) -> Correct:
-        """Return the values of a result's samples, which are stored by its `pair`.
+        """Return the values of a result's samples, which are stored by its `pair`: none, if the images have changed.
 
         Args:
             row: the result's row.
             count: how many samples it has.
         """
-        known = self._samples.get(str(row["pair"]))
+        pair = str(row["pair"])
+        known = self._samples.get(pair)
+        if known is not None and other_images({CONTENT: self._contents.get(pair)}, row):
+            if (known == NOT_ATTACKED).any():
+                # Of complete results the store says so.
+                say(f"{row['attack']} on {row['model']} was begun on other images, and begins anew.")
+            return not_attacked(count)
         return not_attacked(count) if known is None or len(known) != count else known.copy()
 
     def write(self, results: AttackResult) -> None:
         """Write the values of a result's samples."""
-        self._samples[results.row["pair"]] = results.correct_N.copy()
+        pair = results.row["pair"]
+        self._samples[pair], self._contents[pair] = results.correct_N.copy(), results.row.get(CONTENT, "")
         with atomic_path(self.path) as temporary, h5py.File(temporary, "w") as file:
             for name in sorted(self._samples):
-                file.create_dataset(name, data=self._samples[name], compression="gzip")
+                data = file.create_dataset(name, data=self._samples[name], compression="gzip")
+                if self._contents.get(name):
+                    data.attrs[CONTENT] = self._contents[name]
 
 
 def not_attacked(count: int) -> Correct:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from basics.errors import UserError
 from basics.files import write_bytes
-from downstream.result_store import ComparisonKey, Row, model_name
+from downstream.result_store import ComparisonKey, Row, model_name, other_images
 
 FORMAT = "advbn-gen predictions"
 VERSION = 1
@@ -157,7 +157,8 @@ class PredictionFile:
     def write(self, results: ScoredData) -> None:
         """Add a data set with models' predictions; what had the same names is replaced.
 
-        If the name stood for other samples before, everything about those is dropped.
+        If the name stood for other samples before, everything about those is dropped, and of images that have changed
+        since the predictions are.
         """
         data, name = results.data, _encoded(results.data.metadata["data"])
         with self._rewritten() as file:
@@ -166,6 +167,7 @@ class PredictionFile:
             group.create_dataset("key", data=np.array([key.encode() for key in data.keys]), compression="gzip")
             group.create_dataset("label", data=data.label_N, compression="gzip")
             for one in results.scored:
+                _drop_other_images(file, name, one.row)
                 group = _fresh(file, f"scores/{name}/{_encoded(model_name(one.row))}", one.row)
                 for space, predictions in one.predictions.items():
                     inner = group.create_group(space)
@@ -234,6 +236,14 @@ def _drop_other_data(file: Any, name: str, metadata: Mapping[str, Any]) -> None:
         for part in ("scores", "quality"):
             if f"{part}/{name}" in file:
                 del file[f"{part}/{name}"]
+
+
+def _drop_other_images(file: Any, name: str, row: Row) -> None:
+    """Remove all predictions for a data set's images before they changed."""
+    models = file.get(f"scores/{name}", {})
+    for model in list(models):
+        if other_images(json.loads(models[model].attrs["facts"]), row):
+            del models[model]
 
 
 def _fresh(file: Any, name: str, metadata: Mapping[str, Any]) -> Any:

@@ -24,12 +24,20 @@ from typing import Any, Generic, Protocol, TypeVar
 from basics.errors import UserError
 from basics.files import digest_json, write_text
 from basics.ownership import Owner, lock_folder, occupied_folder_error, owner_of, require_owner
-from basics.progress import say
+from basics.progress import counted, say
+from sources.content import same_content
 
 RESULTS = "results.jsonl"
 PREDICTIONS, PREDICTION_FOLDER, SAMPLES = "predictions.h5", "predictions", "samples.h5"
 _COMMANDS = {PREDICTIONS: "`score` and `report gap`", PREDICTION_FOLDER: "`evaluate`", SAMPLES: "`abnn attack`"}
 """Name of a layout's file or folder -> the commands that use the layout."""
+
+CONTENT = "data_content"
+"""Field of rows: mark of the images, see `sources.content`. It identifies nothing, since files may be copied, and
+layouts keep it with the samples."""
+
+_NAMES_SHOWN = 4
+"""How many data sets a message names."""
 
 Row = dict[str, Any]
 Key = tuple[str, str]
@@ -162,10 +170,39 @@ class ResultStore(Generic[AnyResults]):
             for each in wanted:
                 self._refuse_other_result(each)
         self._refuse_incomparable(wanted, {*derived, *(each.key for each in wanted)}, overwrite=overwrite)
-        missing = [each for each in wanted if overwrite or each.key not in self.rows]
+        known = set() if overwrite else self.rows.keys() - self._of_other_images(wanted)
+        missing = [each for each in wanted if each.key not in known]
         if len(missing) < len(wanted):
             say(_reuse_message(len(wanted) - len(missing), wanted))
         return missing
+
+    def _of_other_images(self, wanted: Sequence[Wanted]) -> set[Key]:
+        """Return which results are of images that have changed since, also of what is not wanted; a notice says so."""
+        found = [(str(each.row["data"]), key) for each in wanted for key in self._stale(each.row)]
+        names, stale = list(dict.fromkeys(name for name, _ in found)), {key for _, key in found}
+        if stale:
+            shown = ", ".join(names[:_NAMES_SHOWN])
+            more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+            say(
+                f"The images of {shown}{more} have other sizes or times than when {counted(len(stale), 'result')} in "
+                f"{self.folder} were computed; those are dropped, and computed again where this command wants them."
+            )
+        unknown = [
+            each
+            for each in wanted
+            if each.row.get(CONTENT) and each.key in self.rows and not self.rows[each.key].get(CONTENT)
+        ]
+        if unknown:
+            say(
+                f"An earlier version wrote {counted(len(unknown), 'result')} in {self.folder} without a mark of the "
+                "images, so that a change of these is not noticed; --overwrite computes them again."
+            )
+        return stale
+
+    def _stale(self, row: Row) -> list[Key]:
+        """Return the names of the results of the same group that are of images which have changed since."""
+        group = self._comparison.group
+        return [key for key, other in self.rows.items() if other[group] == row[group] and other_images(other, row)]
 
     def _refuse_other_result(self, wanted: Wanted) -> None:
         before = self.rows.get(wanted.key)
@@ -216,7 +253,11 @@ class ResultStore(Generic[AnyResults]):
         Of an incomplete result only the samples are kept, so that a later run continues with them: it has no row.
         """
         # Old rows are removed first: a run that is killed in between must not leave one beside half-replaced samples.
-        stale = [key for row in results.rows for key in (key_of(row), *map(key_of, self._incomparable(row)))]
+        stale = [
+            key
+            for row in results.rows
+            for key in (key_of(row), *map(key_of, self._incomparable(row)), *self._stale(row))
+        ]
         self.drop(stale)
         self._layout.write(results)
         if results.complete:
@@ -239,7 +280,7 @@ class ResultStore(Generic[AnyResults]):
     def write_rows(self) -> None:
         """Write `results.jsonl`."""
         lines = self._lines([self.rows[key] for key in sorted(self.rows)])
-        text = "".join(f"{json.dumps(line, sort_keys=self._layout.sort_keys)}\n" for line in lines)
+        text = "".join(f"{json.dumps(without_mark(line), sort_keys=self._layout.sort_keys)}\n" for line in lines)
         write_text(self.folder / RESULTS, text)
 
 
@@ -266,6 +307,17 @@ def opened_store(
     # Held before the results are read: what another run adds must not be lost.
     with lock_folder(folder):
         yield ResultStore(layout, comparison, lines)
+
+
+def without_mark(row: Row) -> Row:
+    """Return a row as `results.jsonl` has it: the mark of the images is kept with the samples."""
+    return {name: value for name, value in row.items() if name != CONTENT}
+
+
+def other_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two rows are of images with other sizes or times, as far as both say."""
+    marks = before.get(CONTENT), now.get(CONTENT)
+    return all(marks) and not same_content(str(marks[0]), str(marks[1]))
 
 
 def _reuse_message(reused: int, wanted: Sequence[Wanted]) -> str:

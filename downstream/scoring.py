@@ -20,7 +20,7 @@ from basics.options import require_loaders
 from basics.progress import progress
 from basics.software import versions_of
 from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Scored, ScoredData
-from downstream.result_store import Row, Wanted
+from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
 from sources.classes import require_agreeing
@@ -60,7 +60,7 @@ def wanted_score(
     """
     metadata = data.metadata()
     # Addresses do not identify anything: files are moved. The checksums beside them do.
-    addresses = {"data_address": metadata.pop("data_address"), "weights": model.weights}
+    addresses = {"data_address": metadata.pop("data_address"), CONTENT: data.content, "weights": model.weights}
     identity = {
         **metadata,
         "model": label,

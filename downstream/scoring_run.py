@@ -11,7 +11,7 @@ from basics.errors import UserError, WorkError
 from basics.loading import fitting_loaders
 from basics.progress import say
 from downstream.predictions import SAME_SAMPLES, PredictionFile, ScoredData
-from downstream.result_store import PREDICTIONS, Key, Layout, Row, Wanted, opened_store
+from downstream.result_store import CONTENT, PREDICTIONS, Key, Layout, Row, Wanted, opened_store, without_mark
 from downstream.scoring import ScoringConfig, image_bytes, predict, require_fitting, views_of, wanted_score
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
@@ -132,7 +132,7 @@ def score_all(run: ScoringRun) -> dict[Key, Row]:
                 store.add(_scored(run, opened(), todo))
         # Also if nothing was missing: the file may have been lost.
         store.write_rows()
-        return store.rows
+        return {key: without_mark(row) for key, row in store.rows.items()}
 
 
 def _with_loaders(run: ScoringRun, views: Iterable[Sequence[View]]) -> ScoringRun:
@@ -156,7 +156,7 @@ def _wanted(run: ScoringRun, data: TestSet, notices: dict[str, None]) -> list[Wa
 
 def _scored(run: ScoringRun, data: TestSet, todo: Sequence[tuple[Row, Classifier]]) -> ScoredData:
     row = todo[0][0]
-    if any(row[name] != value for name, value in data.metadata().items()):
+    if any(row[name] != value for name, value in {**data.metadata(), CONTENT: data.content}.items()):
         raise WorkError(f"The data set {data.name} ({data.source.address}) has changed since this run began.")
     return predict(todo, data, run.compute, run.config)
 

@@ -71,7 +71,7 @@ def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
     absent = [f"{IMAGENET_C}/{name}/{level}" for name, level in summary.missing]
     missing = [name for name in absent if name not in there] + cut_short(parts) + list(other.values())
     partial = {
-        "subsets": len(same),
+        **({"subsets": len(same)} if other else {}),
         "corruptions": sum(value is not None for value in summary.ce.values()),
         "mean_ce": summary.partial_mean_ce,
         "mean_error": summary.partial_mean_error,

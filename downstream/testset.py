@@ -14,6 +14,7 @@ from basics.reading import is_folder
 from pipeline.dataset.checks import checksum_problems
 from pipeline.dataset.manifest import Manifest, is_data_set, read_manifest
 from sources.base import ImageRecord, Source
+from sources.content import FileState, content_mark
 from sources.decode import View
 from sources.keys import sample_keys
 from sources.opening import open_source
@@ -95,6 +96,13 @@ class TestSet:
     def samples_sha256(self) -> str:
         """Checksum over the keys in order: which samples these are."""
         return digest_json(list(self.keys))
+
+    @cached_property
+    def content(self) -> str:
+        """Mark of its images (see `sources.content`): of the shards' checksums, or of files; empty if it has none."""
+        if self.manifest is not None:
+            return content_mark(FileState(shard["bytes"], tag=shard["sha256"]) for shard in self.manifest.shards)
+        return "".join(self.source.content_marks(self.records))
 
     def metadata(self) -> dict[str, Any]:
         """Return the fields of results that describe it."""

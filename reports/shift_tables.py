@@ -87,7 +87,8 @@ def _partial_means(row: Mapping[str, Any]) -> str:
     partial = row["partial"]
     if row["suite"] == INSTAGRAM:
         return f"Mean of the {partial['filters']} present filters: top-1 {_percent(partial['top1'])}%."
-    mean = f"Over the {partial['subsets']} present subsets: mean error {_percent(partial['mean_error'])}%"
+    subsets = partial.get("subsets", row["subsets"])
+    mean = f"Over the {subsets} present subsets: mean error {_percent(partial['mean_error'])}%"
     if partial["mean_ce"] is None:
         return f"{mean}; no corruption has all five severities."
     return f"{mean}; over the {partial['corruptions']} complete corruptions: mean CE {partial['mean_ce']:.1f} (no mCE)."

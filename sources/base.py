@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from basics.files import canonical_json
+from sources.content import FileState, content_mark
 
 _PIECE = 4096
 """Records that are added to the checksum at once."""
@@ -79,6 +80,31 @@ class Source(ABC):
         part = copy.copy(self)
         part.records = list(records)
         return part
+
+    def file_states(self, records: Sequence[ImageRecord]) -> list[FileState]:  # noqa: ARG002 (for those with files)
+        """Return the states of the files that hold some of its records, in a fixed order; empty if it has no files.
+
+        Raises:
+            OSError: a server does not say.
+        """
+        return []
+
+    def content_marks(self, records: Sequence[ImageRecord], parts: int = 1) -> list[str]:
+        """Return marks of the files that hold some of its records (see `sources.content`).
+
+        Args:
+            records: some of `self.records`.
+            parts: how many marks, at most; the files are dealt out to them in turn.
+
+        Returns:
+            The marks; none if it has no files, or a server does not say what they are.
+        """
+        try:
+            states = self.file_states(records)
+        except OSError:
+            # It is no reason to stop: whoever reads the files says what is wrong.
+            return []
+        return [content_mark(states[start::parts]) for start in range(min(parts, len(states)))]
 
     def digest(self) -> str:
         """Return a checksum (hex) over the names and labels in order: a resumed run compares it.

@@ -1,12 +1,13 @@
 """Images in a folder: in class folders, or flat with a label list beside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from basics.errors import UserError
-from basics.paths import AnyPath
+from basics.paths import AnyPath, is_remote
 from basics.reading import read_bytes
 from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map
+from sources.content import FileState, local_states, remote_states
 from sources.ilsvrc import label_flat
 from sources.layout import label_folders
 from sources.listing import Folder
@@ -41,8 +42,21 @@ class FolderSource(Source):
         Raises:
             OSError: it cannot be read.
         """
-        name = record.name.partition("/")[2] if self._flat else record.name
-        return read_bytes(self._root / name)
+        return read_bytes(self._root / self._file_name(record))
+
+    def file_states(self, records: Sequence[ImageRecord]) -> list[FileState]:
+        """Return the states of the files of some of its records.
+
+        Raises:
+            OSError: a server does not say.
+        """
+        names = [self._file_name(record) for record in records]
+        if is_remote(self._root):
+            return remote_states(self._root, names)
+        return local_states([f"{self._root}/{name}" for name in names])
+
+    def _file_name(self, record: ImageRecord) -> str:
+        return record.name.partition("/")[2] if self._flat else record.name
 
 
 def open_images(

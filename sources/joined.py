@@ -5,6 +5,7 @@ from typing import Self
 
 from basics.errors import UserError
 from sources.base import ImageRecord, Source
+from sources.content import FileState
 
 _SECOND = "+/"
 """Prefix of the names of the second source's images, so that no name comes twice."""
@@ -40,6 +41,16 @@ class JoinedSource(Source):
         part.first = self.first.part(own)
         part.second = self.second.part([_in_second(record) for record in records if record.name.startswith(_SECOND)])
         return part
+
+    def file_states(self, records: Sequence[ImageRecord]) -> list[FileState]:
+        """Return the states of both sources' files that hold some of its records.
+
+        Raises:
+            OSError: a server does not say.
+        """
+        own = [record for record in records if not record.name.startswith(_SECOND)]
+        others = [_in_second(record) for record in records if record.name.startswith(_SECOND)]
+        return self.first.file_states(own) + self.second.file_states(others)
 
     def read(self, record: ImageRecord) -> bytes:
         """Return the encoded bytes of one image, from the source that it is in.

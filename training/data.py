@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from PIL import Image
@@ -110,6 +111,11 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
     def image_bytes(self) -> int:
         """Bytes of an image's pixels."""
         return 3 * self.image_size**2
+
+    @cached_property
+    def content(self) -> str:
+        """Mark of the files of these images (see `sources.content`); empty if they have none."""
+        return "".join(self.source.content_marks(self.records))
 
     def digest(self) -> str:
         """Return a checksum (hex) over names and labels of these images, in order."""

@@ -9,6 +9,7 @@ from basics.errors import UserError
 from basics.paths import AnyPath
 from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map
+from sources.content import FileState, state_of
 from sources.ilsvrc import label_flat
 from sources.layout import label_folders, strip_parents
 from sources.names import check_printable, is_image
@@ -71,6 +72,15 @@ class TarSource(Source):
         if len(content) < size:
             raise OSError(f"{self._tars[tar].path} has become shorter since it was listed")
         return content
+
+    def file_states(self, records: Sequence[ImageRecord]) -> list[FileState]:
+        """Return the states of the tars that hold some of its records.
+
+        Raises:
+            OSError: a server does not say.
+        """
+        tars = {self._locations[record.name].tar for record in records}
+        return [state_of(self._tars[tar].path) for tar in sorted(tars)]
 
 
 def _open_tar(tar: Tar) -> RandomFile:

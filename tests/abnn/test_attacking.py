@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from abnn import attack_run
@@ -58,7 +59,6 @@ def test_lines_agree_with_samples(world: Path, runs: dict[str, Checkpoint], tmp_
 
 
 def test_clean_accuracy_is_that_of_a_plain_loop(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
-    from PIL import Image
     from torchvision.transforms.functional import to_tensor
 
     run = runs["none"]
@@ -292,6 +292,40 @@ def test_a_ball_of_another_radius_has_steps_in_proportion(
     assert rows[0]["settings"]["step_size"] == pytest.approx(0.5 / 4)
     (row,) = attack(world, tmp_path, runs["none"], attacks=["pgd"], pixels=PixelOptions(eps=16 / 255))
     assert row["settings"]["step_size"] == pytest.approx(4 / 255)
+
+
+def test_an_attack_begun_on_other_images_begins_anew(
+    world: Path, runs: dict[str, Checkpoint], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(world, tmp_path / "world"))
+    done: list[int] = []
+    attack_really = AttackRun.attack_batch
+
+    def interrupted(self: AttackRun, image: Tensor, label: Tensor, number: int) -> Any:
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(number)
+        return attack_really(self, image, label, number)
+
+    with mock.patch.object(AttackRun, "attack_batch", interrupted), pytest.raises(KeyboardInterrupt):
+        attack(data, tmp_path / "out", runs["none"], attacks=["pgd"])
+    for path in (data / "test").rglob("*.png"):
+        Image.open(path).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(path)
+    (found,) = attack(data, tmp_path / "out", runs["none"], attacks=["pgd"])
+    assert "pgd-5 on none was begun on other images" in capsys.readouterr().err
+    (fresh,) = attack(data, tmp_path / "fresh", runs["none"], attacks=["pgd"])
+    assert samples(tmp_path / "out") == samples(tmp_path / "fresh")
+    # Complete results, and the worst case over them, are of the new images as well.
+    attack(data, tmp_path / "out", runs["none"])
+    for path in (data / "test").rglob("*.png"):
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+    after = attack(data, tmp_path / "out", runs["none"])
+    assert "other sizes or times than when 3 results in" in capsys.readouterr().err
+    fresh_too = attack(data, tmp_path / "fresh too", runs["none"])
+    assert [(row["attack"], row["accuracy"]) for row in after] == [
+        (row["attack"], row["accuracy"]) for row in fresh_too
+    ]
+    assert found["pair"] == fresh["pair"]
 
 
 def test_an_interrupted_overwrite_leaves_no_half_new_result(

@@ -168,7 +168,7 @@ def test_what_is_missing_is_named_and_no_mean_of_a_part_stands_for_the_whole(tmp
 
 
 @pytest.mark.slow
-def test_a_severity_that_was_unpacked_by_half_is_told(tmp_path: Path, small: Path) -> None:
+def test_a_severity_that_was_unpacked_by_half_is_named(tmp_path: Path, small: Path) -> None:
     root = corrupted(tmp_path / "c", corruptions=("fog", "snow"))
     images = sorted((root / "weather/fog/3").rglob("*.*"))
     for path in images[1::2]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from basics.errors import UserError
 from downstream.prediction_folder import PredictionFolder
 from downstream.predictions import SAME_SAMPLES, DataColumns, PredictionFile, Predictions, Scored, ScoredData
 from downstream.result_store import (
+    CONTENT,
     PREDICTION_FOLDER,
     PREDICTIONS,
     RESULTS,
@@ -137,6 +138,55 @@ def test_another_checksum_is_refused_where_no_compared_field_differs(case: Case,
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert computed(case, tmp_path, [wanted], 1.0, overwrite=True) == ["x"]
     assert values(case, tmp_path) == {("x", "m"): 1.0}
+
+
+THEN, NOW = "1:2", "3:4"
+
+
+def marked(wanted: Wanted, mark: str) -> Wanted:
+    return replace(wanted, more={**wanted.more, CONTENT: mark})
+
+
+def test_results_of_images_that_have_changed_are_computed_again(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted, other = case.wanted("m", "x"), case.wanted("n", "x")
+    computed(case, tmp_path, [marked(wanted, THEN), marked(other, THEN)], 0.0)
+    assert computed(case, tmp_path, [marked(wanted, THEN)], 1.0) == []
+    assert "have other sizes or times" not in capsys.readouterr().err
+    assert computed(case, tmp_path, [marked(wanted, NOW), marked(other, NOW)], 1.0) == ["x", "x"]
+    assert set(values(case, tmp_path).values()) == {1.0}
+    assert "other sizes or times than when 2 results in" in capsys.readouterr().err
+    assert computed(case, tmp_path, [marked(wanted, NOW)], 0.0) == []
+    assert all(CONTENT not in line for line in lines(tmp_path))
+
+
+def test_results_of_other_images_never_stand_beside_those_of_new_ones(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where another model or attack is wanted than the results that are there are of."""
+    first, second = (
+        (case.wanted("m", "x"), case.wanted("m", "y"))
+        if case.comparison is SAME_TEST
+        else (case.wanted("m", "x"), case.wanted("n", "x"))
+    )
+    computed(case, tmp_path, [marked(first, THEN)], 0.0)
+    assert computed(case, tmp_path, [marked(second, NOW)], 1.0) == [second.key[0]]
+    assert "than when 1 result in" in capsys.readouterr().err
+    assert values(case, tmp_path) == {second.key: 1.0}
+    assert len(lines(tmp_path)) == 1
+
+
+def test_results_without_a_mark_of_the_images_are_reused_with_a_notice(
+    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = [case.wanted("m", "x"), case.wanted("m", "y")]
+    computed(case, tmp_path, both, 0.0)
+    assert computed(case, tmp_path, [marked(each, NOW) for each in both], 1.0) == []
+    assert capsys.readouterr().err.count("An earlier version wrote 2 results in") == 1
+    # Images without files have no mark: then there is nothing to say.
+    assert computed(case, tmp_path, both, 1.0) == []
+    assert "earlier version" not in capsys.readouterr().err
 
 
 def test_reused_results_are_counted_in_a_message(

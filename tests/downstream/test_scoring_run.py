@@ -1,18 +1,21 @@
 """Scoring goes on from what is in its folder, and never mixes results of two models or data sets."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from basics.errors import UserError
 from basics.ownership import lock_folder
 from downstream import scoring_run
+from downstream.predictions import PredictionFile
 from downstream.scoring import predict as predict_really
 from downstream.scoring_run import ScoreRequest, named_models, score
 from downstream.testset import open_test_set
-from tests.support import tiny_classifier
+from tests.support import image_folder, tiny_classifier
 from tests.trio import Trio
 
 
@@ -58,6 +61,36 @@ def test_only_what_is_missing_is_scored(trio: Trio, tmp_path: Path, passes: list
     run(trio, tmp_path, overwrite=True)
     assert passes[4:] == [("advbn", ["a"]), ("reconstructed", ["a"])]
     assert len(lines(tmp_path)) == 4
+
+
+@pytest.mark.slow
+def test_a_folder_whose_images_were_made_anew_is_scored_anew(
+    tmp_path: Path, passes: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = tiny_classifier(tmp_path / "c.safetensors", 3)
+    folder = image_folder(tmp_path / "images", per_class=3, classes=("a", "b", "c"), side=32, seed=1)
+
+    def scored(out: str) -> dict[str, Any]:
+        data = [open_test_set("x", str(folder))]
+        (row,) = score(ScoreRequest(models={"m": str(network)}, data=data, out=tmp_path / out, device="cpu"))
+        return row
+
+    first = scored("out")
+    assert scored("out") == first
+    Path(shutil.move(folder, tmp_path / "elsewhere"))
+    shutil.copytree(tmp_path / "elsewhere", folder)  # with their times
+    assert {**scored("out"), "data_address": ""} == {**first, "data_address": ""}
+    assert [name for name, _ in passes] == ["x"]
+    shutil.rmtree(folder)
+    image_folder(folder, per_class=3, classes=("a", "b", "c"), side=32, seed=2)
+    capsys.readouterr()
+    second = scored("out")
+    assert "The images of x have other sizes or times than when 1 result in" in capsys.readouterr().err
+    assert [name for name, _ in passes] == ["x", "x"]
+    assert second == scored("fresh")
+    out, fresh = (PredictionFile(tmp_path / name / "predictions.h5").scored("x", "m") for name in ("out", "fresh"))
+    found, expected = (each.predictions["all"].probabilities_NK for each in (out, fresh))
+    assert np.array_equal(found, expected)
 
 
 def test_lines_have_what_programs_need(trio: Trio, tmp_path: Path) -> None:

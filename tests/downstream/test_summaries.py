@@ -33,7 +33,7 @@ HALF = {"n": 300, "samples_there": 300, "samples_sha256": "half"}
     ("values", "said"),
     [(HALF, "300 images instead of 600 in fog 3"), ({"samples_sha256": "others"}, "other images in fog 3")],
 )
-def test_a_severity_with_other_images_is_told_and_there_is_no_mce(values: dict[str, Any], said: str) -> None:
+def test_a_severity_with_other_images_is_named_and_there_is_no_mce(values: dict[str, Any], said: str) -> None:
     rows = same_images(C_NAMES)
     whole, found = summary(rows), summary(changed(rows, FOG, **values))
     assert (whole["missing"], whole["partial"]) == ([], None)
@@ -49,7 +49,7 @@ def test_a_severity_with_other_images_is_told_and_there_is_no_mce(values: dict[s
     assert note.startswith(f"m, imagenet-c: incomplete ({said}). Over the 74 present subsets: mean error ")
 
 
-def test_a_filter_with_half_of_the_images_is_told_and_there_is_no_mean() -> None:
+def test_a_filter_with_half_of_the_images_is_named_and_there_is_no_mean() -> None:
     rows = same_images(INSTAGRAM_NAMES)
     assert summary(rows)["top1"] == pytest.approx(sum(row["top1"] for row in rows) / 20)
     found = summary(changed(rows, FILTER, **HALF))

@@ -1,0 +1,103 @@
+"""Marks of content: whether files are those of before, by their sizes and times, without reading them.
+
+A mark is two checksums over the sizes and modification times of files in order: of the times as they are, and of the
+times in whole seconds, since some archives, copies and file systems keep no more of them. Names and paths are left out,
+so that files may be moved. A server's checksum or version of a file stands for its time.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from upath import UPath
+
+from basics.paths import AnyPath
+from basics.remote import file_system, plain_faults, remote_info
+
+_SECOND = 10**9
+_AT_ONCE = 16
+"""Threads that ask for the state of files: on network file systems each answer takes a while."""
+_BATCH = 1000
+_TAGS = ("md5Hash", "ETag", "etag", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
+"""What file systems of fsspec say of a file's content, best first."""
+
+
+class FileState(NamedTuple):
+    """What is known of a file without reading it."""
+
+    size: int
+    """Bytes; -1 if the file is not there."""
+    time: int = 0
+    """Time of its last change in nanoseconds; 0 on a server."""
+    tag: str = ""
+    """A server's checksum or version of it."""
+
+
+ABSENT = FileState(-1)
+
+
+def local_states(paths: Sequence[str]) -> list[FileState]:
+    """Return the states of many local files, in order."""
+    batches = (paths[start : start + _BATCH] for start in range(0, len(paths), _BATCH))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(chain.from_iterable(pool.map(lambda batch: [_local_state(path) for path in batch], batches)))
+
+
+def _local_state(path: str) -> FileState:
+    try:
+        found = os.stat(path)  # noqa: PTH116 (a Path for each takes as long again)
+    except OSError:
+        # Whoever reads it says what is wrong.
+        return ABSENT
+    return FileState(found.st_size, found.st_mtime_ns)
+
+
+def state_of(path: AnyPath) -> FileState:
+    """Return the state of one file, on a disk or a server.
+
+    Raises:
+        OSError: the server does not say.
+    """
+    return _local_state(str(path)) if isinstance(path, Path) else _remote_state(remote_info(path))
+
+
+def remote_states(root: UPath, names: Iterable[str]) -> list[FileState]:
+    """Return the states of files below a folder on a server, which is listed with one request.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    with plain_faults(root):
+        system = file_system(root)
+        found = system.find(root.path, detail=True)
+    prefix = system._strip_protocol(root.path).rstrip("/")
+    every = (found.get(f"{prefix}/{name}") for name in names)
+    return [ABSENT if about is None else _remote_state(about) for about in every]
+
+
+def _remote_state(about: Mapping[str, Any]) -> FileState:
+    tag = next((about[name] for name in _TAGS if about.get(name)), "")
+    return FileState(int(about.get("size") or 0), tag=str(tag).strip('"'))
+
+
+def content_mark(states: Iterable[FileState]) -> str:
+    """Return the mark of files in order."""
+    exact, rounded = hashlib.sha256(), hashlib.sha256()
+    for state in states:
+        exact.update(f"{state.size}|{state.time}|{state.tag}\n".encode())
+        rounded.update(f"{state.size}|{state.time // _SECOND * _SECOND}|{state.tag}\n".encode())
+    return f"{exact.hexdigest()[:32]}:{rounded.hexdigest()[:32]}"
+
+
+def same_content(before: str, now: str) -> bool:
+    """Whether two marks may be of the same files.
+
+    Times in whole seconds are compared where one of the two has no others.
+    """
+    (exact, rounded), (exact_now, rounded_now) = before.split(":"), now.split(":")
+    in_seconds = exact == rounded or exact_now == rounded_now
+    return exact == exact_now or (in_seconds and rounded == rounded_now)

@@ -1,0 +1,133 @@
+"""Marks of content: what changes them and what does not."""
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from upath import UPath
+
+from sources.content import ABSENT, FileState, content_mark, remote_states, same_content, state_of
+from sources.drawn.source import DrawnSource
+from sources.joined import JoinedSource
+from sources.opening import open_source
+
+WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
+FILES = {"cat/1.png": b"one", "cat/2.png": b"two", "dog/1.png": b"three"}
+OLD, NEW = 10**18 + 123, 10**18 + 5 * 10**9
+
+
+def mark(path: Path | str, records: slice = slice(None)) -> str:
+    source = open_source(path)
+    (found,) = source.content_marks(source.records[records])
+    return found
+
+
+def aged(folder: Path, time: int = OLD) -> Path:
+    for path in folder.rglob("*"):
+        os.utime(path, ns=(time, time))
+    return folder
+
+
+def test_a_changed_size_or_time_of_any_image_changes_the_mark(tmp_path: Path, write_folder: WriteFiles) -> None:
+    folder = aged(write_folder(tmp_path / "a", FILES))
+    before = mark(folder)
+    assert same_content(before, mark(folder))
+    (folder / "dog/1.png").write_bytes(b"four!")  # as many bytes
+    assert not same_content(before, mark(folder))
+    os.utime(folder / "dog/1.png", ns=(OLD, OLD))
+    assert same_content(before, mark(folder))
+    (folder / "dog/1.png").write_bytes(b"more than before")
+    os.utime(folder / "dog/1.png", ns=(OLD, OLD))
+    assert not same_content(before, mark(folder))
+    # Only of the images that are asked for.
+    assert same_content(mark(folder, slice(2)), content_mark([FileState(3, OLD)] * 2))
+
+
+def test_a_moved_folder_keeps_its_mark_also_where_times_are_kept_in_seconds(
+    tmp_path: Path, write_folder: WriteFiles
+) -> None:
+    folder = aged(write_folder(tmp_path / "a", FILES))
+    before = mark(folder)
+    folder = Path(shutil.move(folder, tmp_path / "b"))
+    assert same_content(before, mark(folder))
+    in_seconds = mark(aged(folder, OLD // 10**9 * 10**9))
+    assert before != in_seconds
+    assert same_content(before, in_seconds)
+    assert same_content(in_seconds, before)
+    # Where both have more than seconds, more is compared.
+    assert not same_content(before, mark(aged(folder, OLD + 1)))
+    assert not same_content(in_seconds, mark(aged(folder, NEW)))
+
+
+def test_of_tars_size_and_time_count(tmp_path: Path, write_tar: WriteFiles) -> None:
+    tar = write_tar(tmp_path / "a.tar", FILES)
+    os.utime(tar, ns=(OLD, OLD))
+    before = mark(tar)
+    assert same_content(before, content_mark([FileState(tar.stat().st_size, OLD)]))
+    os.utime(tar, ns=(NEW, NEW))
+    assert not same_content(before, mark(tar))
+
+
+def test_flat_folders_have_marks(tmp_path: Path, write_folder: WriteFiles) -> None:
+    names = {f"ILSVRC2012_val_0000000{number}.JPEG": b"x" * number for number in (1, 2)}
+    folder = aged(write_folder(tmp_path / "a", names))
+    (folder / "labels.txt").write_text("\n".join(f"{name} {number}" for number, name in enumerate(names)))
+    source = open_source(folder, labels=folder / "labels.txt")
+    states = {record.name.partition("/")[2]: len(source.read(record)) for record in source.records}
+    assert source.file_states(source.records) == [FileState(size, OLD) for size in states.values()]
+
+
+def test_two_sources_as_one(tmp_path: Path, write_folder: WriteFiles) -> None:
+    folders = [aged(write_folder(tmp_path / name, FILES)) for name in "ab"]
+    joined = JoinedSource(*map(open_source, folders))
+    assert joined.file_states(joined.records) == [FileState(size, OLD) for size in (3, 3, 5, 3, 3, 5)]
+    aged(folders[1], NEW)
+    assert joined.file_states(joined.records[2:4]) == [FileState(5, OLD), FileState(3, NEW)]
+
+
+def test_files_are_dealt_out_to_several_marks(tmp_path: Path, write_folder: WriteFiles) -> None:
+    folder = aged(write_folder(tmp_path / "a", {f"cat/{number}.png": b"x" for number in range(10)}))
+    source = open_source(folder)
+    before = source.content_marks(source.records, 4)
+    os.utime(folder / "cat/6.png", ns=(NEW, NEW))
+    now = source.content_marks(source.records, 4)
+    assert [same_content(*pair) for pair in zip(before, now, strict=True)] == [True, True, False, True]
+    assert len(source.content_marks(source.records[:3], 4)) == 3
+
+
+def test_drawn_images_have_no_mark() -> None:
+    source = DrawnSource()
+    assert source.content_marks(source.records) == []
+
+
+def test_files_on_a_server(tmp_path: Path) -> None:
+    root = UPath("memory://content/x")
+    (root / "cat").mkdir(parents=True)
+    (root / "cat/1.png").write_bytes(b"one")
+    first, absent = remote_states(root, ["cat/1.png", "cat/2.png"])
+    assert (first.size, absent) == (3, ABSENT)
+    assert first.tag
+    before = state_of(root / "cat/1.png")
+    (root / "cat/1.png").write_bytes(b"two")
+    assert state_of(root / "cat/1.png") != before
+    assert state_of(tmp_path / "absent") == ABSENT
+
+
+def test_a_server_that_does_not_answer_gives_no_mark(
+    tmp_path: Path, write_folder: WriteFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(write_folder(tmp_path / "a", FILES))
+
+    def failing(_: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("sources.folder.local_states", failing)
+    assert source.content_marks(source.records) == []
+
+
+@pytest.mark.parametrize("tag", ["ETag", "LastModified"])
+def test_a_servers_version_counts(tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sources.content.remote_info", lambda _: {"size": 3, tag: '"v1"', "name": "x"})
+    assert state_of(UPath("memory://x")) == FileState(3, tag="v1")
