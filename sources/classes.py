@@ -113,9 +113,10 @@ def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap
     """
     if classes.count != other.count:
         maybe_imagenet = classes.imagenet or (classes.count == imagenet_map().count and not classes.named)
+        declare = f", or, if it is shards with ImageNet-1k's labels, {DECLARE_IMAGENET}"
         raise UserError(
             f"{_capital(first)} has {classes.count} classes, but {second} has {other.count}; {mend}"
-            + (f", or, if it is shards with ImageNet-1k's labels, {DECLARE_IMAGENET}." if maybe_imagenet and not other.named else ".")
+            + (f"{declare}." if maybe_imagenet and not other.named else ".")
         )
     if classes.names == other.names:
         return None
