@@ -103,7 +103,7 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
     }  # fmt: skip
     metadata = {**identity, "classes": list(source.classes.names), "training": asdict(config), "images": len(images)}
     task = DefenceTask(DefenceLoss(network, pixels), plan, held_out, request.out, metadata)
-    train(task, images, config, request.out, settings, overwrite=overwrite)
+    train(task, images, config, request.out, settings, held_out=held_out, overwrite=overwrite)
     (path,) = task.outputs
     if not is_first_process(config.devices):
         return TrainingResult(files={"model": path})

@@ -67,7 +67,7 @@ def train_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -
     }
     metadata = {"training": asdict(config), **identity}
     task = AutoencoderTask(module, form, held_out, request.out, metadata, devices=config.devices)
-    train(task, images, config, request.out, identity, overwrite=overwrite)
+    train(task, images, config, request.out, identity, held_out=held_out, overwrite=overwrite)
     path, _ = task.outputs
     first = is_first_process(config.devices)
     return TrainingResult(files={"autoencoder": path}, metadata=load_autoencoder(path).origin if first else {})

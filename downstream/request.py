@@ -88,7 +88,7 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
     if config.devices > 1 and choose_compute(config.device, config.precision).device.type == "cuda":
         # torch has no synchronised batch norm for the CPU.
         task.synchronise_batch_norm()
-    train(task, images, config, request.out, identity, overwrite=overwrite)
+    train(task, images, config, request.out, identity, held_out=held_out, overwrite=overwrite)
     files = {which: request.out / name for which, name in FILES.items()}
     if not is_first_process(config.devices):
         return TrainingResult(files=files)

@@ -55,7 +55,7 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
     }  # fmt: skip
     torch.manual_seed(config.seed)
     task = ClassifierTask(request.classifier, source.classes, held_out, request.out)
-    train(task, images, config, request.out, identity, overwrite=overwrite)
+    train(task, images, config, request.out, identity, held_out=held_out, overwrite=overwrite)
     (path,) = task.outputs
     if not is_first_process(config.devices):
         return TrainingResult(files={"classifier": path})

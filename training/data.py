@@ -117,6 +117,10 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         """Mark of the files of these images (see `sources.content`); empty if they have none."""
         return "".join(self.source.content_marks(self.records))
 
+    def content_marks(self, parts: int) -> list[str]:
+        """Return at most so many marks of the files of these images (see `sources.content`)."""
+        return self.source.content_marks(self.records, parts)
+
     def digest(self) -> str:
         """Return a checksum (hex) over names and labels of these images, in order."""
         return digest_json([list(record) for record in self.records])

@@ -11,6 +11,8 @@ from typing import Any
 from basics.errors import UserError
 from basics.files import write_json, write_text
 from basics.ownership import lock_folder, occupied_folder_error, require_owner
+from basics.progress import say
+from sources.content import same_content
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -19,6 +21,12 @@ SETTINGS = "settings.json"
 
 ADDRESSES = ("source", "encoder_weights")
 """Facts that are paths or addresses, which may change; checksums beside them identify the content."""
+CONTENT = "content"
+"""Entry of the settings with marks of the training images and of the held-out ones (see `sources.content`)."""
+CONTENT_PARTS = 32
+"""How many marks either kind of images has; the files are dealt out to them, so that few files change few marks."""
+_FEW = 1 / 4
+"""Share of the marks that may change, as files do that are mended. If all images were made anew, all of them do."""
 _CHANGE_NO_WEIGHT = ("loaders", "checkpoint_every")
 
 
@@ -68,7 +76,8 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
     """Make `out` the folder of a run with these settings.
 
     Raises:
-        UserError: it holds a run with settings that would have given other weights; the differences are listed.
+        UserError: it holds a run with settings that would have given other weights; the differences are listed. Or a
+            run that has made steps on other images.
     """
     path = out / SETTINGS
     now = json.loads(json.dumps(settings))
@@ -77,7 +86,38 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
         return
     recorded = None if before is None else _identity(before, now)
     require_owner(out, recorded=recorded, identity=_identity(now, now))
+    if before is not None and (out / CHECKPOINT).exists():
+        _require_same_images(out, before.get(CONTENT), now.get(CONTENT, {}))
     write_json(path, now)
+
+
+def _require_same_images(out: Path, before: Mapping[str, list[str]] | None, now: Mapping[str, list[str]]) -> None:
+    """Refuse to go on with a run whose images have changed since; few may, as a broken file may be mended.
+
+    Raises:
+        UserError: see above.
+    """
+    if before is None:
+        if any(now.values()):
+            say(
+                f"An earlier version began the run in {out} without a mark of its images, so that a change of these "
+                "since then is not noticed; --overwrite starts anew."
+            )
+        return
+    for kind, marks in now.items():
+        known = before.get(kind, [])
+        if not known or not marks:
+            continue
+        alike = len(known) == len(marks) and sum(map(same_content, known, marks))
+        changed = len(marks) - alike
+        if changed > _FEW * len(marks):
+            raise UserError(
+                f"The folder {out} holds a run on other {kind} images: their files had other sizes or times. Start "
+                "anew with --overwrite; if they are the same images, copied without their times, remove the entry "
+                f'"{CONTENT}" from {out / SETTINGS}, and the run goes on.'
+            )
+        if changed:
+            say(f"A few {kind} images have changed since the run in {out} was begun; it goes on with them as they are.")
 
 
 def _settings(path: Path) -> dict[str, Any] | None:
@@ -94,7 +134,7 @@ def _settings(path: Path) -> dict[str, Any] | None:
 def _identity(settings: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings without those that change no weight. Epochs do only where the schedule ends with them."""
     free = {*_CHANGE_NO_WEIGHT, *(() if now["training"]["schedule"] == "cosine" else ("epochs",))}
-    identity = {name: value for name, value in settings.items() if name not in ADDRESSES}
+    identity = {name: value for name, value in settings.items() if name not in {*ADDRESSES, CONTENT}}
     training = {name: value for name, value in identity["training"].items() if name not in free}
     return {**identity, "training": training}
 

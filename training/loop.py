@@ -20,7 +20,7 @@ from basics.loading import fitting_loaders
 from basics.progress import Advance, progress
 from training.config import TrainingConfig
 from training.data import TrainingImages, epoch_batches
-from training.folder import CHECKPOINT, METRICS, drop_metrics_after, own_folder
+from training.folder import CHECKPOINT, CONTENT, CONTENT_PARTS, METRICS, drop_metrics_after, own_folder
 from training.order import mixed_seed, steps_per_epoch
 
 LOG_EVERY = 50
@@ -66,6 +66,7 @@ def train(  # noqa: PLR0913 (independent parts of a run)
     out: Path,
     identity: Mapping[str, Any],
     *,
+    held_out: TrainingImages | None = None,
     overwrite: bool = False,
 ) -> None:
     """Train `task` into the folder `out`; go on from its checkpoint if there is one.
@@ -80,15 +81,18 @@ def train(  # noqa: PLR0913 (independent parts of a run)
         out: run folder.
         identity: what else distinguishes the run from others (data, weights); a folder whose run has another identity
             is refused, except where only ADDRESSES differ.
+        held_out: the images that the task scores; None if it scores none.
         overwrite: start anew and remove the files of an earlier run.
 
     Raises:
-        UserError: the folder holds another run, another run writes to it now, or it cannot be written; or there is no
-            room for the loader processes.
+        UserError: the folder holds another run or one on other images, another run writes to it now, or it cannot be
+            written; or there is no room for the loader processes.
         WorkError: the loss is no longer a number, or a loader process failed.
     """
     compute = choose_compute(config.device, config.precision)
-    settings = {"training": asdict(config), **identity}
+    of_kind = {"training": images, "held-out": held_out}
+    content = {kind: each.content_marks(CONTENT_PARTS) for kind, each in of_kind.items() if each is not None}
+    settings = {"training": asdict(config), **identity, CONTENT: content}
     batch_bytes = config.batch_size // config.devices * images.image_bytes
     loaders = fitting_loaders(config.loaders, compute, batch_bytes=batch_bytes, devices=config.devices)
     config = replace(config, loaders=loaders)

@@ -52,6 +52,7 @@ def test_a_network_trained_here_holds_the_substitute_trained_there(runs: Path) -
     settings = json.loads((runs / "pgd-at/settings.json").read_text())
     assert settings["attack"]["steps"] == 2
     assert settings["attack"]["eps"] == 8 / 255
+    assert all(len(settings["content"][kind]) > 1 for kind in ("training", "held-out"))
 
 
 def test_info_describes_a_run_folder(runs: Path) -> None:

@@ -1,6 +1,7 @@
 """`train-classifier` through the command line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def test_it_leaves_a_plain_classifier_and_goes_on(source: Path, tmp_path: Path) 
     assert "holds another run" in refused(*words(source, tmp_path / "longer", epochs=2))
     mine = advbn_gen(*words(source, tmp_path / "run"))
     assert mine.result == done.result
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_over_images_that_were_made_anew(tmp_path: Path) -> None:
+    train, val = (image_folder(tmp_path / name, per_class=6, classes=("a", "b", "c")) for name in ("train", "val"))
+    small = words(train, tmp_path / "run", val=val, epochs=1, width=0.25)
+    assert advbn_gen(*small).code == 0
+    shutil.rmtree(val)
+    image_folder(val, per_class=6, classes=("a", "b", "c"), seed=1)
+    assert "holds a run on other held-out images" in refused(*small)
+    shutil.rmtree(train)
+    image_folder(train, per_class=6, classes=("a", "b", "c"), seed=1)
+    assert "holds a run on other training images" in refused(*small)
+    assert advbn_gen(*small, "--overwrite").code == 0
 
 
 @pytest.mark.slow

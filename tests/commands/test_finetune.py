@@ -386,6 +386,7 @@ def test_shards_of_ours_can_be_mixed_in(source: Path, init: Path, tmp_path: Path
     settings = json.loads((mixed / "settings.json").read_text())
     assert settings["mix_share"] == 0.4
     assert settings["images"] == 42
+    assert {kind: len(marks) for kind, marks in settings["content"].items()} == {"training": 22, "held-out": 21}
     tune(source, init, alone, epochs=1, method="plain", val=source)
     assert files(mixed) != files(alone)
     assert "mix_share: 0.4 -> 0.2" in refused(

@@ -59,6 +59,8 @@ def test_a_run_leaves_what_it_promises(uninterrupted: Path) -> None:
     assert {path.name for path in uninterrupted.iterdir()} >= {
         "autoencoder.safetensors", "metrics.jsonl", "reconstructions", "settings.json", "checkpoint.pt",
     }  # fmt: skip
+    content = json.loads((uninterrupted / "settings.json").read_text())["content"]
+    assert {kind: len(marks) for kind, marks in content.items()} == {"training": 32, "held-out": 2}
     _, pictures, lines = results(uninterrupted)
     assert len(pictures) == 3
     # 42 images less 2 held out are 10 batches an epoch, logged every third step and at the end of the epoch.

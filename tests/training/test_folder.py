@@ -1,5 +1,6 @@
 """Whose a run folder is."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,71 @@ def test_equal_settings_are_not_written_again(tmp_path: Path) -> None:
     claim_folder(tmp_path, settings())
     with pytest.raises(OSError, match="settings"):
         claim_folder(tmp_path, settings(loaders=3))
+
+
+def marks(*values: int) -> dict[str, Any]:
+    return settings() | {"content": {"training": [f"{value}:{value}" for value in values], "held-out": ["0:0"]}}
+
+
+BEGUN = marks(1, 2, 3, 4)
+
+
+def begun(out: Path, before: dict[str, Any]) -> None:
+    claim_folder(out, before)
+    (out / "checkpoint.pt").touch()
+
+
+@pytest.mark.parametrize("now", [marks(5, 6, 7, 8), marks(1, 2, 7, 8), marks(1, 2, 3), marks(2, 3, 4, 1)])
+def test_a_run_on_other_images_is_refused(tmp_path: Path, now: dict[str, Any]) -> None:
+    begun(tmp_path, BEGUN)
+    before = (tmp_path / "settings.json").read_bytes()
+    with pytest.raises(UserError, match="holds a run on other training images.*Start anew with --overwrite"):
+        claim_folder(tmp_path, now)
+    assert (tmp_path / "settings.json").read_bytes() == before
+    # The mend that is named: without the entry, the run goes on.
+    kept = {name: value for name, value in json.loads(before).items() if name != "content"}
+    (tmp_path / "settings.json").write_text(json.dumps(kept))
+    claim_folder(tmp_path, now)
+    with pytest.raises(UserError, match="other training images"):
+        claim_folder(tmp_path, BEGUN)
+
+
+def test_other_held_out_images_are_refused(tmp_path: Path) -> None:
+    begun(tmp_path, BEGUN)
+    with pytest.raises(UserError, match="holds a run on other held-out images"):
+        claim_folder(tmp_path, BEGUN | {"content": {**BEGUN["content"], "held-out": ["9:9"]}})
+
+
+def test_a_few_images_may_be_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    begun(tmp_path, BEGUN)
+    claim_folder(tmp_path, marks(1, 2, 3, 9))
+    assert "A few training images have changed since the run" in capsys.readouterr().err
+    claim_folder(tmp_path, marks(1, 2, 3, 9))
+    assert capsys.readouterr().err == ""
+
+
+def test_images_may_change_before_the_first_checkpoint(tmp_path: Path) -> None:
+    claim_folder(tmp_path, BEGUN)
+    claim_folder(tmp_path, marks(5, 6, 7, 8))
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_one_notice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun(tmp_path, settings())
+    claim_folder(tmp_path, BEGUN)
+    assert "An earlier version began the run in" in capsys.readouterr().err
+    claim_folder(tmp_path, BEGUN)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("before", "now"), [(settings(), []), (BEGUN, []), (settings() | {"content": {}}, ["1:1"])])
+def test_images_without_files_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], before: dict[str, Any], now: list[str]
+) -> None:
+    begun(tmp_path, before)
+    claim_folder(tmp_path, settings() | {"content": {"training": now}})
+    assert capsys.readouterr().err == ""
 
 
 def test_damaged_settings_are_named(tmp_path: Path) -> None:

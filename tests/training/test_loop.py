@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,21 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> TrainingImages:
 def lines(out: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "images_per_second"} for line in found]
+
+
+def test_a_run_does_not_go_on_over_images_that_were_made_anew(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "source", per_class=7, seed=1)
+
+    def opened() -> TrainingImages:
+        return TrainingImages(open_source(str(folder)), 16, variation=Variation())
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Counting(stop_at=4), opened(), CONFIG, tmp_path / "run", {})
+    shutil.rmtree(folder)
+    image_folder(folder, per_class=7, seed=2)
+    with pytest.raises(UserError, match="holds a run on other training images"):
+        train(Counting(), opened(), CONFIG, tmp_path / "run", {})
+    train(Counting(), opened(), CONFIG, tmp_path / "run", {}, overwrite=True)
 
 
 def test_lines_and_checkpoints_come_when_they_should(images: TrainingImages, tmp_path: Path) -> None:
