@@ -19,6 +19,8 @@ from basics.paths import AnyPath, as_path, is_remote
 from basics.reading import is_file, read_bytes
 from basics.remote import faults_of, file_system, plain_faults
 
+NAME_LIMIT = 255
+"""Bytes that the name of a file may have on nearly all file systems."""
 TEMPORARY_SUFFIX = ".tmp"
 WORKING_PREFIX = "working-"
 """Prefix of the temporary folders in which files are written before they are whole."""
@@ -38,10 +40,16 @@ def atomic_path(path: AnyPath) -> Iterator[Path]:
         if is_remote(path):
             temporary = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
         else:
-            temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
+            temporary = path.with_name(_temporary_name(path.name))
             stack.callback(temporary.unlink, missing_ok=True)
         yield temporary
         commit(temporary, path)
+
+
+def _temporary_name(name: str) -> str:
+    """Return the name under which a file is written: its own and a suffix, or a checksum where that is too long."""
+    longer = name + TEMPORARY_SUFFIX
+    return longer if len(os.fsencode(longer)) <= NAME_LIMIT else digest_json(name) + TEMPORARY_SUFFIX
 
 
 @contextmanager

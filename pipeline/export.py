@@ -1,16 +1,19 @@
 """Unpacking shards into class folders."""
 
+import itertools
+import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from basics.errors import UserError, WorkError
-from basics.files import digest_file, require_writable_folder, write_bytes
+from basics.files import NAME_LIMIT, digest_file, require_writable_folder, write_bytes
 from basics.paths import AnyPath
 from basics.progress import progress
 from basics.reading import is_file, local_copy
 from pipeline.dataset.manifest import Manifest, read_manifest
 from pipeline.dataset.shard_file import read_shard
+from sources.tar.scanning import scan_tars
 
 
 def export(folder: AnyPath, out: Path) -> int:
@@ -19,7 +22,8 @@ def export(folder: AnyPath, out: Path) -> int:
     Existing files with the same content are not written again, so an interrupted export can be resumed.
 
     Raises:
-        UserError: the data set is not finished, a shard is missing, or a file with other content exists.
+        UserError: the data set is not finished, a shard is missing, a name is too long for a file, or a file with
+            other content exists.
         WorkError: a shard is damaged.
         OSError: a shard cannot be read.
     """
@@ -31,8 +35,9 @@ def export(folder: AnyPath, out: Path) -> int:
             raise UserError(
                 f"The shard {entry['file']} of {folder} is missing; repair it with `advbn-gen verify --repair`."
             )
-    require_writable_folder(out)
     _require_undamaged(folder, manifest)
+    _require_short_names(folder, manifest, out)
+    require_writable_folder(out)
     with progress("export", manifest.values["samples"], "images") as advance:
         for entry in manifest.shards:
             with local_copy(folder / entry["file"]) as shard:
@@ -47,6 +52,20 @@ def _require_undamaged(folder: AnyPath, manifest: Manifest) -> None:
         if digest_file(folder / entry["file"]) != entry["sha256"]:
             raise WorkError(
                 f"The shard {entry['file']} is damaged (checksum); repair it with `advbn-gen verify --repair`."
+            )
+
+
+def _require_short_names(folder: AnyPath, manifest: Manifest, out: Path) -> None:
+    """Refuse, before anything is written, a class or key that is too long for the name of a folder or file."""
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    limit = min(NAME_LIMIT, os.pathconf(existing, "PC_NAME_MAX"))
+    shards = [folder / entry["file"] for entry in manifest.shards]
+    files = (member.name for _, _, member in scan_tars(shards) if member.name.endswith(".png"))
+    for name in itertools.chain(manifest.values["classes"]["names"], files):
+        if len(os.fsencode(name)) > limit:
+            raise UserError(
+                f"The name {name} in the data set {folder} is longer than the {limit} bytes that {out} allows for a "
+                f"file; read the shards in place, as docs/shards.md shows."
             )
 
 

@@ -2,8 +2,9 @@
 
 For unusual files this means: the EXIF rotation is ignored; transparency is dropped, not blended; a
 palette is looked up; CMYK (also Adobe's inverted one) becomes RGB by Pillow's plain formula; an image smaller
-than the wanted size is enlarged. There is one difference: Pillow clips 16-bit grayscale at 255, which turns such an
-image white, so the high byte is used instead, as Pillow itself does for 16-bit colour.
+than the wanted size is enlarged. There is one difference: Pillow clips deep grayscale at 255. Images of 16 bits would
+turn white, so their high byte is used instead, as Pillow itself does for 16-bit colour. Pixels of 32 bits have no known
+range, and those of floating-point numbers would turn black: such images are broken.
 """
 
 import io
@@ -19,6 +20,8 @@ from basics.errors import WorkError
 
 _ELONGATED_LIMIT = 2**27
 """Pixels that an image may have after resizing (384 MiB): a thin strip of a few bytes can have billions."""
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
+"""Tags of TIFF, and the value of the second for images in which 0 is white."""
 _PILLOW = r"PIL\."
 """The modules whose warnings are ignored, as a pattern."""
 
@@ -61,7 +64,7 @@ def decode_rgb(content: bytes, name: str) -> Image.Image:
 
     Raises:
         BrokenImageError: it is empty, no image, truncated, damaged, or a decompression bomb (over about
-            179 million pixels).
+            179 million pixels), or its pixels are 32-bit or floating-point numbers.
     """
     if not content:
         raise BrokenImageError(f"The image {name} is broken: the file is empty.")
@@ -113,9 +116,22 @@ def pixels_of(image: Image.Image, view: View, name: str) -> torch.Tensor:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")
+    # Pillow gives the gray of a deep PGM file as 32-bit numbers from 0 to 65535, whatever the file's maximum.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return _high_byte(image).convert("RGB")
+    if image.mode in {"I", "F"}:
+        kind = "integers" if image.mode == "I" else "floating-point numbers"
+        raise ValueError(f"its pixels are {kind} without a known range; convert it to 8 or 16 bits")
+    # Gray multiplied by its transparency: Pillow converts it in two steps only, where it converts such colour in one.
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGB")
+
+
+def _high_byte(image: Image.Image) -> Image.Image:
+    """Return deep gray as 8-bit gray: the upper 8 of its bits, which are 16 in all formats but TIFF."""
+    tags = getattr(image, "tag_v2", {})
+    gray = (np.asarray(image) >> tags.get(_BITS_PER_SAMPLE, (16,))[0] - 8).astype(np.uint8)
+    # Pillow inverts gray in which 0 is white, but not if it is deep.
+    return Image.fromarray(255 - gray if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else gray)
 
 
 def _silence_pillow() -> None:

@@ -5,9 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from basics.files import NAME_LIMIT
 from sources.base import ImageRecord
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_LONGEST = NAME_LIMIT - len(".json")
+"""Characters of the longest key whose files have a name that file systems take."""
+_HASH = 12
+"""Hex digits of a checksum in a key."""
 _LAST_LEVEL = 4
 """The level of `_key` that cannot collide for different names."""
 
@@ -18,7 +23,8 @@ def sample_keys(records: Sequence[ImageRecord]) -> list[str]:
     A key has no dot because WebDataset splits key and extension at the first one. Records whose stems
     collide get the class folder in front. Those that still collide get the whole folder path, then the
     extension, then 12 hex digits of the SHA-256 of the name. All that collide are changed together, so a key
-    depends on which names there are and not on their order.
+    depends on which names there are and not on their order. A key too long for the name of a file is cut off, and
+    ends in those digits.
 
     Args:
         records: All records of a source: the keys of a part alone may differ.
@@ -64,5 +70,10 @@ def _key(name: str, level: int) -> str:
         case 3:
             parts = [folder, stem, extension]
         case _:
-            parts = [stem, hashlib.sha256(name.encode()).hexdigest()[:12]]
-    return _UNSAFE.sub("_", "_".join(part for part in parts if part))
+            parts = [stem, _hash(name)]
+    key = _UNSAFE.sub("_", "_".join(part for part in parts if part))
+    return key if len(key) <= _LONGEST else f"{key[: _LONGEST - _HASH - 1]}_{_hash(name)}"
+
+
+def _hash(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:_HASH]

@@ -7,7 +7,9 @@ import pytest
 import webdataset as wds
 from torchvision.datasets import ImageFolder
 
-from tests.pipeline.world import IMAGES, forge_json, sample_metadata, tar_of
+from basics.files import digest_file
+from pipeline.dataset.manifest import read_manifest
+from tests.pipeline.world import IMAGES, forge_json, members, rewrite, sample_metadata, tar_of
 from tests.support import WNIDS, advbn_gen, folder_bytes, refused
 
 
@@ -64,6 +66,33 @@ def test_an_own_file_beside_does_not_matter(exported: Path, finished: Path) -> N
 def test_a_missing_shard_is_said_before_anything_is_written(copied: Path, tmp_path: Path) -> None:
     tar_of(copied, 3).unlink()
     assert tar_of(copied, 3).name in refused("export", copied, tmp_path / "images")
+    assert not (tmp_path / "images").exists()
+
+
+def with_key(folder: Path, key: str) -> None:
+    """Give the first sample of a data set another key, in its shard and the manifest."""
+    tar = tar_of(folder, 0)
+    content = members(tar)
+    old = next(iter(content)).partition(".")[0]
+    rewrite(tar, {name.replace(old, key): value for name, value in content.items()})
+    shards = read_manifest(folder).shards
+    forge_json(folder / "manifest.json", shards=[{**shards[0], "sha256": digest_file(tar)}, *shards[1:]])
+
+
+def test_the_longest_key_that_a_shard_may_have_is_exported(copied: Path, tmp_path: Path) -> None:
+    with_key(copied, "k" * 250)
+    outcome = advbn_gen("export", copied, tmp_path / "images")
+    assert outcome.code == 0, outcome.err
+    exported = {path.name for path in (tmp_path / "images").rglob("*") if path.is_file()}
+    assert len(exported) == IMAGES
+    assert "k" * 250 + ".png" in exported
+
+
+def test_a_key_too_long_for_a_file_is_said_before_anything_is_written(copied: Path, tmp_path: Path) -> None:
+    with_key(copied, "k" * 252)
+    said = refused("export", copied, tmp_path / "images")
+    assert f"The name {'k' * 252}.png in the data set" in said
+    assert "is longer than the 255 bytes" in said
     assert not (tmp_path / "images").exists()
 
 

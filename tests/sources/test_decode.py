@@ -135,6 +135,97 @@ def test_16_bit_grayscale_is_as_dark_as_the_same_in_16_bit_colour() -> None:
     assert decode_rgb(gray, "gray").getpixel((0, 0)) == decode_rgb(colour, "colour").getpixel((0, 0))
 
 
+def tiff(kind: int, bits: int, samples: bytes, *, white_is_zero: bool = False, alpha: int | None = None) -> bytes:
+    """A little-endian TIFF with one row of gray, uncompressed: what Pillow reads and does not write.
+
+    Args:
+        kind: SampleFormat: 1 unsigned, 2 signed, 3 floating-point.
+        bits: of a sample.
+        samples: the pixels.
+        white_is_zero: PhotometricInterpretation 0.
+        alpha: ExtraSamples; with it, each pixel has a second sample.
+    """
+    bands = 1 if alpha is None else 2
+    width = len(samples) * 8 // bits // bands
+    wide = (bits & 0xFFFF) | (bits << 16 if bands == 2 else 0)
+    tags = [(256, 1, width), (257, 1, 1), (258, bands, wide), (259, 1, 1), (262, 1, int(not white_is_zero))]
+    tags += [(273, 1, 8), (277, 1, bands), (278, 1, 1), (279, 1, len(samples))]
+    tags += [(338, 1, alpha)] if alpha is not None else []
+    tags += [(339, bands, kind | (kind << 16 if bands == 2 else 0))]
+    start = 8 + len(samples) + len(samples) % 2
+    entries = b"".join(struct.pack("<HHII", tag, 3, count, value) for tag, count, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return (b"II*\0" + struct.pack("<I", start) + samples).ljust(start, b"\0") + directory
+
+
+def row_of(content: bytes) -> list[int]:
+    """The gray of the first row."""
+    row = np.asarray(decode_rgb(content, "x"))[0]
+    assert (row == row[:, :1]).all()
+    return [int(value) for value in row[:, 0]]
+
+
+@pytest.mark.parametrize("maximum", [65535, 4095, 1000])
+def test_deep_pgm_keeps_the_high_byte_relative_to_its_maximum(maximum: int) -> None:
+    values = [0, maximum // 4, maximum // 2, maximum]
+    expected = [round(value / maximum * 65535) >> 8 for value in values]
+    assert expected[2] in {127, 128}
+    head = f"4 1\n{maximum}\n".encode()
+    assert row_of(b"P5\n" + head + np.array(values, ">u2").tobytes()) == expected
+    assert row_of(b"P2\n" + head + " ".join(map(str, values)).encode()) == expected
+
+
+def test_a_shallow_pgm_is_read_as_before() -> None:
+    assert row_of(b"P5\n4 1\n255\n" + bytes([0, 1, 128, 255])) == [0, 1, 128, 255]
+    assert row_of(b"P5\n3 1\n15\n" + bytes([0, 3, 15])) == [0, 51, 255]
+
+
+def test_tiff_of_12_bits_and_with_white_as_zero_has_the_same_gray() -> None:
+    deep = np.array([0, 0x8000, 0x1200, 0xFFFF], "<u2").tobytes()
+    assert row_of(tiff(1, 16, deep)) == [0, 0x80, 0x12, 0xFF]
+    assert row_of(tiff(1, 16, deep, white_is_zero=True)) == [0xFF, 0x7F, 0xED, 0]
+    packed = bytes([0x00, 0x08, 0x00, 0x12, 0x0F, 0xFF])  # 0x000, 0x800, 0x120, 0xFFF
+    assert row_of(tiff(1, 12, packed)) == [0, 0x80, 0x12, 0xFF]
+
+
+def test_gray_multiplied_by_its_transparency_is_divided_again() -> None:
+    assert row_of(tiff(1, 8, bytes([100, 200, 50, 255]), alpha=1)) == [127, 50]
+    assert row_of(tiff(1, 8, bytes([100, 200, 50, 255]), alpha=2)) == [100, 50]
+
+
+FLOATS = np.array([0, 0.5, 1], "<f4").tobytes()
+INTEGERS = np.array([0, 7, 65535], "<i4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (encode(Image.fromarray(np.array([[0, 65535]], np.int32)), "TIFF"), "integers"),
+        (tiff(1, 32, INTEGERS), "integers"),
+        (tiff(2, 32, INTEGERS), "integers"),
+        (tiff(2, 16, np.array([-1, 5], "<i2").tobytes()), "integers"),
+        (tiff(3, 32, FLOATS), "floating-point numbers"),
+        (tiff(3, 32, FLOATS, white_is_zero=True), "floating-point numbers"),
+        (b"Pf\n3 1\n-1.0\n" + FLOATS, "floating-point numbers"),
+    ],
+    ids=["int32", "uint32", "signed 32", "signed 16", "float", "float, white is zero", "pfm"],
+)
+def test_pixels_without_a_known_range_are_a_broken_image(content: bytes, reason: str) -> None:
+    with pytest.raises(BrokenImageError, match=rf"The image deep is broken: its pixels are {reason} .*; convert it to"):
+        decode_rgb(content, "deep")
+
+
+@pytest.mark.parametrize("mode", ["LAB", "PA", "YCbCr", "CMYK"])
+def test_rare_modes_are_converted_by_pillow(mode: str) -> None:
+    image = noise(mode)
+    if mode == "PA":
+        image.putpalette(bytes(range(256)) * 3)
+    content = encode(image, "TIFF")
+    with Image.open(io.BytesIO(content)) as stored:
+        assert stored.mode == mode
+        assert np.array_equal(np.asarray(decode_rgb(content, mode)), np.asarray(stored.convert("RGB")))
+
+
 JPEG = encode(noise("RGB", 200, 200), "JPEG")
 PNG = encode(noise("RGB", 200, 200))
 

@@ -51,6 +51,17 @@ def test_a_stem_that_meets_a_longer_key_of_others_moves_on_too() -> None:
     assert keys_of("a/1.png", "b/1.png", "c/a_1.png") == ["a_1", "b_1", "c_a_1"]
 
 
+def test_a_key_too_long_for_a_file_name_is_cut_off_and_stays_unique() -> None:
+    assert keys_of("a/" + "x" * 250 + ".png") == ["x" * 250]
+    (cut,) = keys_of("a/" + "x" * 251 + ".png")
+    assert re.fullmatch(r"x{237}_[0-9a-f]{12}", cut)
+    stem = "x" * 240
+    keys = keys_of(f"one class/{stem}.png", f"one class/{stem}.jpg", f"another one/{stem}.png", "b/2.png")
+    assert len(set(keys)) == 4
+    assert keys[3] == "2"
+    assert all(len(key) <= 250 for key in keys)
+
+
 def test_keys_do_not_depend_on_the_order_of_the_records() -> None:
     generator = random.Random(0)
     names = [f"{a}/{b}{c}.{d}" for a in "ab" for b in ("", "x/", "b_") for c in "1é-" for d in ("png", "jpg")]
