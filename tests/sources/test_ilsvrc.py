@@ -43,10 +43,10 @@ def flat(tmp_path: Path, write_folder: WriteFiles) -> Path:
         lines("ImageId,PredictionString", *(f"{s},{w} 85 1 499 272 " for s, w in zip(STEMS, WNIDS, strict=True))),
         lines('"file","label"', *(f'"{f}","{label}"' for f, label in zip(FILES, LABELS, strict=True))),
         lines(*WNIDS),
-        lines(*map(str, LABELS)).replace("\n", "\r\n"),
+        lines(*WNIDS).replace("\n", "\r\n"),
         lines(*WNIDS, *["n01440764"] * 49_997),
     ],
-    ids=["wnid", "tab", "comma", "folder", "stem", "kaggle", "quoted", "only wnids", "only indices", "all 50000"],
+    ids=["wnid", "tab", "comma", "folder", "stem", "kaggle", "quoted", "only wnids", "carriage returns", "all 50000"],
 )
 def test_every_form_of_label_list_gives_the_sorted_folders(tmp_path: Path, flat: Path, text: str) -> None:
     (tmp_path / "labels").write_bytes(text.encode())
@@ -127,7 +127,9 @@ def test_a_flat_folder_without_labels_is_refused(flat: Path) -> None:
     [
         ("", r"labels is empty"),
         ("ImageId,PredictionString\n", r"labels is empty"),
-        (lines("a.JPEG 3", "b.JPEG 1000"), r"Line 2 of the label list .* is wrong \(b\.JPEG 1000\)"),
+        (lines("a.JPEG 3", "b.JPEG 1001"), r"Line 2 of the label list .* is wrong \(b\.JPEG 1001\)"),
+        (lines("a.JPEG 3", "b.JPEG 1000"), r"Line 2 of the label list .* has the class 1000, .* ILSVRC's own ids"),
+        (lines("490", "361", "1000"), r"Line 3 of the label list .* has the class 1000, .*; give the .* devkit, or wnids"),
         (lines("a.JPEG 3", "", "b.JPEG"), r"Line 3 of the label list .* is wrong \(b\.JPEG\)"),
         (lines("a.JPEG n00000000"), r"Line 1 of the label list .* is wrong"),
         (lines("1", "-1"), r"Line 2 of the label list .* is wrong"),
@@ -135,13 +137,58 @@ def test_a_flat_folder_without_labels_is_refused(flat: Path) -> None:
         (lines("a.JPEG,", "b.JPEG,1"), r"Line 1 of the label list .* is wrong"),
         (lines("a.JPEG 3", "a.JPEG 4"), r"Line 2 of the label list .* names a\.JPEG again"),
         (lines(f"{FILES[1]} 3"), rf"lacks 2 of the 3 images in .*flat \(such as {FILES[0]}\)"),
-        (lines("1", "2"), rf"lacks 1 of the 3 images in .*flat \(such as {FILES[2]}\)"),
+        (lines("n01440764", "n01440764"), rf"lacks 1 of the 3 images in .*flat \(such as {FILES[2]}\)"),
     ],
 )
 def test_a_wrong_label_list_is_refused(tmp_path: Path, flat: Path, text: str, message: str) -> None:
     (tmp_path / "labels").write_text(text)
     with pytest.raises(UserError, match=message):
         open_source(str(flat), labels=str(tmp_path / "labels"))
+
+
+@pytest.mark.parametrize("numbers", [[490, 361, 171], [489, 360, 170], [0, 1, 2], [490, 361, 171, 822, 297]])
+def test_bare_numbers_are_no_labels_of_the_validation_images(tmp_path: Path, flat: Path, numbers: list[int]) -> None:
+    """They may be ILSVRC's own ids, or these minus 1, and nothing in them shows it."""
+    (tmp_path / "any name.csv").write_text(lines(*map(str, numbers)))
+    with pytest.raises(UserError, match=r"any name\.csv has numbers without names for ILSVRC2012 .* own ids .*devkit"):
+        open_source(str(flat), labels=str(tmp_path / "any name.csv"))
+
+
+@pytest.mark.parametrize("form", [["a.png 7", "b.png 0"], ["7", "0"]])
+def test_a_notice_says_how_numbers_are_taken(
+    tmp_path: Path, write_folder: WriteFiles, capsys: pytest.CaptureFixture[str], form: list[str]
+) -> None:
+    write_folder(tmp_path / "flat", {"b.png": b"", "a.png": b""})
+    (tmp_path / "labels").write_text(lines(*form))
+    open_source(str(tmp_path / "flat"), labels=str(tmp_path / "labels"))
+    assert "labels are taken for ImageNet-1k indices (0 to 999, by sorted wnid)" in capsys.readouterr().err
+
+
+def test_wnids_are_taken_without_a_notice(tmp_path: Path, flat: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels").write_text(lines(*WNIDS))
+    open_source(str(flat), labels=str(tmp_path / "labels"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("names", [[f"{n}.png" for n in range(1, 13)], ["x9-1.png", "x10-1.png"], ["9.png", "10.jpg"]])
+@pytest.mark.parametrize("label", ["7", "n01440764"])
+def test_files_whose_order_is_unclear_are_refused(
+    tmp_path: Path, write_folder: WriteFiles, names: list[str], label: str
+) -> None:
+    write_folder(tmp_path / "flat", dict.fromkeys(names, b""))
+    (tmp_path / "labels").write_text(lines(*[label] * len(names)))
+    with pytest.raises(UserError, match=r"as text \S+ comes before \S+, as numbers after it; put the file name before"):
+        open_source(str(tmp_path / "flat"), labels=str(tmp_path / "labels"))
+    (tmp_path / "labels").write_text(lines(*(f"{name} {label}" for name in names)))
+    assert len(open_source(str(tmp_path / "flat"), labels=str(tmp_path / "labels")).records) == len(names)
+
+
+@pytest.mark.parametrize("names", [["01.png", "02.png", "10.png"], ["cat10.png", "dog9.png"], ["a1b22.png", "a2b1.png"]])
+def test_files_with_one_order_are_taken(tmp_path: Path, write_folder: WriteFiles, names: list[str]) -> None:
+    write_folder(tmp_path / "flat", dict.fromkeys(names, b""))
+    (tmp_path / "labels").write_text(lines(*map(str, range(len(names)))))
+    source = open_source(str(tmp_path / "flat"), labels=str(tmp_path / "labels"))
+    assert [record.name.partition("/")[2] for record in source.records] == names
 
 
 def test_lines_that_are_not_as_many_as_the_files_are_refused(tmp_path: Path, write_folder: WriteFiles) -> None:
