@@ -21,6 +21,11 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMG_EXTENSIONS)
 
 
+def is_label(name: str) -> bool:
+    """Return whether a file of a shard is a label by its name, in any case as WebDataset reads it."""
+    return name.lower().endswith(".cls")
+
+
 def is_hidden(path: str) -> bool:
     """Return whether any part of a path starts with a dot: `.DS_Store`, `._x.jpg`, `.git/x.jpg`."""
     return path.startswith(".") or "/." in path

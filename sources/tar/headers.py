@@ -8,9 +8,9 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sources.names import is_image
+from sources.names import is_hidden, is_image, is_label
 from sources.storage import RandomFile
-from sources.tar.members import Chunk, Columns, Member
+from sources.tar.members import Chunk, Columns, Member, Unused, clean_name
 
 _BLOCK = 512
 _TAIL = 1 << 16
@@ -29,15 +29,24 @@ _LINK_KINDS = frozenset((b"1", b"2"))
 _EMPTY_KINDS = _LINK_KINDS | {b"3", b"4", b"5", b"6"}
 """Links, devices and folders: no content follows, whatever size their header claims."""
 _FILE_KINDS = frozenset((b"0", b"\0", b"7"))
-_EXTENSION_KINDS = frozenset((b"x", b"L", b"g", b"K"))
-"""Headers that describe the next file; those of kind `g` and `K` hold nothing that is needed here."""
+_FOLDER_KINDS = frozenset((b"5", b"D"))
+"""Folders, the second with a list of files as content."""
+_SPARSE_KIND = b"S"
+_NOTE_KIND = b"V"
+"""The label of the whole tar, which is no file."""
+_EXTENSION_KINDS = frozenset((b"x", b"X", b"L", b"g", b"K"))
+"""Headers that describe the next file or, of kind `g`, all that follow; those of kind `K` hold nothing needed here."""
+_SPARSE_FIELDS = (b"GNU.sparse.", b"SCHILY.realsize")
+"""Starts of pax fields of a file without its holes."""
 
 
 class _Special(NamedTuple):
-    """Path and size of the next file, from its extension headers; the defaults mean that they give none."""
+    """What extension headers say about the next file; the defaults mean that they say nothing."""
 
     path: str = ""
     size: int = -1
+    sparse: bool = False
+    """Whether its content lacks the holes of the file."""
 
 
 _NOTHING = _Special()
@@ -58,6 +67,8 @@ class TarScan:
         self._file = file
         self._window = b""
         self._start = 0
+        self.unused = Unused()
+        """Members that are no visible files, so far as the tar has been read."""
 
     def content(self, offset: int, size: int) -> bytes:
         """Return bytes of the tar, without another read if they lie in the window that the scan has read.
@@ -76,16 +87,17 @@ class TarScan:
             yield from map(Member, chunk.names, chunk.offsets, chunk.sizes)
 
     def chunks(self, keep: tuple[bytes, ...] = (), count: int = _MANY) -> Iterator[Columns]:
-        """Yield the regular files of the tar in their order, in chunks; hidden files are left out.
+        """Yield the regular files of the tar in their order, in chunks; all other members are in `unused`.
 
-        Reads the v7, ustar, GNU and pax formats. Folders and devices are left out, and links that are no images.
+        Reads the v7, ustar, GNU and pax formats.
 
         Args:
             keep: Files whose names end in one of these get their content read as well.
             count: How many headers are read for each chunk.
 
         Raises:
-            TarFormatError: a header is damaged, the file ends within a member, or an image is stored as a link.
+            TarFormatError: a header is damaged, the file ends within a member, an image or label is stored as something
+                other than a plain file, or another tar follows.
             OSError: it cannot be read.
         """
         position = 0
@@ -95,7 +107,7 @@ class TarScan:
                 # The first header is always checked in full: only so can a file that is no tar be refused.
                 position = self._plain_files(chunk, position, keep, count) if position else position
                 position = self._other_file(chunk, position, keep)
-            yield chunk.columns()
+            yield chunk.columns(self.unused)
 
     def _plain_files(self, chunk: Chunk, position: int, keep: tuple[bytes, ...], count: int) -> int:
         """Add files with the most common kind of header; return the position of the first other header.
@@ -160,21 +172,74 @@ class TarScan:
             raw_name, raw_size, kind, magic, prefix = _fields(header, position)
             extends = kind in _EXTENSION_KINDS
             size = _size(raw_size, kind, _NOTHING if extends else special)
-            start, position = position + _BLOCK, position + _BLOCK + -(-size // _BLOCK) * _BLOCK
+            start = position + _BLOCK + (self._sparse_maps(header, position) if kind == _SPARSE_KIND else 0)
+            position = start + -(-size // _BLOCK) * _BLOCK
             if not extends:
                 name = special.path or _name(raw_name, prefix if magic == b"ustar\0" else b"")
-                return _member(name, kind, start, size), position
+                plain = kind in _FILE_KINDS and not special.sparse and not name.endswith("/")
+                if not plain:
+                    self._note(name, _SPARSE_KIND if special.sparse else kind)
+                return (Member(name, start, size) if plain else None), position
             if start + size > self._file.size:
                 raise TarFormatError(_CUT_OFF)
             special = _extend(special, kind, self.content(start, size))
             header = self.content(position, _BLOCK)
+        if header:
+            self._require_nothing_after(position)
         return None, -1
 
+    def _sparse_maps(self, header: bytes, position: int) -> int:
+        """Return the bytes of the blocks between the header of a sparse file and its content."""
+        length, more = 0, header[482:483]
+        while more.strip(b"\0"):
+            length += _BLOCK
+            more = self.content(position + length, _BLOCK)[504:505]
+        return length
 
-def _member(name: str, kind: bytes, start: int, size: int) -> Member | None:
-    if kind in _LINK_KINDS and is_image(name):
-        raise TarFormatError(f"holds {name} as a link; pack it with `tar --dereference --hard-dereference`")
-    return Member(name, start, size) if kind in _FILE_KINDS and not name.endswith("/") else None
+    def _note(self, name: str, kind: bytes) -> None:
+        """Note a member that is no plain file; refuse one that seems to be an image or its label."""
+        if kind in _FOLDER_KINDS or kind in _FILE_KINDS:
+            name = name.rstrip("/") + "/"
+        cleaned = clean_name(name)
+        if not self.unused.admits(name, cleaned):
+            return
+        if is_image(cleaned) or is_label(cleaned):
+            raise TarFormatError(f"holds {cleaned} as {_described(kind)}")
+        if kind != _NOTE_KIND:
+            self.unused.links.append(cleaned)
+
+    def _require_nothing_after(self, position: int) -> None:
+        """Refuse a tar that goes on after its end mark; zeros may follow, and what is no header."""
+        at = position - self._start
+        piece = self._window[at:] if at >= 0 else b""
+        while piece or (piece := self._file.read(position, _TAIL)):
+            for start in range(0, len(piece), _BLOCK) if piece.strip(b"\0") else ():
+                if _is_header(piece[start : start + _BLOCK]):
+                    raise TarFormatError(
+                        f"goes on after its end mark, with another tar at byte {position + start}; give the tars that "
+                        f"were put together one by one, or unpack it with `tar --ignore-zeros` and pack it again"
+                    )
+            position += len(piece)
+            piece = b""
+
+
+def _described(kind: bytes) -> str:
+    """Return what an image that is no plain file is stored as, and how to pack it."""
+    if kind in _LINK_KINDS:
+        return "a link; pack it with `tar --dereference --hard-dereference`"
+    if kind == _SPARSE_KIND:
+        return "a sparse file, without its holes; pack it without --sparse"
+    if kind in _EMPTY_KINDS:
+        return "a device or pipe; pack it without that"
+    return f"a member of the unusual kind {kind.decode('latin-1')!r}; pack it again with plain files only"
+
+
+def _is_header(block: bytes) -> bool:
+    return len(block) == _BLOCK and block[0] > 0 and _checksum(block) == _number(block[148:156])
+
+
+def _checksum(header: bytes) -> int:
+    return sum(header) - sum(header[148:156]) + 8 * ord(" ")
 
 
 def _fields(header: bytes, position: int) -> tuple[bytes, bytes, bytes, bytes, bytes]:
@@ -187,8 +252,7 @@ def _fields(header: bytes, position: int) -> tuple[bytes, bytes, bytes, bytes, b
         raise TarFormatError(f"is cut off in the middle of a header; {_MEND}" if position else _NO_TAR)
     fields: tuple[bytes, bytes, bytes, bytes, bytes] = _FIELDS.unpack(header)
     if not position or not fields[3].startswith(b"ustar"):
-        checksum = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-        if checksum != _number(header[148:156]):
+        if _checksum(header) != _number(header[148:156]):
             raise TarFormatError(f"has a damaged header at byte {position}; {_MEND}" if position else _NO_TAR)
     return fields
 
@@ -227,17 +291,23 @@ def _name(raw_name: bytes, raw_prefix: bytes) -> str:
 
 
 def _extend(special: _Special, kind: bytes, content: bytes) -> _Special:
-    """Return path and size of the next file, updated from an extension header."""
+    """Return what is known about the next file, updated from an extension header."""
     if kind == b"L":
         return special._replace(path=_text(content))
-    if kind != b"x":
+    if kind == b"K":
         return special
     try:
         found = _pax_fields(content)
         size = int(found.get(b"size", special.size))
     except ValueError as error:
         raise TarFormatError(f"has a damaged pax header; {_MEND}") from error
-    return _Special(_text(found[b"path"]) if b"path" in found else special.path, size)
+    sparse = any(key.startswith(_SPARSE_FIELDS) for key in found)
+    if kind == b"g":
+        if sparse or not found.keys().isdisjoint((b"path", b"size")):
+            raise TarFormatError("has a pax header that gives one path or size to all its files; pack it again")
+        return special
+    path = found.get(b"GNU.sparse.name", found.get(b"path"))
+    return _Special(special.path if path is None else _text(path), size, special.sparse or sparse)
 
 
 def _pax_fields(content: bytes) -> dict[bytes, bytes]:

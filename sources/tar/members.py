@@ -1,11 +1,12 @@
-"""Files in a tar: a single one, and many in columns."""
+"""Members of a tar: a single file, many in columns, and the names of those that are no visible file."""
 
 import posixpath
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sources.names import is_hidden
+from sources.names import is_hidden, is_image, is_label
 
 _UNCLEAN = re.compile(r"^[./]|//|/\.|/$", re.MULTILINE)
 """Matches if any of several names, one a line, is unclean, hidden, or that of a folder."""
@@ -20,6 +21,28 @@ class Member(NamedTuple):
     """Where its content starts, in bytes."""
     size: int
     """How long its content is, in bytes."""
+
+
+@dataclass
+class Unused:
+    """Names of the members of a tar that are no visible files."""
+
+    folders: list[str] = field(default_factory=list)
+    """Folders."""
+    hidden: list[str] = field(default_factory=list)
+    """Hidden members with the name of an image or label file; the others do not matter."""
+    links: list[str] = field(default_factory=list)
+    """Links, devices, sparse files and members of unknown kinds; none has the name of an image or label file."""
+
+    def admits(self, name: str, cleaned: str) -> bool:
+        """Return whether a member is a visible file by its name, in the tar and cleaned; note it if it is not."""
+        if name.endswith("/"):
+            self.folders.append(cleaned)
+        elif not is_hidden(cleaned):
+            return True
+        elif is_image(cleaned) or is_label(cleaned):
+            self.hidden.append(cleaned)
+        return False
 
 
 class Columns(NamedTuple):
@@ -50,8 +73,8 @@ class Chunk:
         """Return the functions that add to each column: name, offset, size and content."""
         return self.raw_names.append, self.offsets.append, self.sizes.append, self.contents.append
 
-    def columns(self) -> Columns:
-        """Return the files under their cleaned names, without hidden ones."""
+    def columns(self, unused: Unused) -> Columns:
+        """Return the files under their cleaned names, without hidden ones, which are added to `unused`."""
         raw_names = [name.partition(b"\0")[0] for name in self.raw_names]
         try:
             names = [name.decode() for name in raw_names]
@@ -61,12 +84,12 @@ class Chunk:
             names[row] = name
         found = Columns(names, self.offsets, self.sizes, self.contents)
         # One search through all names is faster than a check of each.
-        return found if _UNCLEAN.search("\n".join(names)) is None else _clean(found)
+        return found if _UNCLEAN.search("\n".join(names)) is None else _clean(found, unused)
 
 
-def _clean(found: Columns) -> Columns:
-    names = [_normal(name) for name in found.names]
-    kept = [row for row, name in enumerate(names) if not is_hidden(name) and not name.endswith("/")]
+def _clean(found: Columns, unused: Unused) -> Columns:
+    names = [clean_name(name) for name in found.names]
+    kept = [row for row, name in enumerate(found.names) if unused.admits(name, names[row])]
     return Columns(
         [names[row] for row in kept],
         [found.offsets[row] for row in kept],
@@ -75,7 +98,9 @@ def _clean(found: Columns) -> Columns:
     )
 
 
-def _normal(name: str) -> str:
-    if name.startswith(("./", "/")) or "//" in name or "/./" in name:
-        return posixpath.normpath(name).lstrip("/")
-    return name
+def clean_name(name: str) -> str:
+    """Return the path at which a member is unpacked, relative to the folder that it is unpacked in."""
+    if name.startswith(("./", "../", "/")) or "//" in name or "/./" in name or "/../" in name:
+        # As tar does, which removes what would lead out of the folder.
+        return posixpath.normpath("/" + name).lstrip("/")
+    return name.rstrip("/")
