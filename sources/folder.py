@@ -8,9 +8,9 @@ from basics.reading import read_bytes
 from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map
 from sources.content import FileState, local_states, remote_states
-from sources.ilsvrc import label_flat
+from sources.ilsvrc import LISTS, label_flat, names_images
 from sources.layout import label_folders
-from sources.listing import Folder
+from sources.listing import Folder, Listing
 from sources.names import canonical_split, check_printable, is_image, of_split
 from sources.order import IMAGE_FOLDER, image_folder_order
 
@@ -60,29 +60,50 @@ class FolderSource(Source):
 
 
 def open_images(
-    address: str, folder: AnyPath, names: list[str], labels: AnyPath | None, beside: tuple[AnyPath, ...]
+    address: str, folder: AnyPath, found: Listing, labels: AnyPath | None, beside: tuple[AnyPath, ...]
 ) -> FolderSource:
-    """Make a source of the images in a folder.
+    """Make a source of the images in a folder; a notice says what else it holds.
 
     Args:
         address: Address of the source, as the user gave it.
         folder: The folder.
-        names: Path of each image relative to `folder`; at least one.
+        found: What lies below it; at least one image.
         labels: The user's label list, for a flat folder.
         beside: Folders in which a devkit is looked for.
 
     Raises:
         UserError: the labels are missing or wrong, or there is a label list for class folders.
     """
+    names, left_out = found
     check_printable(names, str(folder))
     nested = [name for name in names if "/" in name]
+    if nested:
+        _refuse_listed(folder, names, left_out.documents)
     if nested and labels is None:
         # Images beside the class folders have no class; torchvision leaves them out, too.
-        table, classes = label_folders(nested, str(folder))
+        left_out.beside = [name for name in names if "/" not in name]
+        table, classes = label_folders(nested, str(folder), left_out)
         return FolderSource(address, folder, table, classes)
     if nested:
         raise UserError(f"{folder} has class folders, which say the labels; leave out the label list {labels}.")
-    return FolderSource(address, folder, label_flat(names, labels, str(folder), beside), imagenet_map(), flat=True)
+    table = label_flat(names, labels, str(folder), beside)
+    left_out.folders = []
+    left_out.say(str(folder))
+    return FolderSource(address, folder, table, imagenet_map(), flat=True)
+
+
+def _refuse_listed(folder: AnyPath, names: list[str], documents: list[str]) -> None:
+    """Refuse a folder whose images lie in one folder, with a label list beside it: that folder is no class."""
+    parents = {name.rpartition("/")[0] for name in names}
+    for list_name in documents if len(parents) == 1 else ():
+        if "/" not in list_name and list_name.endswith(LISTS):
+            files = {name.rpartition("/")[2] for name in names}
+            if names_images(read_bytes(folder / list_name), files):
+                images = folder / parents.pop()
+                raise UserError(
+                    f"{folder / list_name} lists the images of {images}, which is no class; give {images}, "
+                    f"with --labels {folder / list_name}."
+                )
 
 
 def find_split(folder: Folder, split: str) -> Folder:
@@ -94,12 +115,15 @@ def find_split(folder: Folder, split: str) -> Folder:
     """
     folders = folder.folders()
     splits = [name for name in folders if canonical_split(name) or name == split]
+    # Splits beside a folder of images: that is refused or noticed when the classes are named.
     if not splits or any(_holds_images(folder.into(name)) for name in folders if name not in splits):
         return folder
     chosen = of_split(splits, split)
     if not chosen:
         found = ", ".join(sorted(splits))
-        raise UserError(f"{folder.path} has no folder named {split}, but {found}; give another --split.")
+        raise UserError(
+            f"{folder.path} has no folder named {split}, but {found}; give another --split, or one of these folders."
+        )
     # A folder with the split's own name is preferred to one with a synonym.
     return folder.into(split if split in chosen else min(chosen))
 

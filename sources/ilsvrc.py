@@ -5,7 +5,7 @@ and nothing in a part of a list shows which kind they are. So bare numbers are n
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import PurePosixPath
@@ -19,11 +19,14 @@ from sources.names import VALIDATION_FILE, is_image
 from sources.storage import read_text
 
 _FORMS = (
-    "`<file name> <wnid or index>` lines, a CSV such as LOC_val_solution.csv, one wnid a line, "
-    "or the ILSVRC2012 devkit"
+    "`<file name> <wnid or index>` lines, a CSV such as LOC_val_solution.csv, one wnid a line, or the ILSVRC2012 devkit"
 )
+LISTS = (".txt", ".csv", ".tsv")
+"""Extensions of label lists."""
 _DIGITS = re.compile(r"(\d+)")
 _CLASSES = 1000
+_BEGINNING = 1 << 14
+"""Bytes of a text that show whether it is a label list."""
 
 
 @dataclass
@@ -77,6 +80,13 @@ def label_flat(
     return {f"{wnids[label]}/{file}": label for file, label in found.items()}
 
 
+def names_images(content: bytes, files: Collection[str]) -> bool:
+    """Return whether a text is a label list of some of the files, by its first lines."""
+    lines = content[:_BEGINNING].decode("utf-8", "replace").splitlines()
+    fields = [_split(line) for line in lines if line.strip()]
+    return any(len(each) == 2 and each[0] in files and _label(each[1]) is not None for each in fields)
+
+
 def _match_names(files: Sequence[str], by_name: dict[str, int]) -> dict[str, int]:
     found = {}
     for file in files:
@@ -91,8 +101,8 @@ def _match_lines(files: Sequence[str], table: _LabelList, labels: AnyPath) -> di
     numbers = {file: int(match[1]) for file in files if (match := VALIDATION_FILE.fullmatch(file))}
     if numbers and table.numbers:
         raise UserError(
-            f"The label list {labels} has numbers without names for ILSVRC2012 validation images, which may be ILSVRC's "
-            f"own ids and not class indices; give the ILSVRC2012 devkit, or `<file name> <wnid>` lines."
+            f"The label list {labels} has numbers without names for ILSVRC2012 validation images, which may be "
+            f"ILSVRC's own ids and not class indices; give the ILSVRC2012 devkit, or `<file name> <wnid>` lines."
         )
     if len(numbers) == len(files):
         return {file: by_line[number - 1] for file, number in numbers.items() if 0 < number <= len(by_line)}
@@ -146,8 +156,8 @@ def _parse_labels(text: str, path: AnyPath) -> _LabelList:
         table.numbers |= fields[-1].isdigit()
         if label is None and fields[-1] == str(_CLASSES):
             raise UserError(
-                f"Line {number} of the label list {path} has the class {_CLASSES}, so its numbers are no indices (0 to 999) "
-                f"but ILSVRC's own ids or another count; give the ILSVRC2012 devkit, or wnids."
+                f"Line {number} of the label list {path} has the class {_CLASSES}, so its numbers are no indices (0 to "
+                f"{_CLASSES - 1}) but ILSVRC's own ids or another count; give the ILSVRC2012 devkit, or wnids."
             )
         if label is None or len(fields) != width:
             raise UserError(f"Line {number} of the label list {path} is wrong ({' '.join(fields)}); give {_FORMS}.")

@@ -3,12 +3,19 @@
 from collections.abc import Collection, Sequence
 
 from basics.errors import UserError
+from basics.progress import say
 from sources.base import ClassMap
 from sources.classes import imagenet_index, label_of, map_folders
-from sources.names import VALIDATION_FILE, canonical_split, of_split
+from sources.left_out import LeftOut
+from sources.names import VALIDATION_FILE, are_splits, canonical_split, is_label, of_split
+
+_SHOWN = 4
+"""How many folders a message names."""
 
 
-def label_folders(names: Collection[str], where: str) -> tuple[dict[str, int], ClassMap]:
+def label_folders(
+    names: Collection[str], where: str, left_out: LeftOut | None = None, *, archive: bool = False
+) -> tuple[dict[str, int], ClassMap]:
     """Label images by the first folder of their paths.
 
     Folders without images are no classes, on a disk as in a tar.
@@ -16,30 +23,127 @@ def label_folders(names: Collection[str], where: str) -> tuple[dict[str, int], C
     Args:
         names: `<class folder>/<any folders/><file>` of each image.
         where: Name of the source, for messages.
+        left_out: What lies beside the images, by its path as in `names`.
+        archive: Whether the folders are those of a tar.
 
     Raises:
-        UserError: the folders are no consistent set of classes, or lie one level further down.
+        UserError: the folders are no consistent set of classes, lie one level further down, or one of them holds
+            files, but no image of a known kind.
     """
-    folders = {name.partition("/")[0] for name in names}
-    classes = map_folders(folders, where)
-    if not classes.imagenet:
-        _refuse_too_high(names, folders, where)
+    left_out = left_out or LeftOut()
+    # Of a million images there are few folders, so each look at the paths but this one is quick.
+    parents = {name.rpartition("/")[0] for name in names}
+    folders = {parent.partition("/")[0] for parent in parents}
+    if not folders <= imagenet_index().keys():
+        _refuse_too_high(parents, where, archive=archive)
+        _refuse_published(names, where, archive=archive)
+    _refuse_unknown(folders, left_out, where)
+    left_out.folders = sorted(left_out.class_folders(folders))
+    # Only numbers count the classes that have no images as well; another folder beside them is none.
+    classes = map_folders(folders, where, [name for name in left_out.folders if name.isdecimal()])
+    left_out.say(where)
     label = label_of(classes)
     return {name: label[name.partition("/")[0]] for name in names}, classes
 
 
-def _refuse_too_high(names: Collection[str], folders: set[str], where: str) -> None:
-    below = {name.split("/", 2)[1] for name in names if name.count("/") > 1}
+def _refuse_unknown(folders: set[str], left_out: LeftOut, where: str) -> None:
+    """Refuse folders of files that are no images by their names: they may be classes, and shift the other labels."""
+    for name in left_out.unknown:
+        top, slash, _ = name.partition("/")
+        if slash and top not in folders:
+            raise UserError(
+                f"The folder {top} of {where} has files, but no image of a known kind (such as {name}); convert them, "
+                f"e.g. to PNG, or move the folder out."
+            )
+    label = next(filter(is_label, left_out.documents), None)
+    if label is not None:
+        raise UserError(f"{where} holds unpacked samples with labels (such as {label}); give their shards.")
+
+
+def _refuse_published(names: Collection[str], where: str, *, archive: bool) -> None:
+    for name in names:
+        parent, _, file = name.rpartition("/")
+        if file.startswith("ILSVRC2012_val") and VALIDATION_FILE.fullmatch(file):
+            raise UserError(
+                f"{where} holds ILSVRC2012 validation images in the folder {parent}, which is no class; "
+                f"give that folder itself, {_folder(where, parent, archive)}, with --labels."
+            )
+
+
+def _refuse_too_high(parents: set[str], where: str, *, archive: bool) -> None:
+    """Refuse folders that are no classes, and say so where one may be none.
+
+    Args:
+        parents: Path of each folder that holds images.
+        where: Name of the source, for messages.
+        archive: Whether the folders are those of a tar.
+    """
+    flat = {parent for parent in parents if "/" not in parent}
+    nested = {tuple(parent.split("/", 2)[:2]) for parent in parents - flat}
+    folders = flat | {top for top, _ in nested}
+    below = {name for _, name in nested}
+    _refuse_stray(folders - flat, flat, where, archive=archive)
     if below and below <= imagenet_index().keys():
+        parent, name = min(nested)
         raise UserError(
-            f"{where} has the ImageNet-1k class folders (such as {min(below)}) one level further down, "
-            f"in {min(folders)}; give that folder."
+            f"{where} has the ImageNet-1k class folders (such as {name}) one level further down, in {parent}; "
+            f"give that folder, {_folder(where, parent, archive)}."
         )
-    if any(VALIDATION_FILE.fullmatch(name.rpartition("/")[2]) for name in names):
+    if are_splits(folders):
+        chosen = next((name for name in sorted(folders) if "train" in name.lower()), min(folders))
         raise UserError(
-            f"{where} holds ILSVRC2012 validation images in the folder {min(folders)}, which is no class; "
-            f"give that folder itself, with --labels."
+            f"{where} holds the splits {_shown(folders)} and no classes; give one of them, such as "
+            f"{_folder(where, chosen, archive)}."
         )
+    if len(folders) == 1 and not flat:
+        _refuse_single(parents, where, archive=archive)
+    if len(folders) == 1 and below:
+        say(f"{where} has one class, {min(folders)}; its folders (such as {min(below)}) are taken for parts of it.")
+
+
+def _refuse_single(parents: set[str], where: str, *, archive: bool) -> None:
+    paths, meant = [f"{parent}/" for parent in parents], ""
+    while (shared := _shared_parent(paths)) is not None:
+        paths, meant = [path.removeprefix(shared) for path in paths], meant + shared
+    if meant:
+        meant = meant.rstrip("/")
+        raise UserError(
+            f"All images of {where} lie in its one folder {meant}, and there in the folders "
+            f"{_shown({path.partition('/')[0] for path in paths})}; give {_folder(where, meant, archive)}."
+        )
+
+
+def _refuse_stray(deep: set[str], flat: set[str], where: str, *, archive: bool) -> None:
+    """Refuse splits of class folders beside a folder of images.
+
+    Args:
+        deep: Folders that hold images only in folders of their own.
+        flat: The other folders.
+        where: Name of the source, for messages.
+        archive: Whether the folders are those of a tar.
+    """
+    splits = sorted(name for name in deep if canonical_split(name))
+    if not splits or not flat:
+        return
+    inside = _folder(where, splits[0], archive)
+    if splits == ["train"] and not archive:
+        # The one word for a split that is also a thing to be seen in pictures.
+        say(f"train of {where} is taken for a class, like {_shown(flat)}; if it holds classes, give {inside}.")
+        return
+    raise UserError(
+        f"{where} holds the splits {_shown(splits)} beside other folders of images ({_shown(flat)}), so it is not "
+        f"clear what its classes are; give one of the splits, such as {inside}."
+    )
+
+
+def _folder(where: str, folder: str, archive: bool) -> str:
+    """Return how to name a folder that is to be given instead of `where`."""
+    return f"{folder} unpacked" if archive else f"{where.rstrip('/')}/{folder}"
+
+
+def _shown(folders: Collection[str]) -> str:
+    rest = len(folders) - _SHOWN
+    return ", ".join(sorted(folders)[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def strip_parents(names: Sequence[str], split: str, where: str) -> dict[str, str]:
@@ -58,11 +162,16 @@ def strip_parents(names: Sequence[str], split: str, where: str) -> dict[str, str
     while (shared := _shared_parent(paths)) is not None:
         paths = {short.removeprefix(shared): name for short, name in paths.items()}
     tops = {short.partition("/")[0] for short in paths if short.count("/") > 1}
-    if not tops or not all(canonical_split(top) or top == split for top in tops):
+    stray = {short.partition("/")[0] for short in paths if short.count("/") == 1} - tops
+    splits = all(canonical_split(top) or top == split for top in tops | stray) or are_splits(tops | stray)
+    if not tops or not splits:
         return paths
     chosen = of_split(tops, split)
     if not chosen:
-        raise UserError(f"{where} has no folder named {split}, but {', '.join(sorted(tops))}; give another --split.")
+        found = ", ".join(sorted(tops))
+        raise UserError(
+            f"{where} has no folder named {split}, but {found}; give another --split, or one of them, unpacked."
+        )
     prefix = (split if split in chosen else min(chosen)) + "/"
     return {short.removeprefix(prefix): name for short, name in paths.items() if short.startswith(prefix)}
 

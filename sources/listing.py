@@ -2,14 +2,26 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from upath import UPath
 
+from basics.errors import UserError
 from basics.paths import AnyPath
 from basics.remote import file_system, plain_faults
+from sources.left_out import LeftOut
 from sources.names import is_hidden, is_image
+
+
+class Listing(NamedTuple):
+    """The files below a folder, in no particular order."""
+
+    images: list[str]
+    """Path of each image, relative to the folder."""
+    left_out: LeftOut
+    """The other files, and the folders at the top."""
 
 
 class Folder(ABC):
@@ -35,13 +47,14 @@ class Folder(ABC):
         """
 
     @abstractmethod
-    def images(self) -> Iterator[str]:
-        """Yield the paths of all images below it, relative to it, in no particular order.
+    def listing(self) -> Listing:
+        """Return all files below it.
 
         No file is opened and no size is read, so that a million files take seconds.
 
         Raises:
             OSError: a folder cannot be listed.
+            UserError: something with the name of an image is a pipe, a socket or a device.
         """
 
     @abstractmethod
@@ -62,8 +75,18 @@ def list_folder(path: AnyPath) -> Folder:
         found = system.find(path.path, detail=True)
     # With a slash, so that only whole parts of a name are removed.
     root = system._strip_protocol(path.path).rstrip("/") + "/"
-    files = (name for name, about in found.items() if about["type"] == "file")
-    return RemoteFolder(path, [name.removeprefix(root) for name in files if name.startswith(root)])
+    names = []
+    for name, about in found.items():
+        # Servers that know links do not say whether one leads to a file; most do.
+        if about["type"] not in {"file", "link", "directory"} and is_image(name):
+            raise UserError(_no_file(name))
+        if about["type"] in {"file", "link"} and name.startswith(root):
+            names.append(name.removeprefix(root))
+    return RemoteFolder(path, names)
+
+
+def _no_file(path: str) -> str:
+    return f"{path} has the name of an image and is a pipe, a socket or a device; move it away."
 
 
 class LocalFolder(Folder):
@@ -82,29 +105,38 @@ class LocalFolder(Folder):
         with os.scandir(self.path) as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".") and not entry.is_dir()]
 
-    def images(self) -> Iterator[str]:
-        """Yield the paths of all images below it, relative to it, in no particular order."""
-        return list_images(os.fspath(self.path))
+    def listing(self) -> Listing:
+        """Return all files below it."""
+        found = Listing([], LeftOut())
+        found.left_out.folders.extend(self.folders())
+        _list(os.fspath(self.path), "", found)
+        return found
 
     def into(self, name: str) -> Folder:
         """Return a folder that is in it."""
         return LocalFolder(self.path / name)
 
 
-def list_images(folder: str, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of all images below a local folder, relative to it, in no particular order.
-
-    Raises:
-        OSError: a folder cannot be listed.
-    """
+def _list(folder: str, prefix: str, found: Listing) -> None:
+    """Add the files below a local folder, whose path relative to the one that is listed is `prefix`."""
+    images, left_out = found
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from list_images(entry.path, f"{prefix}{entry.name}/")
-            elif is_image(entry.name):
-                yield prefix + entry.name
+            name = entry.name
+            image = is_image(name)
+            if name.startswith("."):
+                if image:
+                    left_out.hidden.append(prefix + name)
+            elif image and entry.is_file():
+                images.append(prefix + name)
+            elif entry.is_dir():
+                _list(entry.path, f"{prefix}{name}/", found)
+            elif not image:
+                left_out.note(prefix + name)
+            elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 (a path object for each is slow)
+                images.append(prefix + name)  # a link to nothing, which is said when it is read
+            else:
+                raise UserError(_no_file(entry.path))
 
 
 class RemoteFolder(Folder):
@@ -117,7 +149,10 @@ class RemoteFolder(Folder):
 
     def __init__(self, path: UPath, names: Iterable[str]) -> None:
         self.path: UPath = path
-        self._names = [name for name in names if not is_hidden(name)]
+        self._hidden: list[str] = []
+        self._names: list[str] = []
+        for name in names:
+            (self._hidden if is_hidden(name) else self._names).append(name)
 
     def folders(self) -> list[str]:
         """Return the names of the folders in it."""
@@ -127,12 +162,21 @@ class RemoteFolder(Folder):
         """Return the names of the files in it."""
         return [name for name in self._names if "/" not in name]
 
-    def images(self) -> Iterator[str]:
-        """Yield the paths of all images below it, relative to it."""
-        return filter(is_image, self._names)
+    def listing(self) -> Listing:
+        """Return all files below it."""
+        # As on a disk, hidden folders are not looked into.
+        hidden = [name for name in self._hidden if not is_hidden(name.rpartition("/")[0]) and is_image(name)]
+        found = Listing([], LeftOut(hidden=hidden, folders=self.folders()))
+        for name in self._names:
+            if is_image(name):
+                found.images.append(name)
+            else:
+                found.left_out.note(name)
+        return found
 
     def into(self, name: str) -> Folder:
         """Return a folder that is in it."""
         prefix = name + "/"
-        below = (known.removeprefix(prefix) for known in self._names if known.startswith(prefix))
+        known = [*self._names, *self._hidden]
+        below = (each.removeprefix(prefix) for each in known if each.startswith(prefix))
         return RemoteFolder(self.path / name, below)

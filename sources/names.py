@@ -1,7 +1,7 @@
 """Rules on file names: what counts as an image, what is ignored, which names mean a split."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from basics.errors import UserError
 
@@ -11,14 +11,29 @@ IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 VALIDATION_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 """Name of an image of the ImageNet-1k validation set, with its number, which starts at 1."""
 
+_DOCUMENTS = (
+    ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".html",
+    ".htm", ".css", ".js", ".pdf", ".doc", ".docx", ".tex", ".bib", ".log", ".db", ".lnk", ".url", ".py", ".ipynb",
+    ".sh", ".m", ".c", ".mat", ".cls", ".pth", ".pt", ".ckpt", ".safetensors", ".sha256", ".md5", ".sum",
+)  # fmt: skip
+"""Extensions of texts, lists, programs, labels and weights, which may lie beside images and are never images."""
+_DOCUMENT_NAMES = re.compile(r"readme|licen[cs]e|copying|authors|notice|citation|changes|makefile|\w*sums?|_success")
+
 _SPLITS = ("train", "val", "test")
 _SYNONYMS = {"validation": "val", "valid": "val"}
+_SPLIT_WORDS = {*_SPLITS, *_SYNONYMS, "training", "testing", "eval", "evaluation", "dev"}
 _WORD = re.compile(r"[A-Za-z]+")
 
 
 def is_image(name: str) -> bool:
     """Return whether a file is an image by its name, as torchvision does."""
     return name.lower().endswith(IMG_EXTENSIONS)
+
+
+def is_document(name: str) -> bool:
+    """Return whether a file is a text, a list, weights or the like by its name, and so certainly no image."""
+    name = name.rpartition("/")[2].lower()
+    return name.endswith(_DOCUMENTS) or _DOCUMENT_NAMES.fullmatch(name) is not None
 
 
 def is_label(name: str) -> bool:
@@ -36,6 +51,22 @@ def canonical_split(word: str) -> str | None:
     word = word.lower()
     word = _SYNONYMS.get(word, word)
     return word if word in _SPLITS else None
+
+
+def are_splits(folders: Collection[str]) -> bool:
+    """Return whether several folders are the splits of a data set, such as `Training` and `Testing`.
+
+    Their names are words for splits, or differ in such a word only, as `seg_train` and `seg_test` do.
+    """
+    found, rests = set(), set()
+    for folder in folders:
+        words = [word.lower() for word in _WORD.findall(folder)]
+        splits = _SPLIT_WORDS.intersection(words)
+        if not splits:
+            return False
+        found |= splits
+        rests.add(tuple(word for word in words if word not in splits))
+    return len(found) > 1 and len(rests) == 1
 
 
 def same_split(word: str, split: str) -> bool:

@@ -109,16 +109,19 @@ def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str
         # A data set of this program: images in folders beside its shards are not part of it.
         return _open_archives(address, _of_split(tars, split, given), labels, split)
     folder = find_split(given, split)
-    names = list(folder.images())
-    if names:
+    found = folder.listing()
+    if found.images:
         beside = dict.fromkeys([folder.path, given.path, folder.path.absolute().parent])
-        return open_images(address, folder.path, names, labels, tuple(beside))
+        return open_images(address, folder.path, found, labels, tuple(beside))
     published = find_in_folder(given)
     if published is not None:
         return open_cifar(address, published, split, labels)
     tars = _list_tars(folder) or tars
     if not tars:
-        raise UserError(f"{folder.path} holds no images; give a folder of class folders, a tar or WebDataset shards.")
+        files = f" of a known kind, but such as {found.left_out.unknown[0]}" if found.left_out.unknown else ""
+        raise UserError(
+            f"{folder.path} holds no images{files}; give a folder of class folders, a tar or WebDataset shards."
+        )
     return _open_archives(address, _of_split(tars, split, folder), labels, split)
 
 
@@ -127,8 +130,9 @@ def _open_archives(address: str, tars: list[AnyPath], labels: AnyPath | None, sp
     published = find_in_archive(tars[0], members) if len(tars) == 1 else None
     if published is not None:
         return open_cifar(address, published, split, labels)
-    if not are_shards(members):
-        return open_tars(address, tars, split, labels)
+    source = None if are_shards(members) else open_tars(address, tars, split, labels)
+    if source is not None:
+        return source
     if labels is not None:
         raise UserError(f"{address} holds shards, which say the labels; leave out the label list {labels}.")
     return open_shards(address, tars)

@@ -13,13 +13,16 @@ from basics.paths import AnyPath
 from basics.reading import exists
 from sources.base import ClassMap, numbered_classes
 from sources.classes import imagenet_index, imagenet_map
-from sources.names import IMG_EXTENSIONS, check_printable
+from sources.left_out import LeftOut
+from sources.names import IMG_EXTENSIONS, check_printable, is_document, is_label
 from sources.storage import read_text
 from sources.tar.scanning import MemberTable, Scanned, Tar, scan_each
 from sources.tar.source import TarSource
 
 MANIFEST = "manifest.json"
 _IMAGES = frozenset(extension[1:] for extension in IMG_EXTENSIONS)
+_ONCE = _IMAGES | {"cls", "json"}
+"""Extensions of the files that are read, of which a sample has one each."""
 _WNID_FIELD = re.compile(rb'"wnid"\s*:\s*"(n\d{8})"')
 
 
@@ -38,11 +41,13 @@ class _Samples:
     labels: "array[int]" = field(default_factory=lambda: array("l"))
     offsets: "array[int]" = field(default_factory=lambda: array("q"))
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Members that belong to no sample, and further images of samples."""
 
 
 def are_shards(members: Iterable[str]) -> bool:
     """Return whether tars are shards with labels, that is, have a `.cls` among their first members."""
-    return any(name.endswith(".cls") for name in members)
+    return any(map(is_label, members))
 
 
 def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
@@ -59,20 +64,22 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
         shards: The tars.
 
     Raises:
-        UserError: a shard cannot be read, a sample lacks its image or label, or the manifest does not fit.
+        UserError: a shard cannot be read, a sample lacks its image or label, has one twice, or is named with further
+            dots, or the manifest does not fit.
     """
     manifest = shards[0].with_name(MANIFEST)
     classes = _declared_classes(manifest)
     agree = classes is None
     files: list[str] = []
     labels = array("l")
-    locations, tars = MemberTable(), []
+    locations, tars, left_out = MemberTable(), [], LeftOut()
     for number, (tar, found) in enumerate(scan_each(shards, partial(_list_samples, want_wnid=agree))):
         tars.append(tar)
         agree = agree and found.agree
         files += found.files
         labels += found.labels
         locations.extend(number, found.offsets, found.sizes)
+        left_out.extend(found.left_out)
     if not files:
         raise UserError(f"{address} holds no sample with an image and a label; give other shards.")
     highest = max(labels)
@@ -83,6 +90,7 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
     names = _record_names(files, [classes.names[label] for label in labels], locations.tars, tars)
     check_printable(names, address)
     locations.rows = dict(zip(names, range(len(names)), strict=True))
+    left_out.say(address)
     return TarSource(address, tars, dict(zip(names, labels, strict=True)), locations, classes)
 
 
@@ -117,14 +125,21 @@ def _list_samples(shard: Scanned, *, want_wnid: bool) -> _Samples:
                 _add_sample(samples, last, files, shard)
                 files = {}
             last = key
-            files[extension.lower()] = offset, size, content
+            extension = extension.lower()
+            if extension in files and extension in _ONCE:
+                raise UserError(f"The sample {key} in {shard.path} has {extension} twice; take one of the two away.")
+            files[extension] = offset, size, content
     if files:
         _add_sample(samples, last, files, shard)
+    samples.left_out.hidden, samples.left_out.links = shard.scan.unused.hidden, shard.scan.unused.links
     return samples
 
 
 def _add_sample(samples: _Samples, key: str, files: dict[str, _File], shard: Scanned) -> None:
     images = files.keys() & _IMAGES
+    # Most samples have these files and no others.
+    if len(files) > len(images) + ("cls" in files) + ("json" in files):
+        _note_others(samples.left_out, key, files, shard)
     if not images and "cls" not in files:
         return  # a README or a `__meta__` entry, not a sample
     if len(images) != 1 or "cls" not in files:
@@ -140,6 +155,23 @@ def _add_sample(samples: _Samples, key: str, files: dict[str, _File], shard: Sca
     samples.labels.append(label)
     samples.offsets.append(offset)
     samples.sizes.append(size)
+
+
+def _note_others(left_out: LeftOut, key: str, files: dict[str, _File], shard: Scanned) -> None:
+    """Note the files that are not read, without texts; refuse those that are files of a sample with another key."""
+    whole = not _IMAGES.isdisjoint(files) and "cls" in files
+    for extension in files.keys() - _IMAGES:
+        kind, name = extension.rpartition(".")[2], f"{key}.{extension}".rstrip(".")
+        if kind == extension or kind not in _ONCE:
+            if not is_document(name):
+                left_out.unknown.append(name)
+        elif whole and kind in _IMAGES:
+            left_out.further.append(name)
+        elif kind in _IMAGES or kind == "cls":
+            raise UserError(
+                f"The sample {key} in {shard.path} has the file {name}: a key ends at the first dot, as in webdataset, "
+                f"so this is no file of a sample; name its files without further dots."
+            )
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -4,9 +4,11 @@ Image files and tars are opened here; small files that are read whole go through
 listed by `listing`.
 """
 
+import errno
 import gzip
 import io
 import os
+import stat
 import weakref
 import zlib
 from functools import cached_property
@@ -50,6 +52,8 @@ class _LocalFile:
     window = _LOCAL_WINDOW
 
     def __init__(self, path: Path) -> None:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(errno.EINVAL, "a pipe, socket or device, no file", str(path))
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         # Closed with the last reference, not sooner: another thread may still be reading.
         weakref.finalize(self, os.close, descriptor)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sources.names import is_hidden, is_image, is_label
+from sources.names import is_image, is_label
 from sources.storage import RandomFile
 from sources.tar.members import Chunk, Columns, Member, Unused, clean_name
 
@@ -251,9 +251,9 @@ def _fields(header: bytes, position: int) -> tuple[bytes, bytes, bytes, bytes, b
     if len(header) < _BLOCK:
         raise TarFormatError(f"is cut off in the middle of a header; {_MEND}" if position else _NO_TAR)
     fields: tuple[bytes, bytes, bytes, bytes, bytes] = _FIELDS.unpack(header)
-    if not position or not fields[3].startswith(b"ustar"):
-        if _checksum(header) != _number(header[148:156]):
-            raise TarFormatError(f"has a damaged header at byte {position}; {_MEND}" if position else _NO_TAR)
+    proven = position and fields[3].startswith(b"ustar")
+    if not proven and _checksum(header) != _number(header[148:156]):
+        raise TarFormatError(f"has a damaged header at byte {position}; {_MEND}" if position else _NO_TAR)
     return fields
 
 

@@ -36,10 +36,10 @@ class Unused:
 
     def admits(self, name: str, cleaned: str) -> bool:
         """Return whether a member is a visible file by its name, in the tar and cleaned; note it if it is not."""
-        if name.endswith("/"):
+        if not is_hidden(cleaned):
+            if not name.endswith("/"):
+                return True
             self.folders.append(cleaned)
-        elif not is_hidden(cleaned):
-            return True
         elif is_image(cleaned) or is_label(cleaned):
             self.hidden.append(cleaned)
         return False

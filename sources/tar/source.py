@@ -3,19 +3,22 @@
 import functools
 from array import array
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from basics.errors import UserError
 from basics.paths import AnyPath
+from basics.progress import say
 from sources.base import ClassMap, ImageRecord, Source
-from sources.classes import imagenet_map
+from sources.classes import imagenet_index, imagenet_map
 from sources.content import FileState, state_of
-from sources.ilsvrc import label_flat
+from sources.ilsvrc import LISTS, label_flat, names_images
 from sources.layout import label_folders, strip_parents
-from sources.names import check_printable, is_image
+from sources.left_out import LeftOut
+from sources.names import check_printable, is_image, is_label
 from sources.order import IMAGE_FOLDER, image_folder_order
 from sources.storage import RandomFile, open_random
-from sources.tar.scanning import MemberTable, Scanned, Tar, scan_each, scan_tars
+from sources.tar.scanning import Location, MemberTable, Scanned, Tar, scan_each, scan_tars
 
 __all__ = ["TarSource", "open_tars", "scan_tars"]
 
@@ -87,20 +90,57 @@ def _open_tar(tar: Tar) -> RandomFile:
     return open_random(tar.path, gzipped=tar.gzipped)
 
 
-def _list_images(tar: Scanned) -> tuple[list[str], "array[int]", "array[int]"]:
-    """Return name, offset and size of each image of a tar."""
-    names: list[str] = []
-    offsets, sizes = array("q"), array("q")
+@dataclass
+class _Images:
+    """The images of one tar, in columns, and what else it holds."""
+
+    names: list[str] = field(default_factory=list)
+    offsets: "array[int]" = field(default_factory=lambda: array("q"))
+    sizes: "array[int]" = field(default_factory=lambda: array("q"))
+    left_out: LeftOut = field(default_factory=LeftOut)
+    lists: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Offset and size of each text that may be a label list."""
+    described: str = ""
+    """A text that belongs to one image by its name, if there is one."""
+
+
+def _list_images(tar: Scanned) -> _Images:
+    found = _Images()
     for chunk in tar.scan.chunks():
         rows = [row for row, name in enumerate(chunk.names) if is_image(name)]
-        names += [chunk.names[row] for row in rows]
-        offsets.extend(chunk.offsets[row] for row in rows)
-        sizes.extend(chunk.sizes[row] for row in rows)
-    return names, offsets, sizes
+        found.names += [chunk.names[row] for row in rows]
+        found.offsets.extend(chunk.offsets[row] for row in rows)
+        found.sizes.extend(chunk.sizes[row] for row in rows)
+        if len(rows) < len(chunk.names):
+            for name, offset, size in zip(chunk.names, chunk.offsets, chunk.sizes, strict=True):
+                if not is_image(name):
+                    found.left_out.note(name)
+                    if name.endswith(LISTS):
+                        found.lists[name] = offset, size
+    unused = tar.scan.unused
+    found.left_out.folders, found.left_out.hidden, found.left_out.links = unused.folders, unused.hidden, unused.links
+    _separate(found)
+    return found
 
 
-def _index(names: list[str], locations: MemberTable, tars: Sequence[Tar]) -> None:
-    """Give the rows of `locations` their names.
+def _separate(found: _Images) -> None:
+    """Remove the texts that belong to one image each, of which there may be as many as there are images."""
+    if not found.left_out.documents:
+        return
+    stems = {_stem(name) for name in found.names}
+    others = [name for name in found.left_out.documents if is_label(name) or _stem(name) not in stems]
+    if len(others) < len(found.left_out.documents):
+        found.described = next(name for name in found.left_out.documents if _stem(name) in stems)
+        found.left_out.documents = others
+        found.lists = {name: where for name, where in found.lists.items() if _stem(name) not in stems}
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _index(names: list[str], locations: MemberTable, tars: Sequence[Tar]) -> list[str]:
+    """Give the rows of `locations` their names; return those that come more than once in a tar.
 
     Raises:
         UserError: two tars hold the same name.
@@ -108,15 +148,21 @@ def _index(names: list[str], locations: MemberTable, tars: Sequence[Tar]) -> Non
     # Of a name that comes twice in one tar the last counts, as when it is unpacked.
     locations.rows = dict(zip(names, range(len(names)), strict=True))
     if len(locations.rows) == len(names):
-        return
+        return []
     first: dict[str, int] = {}
+    repeated = []
     for name, tar in zip(names, locations.tars, strict=True):
+        if name in first:
+            repeated.append(name)
         if first.setdefault(name, tar) != tar:
             raise UserError(f"{tars[tar].path} holds {name}, as {tars[first[name]].path} does; take one away.")
+    return repeated
 
 
-def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath | None) -> TarSource:
+def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath | None) -> TarSource | None:
     """Make a source of tars of class folders, or of a flat ILSVRC tar with its label list.
+
+    A notice says what else they hold.
 
     Args:
         address: Address of the source, as the user gave it.
@@ -124,28 +170,111 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
         split: The folder to take where a tar holds several splits.
         labels: The user's label list, for a flat tar.
 
+    Returns:
+        The source; None if there are labels of samples in the tars, which are shards then.
+
     Raises:
         UserError: there is no image, a name comes twice, the labels are missing or wrong, or there is a label list for
             class folders.
     """
     names: list[str] = []
-    locations, scanned = MemberTable(), []
-    for number, (tar, (found, offsets, sizes)) in enumerate(scan_each(tars, _list_images)):
+    locations, scanned, left_out = MemberTable(), [], LeftOut()
+    lists: dict[str, Location] = {}
+    described = ""
+    for number, (tar, found) in enumerate(scan_each(tars, _list_images)):
         scanned.append(tar)
-        names += found
-        locations.extend(number, offsets, sizes)
+        names += found.names
+        locations.extend(number, found.offsets, found.sizes)
+        left_out.extend(found.left_out)
+        lists |= {name: Location(number, *where) for name, where in found.lists.items()}
+        described = described or found.described
+    if any(map(is_label, left_out.documents)):
+        return None
     if not names:
-        raise UserError(f"{address} holds no image; give a tar of class folders or WebDataset shards.")
-    _index(names, locations, scanned)
+        raise UserError(
+            f"{address} holds no image{_such_as(left_out)}; give a tar of class folders or WebDataset shards."
+        )
+    left_out.repeated = _index(names, locations, scanned)
     check_printable(locations.rows, address)
     nested = [name for name in locations.rows if "/" in name]
-    if not nested or labels is not None:
-        return _open_flat(address, scanned, locations, labels)
-    paths = strip_parents(nested, split, address)
-    table, classes = label_folders([path for path in paths if "/" in path], address)
+    if nested and labels is None:
+        left_out.beside = [name for name in locations.rows if "/" not in name]
+        _notice_described(address, nested, described)
+        paths = strip_parents(nested, split, address)
+        _refuse_listed(address, paths, lists, scanned)
+        return _open_nested(address, scanned, locations, paths, _below(left_out, paths, len(nested)))
+    if labels is None and described:
+        raise UserError(
+            f"The samples of {address} have no labels: {described} lies beside its image, and no .cls; give shards "
+            f"with labels, or a label list as --labels."
+        )
+    source = _open_flat(address, scanned, locations, labels)
+    left_out.folders = []
+    left_out.say(address)
+    return source
+
+
+def _such_as(left_out: LeftOut) -> str:
+    if left_out.hidden:
+        return f" but hidden ones (such as {left_out.hidden[0]})"
+    return f" of a known kind, but such as {left_out.unknown[0]}" if left_out.unknown else ""
+
+
+def _refuse_listed(address: str, paths: Mapping[str, str], lists: Mapping[str, Location], tars: Sequence[Tar]) -> None:
+    """Refuse a tar whose images lie in one folder, with their label list beside it: that folder is no class."""
+    if not lists:
+        return
+    folders = {path.rpartition("/")[0] for path in paths}
+    folder = folders.pop()
+    if folders or folder.partition("/")[0] in imagenet_index():
+        return
+    files = {path.rpartition("/")[2] for path in paths}
+    parent = next(iter(paths.values())).rpartition("/")[0].rpartition("/")[0]
+    for name, (tar, offset, size) in lists.items():
+        beside = name.rpartition("/")[0] == parent
+        if beside and names_images(_open_tar(tars[tar]).read(offset, size), files):
+            raise UserError(
+                f"{name} in {address} lists the images of the folder {folder}, which is no class; unpack it, and give "
+                f"that folder with --labels {name.rpartition('/')[2]}."
+            )
+
+
+def _notice_described(address: str, names: Sequence[str], described: str) -> None:
+    """Refuse images with a text each and no label, or say so: they may be shards whose folders are no classes."""
+    if not described:
+        return
+    folders = {name.rpartition("/")[0] for name in names}
+    if len(folders) == 1 and folders.isdisjoint(imagenet_index()):
+        raise UserError(
+            f"The samples of {address} have no labels: {described} lies beside its image, and no .cls, and their one "
+            f"folder {folders.pop()} tells no classes apart; give shards with labels."
+        )
+    say(f"The folders of {address} are taken for classes; texts beside the images (such as {described}) are not read.")
+
+
+def _open_nested(
+    address: str, tars: Sequence[Tar], locations: MemberTable, paths: Mapping[str, str], left_out: LeftOut
+) -> TarSource:
+    left_out.beside += [path for path in paths if "/" not in path]
+    table, classes = label_folders([path for path in paths if "/" in path], address, left_out, archive=True)
     rows = locations.rows
     locations.rows = {path: rows[paths[path]] for path in table}
-    return TarSource(address, scanned, table, locations, classes)
+    return TarSource(address, tars, table, locations, classes)
+
+
+def _below(left_out: LeftOut, paths: Mapping[str, str], images: int) -> LeftOut:
+    """Return what lies beside the images as seen from the folder of their class folders.
+
+    Args:
+        left_out: The same by paths in the tar.
+        paths: Path in the tar of each path from that folder.
+        images: How many images the tar has; if more than `paths`, it holds other splits.
+    """
+    short, whole = next(iter(paths.items()))
+    below = left_out.moved_into(whole.removesuffix(short))
+    if len(paths) < images:
+        below.outside = []
+    return below
 
 
 def _open_flat(address: str, tars: Sequence[Tar], locations: MemberTable, labels: AnyPath | None) -> TarSource:

@@ -90,7 +90,7 @@ def test_a_file_that_has_gone_is_an_os_error(tmp_path: Path, write_folder: Write
 
 
 def test_labels_for_class_folders_are_refused(tmp_path: Path, write_folder: WriteFiles) -> None:
-    write_folder(tmp_path, {"a/1.png": b"", "labels.txt": b"1.png 0\n"})
+    write_folder(tmp_path, {"a/1.png": b"", "b/1.png": b"", "labels.txt": b"1.png 0\n"})
     with pytest.raises(UserError, match=r"has class folders, which say the labels; leave out .*labels\.txt"):
         open_source(str(tmp_path), labels=str(tmp_path / "labels.txt"))
 

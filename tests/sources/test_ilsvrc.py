@@ -129,7 +129,10 @@ def test_a_flat_folder_without_labels_is_refused(flat: Path) -> None:
         ("ImageId,PredictionString\n", r"labels is empty"),
         (lines("a.JPEG 3", "b.JPEG 1001"), r"Line 2 of the label list .* is wrong \(b\.JPEG 1001\)"),
         (lines("a.JPEG 3", "b.JPEG 1000"), r"Line 2 of the label list .* has the class 1000, .* ILSVRC's own ids"),
-        (lines("490", "361", "1000"), r"Line 3 of the label list .* has the class 1000, .*; give the .* devkit, or wnids"),
+        (
+            lines("490", "361", "1000"),
+            r"Line 3 of the label list .* has the class 1000, .*; give the .* devkit, or wnids",
+        ),
         (lines("a.JPEG 3", "", "b.JPEG"), r"Line 3 of the label list .* is wrong \(b\.JPEG\)"),
         (lines("a.JPEG n00000000"), r"Line 1 of the label list .* is wrong"),
         (lines("1", "-1"), r"Line 2 of the label list .* is wrong"),
@@ -183,7 +186,9 @@ def test_files_whose_order_is_unclear_are_refused(
     assert len(open_source(str(tmp_path / "flat"), labels=str(tmp_path / "labels")).records) == len(names)
 
 
-@pytest.mark.parametrize("names", [["01.png", "02.png", "10.png"], ["cat10.png", "dog9.png"], ["a1b22.png", "a2b1.png"]])
+@pytest.mark.parametrize(
+    "names", [["01.png", "02.png", "10.png"], ["cat10.png", "dog9.png"], ["a1b22.png", "a2b1.png"]]
+)
 def test_files_with_one_order_are_taken(tmp_path: Path, write_folder: WriteFiles, names: list[str]) -> None:
     write_folder(tmp_path / "flat", dict.fromkeys(names, b""))
     (tmp_path / "labels").write_text(lines(*map(str, range(len(names)))))

@@ -140,6 +140,68 @@ def test_broken_samples_are_refused(
         open_source(str(path))
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["b1.5x.png", "b1.5x.cls"],
+            r"The sample b1 in .*x\.tar has the file b1\.5x\.(png|cls): a key ends at the first",
+        ),
+        (["b1.5x.cls", "b1.5x.png", "b1.6x.cls", "b1.6x.png"], r"The sample b1 in .* has the file b1\.[56]x\."),
+        (["d/b1.5x.png", "d/b1.5x.cls"], r"The sample d/b1 in .* has the file d/b1\.5x\."),
+        (["b1.png", "b1.cls", "b1.5x.png", "b1.5x.cls"], r"The sample b1 in .* has the file b1\.5x\.cls"),
+        (["b1.5x.png"], r"The sample b1 in .* has the file b1\.5x\.png"),
+        (
+            ["b1.png", "b1.cls", "b1.PNG", "b1.CLS"],
+            r"The sample b1 in .*x\.tar has png twice; take one of the two away",
+        ),
+    ],
+)
+def test_files_that_are_no_files_of_their_sample_are_refused(
+    tmp_path: Path, write_tar: WriteFiles, names: list[str], message: str
+) -> None:
+    path = write_tar(tmp_path / "x.tar", {**sample("a", 0), **dict.fromkeys(names, b"1")})
+    with pytest.raises(UserError, match=message):
+        open_source(path)
+
+
+def test_a_sample_that_comes_twice_in_a_row_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for name in ("a.png", "a.cls", "a.png", "a.cls"):
+            (tmp_path / name).write_bytes(b"0")
+            tar.add(tmp_path / name, name)
+    with pytest.raises(UserError, match=r"The sample a in .*x\.tar has png twice"):
+        open_source(tmp_path / "x.tar")
+
+
+def test_names_in_upper_case_are_read_as_webdataset_reads_them(tmp_path: Path, write_tar: WriteFiles) -> None:
+    files = {f"{number}.{end}": str(number % 2).encode() for number in range(4) for end in ("PNG", "CLS")}
+    path = write_tar(tmp_path / "x.tar", files)
+    with path.open("rb") as stream:
+        theirs = [int(entry["cls"]) for entry in group_by_keys(tar_file_expander([{"url": "x", "stream": stream}]))]
+    source = open_source(path)
+    assert [record.label for record in source.records] == sorted(theirs) == [0, 0, 1, 1]
+    assert [source.read(record) for record in source.records] == [b"0", b"0", b"1", b"1"]
+
+
+def test_a_notice_says_what_belongs_to_no_sample(
+    tmp_path: Path, write_tar: WriteFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Texts and the like are not worth one."""
+    files = {**sample("a", 0), "a.mask.png": b"", "README.md": b"", "__meta__.txt": b"", "a.txt": b""}
+    assert (
+        len(open_source(write_tar(tmp_path / "quiet.tar", {**sample("a", 0), "b.json": b"", "LICENSE": b""})).records)
+        == 1
+    )
+    assert capsys.readouterr().err == ""
+    path = write_tar(tmp_path / "x.tar", {**files, "._a.png": b"", "b.gif": b""})
+    assert len(open_source(path).records) == 1
+    assert capsys.readouterr().err == (
+        f"Left out of {path}: 1 file of another kind (b.gif), 1 hidden image or label (._a.png), "
+        "1 further image of a sample (a.mask.png).\n"
+    )
+
+
 def test_a_sample_that_comes_twice_in_a_shard_is_refused(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         for name in ("a.png", "a.cls", "b.png", "b.cls", "a.png", "a.cls"):

@@ -9,7 +9,7 @@ import pytest
 from sources.storage import open_random
 from sources.tar.headers import TarFormatError, TarScan
 from sources.tar.members import Member
-from tests.sources.tar.built import LONG, add, build
+from tests.sources.tar.built import LONG, add, add_sparse, build
 
 
 def fill_all_kinds(tar: tarfile.TarFile) -> None:
@@ -127,3 +127,100 @@ def test_content_is_read_along_where_it_is_wanted(tmp_path: Path) -> None:
     (chunk,) = TarScan(open_random(path)).chunks((b".cls",))
     kept = {name: content for name, content in zip(chunk.names, chunk.contents, strict=True) if content}
     assert kept == {f"{number}.cls": str(number).encode() for number in range(50)} | {LONG + ".cls": b"long"}
+
+
+SPARSE = ["gnu", "pax 0.1", "pax 1.0"]
+
+
+@pytest.mark.parametrize("form", SPARSE)
+@pytest.mark.parametrize("name", ["a/1.png", "a.cls", "a.CLS"])
+def test_a_sparse_image_or_label_is_refused_by_name(tmp_path: Path, form: str, name: str) -> None:
+    path = build(tmp_path / "x.tar", lambda tar: add_sparse(tar, name, form), tarfile.PAX_FORMAT)
+    with tarfile.open(path) as tar:
+        (member,) = tar
+        assert member.name == name
+        assert member.issparse()
+    with pytest.raises(
+        TarFormatError, match=rf"holds {name} as a sparse file, without its holes; pack it without --sp"
+    ):
+        list(TarScan(open_random(path)))
+
+
+@pytest.mark.parametrize("form", SPARSE)
+def test_another_sparse_file_is_passed_over_and_noted(tmp_path: Path, form: str) -> None:
+    def fill(tar: tarfile.TarFile) -> None:
+        add(tar, "a/1.png")
+        add_sparse(tar, "a/disk.img", form)
+        add(tar, "a/2.png")
+
+    scan = TarScan(open_random(build(tmp_path / "x.tar", fill)))
+    assert [member.name for member in scan] == ["a/1.png", "a/2.png"]
+    assert scan.unused.links == ["a/disk.img"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, b"M", b"Z"])
+def test_an_image_of_another_kind_is_refused_by_name(tmp_path: Path, kind: bytes) -> None:
+    path = build(tmp_path / "x.tar", lambda tar: add(tar, "a/1.png", b"", kind))
+    with pytest.raises(
+        TarFormatError, match=r"holds a/1\.png as a (device or pipe|member of the unusual kind '[MZ]'); "
+    ):
+        list(TarScan(open_random(path)))
+    path = build(tmp_path / "x.tar", lambda tar: add(tar, "a/notes", b"", kind))
+    scan = TarScan(open_random(path))
+    assert list(scan) == []
+    assert scan.unused.links == ["a/notes"]
+
+
+def test_folders_hidden_images_and_labels_are_noted(tmp_path: Path) -> None:
+    def fill(tar: tarfile.TarFile) -> None:
+        for name, kind in (("./", b"5"), ("./a/", b"5"), ("b", b"5"), ("c", b"D"), ("./d/", b"0"), (".e/", b"5")):
+            add(tar, name, b"", kind)
+        add(tar, "the volume", b"", b"V")
+        for name in ("a/._1.png", ".f/1.png", ".DS_Store", ".g.cls"):
+            add(tar, name)
+        add(tar, "a/.h.png", b"", tarfile.SYMTYPE)
+
+    scan = TarScan(open_random(build(tmp_path / "x.tar", fill)))
+    assert list(scan) == []
+    assert scan.unused.folders == ["", "a", "b", "c", "d"]
+    assert sorted(scan.unused.hidden) == [".f/1.png", ".g.cls", "a/._1.png", "a/.h.png"]
+    assert scan.unused.links == []
+
+
+ZEROS = [0, 512, 1024, 10_240, 200_000 * 512]
+
+
+@pytest.mark.parametrize("zeros", ZEROS, ids=str)
+def test_any_amount_of_zeros_may_follow(tmp_path: Path, zeros: int) -> None:
+    path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"))
+    with path.open("r+b") as file:
+        file.truncate(1024 + zeros)
+    assert len(list(TarScan(open_random(path)))) == 1
+
+
+@pytest.mark.parametrize("zeros", ZEROS[1:], ids=str)
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_tar_that_goes_on_after_its_end_mark_is_refused(tmp_path: Path, zeros: int, form: int) -> None:
+    path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"), form)
+    size = len(path.read_bytes().rstrip(b"\0")) // 512 * 512 + 512
+    with path.open("r+b") as file:
+        file.truncate(size + zeros)
+        file.seek(size + zeros)
+        file.write(build(tmp_path / "y.tar", lambda tar: add(tar, "b.png"), form).read_bytes())
+    with pytest.raises(TarFormatError, match=rf"goes on after its end mark, with another tar at byte {size + zeros}; "):
+        list(TarScan(open_random(path)))
+
+
+def test_what_is_no_tar_may_follow_the_end(tmp_path: Path) -> None:
+    path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"))
+    path.write_bytes(path.read_bytes() + b"a signature" * 100)
+    assert len(list(TarScan(open_random(path)))) == 1
+
+
+@pytest.mark.parametrize("field", ["path", "size", "GNU.sparse.realsize"])
+def test_a_global_header_that_gives_a_path_is_refused(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={field: "1"}) as tar:
+        add(tar, "a.png")
+    with pytest.raises(TarFormatError, match="has a pax header that gives one path or size to all its files"):
+        list(TarScan(open_random(path)))

@@ -13,11 +13,13 @@ from tests.sources.tar.built import LONG, add, build
 
 def test_leading_dots_and_slashes_are_dropped(tmp_path: Path) -> None:
     def fill(tar: tarfile.TarFile) -> None:
-        for name in ("./a/1", "b//2", "c/./3", "d/4"):
+        for name in ("./a/1", "b//2", "c/./3", "d/4", "/e/5", "../f/6", "x/../g/7", "../../h/../i/8"):
             add(tar, name)
 
     path = build(tmp_path / "x.tar", fill)
-    assert [member.name for member in TarScan(open_random(path))] == ["a/1", "b/2", "c/3", "d/4"]
+    assert [member.name for member in TarScan(open_random(path))] == [
+        "a/1", "b/2", "c/3", "d/4", "e/5", "f/6", "g/7", "i/8",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow

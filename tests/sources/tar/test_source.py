@@ -61,13 +61,83 @@ def test_images_beside_the_class_folders_belong_to_no_class(tmp_path: Path, writ
     assert list(open_source(str(path)).records) == [ImageRecord("a/1.png", 0), ImageRecord("b/1.png", 1)]
 
 
-def test_of_a_name_that_comes_twice_in_a_tar_the_last_counts(tmp_path: Path) -> None:
+def test_of_a_name_that_comes_twice_in_a_tar_the_last_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for content in (b"first", b"second"):
         (tmp_path / "1.png").write_bytes(content)
         with tarfile.open(tmp_path / "x.tar", "a") as tar:
             tar.add(tmp_path / "1.png", "a/1.png")
     source = open_source(str(tmp_path / "x.tar"))
     assert [source.read(record) for record in source.records] == [b"second"]
+    assert "Left out of" in (said := capsys.readouterr().err)
+    assert "x.tar: 1 file after which another of its name comes (a/1.png)." in said
+
+
+def test_tars_that_were_put_together_are_refused_by_the_whole_program(tmp_path: Path, write_tar: WriteFiles) -> None:
+    for name in ("x.tar", "x.tar.gz"):
+        parts = [write_tar(tmp_path / f"{part}-{name}", {f"a/{part}.png": b""}) for part in "pq"]
+        (tmp_path / name).write_bytes(b"".join(part.read_bytes() for part in parts))
+        with pytest.raises(
+            UserError, match=rf"{name} goes on after its end mark, with another tar at byte 10240; give"
+        ):
+            open_source(tmp_path / name)
+        assert len(open_source(str(tmp_path / f"{{p,q}}-{name}")).records) == 2
+
+
+def test_labels_after_the_first_members_make_shards(tmp_path: Path, write_tar: WriteFiles) -> None:
+    files = {f"notes/{number:03}.txt": b"" for number in range(200)}
+    path = write_tar(tmp_path / "x.tar", {**files, "k/a.png": b"image", "k/a.cls": b"7"})
+    assert [record.label for record in open_source(path).records] == [7]
+
+
+@pytest.mark.parametrize("text", ["json", "txt"])
+def test_samples_without_labels_are_refused_where_their_folder_would_be_the_class(
+    tmp_path: Path, write_tar: WriteFiles, text: str
+) -> None:
+    one = write_tar(tmp_path / "one.tar", {f"k/{name}": b"" for name in ("a.png", f"a.{text}", "b.png", f"b.{text}")})
+    with pytest.raises(
+        UserError, match=rf"samples of .*one\.tar have no labels: k/a\.{text} .* no \.cls, .*one folder k"
+    ):
+        open_source(one)
+    flat = write_tar(tmp_path / "flat.tar", {"a.png": b"", f"a.{text}": b""})
+    with pytest.raises(
+        UserError, match=rf"samples of .*flat\.tar have no labels: a\.{text} .* or a label list as --lab"
+    ):
+        open_source(flat)
+    (tmp_path / "labels").write_text("a.png n01440764\n")
+    assert [record.label for record in open_source(flat, labels=tmp_path / "labels").records] == [0]
+
+
+def test_texts_beside_the_images_of_class_folders_are_named(
+    tmp_path: Path, write_tar: WriteFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tar(tmp_path / "x.tar", {"a/1.png": b"", "a/1.xml": b"", "b/2.png": b"", "b/2.xml": b""})
+    assert open_source(path).classes.names == ("a", "b")
+    assert capsys.readouterr().err.splitlines() == [
+        f"The folders of {path} are taken for classes; texts beside the images (such as a/1.xml) are not read."
+    ]
+
+
+def test_what_lies_outside_the_folder_of_the_classes_is_named(
+    tmp_path: Path, write_tar: WriteFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tar(
+        tmp_path / "x.tar", {"top/a/1.png": b"", "top/b/1.png": b"", "films/c.gif": b"", "top/b/2.gif": b""}
+    )
+    assert open_source(path).classes.names == ("a", "b")
+    assert capsys.readouterr().err == (
+        f"Left out of {path}: 1 file of another kind (b/2.gif), 1 other file or folder outside the class folders "
+        "(films/c.gif).\n"
+    )
+
+
+def test_the_other_splits_of_a_tar_need_no_notice(
+    tmp_path: Path, write_tar: WriteFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tar(tmp_path / "x.tar", {"d/train/a/1.png": b"", "d/train/b.gif": b"", "d/val/a/1.png": b""})
+    assert len(open_source(path).records) == 1
+    assert capsys.readouterr().err == ""
 
 
 def test_a_name_that_comes_in_two_tars_is_refused(tmp_path: Path, write_tar: WriteFiles) -> None:
