@@ -94,7 +94,7 @@ def test_classes_are_compared_by_name() -> None:
             require_agreeing("a", cats, "b", ClassMap(names=names, imagenet=False), "mend")
 
 
-def test_shards_that_may_hold_imagenets_labels_are_told_how_to_say_so() -> None:
+def test_a_message_says_how_shards_declare_imagenets_labels() -> None:
     for outputs in (imagenet_map(), numbered_classes(1000)):
         with pytest.raises(UserError, match=r"manifest\.json.*imagenet.*true"):
             require_agreeing("the model m", outputs, "the data set d", numbered_classes(3), "give another")
