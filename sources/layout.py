@@ -97,8 +97,19 @@ def _refuse_too_high(parents: set[str], where: str, *, archive: bool) -> None:
         )
     if len(folders) == 1 and not flat:
         _refuse_single(parents, where, archive=archive)
-    if len(folders) == 1 and below:
-        say(f"{where} has one class, {min(folders)}; its folders (such as {min(below)}) are taken for parts of it.")
+    if len(folders) == 1:
+        _notice_one_class(min(folders), below, where, archive=archive)
+
+
+def _notice_one_class(name: str, below: set[str], where: str, *, archive: bool) -> None:
+    """Refuse a split as the only class, and name any other."""
+    if canonical_split(name):
+        raise UserError(
+            f"{where} holds images in the folder {name}, which is a split and no class; give "
+            f"{_folder(where, name, archive)}{'' if below else ', with --labels'}."
+        )
+    parts = f"; its folders (such as {min(below)}) are taken for parts of it" if below else ""
+    say(f"{where} has one class, {name}{parts}.")
 
 
 def _refuse_single(parents: set[str], where: str, *, archive: bool) -> None:

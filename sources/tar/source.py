@@ -101,7 +101,7 @@ class _Images:
     lists: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Offset and size of each text that may be a label list."""
     described: str = ""
-    """A text that belongs to one image by its name, if there is one."""
+    """A file that belongs to one image by its name, such as a text, if there is one."""
 
 
 def _list_images(tar: Scanned) -> _Images:
@@ -124,14 +124,14 @@ def _list_images(tar: Scanned) -> _Images:
 
 
 def _separate(found: _Images) -> None:
-    """Remove the texts that belong to one image each, of which there may be as many as there are images."""
-    if not found.left_out.documents:
+    """Remove the documents that belong to one image each, of which there may be as many as there are images."""
+    left_out = found.left_out
+    if not left_out.documents and not left_out.unknown:
         return
     stems = {_stem(name) for name in found.names}
-    others = [name for name in found.left_out.documents if is_label(name) or _stem(name) not in stems]
-    if len(others) < len(found.left_out.documents):
-        found.described = next(name for name in found.left_out.documents if _stem(name) in stems)
-        found.left_out.documents = others
+    found.described = next((name for name in left_out.documents + left_out.unknown if _stem(name) in stems), "")
+    if found.described:
+        left_out.documents = [name for name in left_out.documents if is_label(name) or _stem(name) not in stems]
         found.lists = {name: where for name, where in found.lists.items() if _stem(name) not in stems}
 
 
@@ -240,7 +240,7 @@ def _refuse_listed(address: str, paths: Mapping[str, str], lists: Mapping[str, L
 
 
 def _notice_described(address: str, names: Sequence[str], described: str) -> None:
-    """Refuse images with a text each and no label, or say so: they may be shards whose folders are no classes."""
+    """Refuse images with a file each and no label, or say so: they may be shards whose folders are no classes."""
     if not described:
         return
     folders = {name.rpartition("/")[0] for name in names}
@@ -249,7 +249,7 @@ def _notice_described(address: str, names: Sequence[str], described: str) -> Non
             f"The samples of {address} have no labels: {described} lies beside its image, and no .cls, and their one "
             f"folder {folders.pop()} tells no classes apart; give shards with labels."
         )
-    say(f"The folders of {address} are taken for classes; texts beside the images (such as {described}) are not read.")
+    say(f"The folders of {address} are taken for classes; files beside the images (such as {described}) are not read.")
 
 
 def _open_nested(

@@ -70,6 +70,14 @@ def test_these_folders_are_classes(store: Store, names: list[str], classes: str)
             ["train/cat/1.png", "val/cat/1.png", "val/dog/1.png", "samples/1.png"],
             r"holds the splits train, val beside other folders of images \(samples\).*give one of the splits, such as",
         ),
+        (
+            ["train/train/cat.0.jpg", "train/train/dog.0.jpg"],
+            r"in the folder train, which is a split|named val, but train",
+        ),
+        (
+            ["val/val/cat.0.jpg", "val/val/dog.0.jpg"],
+            r"holds images in the folder val, which is a split and no class; give",
+        ),
         (["val/cat/1.png", "samples/1.png"], r"holds the splits val beside .*\(samples\)"),
         (
             ["train/n01440764/1.png", "val/n01440764/1.png", "samples/1.png"],
@@ -160,6 +168,7 @@ def test_an_empty_class_folder_is_passed_over_with_a_notice(
             ["train/steam/1.png", "bus/1.png"],
             "train of {} is taken for a class, like bus; if it holds classes, give {}/tr",
         ),
+        (["images/1.png", "images/2.png"], "{} has one class, images.\n"),
         (["top/1.png", "top/a/1.png"], "{} has one class, top; its folders (such as a) are taken for parts of it"),
     ],
 )

@@ -91,7 +91,7 @@ def test_labels_after_the_first_members_make_shards(tmp_path: Path, write_tar: W
     assert [record.label for record in open_source(path).records] == [7]
 
 
-@pytest.mark.parametrize("text", ["json", "txt"])
+@pytest.mark.parametrize("text", ["json", "txt", "index"])
 def test_samples_without_labels_are_refused_where_their_folder_would_be_the_class(
     tmp_path: Path, write_tar: WriteFiles, text: str
 ) -> None:
@@ -115,7 +115,7 @@ def test_texts_beside_the_images_of_class_folders_are_named(
     path = write_tar(tmp_path / "x.tar", {"a/1.png": b"", "a/1.xml": b"", "b/2.png": b"", "b/2.xml": b""})
     assert open_source(path).classes.names == ("a", "b")
     assert capsys.readouterr().err.splitlines() == [
-        f"The folders of {path} are taken for classes; texts beside the images (such as a/1.xml) are not read."
+        f"The folders of {path} are taken for classes; files beside the images (such as a/1.xml) are not read."
     ]
 
 
@@ -135,8 +135,10 @@ def test_what_lies_outside_the_folder_of_the_classes_is_named(
 def test_the_other_splits_of_a_tar_need_no_notice(
     tmp_path: Path, write_tar: WriteFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_tar(tmp_path / "x.tar", {"d/train/a/1.png": b"", "d/train/b.gif": b"", "d/val/a/1.png": b""})
-    assert len(open_source(path).records) == 1
+    path = write_tar(
+        tmp_path / "x.tar", {"d/train/a/1.png": b"", "d/train/b.gif": b"", "d/val/a/1.png": b"", "d/val/b/1.png": b""}
+    )
+    assert len(open_source(path).records) == 2
     assert capsys.readouterr().err == ""
 
 
