@@ -12,6 +12,7 @@ from basics.reading import exists, is_folder
 from sources.base import Source
 from sources.cifar import find_in_archive, find_in_folder, open_cifar
 from sources.folder import find_split, open_images
+from sources.left_out import LeftOut
 from sources.listing import Folder, list_folder
 from sources.names import choose_split
 from sources.order import file_order
@@ -122,6 +123,9 @@ def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str
         raise UserError(
             f"{folder.path} holds no images{files}; give a folder of class folders, a tar or WebDataset shards."
         )
+    LeftOut(unknown=[name for name in found.left_out.unknown if "/" in name or not name.endswith(_TARS)]).say(
+        str(folder.path)
+    )
     return _open_archives(address, _of_split(tars, split, folder), labels, split)
 
 

@@ -73,6 +73,19 @@ def test_a_folder_of_tars_is_read_split_by_split(tmp_path: Path, write_tar: Writ
         open_source(tmp_path, split="test")
 
 
+def test_archives_of_other_kinds_beside_tars_are_named(
+    tmp_path: Path, write_tar: WriteFiles, write_folder: WriteFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        write_tar(tmp_path / f"x-{number}.tar", {f"a/{number}.png": b"", f"b/{number}.png": b""})
+    write_folder(tmp_path, {"README.md": b"", "ILSVRC2012_devkit_t12.tar.gz": b""})
+    assert len(open_source(tmp_path).records) == 4
+    assert capsys.readouterr().err == ""
+    write_folder(tmp_path, {"x-2.tar.zst": b"", "more/x-3.tar": b""})
+    assert len(open_source(tmp_path).records) == 4
+    assert capsys.readouterr().err == f"Left out of {tmp_path}: 2 files of other kinds (such as more/x-3.tar).\n"
+
+
 def test_tars_in_the_folder_of_a_split_are_read(tmp_path: Path, write_tar: WriteFiles) -> None:
     write_tar(tmp_path / "val" / "0.tar", {"a/1.png": b""})
     (tmp_path / "train").mkdir()
