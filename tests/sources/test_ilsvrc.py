@@ -206,3 +206,23 @@ def test_lines_that_are_not_as_many_as_the_files_are_refused(tmp_path: Path, wri
 def test_a_missing_label_list_is_refused(tmp_path: Path, flat: Path) -> None:
     with pytest.raises(UserError, match=r"The label list .*nowhere does not exist"):
         open_source(str(flat), labels=str(tmp_path / "nowhere"))
+
+
+def test_tiny_imagenets_validation_images_are_read_as_the_refusal_says(
+    tmp_path: Path, write_folder: WriteFiles
+) -> None:
+    listed = lines("val_0.JPEG\tn02124075\t0\t32\t44\t62", "val_1.JPEG\tn04067472\t52\t55\t57\t59")
+    val = write_folder(
+        tmp_path / "tiny/val",
+        {"images/val_0.JPEG": b"", "images/val_1.JPEG": b"", "val_annotations.txt": listed.encode()},
+    )
+    images, annotations = val / "images", val / "val_annotations.txt"
+    for address, labels in ((val, None), (val, annotations), (tmp_path / "tiny", None)):
+        with pytest.raises(UserError) as refusal:
+            open_source(address, labels=labels)
+        assert str(refusal.value).endswith(f"which is no class; give {images}, with --labels {annotations}.")
+    source = open_source(images, labels=annotations)
+    assert [(record.name, record.label) for record in source.records] == [
+        ("n02124075/val_0.JPEG", 285),
+        ("n04067472/val_1.JPEG", 758),
+    ]
