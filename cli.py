@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from pathlib import Path
@@ -92,6 +93,22 @@ def foreign_package() -> str | None:
     return None
 
 
+def _require_readable_words() -> None:
+    """Refuse a command line that this locale cannot read, and let any name be printed.
+
+    Raises:
+        UserError: see above.
+    """
+    from basics.paths import require_text
+
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        # Names of classes and files are of any alphabet, and what a terminal lacks must not end the command.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.getfilesystemencoding() != "utf-8":
+        for text in (*sys.argv[1:], str(Path.cwd())):
+            require_text(text, "A path of this command")
+
+
 def main() -> None:
     """Run a command; report errors that a user can mend in one sentence and by the exit code."""
     foreign = foreign_package()
@@ -105,6 +122,7 @@ def main() -> None:
     # process two spinning threads run at half the speed of two sleeping ones. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
+        _require_readable_words()
         sys.exit(advbn_gen.main(standalone_mode=False) or 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
         say("Interrupted. What was finished is kept; the same command goes on from there.")

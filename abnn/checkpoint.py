@@ -11,6 +11,7 @@ from torch import nn
 from abnn.plan import NetworkPlan, plan_from, rebuild
 from basics.errors import UserError
 from basics.files import digest_json
+from basics.reading import unreadable
 from networks.checkpoints import (
     known_by,
     load_into,
@@ -135,9 +136,11 @@ def read_cost(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / COST_FILE
     try:
-        cost: dict[str, Any] = json.loads(path.read_text())
+        cost: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return {**cost, "passes": float(cost["passes"]), "of": str(cost["of"])}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"The file {path} is damaged; remove it and run `abnn train` again, which measures.") from error

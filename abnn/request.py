@@ -173,7 +173,7 @@ def _network(request: DefenceRequest, classes: int) -> tuple[nn.Module, NetworkP
 
 def _substitute(spec: str | None, benchmark: Benchmark) -> Classifier:
     if spec is not None:
-        return load_model(spec)
+        return load_model(spec, "--substitute")
     try:
         return load_classifier(benchmark.substitute, PUBLISHED)
     except UserError as error:

@@ -5,6 +5,7 @@ samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 co
                 its attribute `data_content` is the mark of the images
 """
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from basics.files import atomic_path
+from basics.files import write_bytes
+from basics.hdf5 import open_hdf5
 from basics.progress import say
 from downstream.result_store import CONTENT, RESULTS, ComparisonKey, Row, other_images
 
@@ -82,13 +84,13 @@ class AttackLayout:
             OSError, ValueError, KeyError, TypeError: a file is damaged, or not of this program.
         """
         if self.path.exists():
-            with h5py.File(self.path) as file:
+            with open_hdf5(self.path) as file:
                 self._samples = {pair: data[()] for pair, data in file.items()}
                 self._contents = {pair: str(data.attrs.get(CONTENT, "")) for pair, data in file.items()}
         lines = self.path.parent / RESULTS
         if not lines.exists():
             return []
-        rows: list[Row] = [json.loads(line) for line in lines.read_text().splitlines()]
+        rows: list[Row] = [json.loads(line) for line in lines.read_text(encoding="utf-8").splitlines()]
         for row in rows:
             if _READ - set(row) or not isinstance(row["settings"], dict):
                 raise ValueError(f"a line of {RESULTS} is no result of an attack")
@@ -118,11 +120,14 @@ class AttackLayout:
         """Write the values of a result's samples."""
         pair = results.row["pair"]
         self._samples[pair], self._contents[pair] = results.correct_N.copy(), results.row.get(CONTENT, "")
-        with atomic_path(self.path) as temporary, h5py.File(temporary, "w") as file:
+        # In memory first: HDF5 does not recover from a disk that fills up, and would lock a file.
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w") as file:
             for name in sorted(self._samples):
                 data = file.create_dataset(name, data=self._samples[name], compression="gzip")
                 if self._contents.get(name):
                     data.attrs[CONTENT] = self._contents[name]
+        write_bytes(self.path, buffer.getvalue())
 
 
 def not_attacked(count: int) -> Correct:

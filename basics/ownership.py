@@ -12,12 +12,14 @@ While a run writes to a folder on a disk it holds a lock on it (`hold`). An obje
 itself is the claim, because it is created only if there is none (see `pipeline.claim`).
 """
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any
 
 from basics.differences import differences
@@ -28,6 +30,10 @@ from basics.paths import AnyPath, is_remote
 ANOTHER_OUT = "give another --out"
 OUT_OR_OVERWRITE = "give another --out, or --overwrite to start anew"
 """How a user mends a refusal: the ends of the messages."""
+
+
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP})
+"""Error numbers by which a file system says that it has no locks, as Lustre and NFS may be mounted."""
 
 
 class Owner(Enum):
@@ -113,20 +119,29 @@ def lock_folder(folder: AnyPath, advice: str = ANOTHER_OUT) -> Iterator[None]:
     The lock is the kernel's, which lets go of it however the run ends. On an object store nothing is locked.
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the folder cannot be written, or its file system has no locks.
         FolderTakenError: another run holds it.
     """
     require_writable_folder(folder, advice)
     if is_remote(folder):
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise FolderTakenError(folder, advice) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderTakenError(folder, advice) from error
+        except OSError as error:
+            raise _unlockable(folder, error, advice) from error
         yield
-    finally:
-        os.close(handle)
+
+
+def _unlockable(folder: Path, error: OSError, advice: str) -> UserError:
+    if error.errno in NO_LOCKS:
+        return UserError(
+            f"The file system of {folder} has no locks ({error.strerror}), so another run could write to the folder at "
+            f"the same time; {advice} on another file system, such as a local disk."
+        )
+    return UserError(f"The folder {folder} cannot be locked ({error.strerror}); check its permissions, or {advice}.")

@@ -1,6 +1,7 @@
 """Existence and content of files, on a disk or a server. A fault is never reported as an absence."""
 
 import errno
+import os
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -9,8 +10,23 @@ from pathlib import Path
 
 from upath import UPath
 
+from basics.errors import UserError
 from basics.paths import AnyPath, is_remote
 from basics.remote import file_system, plain_faults, remote_info
+
+
+def unreadable(path: AnyPath | str, error: OSError) -> UserError:
+    """Return the error for a file that is there but cannot be read, which says nothing about its content."""
+    reason = os.strerror(error.errno) if error.errno else error
+    return UserError(f"The file {path} cannot be read ({reason}); check the path and its permissions.")
+
+
+def cannot_be_read(error: Exception) -> bool:
+    """Whether an exception tells that a file cannot be read, not that its content is not what it should be.
+
+    Packages raise an OSError without a number, or with EINVAL (a position that cannot be), for damaged content.
+    """
+    return isinstance(error, OSError) and error.errno not in {None, 0, errno.EINVAL}
 
 
 def exists(path: AnyPath) -> bool:

@@ -109,7 +109,9 @@ def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
             f"give --encoder {metadata['encoder']} or another --autoencoder."
         )
     if weights_checksum(state) != metadata["sha256"]:
-        raise UserError(f"The autoencoder {path} is damaged: its weights do not match its checksum; fetch it again.")
+        raise UserError(
+            f"The autoencoder {path} is damaged: its weights do not match its checksum; fetch or make it again."
+        )
     module = Autoencoder(encoder_kind(metadata["encoder"]), metadata["width"])
     load_into(module, state, f"the autoencoder in {path}")
     module.eval().requires_grad_(False)

@@ -20,10 +20,14 @@ from numpy.typing import NDArray
 
 from basics.errors import UserError
 from basics.files import write_bytes
+from basics.hdf5 import damaged_hdf5, open_hdf5
 from downstream.result_store import ComparisonKey, Row, model_name, other_images
 
 FORMAT = "advbn-gen predictions"
 VERSION = 1
+
+_PATIENCE = 600.0
+"""Seconds to wait for another program that has the file open, when results of long work are to be added."""
 
 IDENTIFYING = ("data_fingerprint", "samples_sha256")
 """Fields of a data set that distinguish it from another of the same name."""
@@ -113,9 +117,7 @@ class PredictionFile:
             try:
                 return [json.loads(one.attrs["facts"]) for group in _groups(file, "scores") for one in group.values()]
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(
-                    f"The results in {self.path} are damaged ({error}); move them away, or give another --out."
-                ) from error
+                raise damaged_hdf5(self.path, error) from error
 
     def data(self, name: str) -> DataColumns:
         """Return the samples of a data set.
@@ -191,23 +193,20 @@ class PredictionFile:
                 group.create_dataset(name, data=values, compression="gzip", shuffle=True)
 
     @contextmanager
-    def _opened(self) -> Iterator[Any]:
+    def _opened(self, patience: float = 0.0) -> Iterator[Any]:
         if not self.path.exists():
             with h5py.File.in_memory() as empty:
                 yield empty
             return
-        try:
-            file = h5py.File(self.path, "r")
-        except OSError as error:
-            raise UserError(
-                f"The predictions {self.path} are damaged or no HDF5 ({error}); move the file away."
-            ) from error
-        with file:
+        with open_hdf5(self.path, patience) as file:
             if file.attrs.get("format") != FORMAT:
                 raise UserError(f"The file {self.path} does not hold predictions of this program; give another --out.")
             if file.attrs["version"] > VERSION:
                 raise UserError(f"The predictions {self.path} were written by a newer advbn-gen; update this one.")
-            yield file
+            try:
+                yield file
+            except OSError as error:
+                raise damaged_hdf5(self.path, error) from error
 
     @contextmanager
     def _rewritten(self) -> Iterator[Any]:
@@ -216,7 +215,7 @@ class PredictionFile:
         buffer = io.BytesIO()
         with h5py.File(buffer, "w") as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-            with self._opened() as before:
+            with self._opened(_PATIENCE) as before:
                 for name in before:
                     before.copy(before[name], file, name)
             yield file

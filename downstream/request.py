@@ -103,7 +103,7 @@ def _start(request: FineTuningRequest) -> Classifier:
     Raises:
         UserError: it is of another architecture or width than the request says.
     """
-    start = load_model(request.init or request.arch)
+    start = load_model(request.init or request.arch, "--init")
     if start.name != request.arch:
         raise UserError(
             f"--init {request.init} is a {start.name}, not a {request.arch}; give the --arch that it is."

@@ -25,6 +25,7 @@ from basics.errors import UserError
 from basics.files import digest_json, write_text
 from basics.ownership import Owner, lock_folder, occupied_folder_error, owner_of, require_owner
 from basics.progress import counted, say
+from basics.reading import cannot_be_read, unreadable
 from sources.content import same_content
 
 RESULTS = "results.jsonl"
@@ -150,8 +151,11 @@ class ResultStore(Generic[AnyResults]):
         try:
             self.rows: dict[Key, Row] = {_checked_key(row): row for row in layout.rows()}
         except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, OSError) and cannot_be_read(error):
+                raise unreadable(error.filename or layout.path, error) from error
             raise UserError(
-                f"The results in {self.folder} are damaged ({error}); move them away, or give another --out."
+                f"The results in {self.folder} are damaged ({error}); restore them, move them away to make them again, "
+                "or give another --out."
             ) from error
 
     def missing(self, wanted: Sequence[Wanted], *, overwrite: bool, derived: Collection[Key] = ()) -> list[Wanted]:
@@ -349,7 +353,9 @@ def _refuse_other_file(path: Path) -> None:
         return
     try:
         names = [key_of(json.loads(line)) for line in results.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except OSError as error:
+        raise unreadable(results, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError):
         names = []
     if not names:
         raise occupied_folder_error(path.parent, f"a {RESULTS} that is not of this program")

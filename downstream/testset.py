@@ -182,7 +182,7 @@ def _checked_manifest(folder: AnyPath) -> Manifest | None:
     if problems:
         raise UserError(
             f"The data set {folder} is damaged ({problems[0].text} {len(problems)} in all); "
-            "mend it with `advbn-gen verify --repair`."
+            "mend it with `advbn-gen verify --repair`, or fetch it again."
         )
     return manifest
 

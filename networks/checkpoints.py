@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from basics.errors import UserError
 from basics.files import atomic_path
 from basics.progress import say
+from basics.reading import cannot_be_read
 
 StateDict = dict[str, Tensor]
 
@@ -144,12 +145,17 @@ def _load_torch(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:
+        if cannot_be_read(error):
+            raise UserError(f"The weights file {path} cannot be read ({error}); check the disk.") from error
         # torch's unpickler raises nearly anything on bytes that are no checkpoint.
         raise UserError(_unreadable(path)) from error
 
 
 def _unreadable(path: Path) -> str:
-    return f"The file {path} is not a readable checkpoint (truncated, or another format); fetch it again."
+    return (
+        f"The file {path} is not a readable checkpoint (truncated, or another format); fetch or make it again, or give "
+        "another."
+    )
 
 
 def _within(content: Any) -> tuple[Any, str]:

@@ -119,7 +119,9 @@ def _zoo() -> Any:
     return models
 
 
-def load_classifier(name: str | None, weights: str, classes: int | None = None) -> Classifier:
+def load_classifier(
+    name: str | None, weights: str, classes: int | None = None, *, option: str = "--classifier"
+) -> Classifier:
     """Load a classifier, frozen and in eval mode.
 
     Args:
@@ -127,12 +129,13 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
         weights: `published` (torchvision's first ImageNet weights, downloaded once), `seed:N` (fresh weights, for
             trials), or a file: plain state dict, or one that our training wrote.
         classes: number of outputs that the labels need; None takes what the weights have (1,000 if from a seed).
+        option: the command's option for the SPEC of this classifier, for messages.
 
     Raises:
         UserError: unknown name, weights that are unreadable or do not fit, or another number of classes.
     """
     metadata = _metadata(weights)
-    name = _one_name(name, metadata.get("name"), weights)
+    name = _one_name(name, metadata.get("name"), weights, option)
     require_known(name)
     width = float(metadata.get("width", 1.0))
     origin = origin_of(weights)
@@ -143,7 +146,7 @@ def load_classifier(name: str | None, weights: str, classes: int | None = None) 
             found = classes or IMAGENET_CLASSES
             network = build_network(name, found, width)
         elif weights == PUBLISHED:
-            network = published_network(name, "--classifier-weights")
+            network = published_network(name, f"{option} {name}=FILE")
             found = _outputs(network, network.state_dict())
         else:
             blank = _blank(name)
@@ -262,12 +265,12 @@ def classifier_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     return own_metadata(metadata, FORMAT)
 
 
-def _one_name(given: str | None, stored: str | None, weights: str) -> str:
+def _one_name(given: str | None, stored: str | None, weights: str, option: str) -> str:
     if given and stored and given != stored:
         raise UserError(f"The weights {weights} are of a {stored}, not of a {given}; give the one that fits.")
     name = given or stored
     if not name:
-        raise UserError(f"The weights {weights} do not say of which network they are; name it with --classifier.")
+        raise UserError(f"The weights {weights} do not say of which network they are; give {option} NAME={weights}.")
     return name
 
 

@@ -31,13 +31,14 @@ TIMM_PREFIX = "timm:"
 _CROP_MODES = ("center", "squash")
 
 
-def load_model(spec: str) -> Classifier:
+def load_model(spec: str, option: str = "--model") -> Classifier:
     """Load a network to be scored, frozen and in eval mode; `weights` and `view` say how it was published.
 
     Args:
         spec: `NAME` (torchvision, its first published weights), `timm:NAME` (timm's pretrained weights),
             `NAME=WEIGHTS` or `timm:NAME=WEIGHTS` (a checkpoint file, or `seed:N` for a trial), a run folder of ours,
             or a classifier file of ours.
+        option: the command's option for the SPEC, for messages.
 
     Raises:
         UserError: there is no such network, its weights cannot be had or do not fit, or timm is not installed.
@@ -48,17 +49,17 @@ def load_model(spec: str) -> Classifier:
     # A path first: it may have an equals sign in it.
     path = Path(spec)
     if path.is_dir():
-        return _load_own(_weights_in(path))
+        return _load_own(_weights_in(path), option)
     if path.is_file():
-        return _load_own(path)
+        return _load_own(path, option)
     name, equals, weights = spec.partition("=")
     if equals:
         if not weights:
             raise UserError(f"The model {spec!r} names no weights; give NAME=FILE, or NAME alone for published ones.")
-        return load_classifier(name or None, weights)
+        return load_classifier(name or None, weights, option=option)
     if path.suffix or "/" in spec:
         raise UserError(f"There is no file or folder {spec}; check the path.")
-    return load_classifier(spec, PUBLISHED)
+    return load_classifier(spec, PUBLISHED, option=option)
 
 
 def split_spec(spec: str) -> tuple[str | None, str]:
@@ -104,12 +105,12 @@ def load_with_weights(name: str | None, weights: str, classes: int) -> Classifie
     return found
 
 
-def _load_own(path: Path) -> Classifier:
+def _load_own(path: Path, option: str = "--classifier") -> Classifier:
     """Load a network from a file whose metadata name it."""
     metadata = classifier_metadata(read_metadata(path)) if path.suffix == ".safetensors" else {}
     name = str(metadata.get("name", ""))
     if not name.startswith(TIMM_PREFIX):
-        return load_classifier(None, str(path))
+        return load_classifier(None, str(path), option=option)
     found = _load_timm(name.removeprefix(TIMM_PREFIX), str(path))
     return replace(found, view=view_of(metadata) or found.view, class_map=classes_of(metadata))
 

@@ -12,7 +12,7 @@ from basics.files import (
     remove_files,
     require_apart,
 )
-from basics.ownership import FolderTakenError, lock_folder, require_owner
+from basics.ownership import ANOTHER_OUT, FolderTakenError, lock_folder, require_owner
 from basics.paths import AnyPath, is_remote
 from basics.reading import exists, is_file, is_folder
 from basics.remote import faults_of
@@ -93,13 +93,13 @@ def _left_before_manifest(path: AnyPath) -> bool:
 
 
 @contextmanager
-def lock_output(folder: AnyPath) -> Iterator[None]:
+def lock_output(folder: AnyPath, advice: str = ANOTHER_OUT) -> Iterator[None]:
     """Lock a data-set folder for one run. On an object store nothing can be locked: there, see `claim`.
 
     Raises:
         UserError: another run has locked it, or it cannot be written.
     """
-    with lock_folder(folder):
+    with lock_folder(folder, advice):
         if not is_remote(folder):
             (folder / STATS).mkdir(exist_ok=True)
         yield

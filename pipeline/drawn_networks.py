@@ -11,7 +11,8 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from basics.errors import UserError
-from basics.files import digest_json, require_writable_folder
+from basics.files import digest_json
+from basics.ownership import lock_folder
 from basics.progress import say
 from decoders.request import AutoencoderRequest, train_autoencoder
 from encoders import encoder_kind
@@ -159,9 +160,10 @@ def _announce(what: str, out: Path) -> None:
     """Announce a training.
 
     Raises:
-        UserError: its folder cannot be written.
+        UserError: its folder cannot be written, or another run trains it now.
     """
-    require_writable_folder(out, f"set {CACHE_VARIABLE} to another folder")
+    with lock_folder(out, f"set {CACHE_VARIABLE} to another folder"):
+        pass
     say(f"Training the drawn world's {what} (once; kept in {out}).")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from basics.errors import WorkError
 from basics.files import digest_file, remove_files
+from basics.ownership import ANOTHER_OUT
 from basics.paths import AnyPath, is_remote
 from basics.progress import Advance, counted, progress
 from pipeline.claim import check_outputs, claim, lock_output, require_same_fingerprint
@@ -27,6 +28,8 @@ from pipeline.job import Job
 from pipeline.outcome import ShardResult
 from pipeline.runners.runner import Runner
 from pipeline.runners.serial import SerialRunner
+
+_REPAIR_A_COPY = "repair a copy of it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +54,16 @@ class RunResult:
         return {**vars(self), "folders": {name: str(folder) for name, folder in self.folders.items()}}
 
 
-def run(job: Job, runner: Runner | None = None, *, overwrite: bool = False, remake: Collection[int] = ()) -> RunResult:
+def run(
+    job: Job, runner: Runner | None = None, *, overwrite: bool = False, remake: Collection[int] | None = None
+) -> RunResult:
     """Make every shard that is not finished yet, then the files beside them.
 
     Args:
         job: the run.
         runner: what makes the shards; None for this process.
         overwrite: remove what an earlier run left in the folders.
-        remake: shards to make again although they are marked as finished.
+        remake: shards of a finished data set to make again although they are marked as finished, in a repair.
 
     Raises:
         UserError: an output folder holds something else, or cannot be written.
@@ -68,19 +73,21 @@ def run(job: Job, runner: Runner | None = None, *, overwrite: bool = False, rema
     try:
         return _run(job, runner or SerialRunner(), overwrite=overwrite, remake=remake)
     except OSError as error:
-        raise WorkError(f"{error}. What was finished is kept; the same command goes on from there.") from error
+        raise WorkError(
+            f"{error}. What was finished is kept; when that is mended, the same command goes on from there."
+        ) from error
 
 
-def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int]) -> RunResult:
+def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int] | None) -> RunResult:
     datasets = job.datasets
     with ExitStack() as stack:
         for dataset in datasets:
-            stack.enter_context(lock_output(dataset.folder))
+            stack.enter_context(lock_output(dataset.folder, ANOTHER_OUT if remake is None else _REPAIR_A_COPY))
         # Checked again, because another run may have begun or ended before the folders were locked.
         check_outputs(datasets, job.config.source, overwrite=overwrite)
         for dataset in datasets:
             claim(dataset, overwrite=overwrite)
-            remove_files([mark_path(dataset.folder, shard) for shard in remake])
+            remove_files([mark_path(dataset.folder, shard) for shard in remake or ()])
         missing = missing_shards(datasets)
         before = [read_recorded(dataset.folder) for dataset in datasets]
         start = time.monotonic()
@@ -117,7 +124,8 @@ def _refuse_other_bytes(dataset: DatasetDescription, checksums: Mapping[int, str
             remove_files([mark_path(dataset.folder, mark.shard)])
             messages.append(
                 f"shard {mark.shard}: {mark.file} was made again but is not the bytes recorded before, so an "
-                "original or the machine has changed; with --overwrite all shards are made anew"
+                "original or the machine has changed; the command that made the data set makes all shards anew with "
+                "--overwrite"
             )
     return messages
 
@@ -194,7 +202,7 @@ def _log(job: Job, result: ShardResult) -> None:
     if is_remote(job.datasets[0].folder):
         return
     line = {"time": time.time(), "shard": result.shard, "error": result.reason}
-    with (job.datasets[0].folder / LOG).open("a") as file:
+    with (job.datasets[0].folder / LOG).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

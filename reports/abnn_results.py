@@ -10,6 +10,7 @@ from abnn.results import RESULTS_FOLDER
 from basics.errors import UserError
 from basics.files import canonical_json
 from basics.progress import say
+from basics.reading import unreadable
 from downstream.result_store import RESULTS, Row
 from reports.shift_results import ambiguous_name, require_unambiguous
 
@@ -72,7 +73,9 @@ def _lines(path: Path) -> list[Row]:
         valid = all(_is_valid(row) and canonical_json(row) for row in rows)  # which has no NaN
     except FileNotFoundError as error:
         raise UserError(f"There are no results of `advbn-gen abnn attack` in {path}; give its --out.") from error
-    except (OSError, ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, OverflowError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} does not hold results of `advbn-gen abnn attack`; give its --out.") from error
     if not rows or not valid:
         raise UserError(f"{path} holds no complete results; give the --out of `advbn-gen abnn attack`.")

@@ -31,7 +31,7 @@ def draw_curves(metrics: Path, out: Path) -> Path:
         metrics: `metrics.jsonl` of a run folder.
         out: PNG file to write.
     """
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     # The lines of held-out values come at the end of their epochs.
     steps = max((line["step"] / line["epoch"] for line in lines if not _is_step(line)), default=1.0)
     buffer = io.BytesIO()

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from basics.files import require_writable_folder, write_texts
 from basics.ownership import ANOTHER_OUT, require_owner
+from basics.reading import unreadable
 
 HTML, MARKDOWN, CSV, JSON = "report.html", "report.md", "report.csv", "report.json"
 
@@ -68,8 +69,10 @@ def _recorded(path: Path) -> dict[str, Any] | None:
     """Return what kind of report a file is; None if it is no report."""
     try:
         return {"report": json.loads(path.read_text(encoding="utf-8"))["report"]}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from basics.errors import UserError
+from basics.reading import unreadable
 from downstream.auxiliary import AUXILIARY, MAIN
 from downstream.predictions import IDENTIFYING
 from downstream.result_store import RESULTS, Key, Row, key_of, model_name
@@ -38,13 +39,15 @@ def read_results(folders: Sequence[Path]) -> list[Row]:
 def _lines(folder: Path) -> list[Row]:
     path = folder / RESULTS
     try:
-        rows: list[Row] = [json.loads(line) for line in path.read_text().splitlines()]
+        rows: list[Row] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         wanted = [row for row in rows if not row.get("summary")]
         parts = [{**row, "n": int(row["n"]), "top1": float(row["top1"]), "top5": float(row["top5"])} for row in wanted]
         valid = all(_is_valid(row) for row in parts)
     except FileNotFoundError as error:
         raise UserError(f"The folder {folder} has no {RESULTS}; give one that `advbn-gen evaluate` wrote.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"The file {path} does not hold results of `advbn-gen evaluate`; give its --out.") from error
     if not parts or not valid:
         raise UserError(f"The file {path} holds no results; give the --out of `advbn-gen evaluate`.")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from basics.errors import UserError
+from basics.paths import require_text
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions of images in torchvision's ImageFolder; repeated here so that listing need not import torch."""
@@ -116,5 +117,4 @@ def check_printable(names: Iterable[str], where: str) -> None:
         UserError: a name holds bytes that are not UTF-8.
     """
     for name in names:
-        if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
-            raise UserError(f"{where} holds a file whose name is not UTF-8 ({name!r}); rename it.")
+        require_text(name, f"{where} holds a file whose name")

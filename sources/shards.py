@@ -107,7 +107,9 @@ def _declared_classes(manifest: AnyPath) -> ClassMap | None:
             return imagenet_map()
         return ClassMap(names=tuple(map(str, declared["names"])), imagenet=bool(declared["imagenet"]))
     except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"The manifest {manifest} is damaged or no manifest; restore or remove it.") from error
+        raise UserError(
+            f"The manifest {manifest} is damaged or no manifest; restore it, or rename it if it is another program's."
+        ) from error
 
 
 def _list_samples(shard: Scanned, *, want_wnid: bool) -> _Samples:

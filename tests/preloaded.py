@@ -8,7 +8,6 @@ import pkgutil
 import tomllib
 from pathlib import Path
 
-import distributed.cli.dask_scheduler
 import distributed.cli.dask_worker  # noqa: F401 (and what the `dask` program needs)
 
 _SETTINGS = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["tool"]["setuptools"]

@@ -159,3 +159,26 @@ def test_no_banned_word_stands_in_the_code() -> None:
         if words.search(STORED.sub("", line))
     ]
     assert not found, "\n".join(found)
+
+
+def test_text_is_read_and_written_as_utf8_whatever_the_locale() -> None:
+    """In another encoding our own files would be called damaged."""
+    found = [f"{name}:{call.lineno}" for name in MODULES for call in _calls_of(name) if _in_the_locales_encoding(call)]
+    assert not found
+
+
+def _calls_of(name: str) -> Iterator[ast.Call]:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _in_the_locales_encoding(call: ast.Call) -> bool:
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    if any(keyword.arg == "encoding" for keyword in call.keywords):
+        return False
+    if name == "open":
+        modes = {arg.value for arg in call.args if isinstance(arg, ast.Constant)}
+        return bool(modes & {"r", "w", "a", "x", "r+", "w+", "a+"})
+    # Functions of these names (`basics.files`, `sources.storage`) are of UTF-8; methods of paths are of the locale.
+    return isinstance(function, ast.Attribute) and name in {"read_text", "write_text"}

@@ -255,3 +255,16 @@ def test_sample_data_stops_at_once_and_leaves_whole_images(tmp_path: Path) -> No
     assert 200 < len(there) < 15312
     assert not list((tmp_path / "w").rglob("*.tmp"))
     assert all(path.read_bytes().endswith(b"IEND\xaeB`\x82") for path in there)
+
+
+@pytest.mark.slow
+def test_a_path_that_the_locale_cannot_read_is_refused_with_the_mend(tmp_path: Path) -> None:
+    """It would end in a traceback where the path is written to a manifest."""
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    words = [sys.executable, "-m", "cli", "info", str(tmp_path / "Straße")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment(**ascii_only))
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: A path of this command is not ascii (")
+    assert done.stderr.endswith("set PYTHONUTF8=1 or another locale, such as LC_ALL=C.UTF-8.\n")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment(PYTHONUTF8="1"))
+    assert "Straße" in done.stderr, "with the mend the path is read"

@@ -116,7 +116,7 @@ _OPERATIONS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
 @cache
 def fast_autoaugment_imagenet() -> tuple[SubPolicy, ...]:
     """Return the 498 published sub-policies for ImageNet (found with ResNet-50 on a reduced ImageNet)."""
-    table = files("training").joinpath("fast_autoaugment_imagenet.tsv").read_text()
+    table = files("training").joinpath("fast_autoaugment_imagenet.tsv").read_text(encoding="utf-8")
     return tuple(_sub_policy(line.split("\t")) for line in table.splitlines())
 
 

@@ -12,6 +12,7 @@ from basics.errors import UserError
 from basics.files import write_json, write_text
 from basics.ownership import lock_folder, occupied_folder_error, require_owner
 from basics.progress import say
+from basics.reading import unreadable
 from sources.content import same_content
 
 CHECKPOINT = "checkpoint.pt"
@@ -54,6 +55,7 @@ def own_folder(
     with lock_folder(out):
         require_free(out, [out / name for name in (CHECKPOINT, METRICS, CURVES)] + list(outputs))
         if overwrite:
+            _settings(out / SETTINGS, overwrite=True)
             forget_run(out, outputs)
         claim_folder(out, settings)
         yield
@@ -120,14 +122,25 @@ def _require_same_images(out: Path, before: Mapping[str, list[str]] | None, now:
             say(f"A few {kind} images have changed since the run in {out} was begun; it goes on with them as they are.")
 
 
-def _settings(path: Path) -> dict[str, Any] | None:
+def _settings(path: Path, *, overwrite: bool = False) -> dict[str, Any] | None:
+    """Return the settings of an earlier run; None if there are none, or damaged ones that are to be overwritten.
+
+    Raises:
+        UserError: they cannot be read, are damaged, or are another program's, which is never overwritten.
+    """
     if not path.exists():
         return None
     try:
-        settings: dict[str, Any] = json.loads(path.read_text())
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         settings["training"]["schedule"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"The file {path} is damaged; start anew with --overwrite.") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        if overwrite:
+            return None
+        raise UserError(f"The file {path} is damaged; restore it, or start anew with --overwrite.") from error
+    except (KeyError, TypeError) as error:
+        raise occupied_folder_error(path.parent, f"a {path.name} that is not of a training") from error
     return settings
 
 
@@ -157,7 +170,7 @@ def forget_run(out: Path, outputs: Sequence[Path]) -> None:
 def drop_metrics_after(path: Path, done: int, ended: int) -> None:
     """Drop lines of steps and of epoch ends that are not in the checkpoint, because those are repeated."""
     if path.exists():
-        lines = [line for line in path.read_text().splitlines() if _is_kept(line, done, ended)]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_kept(line, done, ended)]
         write_text(path, "".join(f"{line}\n" for line in lines))
 
 

@@ -18,6 +18,7 @@ from basics.errors import UserError, WorkError
 from basics.files import TEMPORARY_SUFFIX, commit
 from basics.loading import fitting_loaders
 from basics.progress import Advance, progress
+from basics.reading import cannot_be_read
 from training.config import TrainingConfig
 from training.data import TrainingImages, epoch_batches
 from training.folder import CHECKPOINT, CONTENT, CONTENT_PARTS, METRICS, drop_metrics_after, own_folder
@@ -250,6 +251,13 @@ def schedule_factor(config: TrainingConfig, step: int, steps: int) -> float:
 def _load(fabric: Fabric, path: Path, state: dict[str, Any]) -> None:
     try:
         fabric.load(path, state)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise WorkError(f"There is too little memory for the checkpoint {path}; free some and go on.") from error
     except Exception as error:
+        if cannot_be_read(error):
+            raise UserError(f"The checkpoint {path} cannot be read ({error}); check its permissions.") from error
         # torch's unpickler raises nearly any exception on a damaged file. It reads weights only, so no code is run.
-        raise UserError(f"The checkpoint {path} is damaged; start anew with --overwrite.") from error
+        raise UserError(
+            f"The checkpoint {path} is damaged, or of another version of this program or of torch; restore it, go on "
+            "with that version, or start anew with --overwrite."
+        ) from error

@@ -19,7 +19,7 @@ STYLE_MEAN = "mean of styles"
 def main(folder: Path) -> None:
     """Print the table."""
     found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
-    for line in (folder / "results.jsonl").read_text().splitlines():
+    for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         whole = row.get("summary") or row["suite"] not in {"imagenet-c", "imagenet-instagram"}
         if whole and row["published_choice"]:

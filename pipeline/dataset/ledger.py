@@ -243,7 +243,10 @@ def load_ledger(path: AnyPath) -> Ledger:
 
 def damaged(path: AnyPath, fault: str) -> UserError:
     """Return the error for a ledger whose parts do not fit together."""
-    return UserError(f"The ledger {path} is damaged ({fault}); fetch it again.")
+    return UserError(
+        f"The ledger {path} is damaged ({fault}); fetch it again, or mend its data set with "
+        "`advbn-gen verify --repair`."
+    )
 
 
 def _fault(columns: Columns, version: int) -> str:

@@ -192,7 +192,7 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UserError(absent) from error
     except ValueError as error:
-        raise UserError(f"The manifest {path} is damaged ({error}); run the command that made it again.") from error
+        raise _damaged(path, error) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"The file {path} is not a manifest of this program.")
     if values.get("format_version", 0) > FORMAT_VERSION:
@@ -200,7 +200,7 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
     try:
         manifest = Manifest(unsealed(values))
     except ValueError as error:
-        raise UserError(f"The manifest {path} is damaged ({error}); run the command that made it again.") from error
+        raise _damaged(path, error) from error
     # Both become part of file names, and a manifest may come from anywhere.
     config = values.get("config")
     split = config.get("split") if isinstance(config, dict) else None
@@ -208,6 +208,12 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
         if not is_plain_name(text):
             raise UserError(f"The manifest {path} gives its data set the {entry} {text!r}, which is not safe.")
     return manifest
+
+
+def _damaged(path: AnyPath, error: ValueError) -> UserError:
+    return UserError(
+        f"The manifest {path} is damaged ({error}); give the command that made it again, or fetch it again."
+    )
 
 
 def read_intact_manifest(folder: AnyPath) -> Manifest | None:

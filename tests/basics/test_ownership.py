@@ -1,5 +1,8 @@
 """Which run owns an output folder: one rule for every kind of output."""
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,9 @@ import pytest
 from basics.errors import UserError
 from basics.ownership import FolderTakenError, Owner, lock_folder, occupied_folder_error, owner_of, require_owner
 from basics.paths import as_path
+from tests.disk import without_locks
+from tests.processes import in_a_process
+from tests.support import Outcome, advbn_gen
 
 IDENTITY: dict[str, Any] = {"seed": 0, "attack": {"eps": 1.1, "layers": (1, 2)}}
 RECORDED: dict[str, Any] = {"seed": 0, "attack": {"eps": 1.1, "layers": [1, 2]}}
@@ -96,3 +102,36 @@ def test_in_a_store_nothing_is_locked() -> None:
     folder = as_path("memory://ownership/set")
     with lock_folder(folder), lock_folder(folder):
         assert not list(folder.parent.glob("*/*")), "the file that tried whether it can be written is gone"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_before_work(tmp_path: Path, number: int) -> None:
+    done = in_a_process(command_without_locks, number, "sample-data", tmp_path / "world")
+    assert done.code == 2
+    assert done.err == (
+        f"Error: The file system of {tmp_path}/world has no locks ({os.strerror(number)}), so another run could write "
+        "to the folder at the same time; give another folder on another file system, such as a local disk.\n"
+    )
+    assert not list((tmp_path / "world").iterdir())
+
+
+def command_without_locks(number: int, *words: object) -> Outcome:
+    without_locks(number)
+    return advbn_gen(*words)
+
+
+def test_a_folder_that_cannot_be_locked_for_another_reason_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with (
+        pytest.raises(UserError, match=r"cannot be locked \(Input/output error\); check its permissions, or"),
+        lock_folder(tmp_path),
+    ):
+        pytest.fail("locked")
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors

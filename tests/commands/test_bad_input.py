@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from basics.ownership import lock_folder
+from pipeline.drawn_networks import CACHE_VARIABLE, cache_folder
 from tests.pipeline.world import World
 from tests.processes import finish, start
-from tests.support import folder_bytes, image_folder, refused, tiny_autoencoder, tiny_classifier
+from tests.support import advbn_gen, folder_bytes, image_folder, refused, tiny_autoencoder, tiny_classifier
 
 
 @pytest.fixture(scope="module")
@@ -337,3 +339,12 @@ def test_a_user_sees_one_line_and_no_traceback(world: World, tmp_path: Path) -> 
     assert (code, out) == (2, "")
     assert err.splitlines() == ["Error: eps is -1.0; give a number that is not negative (published: 1.1)."]
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cache_in_use_is_named_with_its_own_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no --out to give: the folder of these networks is the user's cache."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    with lock_folder(cache_folder() / "classifier-resnet50"):
+        done = advbn_gen("imagenet-advbn", "--encoder", "resnet", "--out", tmp_path / "out")
+    assert done.code == 2
+    assert done.err.endswith("wait for it, or set ADVBN_CACHE to another folder.\n")

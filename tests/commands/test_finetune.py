@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -411,3 +412,19 @@ def test_a_timm_network_is_tuned_and_read_back(source: Path, tmp_path: Path) -> 
     mean, std = (torch.tensor(theirs.default_cfg[name])[:, None, None] for name in ("mean", "std"))
     with torch.no_grad():
         assert torch.allclose(found.module(image), theirs.eval()((image - mean) / std), rtol=1e-4, atol=1e-5)
+
+
+def test_without_a_network_the_option_that_takes_a_file_is_named(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    message = refused("finetune", "--arch", "resnet18", "--source", source, "--out", tmp_path / "out")
+    assert message.endswith("(<urlopen error no route to host>); give a file with --init resnet18=FILE.")
+    message = refused("score", "--model", "resnet18", "--data", f"d={source}", "--out", tmp_path / "out")
+    assert message.endswith("; give a file with --model resnet18=FILE.")
+    torch.save(resnet18(num_classes=3).state_dict(), tmp_path / "plain.pth")
+    message = refused("score", "--model", tmp_path / "plain.pth", "--data", f"d={source}", "--out", tmp_path / "out")
+    assert message.endswith(f"do not say of which network they are; give --model NAME={tmp_path / 'plain.pth'}.")

@@ -328,7 +328,7 @@ def test_predictions_without_their_row_are_refused(tmp_path: Path, name: str) ->
     (path,) = tmp_path.rglob("*.h5")
     with h5py.File(path, "r+") as file:
         del file["scores/x/m"].attrs["facts"]
-    with pytest.raises(UserError, match=r"results in .* are damaged"):
+    with pytest.raises(UserError, match=r"\.h5 is damaged .*; restore it, move it away to make its results again, or"):
         computed(case, tmp_path, [case.wanted("m", "x")], 0.0)
 
 
@@ -347,4 +347,15 @@ def test_damaged_rows_beside_predictions_are_refused(tmp_path: Path, damage: str
     with h5py.File(tmp_path / PREDICTIONS, "r+") as file:
         next(iter(file["scores/x"].values())).attrs["facts"] = damage
     with pytest.raises(UserError, match="damaged"):
+        computed(case, tmp_path, [case.wanted("m", "x")], 0.5)
+
+
+@pytest.mark.parametrize("name", [PREDICTIONS, SAMPLES, RESULTS])
+def test_a_file_that_cannot_be_read_is_not_called_damaged(tmp_path: Path, name: str) -> None:
+    case = CASES[PREDICTIONS if name == PREDICTIONS else SAMPLES]
+    (tmp_path / name).mkdir()
+    if name == RESULTS:
+        with h5py.File(tmp_path / SAMPLES, "w"):
+            pass
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(Is a directory\)"):
         computed(case, tmp_path, [case.wanted("m", "x")], 0.5)

@@ -114,7 +114,7 @@ def test_name_and_weights_that_contradict_are_refused(tmp_path: Path) -> None:
 
 def test_weights_that_tell_nothing_need_a_name(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(5, 2)}, tmp_path / "x.pth")
-    with pytest.raises(UserError, match="name it with --classifier"):
+    with pytest.raises(UserError, match=r"give --classifier NAME=.*x\.pth"):
         load_classifier(None, str(tmp_path / "x.pth"), 5)
 
 
@@ -124,6 +124,6 @@ def test_published_weights_that_cannot_be_had_are_said(monkeypatch: pytest.Monke
         raise error
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", failing)
-    with pytest.raises(UserError, match=rf"{re.escape(str(error))}.*--classifier-weights"):
-        load_classifier("resnet18", "published", 1000)
+    with pytest.raises(UserError, match=rf"{re.escape(str(error))}.*; give a file with --init resnet18=FILE"):
+        load_classifier("resnet18", "published", 1000, option="--init")
     assert classifiers.PUBLISHED == "published"

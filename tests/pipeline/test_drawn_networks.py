@@ -87,7 +87,7 @@ def test_one_command_without_a_source_makes_the_sample(encoder: str, tmp_path: P
 
 
 def test_a_cache_that_cannot_be_written_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.drawn_networks.require_writable_folder", None)
+    monkeypatch.setattr("pipeline.drawn_networks.lock_folder", None)
     for encoder in ENCODERS:
         assert drawn_networks(encoder).autoencoder.is_file()
 

@@ -9,6 +9,8 @@ import pytest
 from basics.errors import UserError
 from downstream.mce import CORRUPTIONS
 from downstream.summaries import result_rows
+from reports.abnn_results import read_abnn_results
+from reports.page import require_own_report
 from reports.shift import shift_report
 from reports.shift_results import read_results
 from reports.shift_tables import compact_table, missing_notes, shift_tables
@@ -193,3 +195,14 @@ def test_lines_of_another_form_are_refused(tmp_path: Path, changed: dict[str, ob
 def test_scoring_only_the_first_images_of_a_set_is_reported() -> None:
     report = shift_report(lines("m", ["imagenet-sketch"], n=600, samples_there=50_000), {})
     assert missing_notes(report) == ["m, imagenet-sketch: 600 of 50000 images only."]
+
+
+def test_results_that_cannot_be_read_are_not_called_those_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(UserError, match=r"results\.jsonl cannot be read \(Is a directory\)"):
+        read_results([tmp_path])
+    with pytest.raises(UserError, match=r"results\.jsonl cannot be read \(Is a directory\)"):
+        read_abnn_results([tmp_path])
+    (tmp_path / "report.json").mkdir()
+    with pytest.raises(UserError, match=r"report\.json cannot be read \(Is a directory\)"):
+        require_own_report(tmp_path, "gap")

@@ -1,13 +1,15 @@
 """Whose a run folder is."""
 
 import json
+import locale
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from basics.errors import UserError
-from training.folder import claim_folder, drop_metrics_after, forget_run, is_first_process
+from tests.processes import in_a_process
+from training.folder import claim_folder, drop_metrics_after, forget_run, is_first_process, own_folder
 
 TRAINING = {"lr": 0.1, "loaders": 0, "checkpoint_every": 500, "epochs": 4, "schedule": "constant"}
 
@@ -121,9 +123,40 @@ def test_images_without_files_are_not_compared(
 
 
 def test_damaged_settings_are_named(tmp_path: Path) -> None:
-    (tmp_path / "settings.json").write_text("{}")
-    with pytest.raises(UserError, match=r"settings\.json is damaged"):
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(UserError, match=r"settings\.json is damaged; restore it, or start anew with --overwrite"):
         claim_folder(tmp_path, settings())
+    with own_folder(tmp_path, settings(), [], devices=1, overwrite=True):
+        assert json.loads((tmp_path / "settings.json").read_text()) == settings()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_settings_of_another_program_are_never_overwritten(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "settings.json").write_text('{"editor": 1}')
+    with (
+        pytest.raises(UserError, match=r"holds a settings\.json that is not of a training; give another --out"),
+        own_folder(tmp_path, settings(), [], devices=1, overwrite=overwrite),
+    ):
+        pytest.fail("taken")
+    assert (tmp_path / "settings.json").read_text() == '{"editor": 1}'
+
+
+def test_settings_that_cannot_be_read_are_not_called_damaged(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").mkdir()
+    with pytest.raises(UserError, match=r"settings\.json cannot be read \(Is a directory\); check the path"):
+        claim_folder(tmp_path, settings())
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_whatever_the_locale(tmp_path: Path) -> None:
+    claim_folder(tmp_path, {**settings(), "weights": "Straße/写"})
+    assert in_a_process(claimed_in_ascii, tmp_path) == "ANSI_X3.4-1968"
+
+
+def claimed_in_ascii(folder: Path) -> str:
+    locale.setlocale(locale.LC_ALL, "C")
+    claim_folder(folder, {**settings(), "weights": "Straße/写"})
+    return locale.getencoding()
 
 
 def test_only_the_runs_own_files_are_forgotten(tmp_path: Path) -> None:

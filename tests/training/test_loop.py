@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from basics import loading
 from basics.compute import Compute
 from basics.errors import UserError, WorkError
 from sources.opening import open_source
@@ -265,3 +266,44 @@ def test_a_step_schedule_falls_to_a_tenth_every_so_many_epochs() -> None:
     found = [schedule_factor(config, step, 7) for step in range(140)]
     assert found[:70] == [1.0] * 70
     assert found[70:] == pytest.approx([0.1] * 70)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (
+            RuntimeError("bad magic"),
+            UserError,
+            "is damaged, or of another version .*; restore it, go on with that version,",
+        ),
+        (
+            PermissionError(13, "Permission denied"),
+            UserError,
+            r"cannot be read \(.*Permission denied\); check its perm",
+        ),
+        (MemoryError(), WorkError, "too little memory for the checkpoint .*; free some and go on"),
+        (torch.OutOfMemoryError("CUDA"), WorkError, "too little memory for the checkpoint"),
+    ],
+)
+def test_a_checkpoint_is_called_damaged_only_if_it_is(
+    images: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception, kind: type, said: str
+) -> None:
+    train(Counting(), images, CONFIG, tmp_path, {})
+
+    def fail(*_: object, **__: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("training.loop.Fabric.load", fail)
+    with pytest.raises(kind, match=said):
+        train(Counting(), images, CONFIG, tmp_path, {})
+
+
+@pytest.mark.slow
+def test_loaders_that_there_is_no_room_for_are_refused_before_the_folder_is_taken(
+    images: TrainingImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "_free_shared_memory", lambda: 1000)
+    with pytest.raises(UserError, match="There is no room for 2 loaders"):
+        train(Counting(), images, replace(CONFIG, loaders=2), tmp_path / "out", {})
+    assert not (tmp_path / "out").exists()
+    train(Counting(), images, replace(CONFIG, loaders=None), tmp_path / "out", {})
