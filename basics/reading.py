@@ -15,10 +15,10 @@ from basics.paths import AnyPath, is_remote
 from basics.remote import file_system, plain_faults, remote_info
 
 
-def unreadable(path: AnyPath | str, error: OSError) -> UserError:
+def unreadable(path: AnyPath, error: OSError) -> UserError:
     """Return the error for a file that is there but cannot be read, which says nothing about its content."""
     reason = os.strerror(error.errno) if error.errno else error
-    return UserError(f"The file {path} cannot be read ({reason}); check the path and its permissions.")
+    return UserError(f"The file {error.filename or path} cannot be read ({reason}); check the path and its permissions.")
 
 
 def cannot_be_read(error: Exception) -> bool:

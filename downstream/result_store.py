@@ -152,7 +152,7 @@ class ResultStore(Generic[AnyResults]):
             self.rows: dict[Key, Row] = {_checked_key(row): row for row in layout.rows()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, OSError) and cannot_be_read(error):
-                raise unreadable(error.filename or layout.path, error) from error
+                raise unreadable(layout.path, error) from error
             raise UserError(
                 f"The results in {self.folder} are damaged ({error}); restore them, move them away to make them again, "
                 "or give another --out."

@@ -212,7 +212,7 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
 
 def _damaged(path: AnyPath, error: ValueError) -> UserError:
     return UserError(
-        f"The manifest {path} is damaged ({error}); give the command that made it again, or fetch it again."
+        f"The manifest {path} is damaged ({error}); run the command that made it again, or fetch it again."
     )
 
 

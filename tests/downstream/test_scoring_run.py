@@ -151,7 +151,7 @@ def test_names_must_differ(trio: Trio, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_nothing_is_written_before_everything_fits(trio: Trio, tmp_path: Path) -> None:
     small = tiny_classifier(tmp_path / "small.safetensors", 12)
-    with pytest.raises(UserError, match="12 outputs"):
+    with pytest.raises(UserError, match="12 classes"):
         run(trio, tmp_path / "out", models={"a": str(trio.attacked), "b": str(small)})
     assert not (tmp_path / "out").exists()
 

@@ -73,7 +73,7 @@ def begun(out: Path, before: dict[str, Any]) -> None:
 def test_a_run_on_other_images_is_refused(tmp_path: Path, now: dict[str, Any]) -> None:
     begun(tmp_path, BEGUN)
     before = (tmp_path / "settings.json").read_bytes()
-    with pytest.raises(UserError, match="holds a run on other training images.*Start anew with --overwrite"):
+    with pytest.raises(UserError, match=r"holds a run on other training images.*Start anew with --overwrite"):
         claim_folder(tmp_path, now)
     assert (tmp_path / "settings.json").read_bytes() == before
     # The mend that is named: without the entry, the run goes on.
