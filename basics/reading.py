@@ -17,8 +17,8 @@ from basics.remote import file_system, plain_faults, remote_info
 
 def unreadable(path: AnyPath, error: OSError) -> UserError:
     """Return the error for a file that is there but cannot be read, which says nothing about its content."""
-    reason = os.strerror(error.errno) if error.errno else error
-    return UserError(f"The file {error.filename or path} cannot be read ({reason}); check the path and its permissions.")
+    name, reason = error.filename or path, os.strerror(error.errno) if error.errno else error
+    return UserError(f"The file {name} cannot be read ({reason}); check the path and its permissions.")
 
 
 def cannot_be_read(error: Exception) -> bool:
