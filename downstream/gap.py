@@ -16,6 +16,7 @@ from basics.errors import UserError
 from basics.ownership import lock_folder
 from basics.progress import say
 from downstream.gallery import GallerySample, gallery_samples
+from downstream.originals import require_made_of
 from downstream.predictions import PredictionFile, Scored
 from downstream.quality import quality
 from downstream.result_store import PREDICTIONS
@@ -27,6 +28,8 @@ from pipeline.dataset.ledger import read_ledger
 from sources.classes import imagenet_names, require_agreeing
 
 ROLES = ("original", "reconstructed", "advbn")
+_CONTENTS = "contents"
+"""Field of what identifies measures: marks of the images of each role, see `sources.content`."""
 NAMES_SHOWN = 3
 """How many sample keys a message names."""
 
@@ -112,13 +115,15 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
     compute = choose_compute(request.device, request.precision)
     # Only the compared samples are scored, in one order, so that the same classes are present in all three.
     sets = {role: data.in_order(keys) for role, data in opened.items()}
+    store, ledger = PredictionFile(request.out / PREDICTIONS), read_ledger(sets["advbn"].folder / LEDGER)
+    if request.overwrite or not _were_compared(store, sets):
+        require_made_of(sets["original"], sets["reconstructed"], sets["advbn"], ledger)
     score(
         ScoreRequest(
             models=request.models, data=list(sets.values()), out=request.out, device=request.device,
             precision=request.precision, config=request.config, overwrite=request.overwrite,
         )
     )  # fmt: skip
-    store = PredictionFile(request.out / PREDICTIONS)
     models = list(request.models)
     advbn = sets["advbn"]
     scales = {role: _scale(data) for role, data in sets.items() if role not in ROLES}
@@ -130,11 +135,22 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
         scored={(role, model): store.scored(role, model) for role in sets for model in models},
         scales=scales,
         quality=_quality(store, sets, compute, request),
-        ledger=read_ledger(advbn.folder / LEDGER).columns,
+        ledger=ledger.columns,
         manifests={role: data.manifest.values for role, data in sets.items() if data.manifest},
         published=request.published,
     )
     return inputs, gallery_samples(sets, advbn, request.gallery)
+
+
+def _were_compared(store: PredictionFile, sets: Mapping[str, TestSet]) -> bool:
+    """Whether an earlier report has found these originals to be those of the data sets: it measured nothing before."""
+    known = store.quality_identity("reconstructed")
+    contents = _contents(sets)
+    return all(contents) and (known.get(_CONTENTS), known.get("samples")) == (contents, sets["original"].samples_sha256)
+
+
+def _contents(sets: Mapping[str, TestSet]) -> list[str]:
+    return [sets[role].content for role in ROLES]
 
 
 def _opened(request: GapRequest) -> dict[str, TestSet]:
@@ -256,10 +272,13 @@ def _quality(
     identity = {
         "original": original.fingerprint,
         "reconstructed": reconstructed.fingerprint,
+        _CONTENTS: _contents(sets),
         "samples": original.samples_sha256,
         "lpips": request.lpips,
     }
-    if request.overwrite or store.quality_identity("reconstructed") != identity:
+    # Earlier versions kept no marks of the images.
+    known = {_CONTENTS: identity[_CONTENTS], **store.quality_identity("reconstructed")}
+    if request.overwrite or known != identity:
         measured = quality(original, reconstructed, compute, lpips=request.lpips)
         with lock_folder(request.out):
             store.add_quality("reconstructed", measured, identity)

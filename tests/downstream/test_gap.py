@@ -182,15 +182,94 @@ def test_two_image_sizes_are_refused(trio: Trio, tmp_path: Path) -> None:
         gather(request(trio, tmp_path / "out", reconstructed=str(other)))
 
 
+@pytest.fixture
+def originals(trio: Trio, tmp_path: Path) -> Path:
+    """A copy of the originals, which a test may change."""
+    return Path(shutil.copytree(trio.world.source, tmp_path / "source"))
+
+
+def key_of_some(trio: Trio, number: int) -> str:
+    return open_test_set("advbn", str(trio.advbn)).keys[number]
+
+
+def make_anew(originals: Path, key: str) -> None:
+    """Encode one original again: its pixels look the same."""
+    (path,) = originals.rglob(f"{key}.JPEG")
+    Image.open(path).save(path, quality=80)
+
+
 @pytest.mark.slow
-def test_again_measures_quality_anew(trio: Trio, tmp_path: Path) -> None:
-    source = Path(shutil.copytree(trio.world.source, tmp_path / "source"))
-    first, _ = gather(request(trio, tmp_path / "out", original=str(source)))
-    for path in source.rglob("*.JPEG"):
-        Image.new("RGB", (40, 40), "red").save(path)
-    stale, _ = gather(request(trio, tmp_path / "out", original=str(source)))
-    assert np.array_equal(first.quality["psnr"], stale.quality["psnr"])
-    again, _ = gather(request(trio, tmp_path / "out", original=str(source), overwrite=True))
-    fresh, _ = gather(request(trio, tmp_path / "fresh", original=str(source)))
-    assert not np.allclose(first.quality["psnr"], again.quality["psnr"])
-    assert np.array_equal(again.quality["psnr"], fresh.quality["psnr"])
+@pytest.mark.parametrize("number", [0, 30, 47])
+def test_other_pixels_under_the_right_name_are_refused_before_work(
+    trio: Trio, tmp_path: Path, originals: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = key_of_some(trio, number)
+    make_anew(originals, key)
+    monkeypatch.setattr(gathering, "score", None)
+    with pytest.raises(UserError, match=rf"original \S*{key}\.JPEG in .* is not the file .* encoded or resized anew"):
+        gather(request(trio, tmp_path / "out", original=str(originals)))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_originals_that_no_sample_is_made_of_may_change(trio: Trio, tmp_path: Path, originals: Path) -> None:
+    made = set(open_test_set("advbn", str(trio.advbn)).keys)
+    others = [path for path in originals.rglob("*.JPEG") if path.stem not in made]
+    assert others
+    for path in others:
+        path.write_bytes(b"broken")
+    gather(request(trio, tmp_path / "out", original=str(originals)))
+
+
+@pytest.mark.slow
+def test_reconstructions_of_other_originals_are_refused(trio: Trio, tmp_path: Path, originals: Path) -> None:
+    """With the same autoencoder, under the same names."""
+    key = key_of_some(trio, 5)
+    make_anew(originals, key)
+    world = replace(trio.world, source=originals)
+    assert world.make(tmp_path / "imagenet-advbn-vgg", "--reconstructed", image_size=32).code == 0
+    other = tmp_path / "imagenet-reconstructed-vgg"
+    with pytest.raises(UserError, match=rf"sample {key} of {other} was made of another original"):
+        gather(request(trio, tmp_path / "out", reconstructed=str(other)))
+
+
+@pytest.mark.slow
+def test_unchanged_originals_are_compared_once(
+    trio: Trio, tmp_path: Path, originals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[int] = []
+    really = gathering.require_made_of
+
+    def counting(original: TestSet, *more: Any) -> None:
+        compared.append(len(original.records))
+        really(original, *more)
+
+    monkeypatch.setattr(gathering, "require_made_of", counting)
+    for _ in range(2):
+        gather(request(trio, tmp_path / "out", original=str(originals)))
+    assert compared == [48]
+    # Touched, they are compared again; the measures, too, are taken anew.
+    for path in originals.rglob("*.JPEG"):
+        path.write_bytes(path.read_bytes())
+    gather(request(trio, tmp_path / "out", original=str(originals)))
+    assert compared == [48, 48]
+    gather(request(trio, tmp_path / "out", original=str(originals), overwrite=True))
+    assert compared == [48, 48, 48]
+    make_anew(originals, key_of_some(trio, 3))
+    with pytest.raises(UserError, match="is not the file"):
+        gather(request(trio, tmp_path / "out", original=str(originals)))
+
+
+@pytest.mark.slow
+def test_again_measures_quality_anew(trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[Any] = []
+    really = gathering.quality
+
+    def quality(*more: Any, **options: Any) -> dict[str, Any]:
+        measured.append(more)
+        return really(*more, **options)
+
+    monkeypatch.setattr(gathering, "quality", quality)
+    for overwrite in (False, False, True):
+        gather(request(trio, tmp_path / "out", overwrite=overwrite))
+    assert len(measured) == 2
