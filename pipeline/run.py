@@ -1,5 +1,6 @@
 """A run from its job to finished data sets: claim the folders, make missing shards, write the files beside them."""
 
+import hashlib
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -7,14 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from basics.errors import WorkError
+from basics.errors import UserError, WorkError
 from basics.files import digest_file, remove_files
 from basics.ownership import ANOTHER_OUT
 from basics.paths import AnyPath, is_remote
 from basics.progress import Advance, counted, progress
 from pipeline.claim import check_outputs, claim, lock_output, require_same_fingerprint
 from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, mark_path, of_each
-from pipeline.dataset.ledger import join_columns, read_ledger, write_ledger
+from pipeline.dataset.ledger import SAMPLES, join_columns, read_ledger, write_ledger
 from pipeline.dataset.manifest import (
     DatasetDescription,
     Recorded,
@@ -30,6 +31,8 @@ from pipeline.runners.runner import Runner
 from pipeline.runners.serial import SerialRunner
 
 _REPAIR_A_COPY = "repair a copy of it"
+_COMPARED_SHARDS = 64
+"""Finished shards, about so many and evenly spread, of which originals are compared when a run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def run(
         remake: shards of a finished data set to make again although they are marked as finished, in a repair.
 
     Raises:
-        UserError: an output folder holds something else, or cannot be written.
+        UserError: an output folder holds something else, or shards of other originals, or cannot be written.
         WorkError: some shards failed; the message says which and why. The others are finished.
     """
     check_outputs(job.datasets, job.config.source, overwrite=overwrite)
@@ -90,6 +93,9 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int] |
             remove_files([mark_path(dataset.folder, shard) for shard in remake or ()])
         missing = missing_shards(datasets)
         before = [read_recorded(dataset.folder) for dataset in datasets]
+        if not set(missing) <= before[0].checksums.keys():
+            # Of shards that were finished once, the checksums are compared.
+            _require_same_originals(job, missing)
         start = time.monotonic()
         failures = _make(job, missing, runner)
         seconds = time.monotonic() - start
@@ -114,6 +120,36 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int] |
         seconds=round(seconds, 3),
         top1=accuracies(marked_shards(datasets[0])),
     )
+
+
+def _require_same_originals(job: Job, missing: Sequence[int]) -> None:
+    """Refuse to add shards to those that were made of other images of the same names.
+
+    Two originals of a finished shard are read and compared with its ledger: all would take as long as making it. A
+    rendering compares each original with its ledger anyway.
+
+    Raises:
+        UserError: see above.
+    """
+    folder, lacking = job.datasets[0].folder, set(missing)
+    finished = [shard for shard in range(job.plan.shards) if shard not in lacking]
+    if job.perturbation.rendered is not None or not job.datasets[0].perturbed:
+        return
+    for shard in finished[:: len(finished) // _COMPARED_SHARDS + 1]:
+        digests = read_ledger(ledger_part_path(folder, shard)).columns[f"{SAMPLES}/source_sha256"]
+        indices = [index for _, batch in job.plan.batches_of(shard) for index in batch]
+        for index, digest in {indices[0]: digests[0], indices[-1]: digests[-1]}.items():
+            record = job.records[index]
+            try:
+                same = hashlib.sha256(job.source.read(record)).digest() == bytes(digest)
+            except OSError:
+                continue  # Its shard is finished, so that it is not needed.
+            if not same:
+                raise UserError(
+                    f"The original {record.name} is no longer the file that shard {shard} in {folder} was made of, so "
+                    "the shards would be of two kinds of originals; put the former files back, or give --overwrite to "
+                    "make all shards anew."
+                )
 
 
 def _refuse_other_bytes(dataset: DatasetDescription, checksums: Mapping[int, str]) -> list[str]:

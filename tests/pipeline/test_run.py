@@ -1,11 +1,16 @@
 """Resume, refusal and overwriting of runs, through the command line."""
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sources.base import ImageRecord
+from sources.folder import FolderSource
+from sources.opening import open_source
 from tests.pipeline.world import IMAGES, NAME, PER_CLASS, SHARDS, World, broken_image, tar_of, without_addresses
 from tests.support import advbn_gen, folder_bytes, image_folder, refused
 
@@ -45,6 +50,38 @@ def test_only_what_is_missing_is_made(world: World, copied: Path, finished: Path
     after = times(copied)
     assert {name for name in after if after[name] != before[name]} == made
     assert folder_bytes(copied) == folder_bytes(finished)
+
+
+@pytest.mark.slow
+def test_a_run_does_not_go_on_over_originals_that_were_made_anew(
+    world: World, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names and labels are those of the finished shards."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    begun = replace(world, source=Path(shutil.copytree(world.source, source)))
+    last = source / open_source(str(source)).records[IMAGES - 1].name
+    broken_image(last)
+    assert "1 of 12 shards could not be made" in begun.make(out).err
+    before = folder_bytes(out)
+    shutil.rmtree(source)
+    image_folder(source, per_class=PER_CLASS, seed=1)
+    said = refused(*begun.words(out))
+    assert re.search(r"original \S+\.JPEG is no longer the file that shard 0 in .* was made of.*--overwrite", said)
+    assert folder_bytes(out) == before
+    # Originals of finished shards may be gone: they are not needed.
+    shutil.rmtree(source)
+    shutil.copytree(world.source, source)
+    names = {record.name for record in open_source(str(source)).records[: IMAGES - 4]}
+    really = FolderSource.read
+
+    def read(self: FolderSource, record: ImageRecord) -> bytes:
+        if record.name in names:
+            raise FileNotFoundError(record.name)
+        return really(self, record)
+
+    monkeypatch.setattr(FolderSource, "read", read)
+    assert begun.make(out).code == 0
+    assert without_addresses(folder_bytes(out)) == without_addresses(folder_bytes(finished))
 
 
 @pytest.mark.slow
