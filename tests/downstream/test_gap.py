@@ -15,6 +15,8 @@ from basics.errors import UserError
 from basics.files import read_sealed
 from downstream import gap as gathering
 from downstream.gap import GapRequest, common_keys, gather
+from downstream.originals import require_made_of
+from downstream.quality import quality as measure_really
 from downstream.testset import TestSet, open_test_set
 from sources.base import ImageRecord
 from tests.pipeline.world import forge_json
@@ -238,7 +240,7 @@ def test_unchanged_originals_are_compared_once(
     trio: Trio, tmp_path: Path, originals: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[int] = []
-    really = gathering.require_made_of
+    really = require_made_of
 
     def counting(original: TestSet, *more: Any) -> None:
         compared.append(len(original.records))
@@ -263,7 +265,7 @@ def test_unchanged_originals_are_compared_once(
 @pytest.mark.slow
 def test_again_measures_quality_anew(trio: Trio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured: list[Any] = []
-    really = gathering.quality
+    really = measure_really
 
     def quality(*more: Any, **options: Any) -> dict[str, Any]:
         measured.append(more)
