@@ -14,7 +14,7 @@ from basics.errors import UserError
 from basics.paths import AnyPath
 from sources.base import ClassMap, ImageRecord
 from sources.listing import Folder
-from sources.names import of_split
+from sources.names import is_image, of_split
 from sources.pickled import PickledArray, PickleFormatError, read_table
 from sources.storage import RandomFile, open_random
 from sources.tar.scanning import MemberTable, Tar, scan_tars
@@ -156,16 +156,17 @@ def find_in_archive(tar: AnyPath, members: Iterable[str]) -> Published | None:
         members: Names of its first members; the published archives have no more than ten.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or holds images as well.
     """
     files = [PurePosixPath(name).name for name in members]
     form = next((form for form in _FORMS if form.files_among(files)), None)
     if form is None:
         return None
-    locations = {
-        PurePosixPath(name).name: _FileLocation(tar, file, offset, size)
-        for _, file, (name, offset, size) in scan_tars([tar])
-    }
+    locations = {}
+    for _, file, (name, offset, size) in scan_tars([tar]):
+        if is_image(name):
+            raise UserError(f"{tar} holds {form.folder} and images (such as {name}); give a tar of one of the two.")
+        locations[PurePosixPath(name).name] = _FileLocation(tar, file, offset, size)
     return Published(where=str(tar), form=form, locations=locations)
 
 

@@ -8,11 +8,12 @@ from basics.reading import read_bytes
 from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map
 from sources.content import FileState, local_states, remote_states
-from sources.ilsvrc import LISTS, label_flat, names_images
+from sources.ilsvrc import LIST_BEGINNING, LISTS, label_flat, names_images
 from sources.layout import label_folders
 from sources.listing import Folder, Listing
 from sources.names import canonical_split, check_printable, is_image, of_split
 from sources.order import IMAGE_FOLDER, image_folder_order
+from sources.storage import open_random
 
 
 class FolderSource(Source):
@@ -98,7 +99,9 @@ def _refuse_listed(folder: AnyPath, names: list[str], documents: list[str]) -> N
     for list_name in documents if len(parents) == 1 else ():
         if "/" not in list_name and list_name.endswith(LISTS):
             files = {name.rpartition("/")[2] for name in names}
-            if names_images(read_bytes(folder / list_name), files):
+            text = open_random(folder / list_name, gzipped=False)
+            # A server refuses to send a part of an empty file.
+            if names_images(text.read(0, min(text.size, LIST_BEGINNING)) if text.size else b"", files):
                 images = folder / parents.pop()
                 raise UserError(
                     f"{folder / list_name} lists the images of {images}, which is no class; give {images}, "

@@ -25,7 +25,7 @@ LISTS = (".txt", ".csv", ".tsv")
 """Extensions of label lists."""
 _DIGITS = re.compile(r"(\d+)")
 _CLASSES = 1000
-_BEGINNING = 1 << 14
+LIST_BEGINNING = 1 << 14
 """Bytes of a text that show whether it is a label list."""
 
 
@@ -81,8 +81,8 @@ def label_flat(
 
 
 def names_images(content: bytes, files: Collection[str]) -> bool:
-    """Return whether a text is a label list of some of the files, by its first lines."""
-    lines = content[:_BEGINNING].decode("utf-8", "replace").splitlines()
+    """Return whether a text, of which `content` is the beginning, is a label list of some of the files."""
+    lines = content.decode("utf-8", "replace").splitlines()
     fields = [_split(line) for line in lines if line.strip()]
     return any(len(each) == 2 and each[0] in files and _label(each[1]) is not None for each in fields)
 

@@ -20,10 +20,12 @@ class LeftOut:
     """Files that are neither images nor documents by their names, such as images of other kinds."""
     beside: list[str] = field(default_factory=list)
     """Images outside the class folders."""
+    splits: list[str] = field(default_factory=list)
+    """Images of a tar in other splits than the one that is taken."""
     hidden: list[str] = field(default_factory=list)
     """Hidden images and labels."""
     links: list[str] = field(default_factory=list)
-    """Members of tars that are no plain files, and neither images nor labels by their names."""
+    """What is no plain file, and neither image nor label by its name: links in tars, pipes."""
     repeated: list[str] = field(default_factory=list)
     """Images and labels of a tar after which another comes with the same name."""
     outside: list[str] = field(default_factory=list)
@@ -71,8 +73,9 @@ _NOUNS = {
     "folders": ("folder without images", "folders without images"),
     "unknown": ("file of another kind", "files of other kinds"),
     "beside": ("image beside the class folders", "images beside the class folders"),
+    "splits": ("image of another split", "images of other splits"),
     "hidden": ("hidden image or label", "hidden images or labels"),
-    "links": ("link or other special member", "links or other special members"),
+    "links": ("link or other special file", "links or other special files"),
     "repeated": ("file after which another of its name comes", "files after which others of their names come"),
     "outside": ("other file or folder outside the class folders", "other files or folders outside the class folders"),
     "further": ("further image of a sample", "further images of samples"),

@@ -132,7 +132,8 @@ def _list(folder: str, prefix: str, found: Listing) -> None:
             elif entry.is_dir():
                 _list(entry.path, f"{prefix}{name}/", found)
             elif not image:
-                left_out.note(prefix + name)
+                # Only a file may be opened later, to see whether it is a label list.
+                (left_out.note if entry.is_file() else left_out.links.append)(prefix + name)
             elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 (a path object for each is slow)
                 images.append(prefix + name)  # a link to nothing, which is said when it is read
             else:

@@ -12,7 +12,7 @@ from basics.progress import say
 from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_index, imagenet_map
 from sources.content import FileState, state_of
-from sources.ilsvrc import LISTS, label_flat, names_images
+from sources.ilsvrc import LIST_BEGINNING, LISTS, label_flat, names_images
 from sources.layout import label_folders, strip_parents
 from sources.left_out import LeftOut
 from sources.names import check_printable, is_image, is_label
@@ -202,7 +202,7 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
         _notice_described(address, nested, described)
         paths = strip_parents(nested, split, address)
         _refuse_listed(address, paths, lists, scanned)
-        return _open_nested(address, scanned, locations, paths, _below(left_out, paths, len(nested)))
+        return _open_nested(address, scanned, locations, paths, _below(left_out, paths, nested))
     if labels is None and described:
         raise UserError(
             f"The samples of {address} have no labels: {described} lies beside its image, and no .cls; give shards "
@@ -232,7 +232,7 @@ def _refuse_listed(address: str, paths: Mapping[str, str], lists: Mapping[str, L
     parent = next(iter(paths.values())).rpartition("/")[0].rpartition("/")[0]
     for name, (tar, offset, size) in lists.items():
         beside = name.rpartition("/")[0] == parent
-        if beside and names_images(_open_tar(tars[tar]).read(offset, size), files):
+        if beside and names_images(_open_tar(tars[tar]).read(offset, min(size, LIST_BEGINNING)), files):
             raise UserError(
                 f"{name} in {address} lists the images of the folder {folder}, which is no class; unpack it, and give "
                 f"that folder with --labels {name.rpartition('/')[2]}."
@@ -262,18 +262,20 @@ def _open_nested(
     return TarSource(address, tars, table, locations, classes)
 
 
-def _below(left_out: LeftOut, paths: Mapping[str, str], images: int) -> LeftOut:
+def _below(left_out: LeftOut, paths: Mapping[str, str], images: Sequence[str]) -> LeftOut:
     """Return what lies beside the images as seen from the folder of their class folders.
 
     Args:
         left_out: The same by paths in the tar.
         paths: Path in the tar of each path from that folder.
-        images: How many images the tar has; if more than `paths`, it holds other splits.
+        images: Paths in the tar of all images; if there are more than `paths`, it holds other splits.
     """
     short, whole = next(iter(paths.items()))
-    below = left_out.moved_into(whole.removesuffix(short))
-    if len(paths) < images:
+    prefix = whole.removesuffix(short)
+    below = left_out.moved_into(prefix)
+    if len(paths) < len(images):
         below.outside = []
+        below.splits = [name for name in images if not name.startswith(prefix)]
     return below
 
 

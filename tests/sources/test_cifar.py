@@ -275,3 +275,11 @@ def test_one_file_that_happens_to_be_called_so_tells_nothing(tmp_path: Path) -> 
     write(tmp_path, {"train": b"", "readme.txt": b""})
     with pytest.raises(UserError, match="holds no images"):
         open_source(tmp_path)
+
+
+def test_images_beside_the_published_files_are_refused(tmp_path: Path) -> None:
+    path = pack(tmp_path / "x.tar", "cifar-10-batches-bin", {**ten_binary(), "cat/1.png": b""})
+    with pytest.raises(
+        UserError, match=r"x\.tar holds cifar-10-batches-bin and images .*cat/1\.png\); give a tar of one"
+    ):
+        open_source(path)

@@ -56,14 +56,15 @@ def test_what_is_no_file_is_never_opened_and_named_if_it_seems_an_image(
 ) -> None:
     write_folder(tmp_path / "d", {"a/1.png": b""})
     monkeypatch.chdir(tmp_path / "d/a")  # the path of a socket must be short
-    for name in ("2.png", "notes"):
+    for name in ("2.png", "notes", "../notes.txt"):
         if kind == "socket":
             with socket.socket(socket.AF_UNIX) as end:
                 end.bind(name)
         else:
-            os.mkfifo(name if kind == "pipe" else tmp_path / name)
+            pipe = name if kind == "pipe" else tmp_path / Path(name).name
+            os.mkfifo(pipe)
             if kind != "pipe":
-                Path(name).symlink_to(tmp_path / name)
+                Path(name).symlink_to(pipe)
     with pytest.raises(UserError, match=r"d/a/2\.png has the name of an image and is a pipe, a socket or a device"):
         open_source(tmp_path / "d")
     Path("2.png").unlink()

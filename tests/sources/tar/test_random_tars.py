@@ -23,6 +23,7 @@ KINDS = [b"0"] * 60 + [b"\0", b"7", b"1", b"2", b"3", b"4", b"6", b"Z", b"M", b"
 IMAGES = ("png", "PNG", "jpeg", "JPG", "tif")
 NOUNS = {
     "image beside the class folders": "images beside the class folders",
+    "image of another split": "images of other splits",
     "hidden image or label": "hidden images or labels",
     "file after which another of its name comes": "files after which others of their names come",
     "further image of a sample": "further images of samples",
@@ -37,6 +38,7 @@ class Dice:
         self.dice = random.Random(seed)
         self.odd = self.dice.choice([0, 0, 0.02, 0.1])
         self.form = self.dice.choice(FORMS)
+        self.parts = self.dice.choice(["abc", "abc", ("train/a", "val/a", "val/b")])
         self.number = 0
 
     def maybe(self, one: str, other: str) -> str:
@@ -48,7 +50,7 @@ class Dice:
     def folder(self) -> str:
         start = self.dice.choice(["", "", "", "./", self.maybe("../", ""), self.maybe("/", "")])
         deep = self.maybe("sub/", "") + self.maybe(".hidden/", "") + self.maybe("x" * 120 + "/", "")
-        return start + self.dice.choice("abc") + "/" + deep
+        return start + self.dice.choice(self.parts) + "/" + deep
 
     def stem(self) -> str:
         self.number += self.dice.random() > self.odd
@@ -158,7 +160,7 @@ def test_every_image_that_tar_lists_is_read_or_named(
         source = opened(path)
         if isinstance(source, str):
             assert "x.tar" in source, seed
-            assert dice.odd or goes_on or not members, (seed, source)
+            assert dice.odd or goes_on or not members or "no folder named val" in source, (seed, source)
             outcomes["refused"] += 1
             continue
         notices = capsys.readouterr().err

@@ -132,14 +132,13 @@ def test_what_lies_outside_the_folder_of_the_classes_is_named(
     )
 
 
-def test_the_other_splits_of_a_tar_need_no_notice(
+def test_of_the_other_splits_of_a_tar_only_the_images_are_counted(
     tmp_path: Path, write_tar: WriteFiles, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write_tar(
-        tmp_path / "x.tar", {"d/train/a/1.png": b"", "d/train/b.gif": b"", "d/val/a/1.png": b"", "d/val/b/1.png": b""}
-    )
+    names = ("d/train/a/1.png", "d/train/a/2.png", "d/train/b.gif", "d/val/a/1.png", "d/val/b/1.png")
+    path = write_tar(tmp_path / "x.tar", dict.fromkeys(names, b""))
     assert len(open_source(path).records) == 2
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == f"Left out of {path}: 2 images of other splits (such as d/train/a/1.png).\n"
 
 
 def test_a_name_that_comes_in_two_tars_is_refused(tmp_path: Path, write_tar: WriteFiles) -> None:
