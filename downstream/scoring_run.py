@@ -51,6 +51,10 @@ class NamedModel:
     """Other fields of its results, such as which of its batch-norm sets this is."""
 
 
+def _nothing(rows: Sequence[Row]) -> None:
+    """Do nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ScoringRun:
     """A scoring run that is ready to begin: models are loaded, the layout and the device are chosen.
@@ -73,6 +77,8 @@ class ScoringRun:
     """Replace results of the same names."""
     lines: Callable[[Iterable[Row]], Iterable[Row]] = iter
     """Rows of all results -> lines of `results.jsonl`."""
+    listed: Callable[[Sequence[Row]], None] = _nothing
+    """Called with the rows of the run, before they have values and before any work."""
 
 
 def score(request: ScoreRequest) -> list[Row]:
@@ -123,6 +129,7 @@ def score_all(run: ScoringRun) -> dict[Key, Row]:
         say(notice)
     run = _with_loaders(run, views.values())
     everything = [each for of_data in wanted.values() for each in of_data]
+    run.listed([each.row for each in everything])
     with opened_store(run.layout, SAME_SAMPLES, run.lines) as store:
         missing = {each.key for each in store.missing(everything, overwrite=run.overwrite)}
         for name, opened in run.data.items():

@@ -168,13 +168,17 @@ def test_what_is_missing_is_named_and_no_mean_of_a_part_stands_for_the_whole(tmp
 
 
 @pytest.mark.slow
-def test_a_severity_that_was_unpacked_by_half_is_named(tmp_path: Path, small: Path) -> None:
+def test_a_severity_that_was_unpacked_by_half_is_named(
+    tmp_path: Path, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = corrupted(tmp_path / "c", corruptions=("fog", "snow"))
     images = sorted((root / "weather/fog/3").rglob("*.*"))
     for path in images[1::2]:
         path.unlink()
     assert 2 * len(images[::2]) >= len(images) > 2
     summary = by_key(run(tmp_path / "out", {"m": small}, imagenet_c=root))["m", None, "imagenet-c"]
+    said = capsys.readouterr().err
+    assert said.index(f"imagenet-c has {len(images[::2])} images instead of") < said.index("imagenet-c/fog/1: ")
     assert f"{len(images[::2])} images instead of {len(images)} in fog 3" in summary["missing"]
     assert summary["ce"]["snow"] is not None
     assert summary["ce"]["fog"] is None
