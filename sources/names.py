@@ -14,8 +14,8 @@ VALIDATION_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 
 _DOCUMENTS = (
     ".txt", ".md", ".rst", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".html",
-    ".htm", ".css", ".js", ".pdf", ".doc", ".docx", ".tex", ".bib", ".log", ".db", ".lnk", ".url", ".py", ".ipynb",
-    ".sh", ".m", ".c", ".mat", ".cls", ".pth", ".pt", ".ckpt", ".safetensors", ".sha256", ".md5", ".sum",
+    ".htm", ".css", ".js", ".pdf", ".doc", ".docx", ".tex", ".bib", ".log", ".db", ".lnk", ".url", ".py", ".pyc",
+    ".ipynb", ".sh", ".m", ".c", ".mat", ".cls", ".pth", ".pt", ".ckpt", ".safetensors", ".sha256", ".md5", ".sum",
 )  # fmt: skip
 """Extensions of texts, lists, programs, labels and weights, which may lie beside images and are never images."""
 _DOCUMENT_NAMES = re.compile(r"readme|licen[cs]e|copying|authors|notice|citation|changes|makefile|\w*sums?|_success")

@@ -2,7 +2,18 @@ import pytest
 from torchvision.datasets import folder
 
 from basics.errors import UserError
-from sources.names import IMG_EXTENSIONS, check_printable, choose_split, is_hidden, is_image, of_split, same_split
+from sources.names import (
+    IMG_EXTENSIONS,
+    are_splits,
+    check_printable,
+    choose_split,
+    is_document,
+    is_hidden,
+    is_image,
+    is_label,
+    of_split,
+    same_split,
+)
 
 
 def test_the_extensions_are_torchvisions() -> None:
@@ -37,6 +48,40 @@ def test_hidden_is_any_part_that_starts_with_a_dot(path: str, expected: bool) ->
 )
 def test_a_split_has_synonyms(word: str, split: str, expected: bool) -> None:
     assert same_split(word, split) is expected
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["README.md", "a/labels.TXT", "LICENSE", "SHA256SUMS", "boxes.xml", "net.pth", "a.cls"], True),
+        (["a.gif", "a.heic", "a.npy", "a.mp4", "a.zip", "a.tar", "a.png.part", "0a1b", "pixels"], False),
+    ],
+)
+def test_documents_are_known_by_their_names(names: list[str], expected: bool) -> None:
+    assert [is_document(name) for name in names] == [expected] * len(names)
+
+
+def test_labels_are_known_in_any_case() -> None:
+    assert [is_label(name) for name in ("a.cls", "d/a.CLS", "a.5x.cls", "cls", "a.class")] == [True] * 3 + [False] * 2
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        ("Training Testing", True),
+        ("train2014 val2014", True),
+        ("training_set test_set", True),
+        ("seg_train seg_test seg_val", True),
+        ("train val cat", False),
+        ("train", False),
+        ("test1 test2", False),
+        ("train_interior train_station", False),
+        ("trainer tester", False),
+        ("cat dog", False),
+    ],
+)
+def test_folders_that_differ_in_a_word_for_a_split_are_splits(folders: str, expected: bool) -> None:
+    assert are_splits(folders.split()) is expected
 
 
 def test_files_of_a_split_are_chosen_by_whole_words() -> None:
