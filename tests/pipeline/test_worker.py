@@ -94,6 +94,6 @@ def test_threads_are_set_for_every_shard(started: Job) -> None:
 
 
 def test_a_replay_needs_no_classifier(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.worker.load_classifier", never("load_classifier"))
+    monkeypatch.setattr("pipeline.worker.load_with_weights", never("load_classifier"))
     assert own_environment(job.config, classes=None).keys() == {"autoencoder", "arithmetic", "software"}
     assert load_networks(job.config, None).perturber is None
