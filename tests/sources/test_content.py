@@ -12,6 +12,7 @@ from sources.content import ABSENT, FileState, content_mark, remote_states, same
 from sources.drawn.source import DrawnSource
 from sources.joined import JoinedSource
 from sources.opening import open_source
+from tests.s3 import S3Server
 
 WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
 FILES = {"cat/1.png": b"one", "cat/2.png": b"two", "dog/1.png": b"three"}
@@ -113,6 +114,22 @@ def test_files_on_a_server(tmp_path: Path) -> None:
     (root / "cat/1.png").write_bytes(b"two")
     assert state_of(root / "cat/1.png") != before
     assert state_of(tmp_path / "absent") == ABSENT
+
+
+@pytest.mark.slow
+def test_of_objects_in_a_bucket_the_etag_counts(s3: S3Server, tmp_path: Path, write_tar: WriteFiles) -> None:
+    first, second = (s3.put(s3.new_bucket() + "/deep/down", FILES) for _ in range(2))
+    before = mark(first)
+    assert same_content(before, mark(second))  # moved to another bucket
+    s3.put(first, {"dog/1.png": b"four!"})
+    assert not same_content(before, mark(first))
+    assert same_content(mark(first, slice(2)), mark(second, slice(2)))
+    tar = write_tar(tmp_path / "a.tar", FILES)
+    address = s3.upload(tar, s3.new_bucket())
+    of_tar = mark(address)
+    assert same_content(of_tar, mark(s3.upload(tar, s3.new_bucket())))
+    s3.upload(write_tar(tar, {**FILES, "dog/1.png": b"four!"}), address.rpartition("/")[0])
+    assert not same_content(of_tar, mark(address))
 
 
 def test_a_server_that_does_not_answer_gives_no_mark(
