@@ -114,7 +114,7 @@ def test_no_classifier_is_needed(ledger: Path, world: World, tmp_path: Path, mon
     def none(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("pipeline.worker.load_classifier", none)
+    monkeypatch.setattr("pipeline.worker.load_with_weights", none)
     assert render(ledger, world, tmp_path / "out").code == 0
 
 

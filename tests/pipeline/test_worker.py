@@ -34,7 +34,7 @@ def never(name: str) -> Callable[..., None]:
 @pytest.mark.slow
 def test_a_second_shard_loads_nothing(started: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     assert generate_shard(started.part(0), 0).done
-    for name in ("load_autoencoder", "load_classifier", "choose_compute"):
+    for name in ("load_autoencoder", "load_with_weights", "choose_compute"):
         monkeypatch.setattr(f"pipeline.worker.{name}", never(name))
     assert generate_shard(started.part(1), 1).done
     assert ready_worker(started.requirements) is ready_worker(started.part(2).requirements)
@@ -94,6 +94,6 @@ def test_threads_are_set_for_every_shard(started: Job) -> None:
 
 
 def test_a_replay_needs_no_classifier(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.worker.load_with_weights", never("load_classifier"))
+    monkeypatch.setattr("pipeline.worker.load_with_weights", never("load_with_weights"))
     assert own_environment(job.config, classes=None).keys() == {"autoencoder", "arithmetic", "software"}
     assert load_networks(job.config, None).perturber is None
