@@ -4,6 +4,7 @@ Legend: N samples, K most probable classes, C classes, V views (distinct ways of
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ class ScoringConfig:
     batch_size: int = 64
     """Images a step."""
     loaders: int | None = 0
-    """Decoding processes; 0 decodes in this one, None starts as many as fit the machine (`score_all` chooses)."""
+    """Decoding processes; 0 decodes in threads of this one, None starts as many as fit (`score_all` chooses)."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -108,7 +109,10 @@ def predict(
     collectors = [_Collector(model, data, compute) for _, model in models]
     seen = 0
     with (
-        loaded(_Views(data, views), config.loaders or 0, batch_size=config.batch_size) as batches,
+        ThreadPoolExecutor(torch.get_num_threads()) as threads,
+        loaded(
+            _Views(data, views, None if config.loaders else threads), config.loaders or 0, batch_size=config.batch_size
+        ) as batches,
         compute.kernels(),
         compute.autocast(),
         progress(data.name, len(data.records), "images") as advance,
@@ -116,7 +120,7 @@ def predict(
         for index_N, *image_VN3HW in batches:
             _require_next(index_N, seen, data.name)
             seen += len(index_N)
-            moved = [image.to(compute.device).to(compute.dtype) / 255 for image in image_VN3HW]
+            moved = [image.to(compute.device).to(compute.dtype).div_(255) for image in image_VN3HW]
             for (_, model), collector in zip(models, collectors, strict=True):
                 collector.add(model.module(moved[views.index(data.view(model.view))]))
             advance(len(index_N))
@@ -163,10 +167,10 @@ def _accuracy(predictions: Predictions, label_N: NDArray[np.int32]) -> dict[str,
 
 
 class _Views(Dataset[tuple[Any, ...]]):
-    """Index and pixels in each view of every sample."""
+    """Index and pixels in each view of every sample; threads share the images of a batch, if there are any."""
 
-    def __init__(self, data: TestSet, views: Sequence[View]) -> None:
-        self.data, self.views = data, views
+    def __init__(self, data: TestSet, views: Sequence[View], threads: ThreadPoolExecutor | None) -> None:
+        self.data, self.views, self.threads = data, views, threads
 
     def __len__(self) -> int:
         return len(self.data.records)
@@ -175,6 +179,10 @@ class _Views(Dataset[tuple[Any, ...]]):
         record = self.data.records[index]
         image = decode_rgb(self.data.source.read(record), record.name)
         return index, *(pixels_of(image, view, record.name) for view in self.views)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Any, ...]]:
+        # While images are decoded, the network's cores have nothing else to do; Pillow lets several threads run.
+        return list((self.threads.map if self.threads else map)(self.__getitem__, indices))
 
 
 class _Collector:

@@ -1,0 +1,21 @@
+"""Benchmarks run; what they measure is in docs/measurements.md."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.scoring import main as scoring
+from tests.support import image_folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_scoring_predicts_as_the_plain_loop_that_it_is_compared_with(tmp_path: Path, loaders: int) -> None:
+    source = image_folder(tmp_path / "val", per_class=2)
+    words = ["--source", str(source), "--arch", "shufflenet_v2_x0_5", "--limit", "4", "--batch-size", "3"]
+    done = CliRunner().invoke(scoring, [*words, "--loaders", str(loaders), "--rounds", "1", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"\(100\.0% same predictions\)\nratio \d+\.\d\d of the best times", done.output)
+    assert f"4 images, batches of 3, {loaders} loaders, cpu, fp32" in done.output
