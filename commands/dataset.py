@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.option("--labels", type=FILE, help="With --repair: where the label list or devkit is now.")
 @click.option("--order", type=FILE, help="With --repair: where the order file is now.")
 @click.option("--autoencoder", type=FILE, help="With --repair: where the autoencoder is now.")
-@click.option("--classifier-weights", type=FILE, help="With --repair: where the attacked classifier's file is now.")
+@click.option(
+    "--classifier-weights", type=FILE, help="With --repair: where the attacked classifier's file or folder is now."
+)
 @click.option("--ledger", help="With --repair of a rendered data set: where its ledger is now.")
 @json_option
 def verify(folder: "AnyPath", *, repair: bool, quick: bool, as_json: bool, **addresses: str | Path | None) -> None:
@@ -35,9 +37,12 @@ def verify(folder: "AnyPath", *, repair: bool, quick: bool, as_json: bool, **add
       advbn-gen verify s3://bucket/imagenet-advbn-vgg --quick
       advbn-gen verify imagenet-advbn-vgg --repair --source /new/folder/ILSVRC2012_val
     """
+    from networks.specs import weights_file
     from pipeline.dataset.checks import find_problems
     from pipeline.repair import repair as make_again
 
+    if isinstance(weights := addresses.get("classifier_weights"), Path):
+        addresses["classifier_weights"] = weights_file(weights)
     moved = {name: absolute_address(str(address)) for name, address in addresses.items() if address}
     if moved and not repair:
         raise UserError(f"--{next(iter(moved)).replace('_', '-')} is only for a repair; give --repair as well.")

@@ -38,6 +38,9 @@ _PREFIXES = ("module.", "_orig_mod.", "model.")
 _COUNTER = "n_averaged"
 """What AveragedModel keeps beside the weights."""
 
+_BATCHES = "num_batches_tracked"
+"""Name of batch norm's counter, which old files and some averages lack."""
+
 KnownNames = Callable[[StateDict], int]
 """State dict -> how much of it a reader knows by its names; 0 if it is none of what the reader takes."""
 
@@ -162,12 +165,33 @@ def _within(content: Any) -> tuple[Any, str]:
     """Return the weights in a training's checkpoint, and the entry that averaged ones were taken from, if any."""
     averaged = ""
     while isinstance(content, Mapping):
-        entries = (name for name in (*_AVERAGED, *_WEIGHTS) if isinstance(content.get(name), Mapping) and content[name])
-        entry = next(entries, None)
+        plain: Mapping[str, Any] = next(
+            (content[name] for name in _WEIGHTS if _may_hold_weights(content.get(name))), {}
+        )
+        whole = [name for name in _AVERAGED if _may_hold_weights(content.get(name)) and _is_whole(content[name], plain)]
+        entry = next((name for name in (*whole, *_WEIGHTS) if _may_hold_weights(content.get(name))), None)
         if entry is None:
             break
         content, averaged = content[entry], averaged or (entry if entry in _AVERAGED else "")
     return content, averaged
+
+
+def _is_whole(averaged: Mapping[str, Any], plain: Mapping[str, Any]) -> bool:
+    """Whether averages are of all weights: some trainings average parameters alone, without batch norm's buffers."""
+    counted = [
+        sum(isinstance(value, Tensor) and not name.endswith((_COUNTER, _BATCHES)) for name, value in entry.items())
+        for entry in (averaged, plain)
+    ]
+    return counted[0] >= counted[1] or not counted[0]
+
+
+def _may_hold_weights(entry: Any) -> bool:
+    """Whether an entry is a state dict, or wraps one; a training's `ema` may also hold its settings."""
+    if not isinstance(entry, Mapping) or not entry:
+        return False
+    return all(isinstance(value, Tensor) for value in entry.values()) or any(
+        _may_hold_weights(entry.get(name)) for name in (*_AVERAGED, *_WEIGHTS)
+    )
 
 
 def _checked(content: Any, path: Path) -> StateDict:

@@ -79,15 +79,19 @@ class Classifier:
         }
 
 
+def is_known(name: str) -> bool:
+    """Whether torchvision has a classifier of this name."""
+    return name in list_models(module=_zoo())
+
+
 def require_known(name: str) -> None:
     """Refuse a name that torchvision does not have.
 
     Raises:
         UserError: see above.
     """
-    known = list_models(module=_zoo())
-    if name not in known:
-        near = ", ".join(known[:4])
+    if not is_known(name):
+        near = ", ".join(list_models(module=_zoo())[:4])
         raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. vgg19, resnet50, {near}.")
 
 

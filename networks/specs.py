@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from basics.errors import UserError
+from basics.progress import say
 from networks.checkpoints import known_by, load_into, read_checkpoint, read_metadata, weights_checksum
 from networks.classifiers import (
     IMAGENET_CLASSES,
@@ -16,6 +17,7 @@ from networks.classifiers import (
     Classifier,
     classes_of,
     classifier_metadata,
+    is_known,
     load_classifier,
     origin_of,
     published_classes,
@@ -48,6 +50,8 @@ def load_model(spec: str, option: str = "--model") -> Classifier:
         return _load_timm(name, weights or PUBLISHED)
     # A path first: it may have an equals sign in it.
     path = Path(spec)
+    if path.exists() and is_known(spec):
+        say(f"{spec} is a file or folder here, whose weights are taken in place of torchvision's.")
     if path.is_dir():
         return _load_own(_weights_in(path), option)
     if path.is_file():
@@ -57,27 +61,44 @@ def load_model(spec: str, option: str = "--model") -> Classifier:
         if not weights:
             raise UserError(f"The model {spec!r} names no weights; give NAME=FILE, or NAME alone for published ones.")
         return load_classifier(name or None, weights, option=option)
-    if path.suffix or "/" in spec:
-        raise UserError(f"There is no file or folder {spec}; check the path.")
+    _refuse_missing_path(spec)
     return load_classifier(spec, PUBLISHED, option=option)
+
+
+def _refuse_missing_path(spec: str) -> None:
+    """Refuse what looks like a path and is no file or folder; names of networks have no slash and no extension."""
+    if not spec.startswith(TIMM_PREFIX) and (Path(spec).suffix or "/" in spec):
+        raise UserError(f"There is no file or folder {spec}; check the path.")
+
+
+def weights_file(path: Path) -> Path:
+    """Return the weights file that a path means: itself, or the one in a run folder.
+
+    Raises:
+        UserError: it is a folder without weights.
+    """
+    return _weights_in(path) if path.is_dir() else path
 
 
 def split_spec(spec: str) -> tuple[str | None, str]:
     """Return the name of the network that a SPEC says, and its weights: `published`, `seed:N` or an absolute path.
 
-    The name is None where the SPEC is a file or a run folder of ours, which names its network.
+    The name is None where the SPEC is a file or a run folder of ours, which names its network. torchvision's names are
+    names, also where a folder is called so: that one is `./NAME`.
 
     Raises:
-        UserError: it is a folder without weights, a file that does not name its network, or names no weights.
+        UserError: it is a folder without weights, a file that does not name its network or does not exist, or names no
+            weights.
     """
     path = Path(spec)
-    if path.exists():
-        file = _weights_in(path) if path.is_dir() else path
+    if spec and path.exists() and not is_known(spec):
+        file = weights_file(path)
         if file.suffix != ".safetensors":
             raise UserError(f"The file {spec} does not say of which network it is; give NAME={spec}.")
         return None, str(file.absolute())
     name, equals, weights = spec.partition("=")
-    if not equals:
+    if not equals and spec:
+        _refuse_missing_path(spec)
         return spec, PUBLISHED
     if not (name and weights):
         raise UserError(f"The model {spec!r} names no {'weights' if name else 'network'}; give NAME=FILE.")

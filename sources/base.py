@@ -40,7 +40,10 @@ class ClassMap:
     @property
     def named(self) -> bool:
         """Whether the names tell the classes apart from others. If not, each is only its own label, as in `0`, `1`."""
-        return self.imagenet or self.names != numbered_classes(self.count).names
+        if self.imagenet or not all(name.isascii() and name.isdecimal() for name in self.names):
+            return True
+        # Also filled up with zeros, as folders are so that their order as text is that of the numbers.
+        return [int(name) for name in self.names] != list(range(self.count))
 
 
 def numbered_classes(count: int) -> ClassMap:

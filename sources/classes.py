@@ -118,7 +118,7 @@ def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap
             f"{_capital(first)} has {classes.count} classes, but {second} has {other.count}; {mend}"
             + (f"{declare}." if maybe_imagenet and not other.named else ".")
         )
-    if classes.names == other.names:
+    if classes.names == other.names or not (classes.named or other.named):
         return None
     if not (classes.named and other.named):
         silent, known = (second, first) if classes.named else (first, second)

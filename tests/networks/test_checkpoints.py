@@ -76,6 +76,24 @@ def test_averaged_weights_are_taken_and_said(
     assert f"x.pth holds averaged weights ({entry})" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"decay": 0.9, "num_updates": 3},
+        {"shadow": dict(list(LAST.items())[:1]), "decay": 0.9},
+        dict(list(LAST.items())[:1]),  # averages of some weights alone
+    ],
+)
+def test_averages_that_are_no_whole_state_dict_are_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], other: Any
+) -> None:
+    torch.save({"state_dict": STATE, "ema": other}, tmp_path / "x.pth")
+    found = read_checkpoint(tmp_path / "x.pth", known)
+    assert equal(found.state)
+    assert not found.averaged
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("nothing", [None, {}])
 def test_a_checkpoint_without_averaged_weights_says_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], nothing: Any

@@ -14,7 +14,7 @@ from torchvision.models import inception_v3, resnet18, shufflenet_v2_x0_5
 from basics.errors import UserError
 from networks.checkpoints import weights_checksum
 from networks.classifiers import PUBLISHED_VIEW
-from networks.specs import label_of_spec, load_model
+from networks.specs import label_of_spec, load_model, split_spec
 from sources.decode import View, pixels_of
 from tests.support import close, seeded, tiny_classifier
 
@@ -152,6 +152,31 @@ def test_whatever_timm_raises_for_pretrained_weights_is_said(monkeypatch: pytest
 
 
 @pytest.mark.slow
+def test_a_spec_is_split_into_name_and_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet18").mkdir()
+    weights = tiny_classifier(tmp_path / "resnet18/classifier.safetensors", 3)
+    assert split_spec("resnet18") == ("resnet18", "published")  # the name, as before there was such a folder
+    assert split_spec("./resnet18") == (None, str(weights))
+    assert split_spec("vgg19=seed:3") == ("vgg19", "seed:3")
+    assert split_spec("timm:resnet10t") == ("timm:resnet10t", "published")
+    assert split_spec("timm:resnet10t=x.pth") == ("timm:resnet10t", str(tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("nofile.pth", "no file or folder nofile.pth; check the path"),
+        ("runs/none", "no file or folder runs/none; check the path"),
+        ("", "names no network"),
+        ("vgg19=", "names no weights"),
+    ],
+)
+def test_a_spec_that_cannot_be_split_is_refused(spec: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        split_spec(spec)
+
+
 def test_names_in_tables(tmp_path: Path) -> None:
     path = tiny_classifier(tmp_path / "c.safetensors", 5)
     assert label_of_spec("resnet50") == "resnet50"

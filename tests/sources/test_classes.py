@@ -76,9 +76,14 @@ def test_other_numbers_are_refused(folders: set[str]) -> None:
         map_folders(folders, "here")
 
 
-def test_numbers_filled_up_with_zeros_are_names() -> None:
+def test_numbers_filled_up_with_zeros_keep_their_order() -> None:
     names = tuple(f"{number:02d}" for number in range(1, 12))
     assert map_folders(set(names), "here") == ClassMap(names=names, imagenet=False)
+    from_0_on = map_folders({f"{number:03d}" for number in range(1000)}, "here")
+    assert label_of(from_0_on)["010"] == 10
+    assert not from_0_on.named
+    assert require_agreeing("a", imagenet_map(), "b", from_0_on, "mend") is not None
+    assert require_agreeing("a", numbered_classes(1000), "b", from_0_on, "mend") is None
 
 
 def test_classes_are_compared_by_name() -> None:
