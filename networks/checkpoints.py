@@ -78,7 +78,7 @@ def read_checkpoint(path: Path, known: KnownNames | None = None) -> Checkpoint:
     if _is_safetensors(path):
         state = _checked(read_safetensors(path)[0], path)
     else:
-        content, averaged = _within(_load_torch(path))
+        content, averaged = _within(_load_torch(path), path)
         state = _checked(content, path)
     if averaged:
         say(f"{path} holds averaged weights ({averaged}) beside the last ones; the averaged ones are taken.")
@@ -161,18 +161,21 @@ def _unreadable(path: Path) -> str:
     )
 
 
-def _within(content: Any) -> tuple[Any, str]:
+def _within(content: Any, path: Path) -> tuple[Any, str]:
     """Return the weights in a training's checkpoint, and the entry that averaged ones were taken from, if any."""
     averaged = ""
     while isinstance(content, Mapping):
-        plain: Mapping[str, Any] = next(
-            (content[name] for name in _WEIGHTS if _may_hold_weights(content.get(name))), {}
-        )
-        whole = [name for name in _AVERAGED if _may_hold_weights(content.get(name)) and _is_whole(content[name], plain)]
-        entry = next((name for name in (*whole, *_WEIGHTS) if _may_hold_weights(content.get(name))), None)
+        plain = next((name for name in _WEIGHTS if _may_hold_weights(content.get(name))), None)
+        entry = plain
+        for name in _AVERAGED:
+            if _may_hold_weights(content.get(name)):
+                if plain is None or _is_whole(content[name], content[plain]):
+                    entry = averaged = name
+                    break
+                say(f"{path} holds averages ({name}) of some weights only; the last weights are taken.")
         if entry is None:
             break
-        content, averaged = content[entry], averaged or (entry if entry in _AVERAGED else "")
+        content = content[entry]
     return content, averaged
 
 
