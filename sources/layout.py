@@ -7,7 +7,7 @@ from basics.progress import say
 from sources.base import ClassMap
 from sources.classes import imagenet_index, label_of, map_folders
 from sources.left_out import LeftOut
-from sources.names import VALIDATION_FILE, are_splits, canonical_split, is_label, of_split
+from sources.names import VALIDATION_FILE, canonical_split, is_label, of_split, splits_among
 
 _SHOWN = 4
 """How many folders a message names."""
@@ -89,10 +89,13 @@ def _refuse_too_high(parents: set[str], where: str, *, archive: bool) -> None:
             f"{where} has the ImageNet-1k class folders (such as {name}) one level further down, in {parent}; "
             f"give that folder, {_folder(where, parent, archive)}."
         )
-    if are_splits(folders):
-        chosen = next((name for name in sorted(folders) if "train" in name.lower()), min(folders))
+    splits = splits_among(folders)
+    if splits:
+        chosen = next((name for name in sorted(splits) if "train" in name.lower()), min(splits))
+        others = folders - splits
+        beside = f"beside other folders of images ({_shown(others)})" if others else "and no classes"
         raise UserError(
-            f"{where} holds the splits {_shown(folders)} and no classes; give one of them, such as "
+            f"{where} holds the splits {_shown(splits)} {beside}; give one of the splits, such as "
             f"{_folder(where, chosen, archive)}."
         )
     if len(folders) == 1 and not flat:
@@ -174,7 +177,8 @@ def strip_parents(names: Sequence[str], split: str, where: str) -> dict[str, str
         paths = {short.removeprefix(shared): name for short, name in paths.items()}
     tops = {short.partition("/")[0] for short in paths if short.count("/") > 1}
     stray = {short.partition("/")[0] for short in paths if short.count("/") == 1} - tops
-    splits = all(canonical_split(top) or top == split for top in tops | stray) or are_splits(tops | stray)
+    folders = tops | stray
+    splits = all(canonical_split(top) or top == split for top in folders) or splits_among(folders) == folders
     if not tops or not splits:
         return paths
     chosen = of_split(tops, split)

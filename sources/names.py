@@ -22,7 +22,9 @@ _DOCUMENT_NAMES = re.compile(r"readme|licen[cs]e|copying|authors|notice|citation
 
 _SPLITS = ("train", "val", "test")
 _SYNONYMS = {"validation": "val", "valid": "val"}
-_SPLIT_WORDS = {*_SPLITS, *_SYNONYMS, "training", "testing", "eval", "evaluation", "dev"}
+_SPLIT_WORDS = {
+    *_SPLITS, *_SYNONYMS, "training", "testing", "eval", "evaluation", "dev", "pred", "prediction", "query", "gallery",
+}  # fmt: skip
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -54,20 +56,21 @@ def canonical_split(word: str) -> str | None:
     return word if word in _SPLITS else None
 
 
-def are_splits(folders: Collection[str]) -> bool:
-    """Return whether several folders are the splits of a data set, such as `Training` and `Testing`.
+def splits_among(folders: Collection[str]) -> set[str]:
+    """Return those of several folders that are splits of a data set, such as `Training` and `Testing`.
 
-    Their names are words for splits, or differ in such a word only, as `seg_train` and `seg_test` do.
+    Their names differ in a word for a split only, as `seg_train` and `seg_test` do. One such name alone is none. If
+    there are several, a name that is only such a word, such as `query`, is one as well.
     """
-    found, rests = set(), set()
+    by_rest: dict[tuple[str, ...], dict[str, set[str]]] = {}
     for folder in folders:
         words = [word.lower() for word in _WORD.findall(folder)]
         splits = _SPLIT_WORDS.intersection(words)
-        if not splits:
-            return False
-        found |= splits
-        rests.add(tuple(word for word in words if word not in splits))
-    return len(found) > 1 and len(rests) == 1
+        if splits:
+            rest = tuple(word for word in words if word not in splits)
+            by_rest.setdefault(rest, {})[folder] = splits
+    alike = [found for found in by_rest.values() if len(set[str]().union(*found.values())) > 1]
+    return set[str]().union(*alike, by_rest.get((), {})) if alike else set()
 
 
 def same_split(word: str, split: str) -> bool:

@@ -65,6 +65,22 @@ def test_these_folders_are_classes(store: Store, names: list[str], classes: str)
             ["seg_train/a/1.png", "seg_test/a/1.png"],
             r"(holds the splits|has no folder named val, but) seg_test, seg_tr",
         ),
+        (
+            ["seg_train/seg_train/a/1.png", "seg_test/seg_test/a/1.png", "seg_pred/seg_pred/1.png"],
+            r"(holds the splits|has no folder named val, but) seg_pred, seg_test, seg_train",
+        ),
+        (
+            ["bounding_box_train/1.png", "bounding_box_test/1.png", "query/1.png"],
+            r"holds the splits bounding_box_test, bounding_box_train, query and no .* such as .*bounding_box_train",
+        ),
+        (
+            ["train/1.png", "val/1.png", "cat/1.png"],
+            r"holds the splits train, val beside other folders of images \(cat\); give one of .*, such as .*train",
+        ),
+        (
+            ["my_train/a/1.png", "my_test/a/1.png", "extra/b/1.png"],
+            r"holds the splits my_test, my_train beside other folders of images \(extra\)",
+        ),
         (["Training/1.png", "Testing/1.png"], r"holds the splits Testing, Training and no classes; give .*Training"),
         (
             ["train/cat/1.png", "val/cat/1.png", "val/dog/1.png", "samples/1.png"],
@@ -120,7 +136,7 @@ def test_splits_under_other_words_can_be_given_one_by_one(tmp_path: Path, write_
     write_folder(tmp_path, {f"{split}/{name}/1.png": b"" for split in ("Training", "Testing") for name in "ab"})
     with pytest.raises(UserError) as refusal:
         open_source(tmp_path)
-    assert str(refusal.value).endswith(f"give one of them, such as {tmp_path / 'Training'}.")
+    assert str(refusal.value).endswith(f"give one of the splits, such as {tmp_path / 'Training'}.")
     for chosen in (open_source(tmp_path / "Training"), open_source(tmp_path, split="Training")):
         assert [record.name for record in chosen.records] == ["a/1.png", "b/1.png"]
 

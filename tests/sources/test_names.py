@@ -4,7 +4,6 @@ from torchvision.datasets import folder
 from basics.errors import UserError
 from sources.names import (
     IMG_EXTENSIONS,
-    are_splits,
     check_printable,
     choose_split,
     is_document,
@@ -13,6 +12,7 @@ from sources.names import (
     is_label,
     of_split,
     same_split,
+    splits_among,
 )
 
 
@@ -68,20 +68,24 @@ def test_labels_are_known_in_any_case() -> None:
 @pytest.mark.parametrize(
     ("folders", "expected"),
     [
-        ("Training Testing", True),
-        ("train2014 val2014", True),
-        ("training_set test_set", True),
-        ("seg_train seg_test seg_val", True),
-        ("train val cat", False),
-        ("train", False),
-        ("test1 test2", False),
-        ("train_interior train_station", False),
-        ("trainer tester", False),
-        ("cat dog", False),
+        ("Training Testing", "Training Testing"),
+        ("train2014 val2014", "train2014 val2014"),
+        ("training_set test_set", "training_set test_set"),
+        ("seg_train seg_test seg_val", "seg_train seg_test seg_val"),
+        ("seg_train seg_test seg_pred", "seg_train seg_test seg_pred"),
+        ("bounding_box_train bounding_box_test query", "bounding_box_train bounding_box_test query"),
+        ("query gallery", "query gallery"),
+        ("train val cat", "train val"),
+        ("train", ""),
+        ("test1 test2", ""),
+        ("train_interior train_station", ""),
+        ("train_station test_tube train", ""),
+        ("trainer tester", ""),
+        ("cat dog", ""),
     ],
 )
-def test_folders_that_differ_in_a_word_for_a_split_are_splits(folders: str, expected: bool) -> None:
-    assert are_splits(folders.split()) is expected
+def test_folders_that_differ_in_a_word_for_a_split_are_splits(folders: str, expected: str) -> None:
+    assert splits_among(folders.split()) == set(expected.split())
 
 
 def test_files_of_a_split_are_chosen_by_whole_words() -> None:
