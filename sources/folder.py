@@ -9,7 +9,7 @@ from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_map
 from sources.content import FileState, local_states, remote_states
 from sources.ilsvrc import LIST_BEGINNING, LISTS, label_flat, names_images
-from sources.layout import label_folders
+from sources.layout import label_folders, refuse_backslashes
 from sources.listing import Folder, Listing
 from sources.names import canonical_split, check_printable, is_image, of_split
 from sources.order import IMAGE_FOLDER, image_folder_order
@@ -77,6 +77,8 @@ def open_images(
     """
     names, left_out = found
     check_printable(names, str(folder))
+    if labels is None:
+        refuse_backslashes(names, str(folder))
     nested = [name for name in names if "/" in name]
     if nested:
         _refuse_listed(folder, names, left_out.documents)

@@ -1,5 +1,7 @@
 """Labels from paths: which part of an image's path is its class folder."""
 
+import re
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from basics.errors import UserError
@@ -9,6 +11,10 @@ from sources.classes import imagenet_index, label_of, map_folders
 from sources.left_out import LeftOut
 from sources.names import VALIDATION_FILE, canonical_split, is_label, of_split, splits_among
 
+_NO_CLASS = re.compile(r"(jpe?g)?_?images?|imgs?|annotations?|segmentations?|labels?", re.IGNORECASE)
+"""Names of folders of a data set's images, or of what is told about them, beside each other."""
+_FOLD = re.compile(r"(fold|split|part|subset|batch)[ _-]*\d+", re.IGNORECASE)
+"""Names of parts of a data set, each of which has all classes."""
 _SHOWN = 4
 """How many folders a message names."""
 
@@ -37,7 +43,7 @@ def label_folders(
     if not folders <= imagenet_index().keys():
         _refuse_too_high(parents, where, archive=archive)
         _refuse_published(names, where, archive=archive)
-    _refuse_unknown(folders, left_out, where)
+    _refuse_unknown(folders, left_out, where, archive=archive)
     left_out.folders = sorted(left_out.class_folders(folders))
     # Only numbers count the classes that have no images as well; another folder beside them is none.
     classes = map_folders(folders, where, [name for name in left_out.folders if name.isdecimal()])
@@ -46,18 +52,36 @@ def label_folders(
     return {name: label[name.partition("/")[0]] for name in names}, classes
 
 
-def _refuse_unknown(folders: set[str], left_out: LeftOut, where: str) -> None:
-    """Refuse folders of files that are no images by their names: they may be classes, and shift the other labels."""
-    for name in left_out.unknown:
+def _refuse_unknown(folders: set[str], left_out: LeftOut, where: str, *, archive: bool) -> None:
+    """Refuse folders of files that are no images by their names: they may be classes, and shift the other labels.
+
+    The labels of ImageNet's class folders are fixed, so there the notice of what is left out is enough.
+    """
+    for name in () if folders <= imagenet_index().keys() else left_out.unknown:
         top, slash, _ = name.partition("/")
         if slash and top not in folders:
+            out = "pack the tar again without it" if archive else "move the folder out"
             raise UserError(
-                f"The folder {top} of {where} has files, but no image of a known kind (such as {name}); convert them, "
-                f"e.g. to PNG, or move the folder out."
+                f"The folder {top} of {where} has files, but no image of a known kind (such as {name}); if it is a "
+                f"class, convert its files, e.g. to PNG; if not, {out}."
             )
     label = next(filter(is_label, left_out.documents), None)
     if label is not None:
         raise UserError(f"{where} holds unpacked samples with labels (such as {label}); give their shards.")
+
+
+def refuse_backslashes(names: Collection[str], where: str) -> None:
+    """Refuse images whose names all hold backslashes where folders are meant, as some programs on Windows write them.
+
+    Raises:
+        UserError: the names of all images that do not lie beside the class folders hold one.
+    """
+    inside = [name for name in names if "/" in name or "\\" in name]
+    if inside and all("\\" in name.rpartition("/")[2] for name in inside):
+        raise UserError(
+            f"The names of the images of {where} have backslashes and not / between folders (such as {min(inside)}); "
+            f"pack them again with a program that writes /."
+        )
 
 
 def _refuse_published(names: Collection[str], where: str, *, archive: bool) -> None:
@@ -98,10 +122,48 @@ def _refuse_too_high(parents: set[str], where: str, *, archive: bool) -> None:
             f"{where} holds the splits {_shown(splits)} {beside}; give one of the splits, such as "
             f"{_folder(where, chosen, archive)}."
         )
+    _refuse_second_tree(nested, flat, where, archive=archive)
     if len(folders) == 1 and not flat:
         _refuse_single(parents, where, archive=archive)
     if len(folders) == 1:
         _notice_one_class(min(folders), below, where, archive=archive)
+
+
+def _refuse_second_tree(nested: set[tuple[str, ...]], flat: set[str], where: str, *, archive: bool) -> None:
+    """Refuse folders one level too high that hold the classes twice; where they may be classes, name them.
+
+    Args:
+        nested: Folder and sub-folder of each image that lies in a sub-folder.
+        flat: Folders that hold images themselves.
+        where: Name of the source, for messages.
+        archive: Whether the folders are those of a tar.
+    """
+    below: dict[str, set[str]] = {}
+    for top, name in nested:
+        below.setdefault(top, set()).add(name)
+    folders, deep = flat | below.keys(), sorted(below.keys() - flat)
+    if len(folders) == 1 or not deep:
+        return
+    inner = set[str]().union(*below.values())
+    for top in deep:
+        if below[top] <= folders and top not in inner:
+            out = "pack the tar again without it" if archive else "move it out"
+            raise UserError(
+                f"{where} has folders of the same names ({_shown(below[top])}) beside its folder {top} and in it, so "
+                f"it is not clear what its classes are; give {_folder(where, top, archive)}, or {out}."
+            )
+    counts = Counter(name for top in deep for name in below[top])
+    shared = {name for name, count in counts.items() if count > 1}
+    if shared and (any(map(_NO_CLASS.fullmatch, deep)) or all(map(_FOLD.fullmatch, deep))):
+        chosen = next((top for top in deep if "image" in top.lower()), deep[0])
+        raise UserError(
+            f"The folders {_shown(deep)} of {where} are no classes, and have folders of the same names in them "
+            f"({_shown(shared)}); give one of them, such as {_folder(where, chosen, archive)}."
+        )
+    say(
+        f"The folders {_shown(folders)} of {where} are taken for its classes, and folders in them (such as "
+        f"{deep[0]}/{min(below[deep[0]])}) for parts of them; if those are the classes, give the folder above them."
+    )
 
 
 def _notice_one_class(name: str, below: set[str], where: str, *, archive: bool) -> None:

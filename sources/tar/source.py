@@ -13,7 +13,7 @@ from sources.base import ClassMap, ImageRecord, Source
 from sources.classes import imagenet_index, imagenet_map
 from sources.content import FileState, state_of
 from sources.ilsvrc import LIST_BEGINNING, LISTS, label_flat, names_images
-from sources.layout import label_folders, strip_parents
+from sources.layout import label_folders, refuse_backslashes, strip_parents
 from sources.left_out import LeftOut
 from sources.names import check_printable, is_image, is_label
 from sources.order import IMAGE_FOLDER, image_folder_order
@@ -196,6 +196,8 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
         )
     left_out.repeated = _index(names, locations, scanned)
     check_printable(locations.rows, address)
+    if labels is None:
+        refuse_backslashes(locations.rows, address)
     nested = [name for name in locations.rows if "/" in name]
     if nested and labels is None:
         left_out.beside = [name for name in locations.rows if "/" not in name]

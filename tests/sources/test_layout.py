@@ -48,6 +48,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, write_folder: WriteFil
         (["train/cat/1.png", "test/cat/1.png", "test/dog/1.png"], "cat dog"),
         (["cat/1.png", "dog/1.png", "README.md", "LICENSE", "labels/dog.txt", "cat/1.json.txt"], "cat dog"),
         (["images/1.png", "notes.txt"], "images"),
+        (["cat/dog/1.png", "cat/owl/1.png", "dog/cat/1.png", "owl/cat/1.png"], "cat dog owl"),
+        (["fold1/1.png", "fold2/1.png"], "fold1 fold2"),
+        (["cat/odd\\name.png", "dog/1.png"], "cat dog"),
     ],
 )
 def test_these_folders_are_classes(store: Store, names: list[str], classes: str) -> None:
@@ -107,7 +110,21 @@ def test_these_folders_are_classes(store: Store, names: list[str], classes: str)
             ["apple/1.png", "berry/README.md", "berry/deep/2.heic"],
             r"The folder berry of .* \(such as berry/deep/2\.heic\)",
         ),
-        (["apple/1.png", "berry/0a1b"], r"The folder berry of .* has files, but no image .*; convert them, .* or move"),
+        (
+            ["apple/1.png", "berry/0a1b"],
+            r"The folder berry of .* has files, but no .*; if it is a .* if not, (move|pack)",
+        ),
+        (
+            ["Para/1.png", "Uninf/1.png", "cell_images/Para/1.png", "cell_images/Uninf/1.png"],
+            r"same names \(Para, Uninf\) beside its folder cell_images and in it, .*; give .*cell_images.* or ",
+        ),
+        (
+            ["images/001.A/1.png", "segmentations/001.A/1.png", "images/002.B/1.png", "segmentations/002.B/1.png"],
+            r"folders images, segmentations of .* are no classes, .*\(001\.A, 002\.B\); give one .* such as .*images",
+        ),
+        (["fold1/cats/1.png", "fold2/cats/1.png"], r"folders fold1, fold2 of .* are no classes, .*\(cats\)"),
+        (["cat\\a.png", "dog\\b.png"], r"have backslashes .*such as cat\\a\.png\); pack them again"),
+        (["top/cat\\a.png", "top/dog\\b.png", "logo.png"], r"backslashes .*such as top/cat\\a\.png\); pack"),
         (
             ["images/val_0.JPEG", "images/val_1.JPEG", "val_annotations.txt"],
             r"val_annotations\.txt .*lists the images of .*images, which is no class; .*--labels .*val_annotations",
@@ -185,6 +202,12 @@ def test_an_empty_class_folder_is_passed_over_with_a_notice(
             "train of {} is taken for a class, like bus; if it holds classes, give {}/tr",
         ),
         (["images/1.png", "images/2.png"], "{} has one class, images.\n"),
+        (
+            ["images/1.png", "annotations/trimaps/1.png"],
+            "The folders annotations, images of {} are taken for its classes, and folders in them (such as annot",
+        ),
+        (["photo/dog/1.png", "sketch/dog/1.png"], "The folders photo, sketch of {} are taken for its classes, and"),
+        (["cat/front/1.png", "dog/front/1.png"], "(such as cat/front) for parts of them; if those are the classes"),
         (["top/1.png", "top/a/1.png"], "{} has one class, top; its folders (such as a) are taken for parts of it"),
     ],
 )
@@ -194,6 +217,12 @@ def test_folders_that_may_be_no_classes_are_named(
     write_folder(tmp_path, dict.fromkeys(names, b""))
     assert len(open_source(tmp_path).records) == 2
     assert notice.format(tmp_path, tmp_path) in capsys.readouterr().err
+
+
+def test_files_of_other_kinds_shift_no_label_of_imagenet(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    source = open_source(store(["n01440764/1.png", "n01484850/1.png", "n01443537/1.gif", "extra/1.gif"]))
+    assert [record.label for record in source.records] == [0, 2]
+    assert "2 folders without images (such as extra), 2 files of other kinds" in capsys.readouterr().err
 
 
 def test_unpacked_shards_are_not_taken_for_class_folders(store: Store) -> None:
