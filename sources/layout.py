@@ -12,7 +12,7 @@ from sources.left_out import LeftOut
 from sources.names import VALIDATION_FILE, canonical_split, is_label, of_split, splits_among
 
 _NO_CLASS = re.compile(r"(jpe?g)?_?images?|imgs?|annotations?|segmentations?|labels?", re.IGNORECASE)
-"""Names of folders of a data set's images, or of what is told about them, beside each other."""
+"""Names of folders that hold a data set's images, or their annotations, beside each other."""
 _FOLD = re.compile(r"(fold|split|part|subset|batch)[ _-]*\d+", re.IGNORECASE)
 """Names of parts of a data set, each of which has all classes."""
 _SHOWN = 4

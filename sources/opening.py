@@ -24,6 +24,8 @@ _AT_ONCE = 16
 """Files whose existence is checked at the same time."""
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _TARS = (".tar", ".tar.gz", ".tgz")
+_OTHER_ARCHIVES = (".tar.zst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.lz4", ".zip", ".7z", ".rar")
+"""Extensions of archives that are not read."""
 
 
 def open_source(
@@ -108,10 +110,12 @@ def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str
     tars = _list_tars(given)
     if tars and MANIFEST in given.files():
         # A data set of this program: images in folders beside its shards are not part of it.
+        LeftOut(unknown=_other_archives(given)).say(str(given.path))
         return _open_archives(address, _of_split(tars, split, given), labels, split)
     folder = find_split(given, split)
     found = folder.listing()
     if found.images:
+        _refuse_shards_beside(folder, min(found.images))
         beside = dict.fromkeys([folder.path, given.path, folder.path.absolute().parent])
         return open_images(address, folder.path, found, labels, tuple(beside))
     published = find_in_folder(given)
@@ -123,9 +127,7 @@ def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str
         raise UserError(
             f"{folder.path} holds no images{files}; give a folder of class folders, a tar or WebDataset shards."
         )
-    LeftOut(unknown=[name for name in found.left_out.unknown if "/" in name or not name.endswith(_TARS)]).say(
-        str(folder.path)
-    )
+    LeftOut(unknown=[name for name in found.left_out.unknown if "/" in name or not _is_tar(name)]).say(str(folder.path))
     return _open_archives(address, _of_split(tars, split, folder), labels, split)
 
 
@@ -143,8 +145,35 @@ def _open_archives(address: str, tars: list[AnyPath], labels: AnyPath | None, sp
 
 
 def _list_tars(folder: Folder) -> list[AnyPath]:
-    names = sorted(name for name in folder.files() if name.endswith(_TARS) and "devkit" not in name)
+    names = sorted(name for name in folder.files() if _is_tar(name) and "devkit" not in name)
     return [folder.path / name for name in names]
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith(_TARS)
+
+
+def _other_archives(folder: Folder) -> list[str]:
+    """Return the archives of other kinds below a folder, and the tars in its folders."""
+    names = folder.listing().left_out.unknown
+    return [name for name in names if name.lower().endswith(_OTHER_ARCHIVES) or ("/" in name and _is_tar(name))]
+
+
+def _refuse_shards_beside(folder: Folder, image: str) -> None:
+    """Refuse a folder of images that also holds shards: either may be meant. Gzipped ones are not unpacked for that."""
+    plain = [tar for tar in _list_tars(folder) if tar.name.lower().endswith(".tar")]
+    if not plain:
+        return
+    try:
+        shards = are_shards(first_members(plain))
+    except UserError:
+        return  # no tar, or half of one: the images do not need it
+    if shards:
+        raise UserError(
+            f"{folder.path} holds shards (such as {plain[0].name}) and images (such as {image}), so it is not clear "
+            f"which are meant; give the shards as one file or a pattern such as {folder.path}/NAME-{{0..9}}.tar, or a "
+            f"folder without the shards."
+        )
 
 
 def _of_split(tars: list[AnyPath], split: str, folder: Folder) -> list[AnyPath]:

@@ -86,6 +86,42 @@ def test_archives_of_other_kinds_beside_tars_are_named(
     assert capsys.readouterr().err == f"Left out of {tmp_path}: 2 files of other kinds (such as more/x-3.tar).\n"
 
 
+def test_tars_are_known_in_any_case(tmp_path: Path, write_tar: WriteFiles, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("a.TAR", "b.Tar", "c.tar", "d.tar.GZ", "e.TGZ")):
+        write_tar(tmp_path / name, {f"a/{number}.png": b"", f"b/{number}.png": b""})
+    assert len(open_source(tmp_path).records) == 10
+    assert capsys.readouterr().err == ""
+
+
+def test_archives_that_a_data_set_with_a_manifest_leaves_out_are_named(
+    tmp_path: Path, write_tar: WriteFiles, write_folder: WriteFiles, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tar(tmp_path / "x-0.tar", {"a.png": b"", "a.cls": b"0"})
+    write_folder(tmp_path, {"manifest.json": b"{}", "stats/x.parquet": b"", "preview/1.png": b""})
+    assert len(open_source(tmp_path).records) == 1
+    assert capsys.readouterr().err == ""
+    write_folder(tmp_path, {"x-1.tar.ZST": b"", "x-2.tar.xz": b"", "more/x-3.TAR": b""})
+    assert len(open_source(tmp_path).records) == 1
+    assert capsys.readouterr().err == f"Left out of {tmp_path}: 3 files of other kinds (such as more/x-3.TAR).\n"
+
+
+@pytest.mark.parametrize("image", ["preview/sample.png", "sample.png"])
+def test_shards_beside_images_are_unclear(
+    tmp_path: Path, write_tar: WriteFiles, write_folder: WriteFiles, image: str
+) -> None:
+    write_tar(tmp_path / "a-0.tar", {"a.png": b"", "a.cls": b"0"})
+    write_folder(tmp_path, {image: b""})
+    with pytest.raises(UserError, match=rf"holds shards \(such as a-0\.tar\) and images \(such as {image}\), so it"):
+        open_source(tmp_path)
+    assert len(open_source(tmp_path / "a-0.tar").records) == 1
+    assert len(open_source(f"{tmp_path}/a-{{0..0}}.tar").records) == 1
+
+
+def test_half_a_tar_beside_class_folders_is_no_hindrance(tmp_path: Path, write_folder: WriteFiles) -> None:
+    write_folder(tmp_path, {"cat/1.png": b"", "dog/1.png": b"", "backup.tar": b"x" * 700})
+    assert open_source(tmp_path).classes.names == ("cat", "dog")
+
+
 def test_tars_in_the_folder_of_a_split_are_read(tmp_path: Path, write_tar: WriteFiles) -> None:
     write_tar(tmp_path / "val" / "0.tar", {"a/1.png": b""})
     (tmp_path / "train").mkdir()
