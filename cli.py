@@ -104,9 +104,8 @@ def _require_readable_words() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
         # Names of classes and files are of any alphabet, and what a terminal lacks must not end the command.
         sys.stdout.reconfigure(errors="backslashreplace")
-    if sys.getfilesystemencoding() != "utf-8":
-        for text in (*sys.argv[1:], str(Path.cwd())):
-            require_text(text, "A path of this command")
+    for text in (*sys.argv[1:], str(Path.cwd())):
+        require_text(text, "A path of this command")
 
 
 def main() -> None:

@@ -26,7 +26,6 @@ from basics.files import digest_json, write_text
 from basics.ownership import Owner, lock_folder, occupied_folder_error, owner_of, require_owner
 from basics.progress import counted, say
 from basics.reading import cannot_be_read, unreadable
-from sources.content import same_content
 
 RESULTS = "results.jsonl"
 PREDICTIONS, PREDICTION_FOLDER, SAMPLES = "predictions.h5", "predictions", "samples.h5"
@@ -167,30 +166,43 @@ class ResultStore(Generic[AnyResults]):
             derived: names of results that will be computed again from the wanted ones.
 
         Raises:
-            UserError: without `overwrite`, another result has the same names; or the folder holds results that cannot
-                be compared with the wanted ones.
+            UserError: without `overwrite`, another result has the same names, or images have changed since results
+                that are not wanted now; or the folder holds results that cannot be compared with the wanted ones.
         """
         if not overwrite:
             for each in wanted:
                 self._refuse_other_result(each)
         self._refuse_incomparable(wanted, {*derived, *(each.key for each in wanted)}, overwrite=overwrite)
-        known = set() if overwrite else self.rows.keys() - self._of_other_images(wanted)
+        known = set() if overwrite else self.rows.keys() - self._of_other_images(wanted, derived)
         missing = [each for each in wanted if each.key not in known]
         if len(missing) < len(wanted):
             say(_reuse_message(len(wanted) - len(missing), wanted))
         return missing
 
-    def _of_other_images(self, wanted: Sequence[Wanted]) -> set[Key]:
-        """Return which results are of images that have changed since, also of what is not wanted; a notice says so."""
+    def _of_other_images(self, wanted: Sequence[Wanted], derived: Collection[Key]) -> set[Key]:
+        """Return which of the wanted results are of images that have changed since; a notice says so.
+
+        Raises:
+            UserError: results that are not wanted are of such images, too. They would be dropped, and nothing that
+                was computed is lost without being asked for.
+        """
         found = [(str(each.row["data"]), key) for each in wanted for key in self._stale(each.row)]
         names, stale = list(dict.fromkeys(name for name, _ in found)), {key for _, key in found}
         if stale:
             shown = ", ".join(names[:_NAMES_SHOWN])
             more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-            say(
+            fault = (
                 f"The images of {shown}{more} have other sizes or times than when {counted(len(stale), 'result')} in "
-                f"{self.folder} were computed; those are dropped, and computed again where this command wants them."
+                f"{self.folder} were computed"
             )
+            others = sorted(stale - {*derived, *(each.key for each in wanted)})
+            if others:
+                condition, model = others[0]
+                raise UserError(
+                    f"{fault}, of which this command does not compute {len(others)} again (such as {model}, "
+                    f"{condition}); give those with it, give another --out, or --overwrite to drop them."
+                )
+            say(f"{fault}; those are computed again.")
         unknown = [
             each
             for each in wanted
@@ -321,7 +333,7 @@ def without_mark(row: Row) -> Row:
 def other_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Return whether two rows are of images with other sizes or times, as far as both say."""
     marks = before.get(CONTENT), now.get(CONTENT)
-    return all(marks) and not same_content(str(marks[0]), str(marks[1]))
+    return all(marks) and marks[0] != marks[1]
 
 
 def _reuse_message(reused: int, wanted: Sequence[Wanted]) -> str:

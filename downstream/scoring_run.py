@@ -119,13 +119,13 @@ def score_all(run: ScoringRun) -> dict[Key, Row]:
         WorkError: an image is broken, a model's outputs are not finite, a data set has changed meanwhile, or a loader
             process failed.
     """
-    notices: dict[str, None] = {}
+    notices: dict[str, str] = {}
     wanted, views = {}, {}
     for name, opened in run.data.items():
         data = opened()
         wanted[name] = _wanted(run, data, notices)
         views[name] = views_of([model.classifier for model in run.models], data)
-    for notice in notices:
+    for notice in notices.values():
         say(notice)
     run = _with_loaders(run, views.values())
     everything = [each for of_data in wanted.values() for each in of_data]
@@ -152,12 +152,13 @@ def _with_loaders(run: ScoringRun, views: Iterable[Sequence[View]]) -> ScoringRu
     return replace(run, config=replace(config, loaders=loaders))
 
 
-def _wanted(run: ScoringRun, data: TestSet, notices: dict[str, None]) -> list[Wanted]:
+def _wanted(run: ScoringRun, data: TestSet, notices: dict[str, str]) -> list[Wanted]:
     """Return the result of each model on a data set, before it is scored, and add what the user has to know."""
     for model in run.models:
         notice = require_fitting(model.name, model.classifier, data)
         if notice:
-            notices[notice] = None
+            # One for each model or data set that has no names, not one for each pair.
+            notices.setdefault(notice.partition(" does not say ")[0], notice)
     return [wanted_score(model.name, model.classifier, data, run.compute, model.more) for model in run.models]
 
 

@@ -1,8 +1,8 @@
 """Marks of content: whether files are those of before, by their sizes and times, without reading them.
 
-A mark is two checksums over the sizes and modification times of files in order: of the times as they are, and of the
-times in whole seconds, since some archives, copies and file systems keep no more of them. Names and paths are left out,
-so that files may be moved. A server's checksum or version of a file stands for its time.
+A mark is a checksum over the sizes and modification times of files in order. The times are taken in whole seconds,
+since many archives, copies and file systems keep no more of them exactly. Names and paths are left out, so that files
+may be moved. A server's checksum or version of a file stands for its time.
 """
 
 import hashlib
@@ -86,18 +86,7 @@ def _remote_state(about: Mapping[str, Any]) -> FileState:
 
 def content_mark(states: Iterable[FileState]) -> str:
     """Return the mark of files in order."""
-    exact, rounded = hashlib.sha256(), hashlib.sha256()
+    digest = hashlib.sha256()
     for state in states:
-        exact.update(f"{state.size}|{state.time}|{state.tag}\n".encode())
-        rounded.update(f"{state.size}|{state.time // _SECOND * _SECOND}|{state.tag}\n".encode())
-    return f"{exact.hexdigest()[:32]}:{rounded.hexdigest()[:32]}"
-
-
-def same_content(before: str, now: str) -> bool:
-    """Whether two marks may be of the same files.
-
-    Times in whole seconds are compared where one of the two has no others.
-    """
-    (exact, rounded), (exact_now, rounded_now) = before.split(":"), now.split(":")
-    in_seconds = exact == rounded or exact_now == rounded_now
-    return exact == exact_now or (in_seconds and rounded == rounded_now)
+        digest.update(f"{state.size}|{state.time // _SECOND}|{state.tag}\n".encode())
+    return digest.hexdigest()[:32]

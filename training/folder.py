@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from basics.files import write_json, write_text
 from basics.ownership import lock_folder, occupied_folder_error, require_owner
 from basics.progress import say
 from basics.reading import unreadable
-from sources.content import same_content
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -90,6 +90,9 @@ def claim_folder(out: Path, settings: Mapping[str, Any]) -> None:
     require_owner(out, recorded=recorded, identity=_identity(now, now))
     if before is not None and (out / CHECKPOINT).exists():
         _require_same_images(out, before.get(CONTENT), now.get(CONTENT, {}))
+        if CONTENT in before:
+            # Those of the beginning: otherwise all images could change, a few at a time.
+            now[CONTENT] = before[CONTENT]
     write_json(path, now)
 
 
@@ -102,21 +105,21 @@ def _require_same_images(out: Path, before: Mapping[str, list[str]] | None, now:
     if before is None:
         if any(now.values()):
             say(
-                f"An earlier version began the run in {out} without a mark of its images, so that a change of these "
-                "since then is not noticed; --overwrite starts anew."
+                f"The run in {out} has no mark of the images that it began with (an earlier version began it, or the "
+                "mark was removed), so that a change of these since then is not noticed; --overwrite starts anew."
             )
         return
     for kind, marks in now.items():
         known = before.get(kind, [])
         if not known or not marks:
             continue
-        alike = len(known) == len(marks) and sum(map(same_content, known, marks))
+        alike = len(known) == len(marks) and sum(map(eq, known, marks))
         changed = len(marks) - alike
         if changed > _FEW * len(marks):
             raise UserError(
                 f"The folder {out} holds a run on other {kind} images: their files had other sizes or times. Start "
-                "anew with --overwrite; if they are the same images, copied without their times, remove the entry "
-                f'"{CONTENT}" from {out / SETTINGS}, and the run goes on.'
+                "anew with --overwrite; if they are the same images, copied without their times or mended, remove the "
+                f'entry "{CONTENT}" from {out / SETTINGS}, and the run goes on.'
             )
         if changed:
             say(f"A few {kind} images have changed since the run in {out} was begun; it goes on with them as they are.")

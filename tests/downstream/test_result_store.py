@@ -161,18 +161,22 @@ def test_results_of_images_that_have_changed_are_computed_again(
     assert all(CONTENT not in line for line in lines(tmp_path))
 
 
-def test_results_of_other_images_never_stand_beside_those_of_new_ones(
-    case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_results_of_other_images_neither_stand_beside_those_of_new_ones_nor_are_lost(
+    case: Case, tmp_path: Path
 ) -> None:
-    """Also where another model or attack is wanted than the results that are there are of."""
+    """Where another model or attack is wanted than the results that are there are of."""
     first, second = (
         (case.wanted("m", "x"), case.wanted("m", "y"))
         if case.comparison is SAME_TEST
         else (case.wanted("m", "x"), case.wanted("n", "x"))
     )
     computed(case, tmp_path, [marked(first, THEN)], 0.0)
-    assert computed(case, tmp_path, [marked(second, NOW)], 1.0) == [second.key[0]]
-    assert "than when 1 result in" in capsys.readouterr().err
+    with pytest.raises(
+        UserError, match=r"does not compute 1 again \(such as m, x\); give those with it, .* --overwrite"
+    ):
+        computed(case, tmp_path, [marked(second, NOW)], 1.0)
+    assert values(case, tmp_path) == {first.key: 0.0}
+    assert computed(case, tmp_path, [marked(second, NOW)], 1.0, overwrite=True) == [second.key[0]]
     assert values(case, tmp_path) == {second.key: 1.0}
     assert len(lines(tmp_path)) == 1
 
