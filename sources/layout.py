@@ -70,7 +70,7 @@ def _refuse_unknown(folders: set[str], left_out: LeftOut, where: str, *, archive
         raise UserError(f"{where} holds unpacked samples with labels (such as {label}); give their shards.")
 
 
-def refuse_backslashes(names: Collection[str], where: str) -> None:
+def refuse_backslashes(names: Collection[str], where: str, *, archive: bool = False) -> None:
     """Refuse images whose names all hold backslashes where folders are meant, as some programs on Windows write them.
 
     Raises:
@@ -78,9 +78,10 @@ def refuse_backslashes(names: Collection[str], where: str) -> None:
     """
     inside = [name for name in names if "/" in name or "\\" in name]
     if inside and all("\\" in name.rpartition("/")[2] for name in inside):
+        mend = "pack them again with /" if archive else "move each image into the folders that its name says"
         raise UserError(
             f"The names of the images of {where} have backslashes and not / between folders (such as {min(inside)}); "
-            f"pack them again with a program that writes /."
+            f"{mend}."
         )
 
 
@@ -239,9 +240,8 @@ def strip_parents(names: Sequence[str], split: str, where: str) -> dict[str, str
         paths = {short.removeprefix(shared): name for short, name in paths.items()}
     tops = {short.partition("/")[0] for short in paths if short.count("/") > 1}
     stray = {short.partition("/")[0] for short in paths if short.count("/") == 1} - tops
-    folders = tops | stray
-    splits = all(canonical_split(top) or top == split for top in folders) or splits_among(folders) == folders
-    if not tops or not splits:
+    splits = all(canonical_split(top) or top == split for top in tops | stray)
+    if not tops or not (splits or (not stray and splits_among(tops) == tops)):
         return paths
     chosen = of_split(tops, split)
     if not chosen:

@@ -197,7 +197,7 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
     left_out.repeated = _index(names, locations, scanned)
     check_printable(locations.rows, address)
     if labels is None:
-        refuse_backslashes(locations.rows, address)
+        refuse_backslashes(locations.rows, address, archive=True)
     nested = [name for name in locations.rows if "/" in name]
     if nested and labels is None:
         left_out.beside = [name for name in locations.rows if "/" not in name]

@@ -73,6 +73,10 @@ def test_these_folders_are_classes(store: Store, names: list[str], classes: str)
             r"(holds the splits|has no folder named val, but) seg_pred, seg_test, seg_train",
         ),
         (
+            ["train/a/1.png", "test/a/1.png", "pred/1.png"],
+            r"holds the splits test, train beside other folders of images \(pred\)",
+        ),
+        (
             ["bounding_box_train/1.png", "bounding_box_test/1.png", "query/1.png"],
             r"holds the splits bounding_box_test, bounding_box_train, query and no .* such as .*bounding_box_train",
         ),
@@ -123,8 +127,8 @@ def test_these_folders_are_classes(store: Store, names: list[str], classes: str)
             r"folders images, segmentations of .* are no classes, .*\(001\.A, 002\.B\); give one .* such as .*images",
         ),
         (["fold1/cats/1.png", "fold2/cats/1.png"], r"folders fold1, fold2 of .* are no classes, .*\(cats\)"),
-        (["cat\\a.png", "dog\\b.png"], r"have backslashes .*such as cat\\a\.png\); pack them again"),
-        (["top/cat\\a.png", "top/dog\\b.png", "logo.png"], r"backslashes .*such as top/cat\\a\.png\); pack"),
+        (["cat\\a.png", "dog\\b.png"], r"have backslashes .*such as cat\\a\.png\); (pack them again with /|move each)"),
+        (["top/cat\\a.png", "top/dog\\b.png", "logo.png"], r"backslashes .*such as top/cat\\a\.png\); (pack|move)"),
         (
             ["images/val_0.JPEG", "images/val_1.JPEG", "val_annotations.txt"],
             r"val_annotations\.txt .*lists the images of .*images, which is no class; .*--labels .*val_annotations",
