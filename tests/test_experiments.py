@@ -193,10 +193,10 @@ ADDRESSES = {"source", "out", "autoencoder", "classifier_weights", "encoder_weig
     ("command", "config", "count"),
     [
         ("imagenet-advbn", experiments.imagenet_advbn_vgg(), 6),
-        ("train-autoencoder", experiments.autoencoder_vgg("images", Path("out")), 4),
-        ("train-classifier", experiments.classifier("resnet18", "images", Path("out")), 3),
-        ("finetune", experiments.finetune_resnet50("images", Path("out")), 16),
-        ("abnn pretrain", experiments.abnn_substitute("images", Path("out")), 4),
+        ("train-autoencoder", experiments.autoencoder_vgg("images", Path("out")), 3),
+        ("train-classifier", experiments.classifier("resnet18", "images", Path("out")), 2),
+        ("finetune", experiments.finetune_resnet50("images", Path("out")), 15),
+        ("abnn pretrain", experiments.abnn_substitute("images", Path("out")), 3),
     ],
 )
 def test_help_states_the_experiment_s_values(command: str, config: Any, count: int) -> None:
