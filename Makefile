@@ -13,7 +13,7 @@ help: ## list what can be made
 demo: .venv/run.stamp ## the whole story on drawn images: train, perturb, score (5 minutes on two cores)
 	$(BIN)/advbn-gen demo --out demo
 
-test: .venv/dev.stamp ## all tests, shared between the cores (10 minutes on two)
+test: .venv/dev.stamp ## all tests, shared between the cores (11 to 14 minutes on two)
 	$(BIN)/python -m pytest $(SHARED)
 
 test-fast: .venv/dev.stamp ## most of the tests, without the slow ones (a minute and a half)

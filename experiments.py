@@ -120,7 +120,7 @@ def autoencoder(encoder: str, source: str | Source, out: Path) -> AutoencoderReq
 
     Adam at 1e-4 is our choice; 4 epochs of ImageNet in batches of 32 are AdaIN's 160,000 iterations.
     """
-    training = TrainingConfig(epochs=4, batch_size=32, lr=1e-4, image_size=256, loaders=None)
+    training = TrainingConfig(epochs=4, batch_size=32, lr=1e-4, image_size=256)
     return AutoencoderRequest(encoder=encoder, source=source, out=out, training=training)
 
 
@@ -219,14 +219,7 @@ def _finetune(arch: str, cut: Cut, source: str | Source, out: Path) -> FineTunin
             smallest_crop=0.08,
         ),
         training=TrainingConfig(
-            loaders=None,
-            epochs=20,
-            batch_size=256,
-            lr=1e-3,
-            weight_decay=1e-4,
-            schedule="step",
-            decay_every=10,
-            image_size=224,
+            epochs=20, batch_size=256, lr=1e-3, weight_decay=1e-4, schedule="step", decay_every=10, image_size=224
         ),
     )
 
@@ -237,15 +230,7 @@ CIFAR10 = Benchmark(
     substitute="vgg19_bn",
     pixels=PixelConfig(eps=8 / 255, steps=5, step_size=2 / 255, norm="linf", random_start=True),
     translation=1 / 8,
-    training=TrainingConfig(
-        epochs=200,
-        batch_size=128,
-        lr=0.1,
-        weight_decay=5e-4,
-        schedule="cosine",
-        image_size=32,
-        loaders=None,
-    ),
+    training=TrainingConfig(epochs=200, batch_size=128, lr=0.1, weight_decay=5e-4, schedule="cosine", image_size=32),
 )
 """Paper 2, section 3.1 and Table 1: networks, eps and steps of the attack; the rest is our choice (docs/choices.md)."""
 BENCHMARKS = {CIFAR10.name: CIFAR10}
@@ -294,14 +279,7 @@ def classifier(arch: str, source: str | Source, out: Path) -> ClassifierRequest:
         out=out,
         variation=Variation(crops=True, smallest=0.35),
         training=TrainingConfig(
-            loaders=None,
-            epochs=20,
-            batch_size=64,
-            lr=2e-3,
-            weight_decay=1e-2,
-            schedule="cosine",
-            warmup=0.1,
-            image_size=224,
+            epochs=20, batch_size=64, lr=2e-3, weight_decay=1e-2, schedule="cosine", warmup=0.1, image_size=224
         ),
     )
 

@@ -2,7 +2,6 @@
 
 from abnn.checkpoint import Checkpoint
 from basics.errors import UserError
-from basics.progress import say
 from sources.base import Source
 from sources.classes import require_agreeing
 from sources.decode import decode_rgb
@@ -50,12 +49,10 @@ def images_for(
 
 
 def _require_fitting(checkpoint: Checkpoint, source: Source) -> None:
-    notice = require_agreeing(
+    require_agreeing(
         f"the network {checkpoint.name}", checkpoint.class_map, source.address, source.classes,
         "give test images of the classes that it was trained on",
     )  # fmt: skip
-    if notice:
-        say(notice)
     if not checkpoint.resized:
         require_native(source, checkpoint.plan.image_size, f"the network {checkpoint.name} was trained on no others")
 

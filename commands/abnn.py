@@ -122,9 +122,7 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
         request,
         layer=LayerConfig(**given(statistics=options["statistics"], encoder=options["encoder"])),
         attack=benchmark.ball(pixels) if pixels.given() else None,
-        training=replace(
-            request.training, loaders=options["loaders"], **given(**{name: options[name] for name in _CONFIG_OPTIONS})
-        ),
+        training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
         resize=options["image_size"] is not None,
         **{name: options[name] for name in ("substitute", "arch", "blocks", "taps", "limit")},
         **given(width=options["width"]),
@@ -145,7 +143,7 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
 
 
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "weight_decay", "seed", "image_size", "device", "devices", "precision",
+    "loaders", "epochs", "batch_size", "lr", "weight_decay", "seed", "image_size", "device", "devices", "precision",
 )  # fmt: skip
 
 

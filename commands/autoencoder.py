@@ -68,9 +68,7 @@ def train_autoencoder(**options: Any) -> None:
         request = drawn_request(encoder, out, options["encoder_weights"])
     else:
         request = experiments.autoencoder(encoder, source, out)
-    config = replace(
-        request.training, loaders=options["loaders"], **given(**{name: options[name] for name in _CONFIG_OPTIONS})
-    )
+    config = replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS}))
     request = replace(request, training=config, **given(**{name: options[name] for name in _REQUEST_OPTIONS}))
     result = train(request, overwrite=options["overwrite"])
     if not is_first_process(options["devices"]):
@@ -82,7 +80,7 @@ def train_autoencoder(**options: Any) -> None:
 
 _REQUEST_OPTIONS = ("labels", "held_out", "encoder_weights", "width", "limit")
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "seed", "image_size", "schedule", "checkpoint_every",
+    "loaders", "epochs", "batch_size", "lr", "seed", "image_size", "schedule", "checkpoint_every",
     "device", "devices", "precision",
 )  # fmt: skip
 

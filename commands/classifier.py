@@ -73,9 +73,7 @@ def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *,
         request,
         classifier=replace(request.classifier, **given(width=options["width"])),
         variation=replace(request.variation, **given(smallest=options["smallest_crop"])),
-        training=replace(
-            request.training, loaders=options["loaders"], **given(**{name: options[name] for name in _CONFIG_OPTIONS})
-        ),
+        training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
         held_out=options["held_out"],
         labels=options["labels"],
         limit=options["limit"],
@@ -89,5 +87,5 @@ def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *,
 
 
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "seed", "image_size", "device", "devices", "precision",
+    "loaders", "epochs", "batch_size", "lr", "seed", "image_size", "device", "devices", "precision",
 )  # fmt: skip

@@ -130,7 +130,7 @@ def _refuse_unused(options: dict[str, Any], method_name: str) -> None:
 _STATISTICS_OPTIONS = ("eps", "steps", "step_size", "statistics")
 _PIXEL_OPTIONS = ("pixel_eps", "pixel_steps", "pixel_step_size")
 _CONFIG_OPTIONS = (
-    "epochs", "batch_size", "lr", "seed", "image_size", "device", "devices", "precision", "schedule",
+    "loaders", "epochs", "batch_size", "lr", "seed", "image_size", "device", "devices", "precision", "schedule",
     "decay_every", "weight_decay",
 )  # fmt: skip
 
@@ -172,7 +172,7 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
     return replace(
         request,
         tuning=tuning,
-        training=replace(request.training, loaders=options["loaders"], **training),
+        training=replace(request.training, **training),
         init=_init(options),
         held_out=held_out,
         **{name: options[name] for name in ("width", "labels", "limit", "mix")},

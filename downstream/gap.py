@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
 from basics.ownership import lock_folder
-from basics.progress import say
 from downstream.gallery import GallerySample, gallery_samples
 from downstream.originals import require_made_of
 from downstream.predictions import PredictionFile, Scored
@@ -166,12 +165,10 @@ def _opened(request: GapRequest) -> dict[str, TestSet]:
                 "give a folder that `advbn-gen imagenet-advbn --reconstructed` made."
             )
     for data in (reconstructed, advbn):
-        notice = require_agreeing(
+        require_agreeing(
             f"--original {original.source.address}", original.source.classes,
             f"--{data.name} {data.source.address}", data.source.classes, "give data sets made from one source",
         )  # fmt: skip
-        if notice:
-            say(notice)
     if _scale(advbn) != 1:
         raise UserError(
             f"--advbn {advbn.source.address} was rendered at the scale {_scale(advbn):g}; give the data set of the "

@@ -6,7 +6,6 @@ from typing import Any
 from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import require_apart
-from basics.progress import say
 from downstream.exports import FILES
 from downstream.task import FineTuningConfig, FineTuningTask
 from downstream.testset import open_named
@@ -121,10 +120,8 @@ def _of_its_classes(start: Classifier, source: Source) -> Source:
     Raises:
         UserError: they are not.
     """
-    notice = require_agreeing(
+    require_agreeing(
         f"the {start.name} to start from", start.outputs, source.address, source.classes,
         "give --init with a classifier of these classes",
     )  # fmt: skip
-    if notice:
-        say(notice)
     return source

@@ -24,7 +24,7 @@ from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Score
 from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
-from sources.classes import require_agreeing
+from sources.classes import Unnamed, compare_classes
 from sources.decode import View, decode_rgb, pixels_of
 
 KEPT = 5
@@ -74,16 +74,16 @@ def wanted_score(
     return Wanted(identity=identity, more={**addresses, "device": compute.kind, "software": software, **(more or {})})
 
 
-def require_fitting(label: str, model: Classifier, data: TestSet) -> str | None:
+def require_fitting(label: str, model: Classifier, data: TestSet) -> Unnamed | None:
     """Refuse a model whose outputs are not the classes of the data set.
 
     Returns:
-        A notice for the user where one of them does not say which classes it has; None if they agree.
+        The one that does not say which classes it has; None if they agree.
 
     Raises:
         UserError: see above.
     """
-    return require_agreeing(
+    return compare_classes(
         f"the model {label}", model.outputs, f"the data set {data.name} ({data.source.address})", data.source.classes,
         "give a model of these classes",
     )  # fmt: skip

@@ -155,10 +155,10 @@ def _with_loaders(run: ScoringRun, views: Iterable[Sequence[View]]) -> ScoringRu
 def _wanted(run: ScoringRun, data: TestSet, notices: dict[str, str]) -> list[Wanted]:
     """Return the result of each model on a data set, before it is scored, and add what the user has to know."""
     for model in run.models:
-        notice = require_fitting(model.name, model.classifier, data)
-        if notice:
+        unnamed = require_fitting(model.name, model.classifier, data)
+        if unnamed is not None:
             # One for each model or data set that has no names, not one for each pair.
-            notices.setdefault(notice.partition(" does not say ")[0], notice)
+            notices.setdefault(unnamed.what, unnamed.notice)
     return [wanted_score(model.name, model.classifier, data, run.compute, model.more) for model in run.models]
 
 

@@ -51,7 +51,7 @@ class Recipe:
 
 
 def _training(**settings: Any) -> TrainingConfig:
-    return TrainingConfig(image_size=DRAWN_IMAGE_SIZE, device="cpu", schedule="cosine", **settings)
+    return TrainingConfig(image_size=DRAWN_IMAGE_SIZE, device="cpu", schedule="cosine", loaders=0, **settings)
 
 
 RECIPES = {

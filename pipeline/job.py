@@ -11,7 +11,6 @@ import torch
 from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from basics.paths import AnyPath
-from basics.progress import say
 from pipeline.config import GenerationConfig
 from pipeline.dataset.manifest import FORMAT_VERSION, DatasetDescription
 from pipeline.dataset.plan import Plan
@@ -188,12 +187,10 @@ def _require_its_classes(networks: Networks, source: Source) -> None:
     """Refuse images of other classes than the attacked classifier's: its loss would be taken for wrong labels."""
     if networks.classifier is None:
         raise ValueError("an ascent needs a classifier")
-    notice = require_agreeing(
+    require_agreeing(
         f"the classifier {networks.classifier.name}", networks.classifier.outputs, source.address, source.classes,
         "give a classifier trained on these labels (--classifier, --classifier-weights)",
     )  # fmt: skip
-    if notice:
-        say(notice)
 
 
 def _check_forward_pass(config: GenerationConfig, networks: Networks) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from basics.errors import UserError
 from basics.progress import say
@@ -85,8 +86,9 @@ def _numbered(folders: set[str], where: str) -> ClassMap | None:
         if by_number != sorted(folders):
             say(f"The class folders of {where} are numbers: the label of each is its number.")
         return numbered_classes(len(folders))
-    if by_number == sorted(folders) and by_number[0] != "1":
-        # Such as 00 to 11: text and number give the same order.
+    from_0_on = [int(name) for name in by_number] == list(range(len(folders)))
+    # Such as 00 to 11, or years: text and number give the same order. From 0 on with gaps, they are labels themselves.
+    if by_number == sorted(folders) and by_number[0] != "1" and (from_0_on or int(by_number[0]) > 0):
         return None
     raise UserError(
         f"The class folders of {where} are numbers ({by_number[0]} to {by_number[-1]}, {len(folders)} of them), but "
@@ -95,7 +97,16 @@ def _numbered(folders: set[str], where: str) -> ClassMap | None:
     )
 
 
-def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap, mend: str) -> str | None:
+class Unnamed(NamedTuple):
+    """One of two sets of classes that has no names, so that they cannot be compared."""
+
+    what: str
+    """What has the set."""
+    notice: str
+    """What a user has to know."""
+
+
+def compare_classes(first: str, classes: ClassMap, second: str, other: ClassMap, mend: str) -> Unnamed | None:
     """Refuse two sets of classes in which a label means two classes; they are compared by their names.
 
     Args:
@@ -106,28 +117,42 @@ def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap
         mend: End of the message that refuses: what the user can do.
 
     Returns:
-        A notice for the user where one of the two does not say which classes it has; None if they agree.
+        The one that does not say which classes it has; None if they agree, or if neither does.
 
     Raises:
         UserError: their numbers or names differ.
     """
     if classes.count != other.count:
-        maybe_imagenet = classes.imagenet or (classes.count == imagenet_map().count and not classes.named)
-        declare = f", or, if it is shards with ImageNet-1k's labels, {DECLARE_IMAGENET}"
         raise UserError(
-            f"{_capital(first)} has {classes.count} classes, but {second} has {other.count}; {mend}"
-            + (f"{declare}." if maybe_imagenet and not other.named else ".")
+            f"{_capital(first)} has {classes.count} classes, but {second} has {other.count}; "
+            f"{mend}{_declaration(classes, other)}."
         )
     if classes.names == other.names or not (classes.named or other.named):
         return None
     if not (classes.named and other.named):
-        silent, known = (second, first) if classes.named else (first, second)
-        return f"{_capital(silent)} does not say which classes it has; they are taken to be those of {known}."
+        what, known = (second, first) if classes.named else (first, second)
+        says = f"{_capital(what)} does not say which classes it has"
+        return Unnamed(what, f"{says}; they are taken to be those of {known}.")
     label = next(label for label, names in enumerate(zip(classes.names, other.names, strict=True)) if len({*names}) > 1)
     order = ", the same classes in another order" if set(classes.names) == set(other.names) else ""
     raise UserError(
         f"The class {label} is {classes.names[label]} for {first} and {other.names[label]} for {second}{order}; {mend}."
     )
+
+
+def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap, mend: str) -> None:
+    """Refuse two sets of classes as `compare_classes` does, and print the notice if one of them has no names."""
+    unnamed = compare_classes(first, classes, second, other, mend)
+    if unnamed is not None:
+        say(unnamed.notice)
+
+
+def _declaration(classes: ClassMap, other: ClassMap) -> str:
+    """Return what else a user can do whose labels without names may be ImageNet-1k's; empty if they cannot be."""
+    maybe_imagenet = classes.imagenet or (classes.count == imagenet_map().count and not classes.named)
+    if other.named or not maybe_imagenet:
+        return ""
+    return f", or, if it is shards with ImageNet-1k's labels, {DECLARE_IMAGENET}"
 
 
 def _capital(text: str) -> str:

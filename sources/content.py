@@ -2,7 +2,8 @@
 
 A mark is a checksum over the sizes and modification times of files in order. The times are taken in whole seconds,
 since many archives, copies and file systems keep no more of them exactly. Names and paths are left out, so that files
-may be moved. A server's checksum or version of a file stands for its time.
+may be moved. A server's checksum or version of a file stands for its time; the first and last bytes of a file do where
+its time is that of a reproducible archive (`tar --mtime=@0`), which all files share.
 """
 
 import hashlib
@@ -19,6 +20,10 @@ from basics.paths import AnyPath
 from basics.remote import file_system, plain_faults, remote_info
 
 _SECOND = 10**9
+_NO_TIME = 315_619_200
+"""Seconds of 1980-01-02: earlier times are those that archives and images of containers give to every file."""
+_END = 4096
+"""Bytes at each end of such a file that are read in place of its time."""
 _AT_ONCE = 16
 """Threads that ask for the state of files: on network file systems each answer takes a while."""
 _BATCH = 1000
@@ -34,7 +39,7 @@ class FileState(NamedTuple):
     time: int = 0
     """Time of its last change in nanoseconds; 0 on a server."""
     tag: str = ""
-    """A server's checksum or version of it."""
+    """A server's checksum or version of it, or a checksum over the ends of a file without a time of its own."""
 
 
 ABSENT = FileState(-1)
@@ -53,7 +58,18 @@ def _local_state(path: str) -> FileState:
     except OSError:
         # Whoever reads it says what is wrong.
         return ABSENT
-    return FileState(found.st_size, found.st_mtime_ns)
+    return FileState(found.st_size, found.st_mtime_ns, _ends(path) if found.st_mtime < _NO_TIME else "")
+
+
+def _ends(path: str) -> str:
+    """Return a checksum over the first and last bytes of a file, for one whose time says nothing."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 (a Path for each takes as long again)
+            head = file.read(_END)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _END))
+            return hashlib.sha256(head + file.read()).hexdigest()
+    except OSError:
+        return ""
 
 
 def state_of(path: AnyPath) -> FileState:

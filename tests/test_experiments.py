@@ -217,6 +217,17 @@ def test_help_states_the_experiment_s_values(command: str, config: Any, count: i
     assert compared == count
 
 
+def test_help_says_in_words_how_many_loaders_the_machine_gets() -> None:
+    """As `None` in the experiments' settings does."""
+    options = [param for command in commands().values() for param in command.params if param.name == "loaders"]
+    assert len(options) >= 7
+    for option in options:
+        assert isinstance(option, click.Option)
+        assert option.get_default(click.Context(advbn_gen)) is None
+        assert "[default: half the cores on a GPU, else 0" in (option.help or "")
+    assert experiments.finetune_resnet50("images", Path("out")).training.loaders is None
+
+
 def test_help_states_where_efficientnet_differs() -> None:
     values = values_of(experiments.finetune_efficientnet_b0("images", Path("out")))
     stated = {

@@ -49,7 +49,7 @@ class TrainingConfig:
     """How many devices share each batch (data parallel)."""
     precision: str = "auto"
     """`auto`, `fp32`, `tf32`, `bf16`, `fp64`."""
-    loaders: int | None = 0
+    loaders: int | None = None
     """Loader processes a device; 0 decodes in the process, None starts as many as fit the machine."""
 
     def __post_init__(self) -> None:

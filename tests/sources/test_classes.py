@@ -6,6 +6,7 @@ import torchvision
 from basics.errors import UserError
 from sources.base import ClassMap, numbered_classes
 from sources.classes import (
+    compare_classes,
     imagenet_index,
     imagenet_map,
     imagenet_names,
@@ -70,10 +71,16 @@ def test_ten_folders_of_digits_have_one_order_only(capsys: pytest.CaptureFixture
     assert not capsys.readouterr().err
 
 
-@pytest.mark.parametrize("folders", [{"1", "2", "3"}, {"2", "10", "100"}, {"0", "1", "3", "12"}])
+@pytest.mark.parametrize(
+    "folders", [{"1", "2", "3"}, {"2", "10", "100"}, {"0", "1", "3", "12"}, {"0", "3", "5"}, {"000", "005"}]
+)
 def test_other_numbers_are_refused(folders: set[str]) -> None:
     with pytest.raises(UserError, match=r"The class folders of here are numbers .* their labels are not known"):
         map_folders(folders, "here")
+
+
+def test_years_are_names() -> None:
+    assert map_folders({"1990", "2010"}, "here") == ClassMap(names=("1990", "2010"), imagenet=False)
 
 
 def test_numbers_filled_up_with_zeros_keep_their_order() -> None:
@@ -82,26 +89,29 @@ def test_numbers_filled_up_with_zeros_keep_their_order() -> None:
     from_0_on = map_folders({f"{number:03d}" for number in range(1000)}, "here")
     assert label_of(from_0_on)["010"] == 10
     assert not from_0_on.named
-    assert require_agreeing("a", imagenet_map(), "b", from_0_on, "mend") is not None
-    assert require_agreeing("a", numbered_classes(1000), "b", from_0_on, "mend") is None
+    assert compare_classes("a", imagenet_map(), "b", from_0_on, "mend") is not None
+    assert compare_classes("a", numbered_classes(1000), "b", from_0_on, "mend") is None
 
 
-def test_classes_are_compared_by_name() -> None:
+def test_classes_are_compared_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     cats = ClassMap(names=("cat", "dog"), imagenet=False)
-    assert require_agreeing("a", cats, "b", cats, "mend") is None
-    notice = require_agreeing("a", cats, "b", numbered_classes(2), "mend")
-    assert notice == "b does not say which classes it has; they are taken to be those of a."
+    assert compare_classes("a", cats, "b", cats, "mend") is None
+    unnamed = compare_classes("a", cats, "b", numbered_classes(2), "mend")
+    notice = "b does not say which classes it has; they are taken to be those of a."
+    assert unnamed == ("b", notice)
+    require_agreeing("a", cats, "b", numbered_classes(2), "mend")
+    assert capsys.readouterr().err == f"{notice}\n"
     for names, said in (
         (("dog", "cat"), "another order; mend"),
         (("cat", "eel"), "class 1 is dog for a and eel for b"),
     ):
         with pytest.raises(UserError, match=said):
-            require_agreeing("a", cats, "b", ClassMap(names=names, imagenet=False), "mend")
+            compare_classes("a", cats, "b", ClassMap(names=names, imagenet=False), "mend")
 
 
 def test_a_message_says_how_shards_declare_imagenets_labels() -> None:
     for outputs in (imagenet_map(), numbered_classes(1000)):
         with pytest.raises(UserError, match=r"manifest\.json.*imagenet.*true"):
-            require_agreeing("the model m", outputs, "the data set d", numbered_classes(3), "give another")
+            compare_classes("the model m", outputs, "the data set d", numbered_classes(3), "give another")
     with pytest.raises(UserError, match=r"has 3; give another\.$"):
-        require_agreeing("the model m", numbered_classes(7), "the data set d", numbered_classes(3), "give another")
+        compare_classes("the model m", numbered_classes(7), "the data set d", numbered_classes(3), "give another")

@@ -58,6 +58,20 @@ def test_a_moved_folder_keeps_its_mark_also_where_times_are_kept_in_seconds(
     assert before != mark(aged(folder, NEW))
 
 
+@pytest.mark.parametrize("time", [0, 1, 315_532_800])
+def test_where_all_times_are_those_of_an_archive_the_ends_of_files_count(
+    tmp_path: Path, write_folder: WriteFiles, time: int
+) -> None:
+    """Two folders out of reproducible archives: equal names, sizes and times, other pixels."""
+    first = {name: bytes(20_000) for name in FILES}
+    second = {name: bytes(20_000 - 1) + b"x" for name in FILES}
+    marks = [
+        mark(aged(write_folder(tmp_path / at, files), time * 10**9)) for at, files in (("a", first), ("b", second))
+    ]
+    again = mark(aged(write_folder(tmp_path / "c", first), time * 10**9))
+    assert marks[0] == again != marks[1]
+
+
 def test_of_tars_size_and_time_count(tmp_path: Path, write_tar: WriteFiles) -> None:
     tar = write_tar(tmp_path / "a.tar", FILES)
     os.utime(tar, ns=(OLD, OLD))
