@@ -13,6 +13,8 @@ from networks.checkpoints import own_metadata, read_metadata, read_safetensors
 from tests.abnn.trained import CLASSES, small_world
 from tests.support import advbn_gen, image_folder, refused, tiny_classifier
 
+pytestmark = pytest.mark.slow
+
 SMALL = ("--width", 1 / 16, "--epochs", 1, "--batch-size", 8)
 
 
@@ -37,7 +39,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
     return root
 
 
-@pytest.mark.slow
 def test_a_network_trained_here_holds_the_substitute_trained_there(runs: Path) -> None:
     metadata = own_metadata(read_metadata(runs / "abnn/model.safetensors"), "advbn-gen abnn network")
     assert metadata["plan"]["substitute"]["arch"] == "vgg11_bn"
@@ -61,7 +62,6 @@ def test_info_describes_a_run_folder(runs: Path) -> None:
     assert facts["plan"]["substitute"]["arch"] == "vgg11_bn"
 
 
-@pytest.mark.slow
 def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path: Path) -> None:
     folders = [runs / name for name in ("none", "abnn", "pgd-at")]
     attacks = ("clean", "pgd", "adaptive", "transfer", "roa")
@@ -93,7 +93,6 @@ def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path:
     }  # fmt: skip
 
 
-@pytest.mark.slow
 def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sanity, "STRONG_STEPS", 10)
     monkeypatch.setattr(sanity, "STEPS", (1, 5, 10))
@@ -109,7 +108,6 @@ def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path, mo
         assert picture.width > 800
 
 
-@pytest.mark.slow
 def test_a_second_command_goes_on(runs: Path, world: Path) -> None:
     before = (runs / "none/model.safetensors").read_bytes()
     words = ("--task", "cifar10", "--data", world, *SMALL, "--lr", 0.02)
@@ -123,7 +121,6 @@ TRAIN = "train --task cifar10 --data {world} --out {out} --batch-size 8"
 ATTACK = "attack --checkpoint {runs}/none --data {world}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -172,7 +169,6 @@ def test_where_published_weights_cannot_be_had_alternatives_are_named(world: Pat
     assert "advbn-gen abnn pretrain" in message
 
 
-@pytest.mark.slow
 def test_the_held_out_part_may_be_called_val(runs: Path, world: Path, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/val").symlink_to(world / "test")
@@ -183,7 +179,6 @@ def test_the_held_out_part_may_be_called_val(runs: Path, world: Path, tmp_path: 
     assert done[0].result["rows"][0]["accuracy"] == done[1].result["rows"][0]["accuracy"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "metrics.jsonl", "curves.png", "cost.json"])
 @pytest.mark.parametrize("more", [(), ("--overwrite",)])
 def test_a_user_s_files_are_left_alone(world: Path, tmp_path: Path, name: str, more: tuple[str, ...]) -> None:
@@ -201,7 +196,6 @@ def test_a_user_s_picture_is_left_alone(runs: Path, world: Path, tmp_path: Path)
     assert (tmp_path / "surface.png").read_bytes() == before
 
 
-@pytest.mark.slow
 def test_another_run_in_the_same_folder_is_measured_anew(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = ("abnn", "train", "--task", "cifar10", "--data", world, *SMALL, "--out", out)
@@ -213,7 +207,6 @@ def test_another_run_in_the_same_folder_is_measured_anew(world: Path, tmp_path: 
     assert cost["flops_step"] > cost["flops_plain_step"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["googlenet"])
 def test_networks_with_auxiliary_heads_are_trained(world: Path, tmp_path: Path, arch: str) -> None:
     words = ("--task", "cifar10", "--defence", "none", "--data", world, *SMALL, "--arch", arch)
@@ -221,7 +214,6 @@ def test_networks_with_auxiliary_heads_are_trained(world: Path, tmp_path: Path, 
     assert done.code == 0, done.err
 
 
-@pytest.mark.slow
 def test_a_checkpoint_of_another_kind_is_refused(world: Path, tmp_path: Path) -> None:
     tiny_classifier(tmp_path / "model.safetensors", 4)
     message = refused("abnn", "attack", "--checkpoint", tmp_path, "--attack", "pgd", "--data", world)
@@ -236,7 +228,6 @@ def cifar(shared_data: Path, tmp_path: Path) -> Path:
     return tmp_path / "cifar"
 
 
-@pytest.mark.slow
 def test_on_cifar_10_a_network_learns_and_pgd_undoes_it(cifar: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = advbn_gen(

@@ -9,6 +9,8 @@ from tests.shifted import CLASSES, classifier, corrupted, filtered, run_folder
 from tests.support import advbn_gen, folder_bytes, image_folder, refused, tiny_classifier
 from tests.trio import Trio
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -56,7 +58,6 @@ def test_every_pair_has_a_line_that_programs_can_read(evaluated: Path) -> None:
     assert all(value > 1 for value in mce.values()), "mCE is in per cent"
 
 
-@pytest.mark.slow
 def test_given_again_it_prints_the_table_and_changes_nothing(world: Path, evaluated: Path) -> None:
     before = folder_bytes(evaluated)
     done = advbn_gen(*words(world, evaluated))
@@ -78,7 +79,6 @@ def test_given_again_it_prints_the_table_and_changes_nothing(world: Path, evalua
     assert "missing" not in done.out
 
 
-@pytest.mark.slow
 def test_report_shift_makes_four_files_of_it(evaluated: Path, tmp_path: Path) -> None:
     done = advbn_gen("report", "shift", evaluated, "--published", "tuned=AdvBN", "--out", tmp_path / "report", "--json")
     assert done.code == 0, done.err
@@ -96,7 +96,6 @@ def test_report_shift_makes_four_files_of_it(evaluated: Path, tmp_path: Path) ->
     assert "mCE" in plain.out
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_printed(world: Path, tmp_path: Path) -> None:
     done = advbn_gen(
         "evaluate", "--model", world / "base.safetensors", "--imagenet-c", world / "c/weather", "--out", tmp_path / "o",
@@ -117,7 +116,6 @@ def test_folders_that_are_no_corruption_are_named(world: Path, tmp_path: Path) -
     assert f"Ignored: {root / 'extra'}" in done.err
 
 
-@pytest.mark.slow
 def test_our_shards_by_their_folders_names(trio: Trio, tmp_path: Path) -> None:
     done = advbn_gen(
         "evaluate", "--model", trio.unseen, "--imagenet", trio.world.source, "--advbn", trio.advbn, trio.reconstructed,
@@ -161,7 +159,6 @@ class TestRefusals:
         same = world / "base.safetensors"
         assert "Two models are called" in self.refuse(world, tmp_path, "--model", same, "--imagenet", world / "val")
 
-    @pytest.mark.slow
     def test_a_model_of_other_classes(self, world: Path, tmp_path: Path) -> None:
         other = tiny_classifier(tmp_path / "other.safetensors", 7)
         message = self.refuse(world, tmp_path, "--model", other, "--imagenet-sketch", world / "sketch")

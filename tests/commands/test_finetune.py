@@ -30,6 +30,8 @@ from tests.support import (
     with_lived_in_batch_norm,
 )
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("a", "b", "c")
 
 
@@ -100,7 +102,6 @@ def test_metrics_tell_both_terms_and_both_sets(tuned: Path) -> None:
     assert all({"held_out_top1_main", "held_out_top1_auxiliary"} <= line.keys() for line in lines if line not in steps)
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_bytes(source: Path, init: Path, tuned: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = start(*words(source, init, out))
@@ -116,7 +117,6 @@ def test_an_interrupted_run_ends_with_the_same_bytes(source: Path, init: Path, t
         assert all(torch.equal(state[key], expected[name][key]) for key in state)
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_mixes_and_perturbs_as_one_that_never_stopped(
     source: Path, init: Path, tmp_path: Path
 ) -> None:
@@ -129,7 +129,6 @@ def test_a_run_that_goes_on_mixes_and_perturbs_as_one_that_never_stopped(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-@pytest.mark.slow
 def test_a_run_folder_can_be_scored(tuned: Path, source: Path, tmp_path: Path) -> None:
     done = advbn_gen(
         "score", "--model", tuned, f"resnet18={tuned / 'auxiliary.safetensors'}", "--data", f"val={source}",
@@ -139,7 +138,6 @@ def test_a_run_folder_can_be_scored(tuned: Path, source: Path, tmp_path: Path) -
     assert [row["transform"] for row in done.result["results"]] == ["resize 37 bilinear, crop 32"] * 2
 
 
-@pytest.mark.slow
 def test_plain_fine_tuning_leaves_auxiliary_batch_norm_alone(source: Path, init: Path, tmp_path: Path) -> None:
     tune(source, init, tmp_path / "run", method="plain", epochs=1)
     start, auxiliary = load_file(init), load_file(tmp_path / "run/auxiliary.safetensors")
@@ -148,7 +146,6 @@ def test_plain_fine_tuning_leaves_auxiliary_batch_norm_alone(source: Path, init:
     assert not torch.equal(load_file(tmp_path / "run/main.safetensors")[name], start[name])
 
 
-@pytest.mark.slow
 def test_an_exported_full_size_network_loads_in_plain_torchvision(source: Path, tmp_path: Path) -> None:
     with seeded(0):
         torch.save(with_lived_in_batch_norm(resnet18(num_classes=3)).state_dict(), tmp_path / "start.pth")
@@ -163,7 +160,6 @@ def test_an_exported_full_size_network_loads_in_plain_torchvision(source: Path, 
         assert torch.allclose(ours.module(image), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_densenets_left_out_norm_passes_features_in_plain_torchvision(source: Path, tmp_path: Path) -> None:
     """The exported network has to give the answers that the trained one gave while it was scored."""
     with seeded(0):
@@ -178,7 +174,6 @@ def test_densenets_left_out_norm_passes_features_in_plain_torchvision(source: Pa
     assert torch.allclose(norm(feat), feat, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["advbn", "plain", "pgd-at", "advprop+advbn"])
 def test_two_processes_share_a_batch(source: Path, init: Path, tmp_path: Path, method: str) -> None:
     out = tmp_path / "run"
@@ -231,7 +226,6 @@ def test_held_out_images_of_other_classes_are_refused(source: Path, init: Path, 
     assert "have other classes" in refused(*words(source, init, tmp_path / "out", val=other))
 
 
-@pytest.mark.slow
 def test_other_held_out_images_are_another_run(source: Path, init: Path, tmp_path: Path) -> None:
     tune(source, init, tmp_path / "run", epochs=1, val=source)
     fewer = image_folder(tmp_path / "fewer", per_class=7, classes=NAMES)
@@ -240,7 +234,6 @@ def test_other_held_out_images_are_another_run(source: Path, init: Path, tmp_pat
     assert "held_out" in refused(*words(source, init, tmp_path / "run", epochs=2, val=fewer))
 
 
-@pytest.mark.slow
 def test_a_tuned_network_is_shown_images_as_the_one_it_started_from(source: Path, init: Path, tmp_path: Path) -> None:
     """Published networks are resized to 256 and cropped to 224, whoever trained them further."""
     with seeded(0):
@@ -268,7 +261,6 @@ def test_held_out_images_may_lie_flat(source: Path, init: Path, tmp_path: Path) 
     assert "flat has 1000" in refused(*words_)
 
 
-@pytest.mark.slow
 def test_a_removed_file_is_written_again(source: Path, init: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     tune(source, init, out, epochs=1)
@@ -280,7 +272,6 @@ def test_a_removed_file_is_written_again(source: Path, init: Path, tmp_path: Pat
     assert done.result["curves"] is None
 
 
-@pytest.mark.slow
 def test_a_folder_with_two_networks_means_neither(source: Path, init: Path, tmp_path: Path) -> None:
     tune(source, init, tmp_path / "run", epochs=1)
     shutil.copy(init, tmp_path / "run/classifier.safetensors")
@@ -288,7 +279,6 @@ def test_a_folder_with_two_networks_means_neither(source: Path, init: Path, tmp_
     assert "holds classifier.safetensors and main.safetensors" in said
 
 
-@pytest.mark.slow
 def test_efficientnet_is_tuned_with_autoaugment_by_default(source: Path, tmp_path: Path) -> None:
     with seeded(0):
         network = build_network("efficientnet_b0", 3)
@@ -305,7 +295,6 @@ def test_efficientnet_is_tuned_with_autoaugment_by_default(source: Path, tmp_pat
     assert settings["published"]["attack"] == {"eps": 0.5, "steps": 3, "step_size": 0.2}
 
 
-@pytest.mark.slow
 def test_a_network_without_batch_norm_is_refused(source: Path, tmp_path: Path) -> None:
     path = tmp_path / "vgg11.pth"
     torch.save(vgg11(num_classes=3).state_dict(), path)
@@ -313,14 +302,12 @@ def test_a_network_without_batch_norm_is_refused(source: Path, tmp_path: Path) -
     assert "no batch norm behind the cut" in said
 
 
-@pytest.mark.slow
 def test_a_resume_with_other_settings_is_refused(source: Path, init: Path, tuned: Path) -> None:
     before = files(tuned)
     assert "attack.steps: 2 -> 3" in refused(*words(source, init, tuned, steps=3))
     assert files(tuned) == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["advprop", "pgd-at", "advprop+advbn", "pgd-at+advbn"])
 def test_methods_on_pixels_train_and_tell_their_terms(source: Path, init: Path, tmp_path: Path, method: str) -> None:
     out = tmp_path / "run"
@@ -333,7 +320,6 @@ def test_methods_on_pixels_train_and_tell_their_terms(source: Path, init: Path, 
     assert (settings["attack"] is None) == ("advbn" not in method)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "augment", [["autoaugment"], ["augmix", "cutmix"], ["fast-autoaugment", "mixup"], ["moex", "cutmix"]]
 )
@@ -373,7 +359,6 @@ def test_curves_are_drawn(tuned: Path) -> None:
         assert (np.abs(colours.astype(int) - wanted).max(1) < 12).sum() > 100, colour
 
 
-@pytest.mark.slow
 def test_shards_of_ours_can_be_mixed_in(source: Path, init: Path, tmp_path: Path) -> None:
     shards = tmp_path / "advbn"
     done = advbn_gen(
@@ -395,7 +380,6 @@ def test_shards_of_ours_can_be_mixed_in(source: Path, init: Path, tmp_path: Path
     )
 
 
-@pytest.mark.slow
 def test_a_timm_network_is_tuned_and_read_back(source: Path, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     with seeded(0):

@@ -12,6 +12,8 @@ from tests.disk import resize
 from tests.support import advbn_gen, folder_bytes, image_folder, refused, tiny_classifier
 from tests.trio import Trio
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def reported(trio: Trio, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -37,7 +39,6 @@ def test_one_command_leaves_the_report_and_what_it_stands_on(reported: Path) -> 
     assert [gaps["attacked"] for gaps in report["gaps"]] == [True, False]
 
 
-@pytest.mark.slow
 def test_given_again_it_scores_nothing_and_writes_the_same(trio: Trio, reported: Path) -> None:
     before = folder_bytes(reported)
     again = advbn_gen(*trio.words(reported))
@@ -53,7 +54,6 @@ def test_files_of_another_report_are_refused_before_anything_is_scored(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
-@pytest.mark.slow
 def test_one_model_more_scores_only_that(trio: Trio, reported: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(reported, tmp_path / "gap"))
     third = tiny_classifier(tmp_path / "third.safetensors", 1000, seed=9)
@@ -63,7 +63,6 @@ def test_one_model_more_scores_only_that(trio: Trio, reported: Path, tmp_path: P
     assert "third (not seen by the attack)" in done.out
 
 
-@pytest.mark.slow
 def test_models_may_be_given_together_or_one_by_one(trio: Trio, tmp_path: Path) -> None:
     words = ["score", "--data", f"advbn={trio.advbn}", "--out", tmp_path / "a", "--json"]
     together = advbn_gen(*words, "--model", trio.attacked, trio.unseen)
@@ -72,7 +71,6 @@ def test_models_may_be_given_together_or_one_by_one(trio: Trio, tmp_path: Path) 
     assert [row["model"] for row in together.result["results"]] == ["classifier", "unseen"]
 
 
-@pytest.mark.slow
 def test_score_prints_a_table(trio: Trio, tmp_path: Path) -> None:
     done = advbn_gen(
         "score", "--model", trio.unseen, "--data", f"one={trio.advbn}", f"two={trio.world.source}", "--limit", 20,
@@ -98,7 +96,6 @@ def scaled(trio: Trio, tmp_path_factory: pytest.TempPathFactory) -> dict[float, 
     return {scale: root / f"{scale:g}" for scale in (0.5, 2.0)}
 
 
-@pytest.mark.slow
 def test_other_scales_add_a_curve(trio: Trio, reported: Path, scaled: dict[float, Path], tmp_path: Path) -> None:
     out = Path(shutil.copytree(reported, tmp_path / "gap"))
     done = advbn_gen(*trio.words(out, "--scaled", scaled[2.0], scaled[0.5], "--json"))
@@ -123,7 +120,6 @@ def test_other_scales_add_a_curve(trio: Trio, reported: Path, scaled: dict[float
     assert heads == ["|model|scale0|scale0.5|scale1|scale2|"]
 
 
-@pytest.mark.slow
 def test_what_is_no_other_scale_of_the_same_run_is_refused(
     trio: Trio, scaled: dict[float, Path], tmp_path: Path
 ) -> None:
@@ -140,7 +136,6 @@ def test_what_is_no_other_scale_of_the_same_run_is_refused(
     assert "ledger of another run" in refused(*trio.words(out, "--scaled", tmp_path / "strange"))
 
 
-@pytest.mark.slow
 def test_a_ledger_of_the_same_rows_is_another_one(trio: Trio, scaled: dict[float, Path], tmp_path: Path) -> None:
     """The same settings and images, other multipliers: as a GPU might have found."""
     ledger = read_ledger(trio.advbn / "perturbations.h5")
@@ -175,12 +170,10 @@ class TestRefusals:
         other = image_folder(tmp_path / "other", classes=("n02119789",))
         self.check(out, "no sample in common", *trio.words(out, original=other))
 
-    @pytest.mark.slow
     def test_a_model_of_other_classes(self, trio: Trio, out: Path, tmp_path: Path) -> None:
         small = tiny_classifier(tmp_path / "small.safetensors", 10)
         self.check(out, "small has 10 classes", *trio.words(out, small))
 
-    @pytest.mark.slow
     def test_a_checkpoint_with_missing_and_extra_keys(self, trio: Trio, out: Path, tmp_path: Path) -> None:
         import torch
         from torchvision.models import resnet18
@@ -197,14 +190,12 @@ class TestRefusals:
         next(copied.glob("*.tar")).write_bytes(b"x")
         self.check(out, "is damaged", *trio.words(out, advbn=copied))
 
-    @pytest.mark.slow
     def test_an_unknown_model(self, trio: Trio, out: Path) -> None:
         self.check(out, "no classifier 'resnet51'", *trio.words(out, "resnet51"))
 
     def test_an_unknown_row_of_the_paper(self, trio: Trio, out: Path) -> None:
         self.check(out, "give MODEL=ROW with one of Standard Training", *trio.words(out, "--published", "unseen=X"))
 
-    @pytest.mark.slow
     def test_an_output_that_is_a_file(self, trio: Trio, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("mine")
         assert "is a file" in refused(*trio.words(tmp_path / "file"))
@@ -226,7 +217,6 @@ class TestRefusals:
         self.check(out, str(value), *trio.words(out, f"--{option}", value))
 
 
-@pytest.mark.slow
 def test_a_broken_image_is_named_and_nothing_recorded(trio: Trio, tmp_path: Path) -> None:
     source = Path(shutil.copytree(trio.world.source, tmp_path / "source"))
     broken = sorted(source.rglob("*.JPEG"))[20]
@@ -240,7 +230,6 @@ def test_a_broken_image_is_named_and_nothing_recorded(trio: Trio, tmp_path: Path
         assert (tmp_path / "out/results.jsonl").exists() is False
 
 
-@pytest.mark.slow
 def test_a_full_disk_leaves_the_older_report(trio: Trio, reported: Path, disk: Path) -> None:
     out = Path(shutil.copytree(reported, disk / "gap"))
     before = folder_bytes(out)
@@ -253,7 +242,6 @@ def test_a_full_disk_leaves_the_older_report(trio: Trio, reported: Path, disk: P
     assert not list(out.glob("*.tmp"))
 
 
-@pytest.mark.slow
 def test_a_flat_folder_and_our_shards_in_one_command(trio: Trio, tmp_path: Path) -> None:
     flat, lines = tmp_path / "flat", []
     flat.mkdir()
@@ -269,7 +257,6 @@ def test_a_flat_folder_and_our_shards_in_one_command(trio: Trio, tmp_path: Path)
     assert [row["n"] for row in done.result["results"]] == [51, 48]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a$^$", "we|rd", "<i>x</i> & y", "x" * 90])
 def test_odd_names_of_models(trio: Trio, reported: Path, tmp_path: Path, name: str) -> None:
     path = tmp_path / f"{name.replace('/', '_')}.safetensors"

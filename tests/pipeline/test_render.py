@@ -37,6 +37,8 @@ from tests.pipeline.world import (
 )
 from tests.support import Outcome, advbn_gen, folder_bytes, refused, tiny_autoencoder
 
+pytestmark = pytest.mark.slow
+
 LEDGER = "perturbations.h5"
 HALF = f"{NAME}-scale-0.5"
 
@@ -74,7 +76,6 @@ def pixels(folder: Path, name: str) -> torch.Tensor:
     return torch.stack([torch.from_numpy(np.array(Image.open(io.BytesIO(png)))) for png in pngs]).int()
 
 
-@pytest.mark.slow
 def test_every_byte_of_the_original_run_comes_back(ledger: Path, finished: Path, world: World, tmp_path: Path) -> None:
     done = render(ledger, world, tmp_path / "out", "--manifest", finished / "manifest.json", "--json")
     assert done.code == 0, done.err
@@ -91,7 +92,6 @@ def test_every_byte_of_the_original_run_comes_back(ledger: Path, finished: Path,
     assert (result["pixel_mean_difference"], result["tolerance"], result["ok"]) == (0.0, 0.5, True)
 
 
-@pytest.mark.slow
 def test_the_manifest_beside_the_ledger_is_taken(finished: Path, ledger: Path, world: World, tmp_path: Path) -> None:
     beside = render(finished / LEDGER, world, tmp_path / "beside", "--json").result
     alone = render(ledger, world, tmp_path / "alone", "--json").result
@@ -99,7 +99,6 @@ def test_the_manifest_beside_the_ledger_is_taken(finished: Path, ledger: Path, w
     assert (beside["ok"], alone["ok"]) == (True, True)
 
 
-@pytest.mark.slow
 def test_the_output_says_what_was_compared(finished: Path, ledger: Path, world: World, tmp_path: Path) -> None:
     said = render(finished / LEDGER, world, tmp_path / "beside").out
     assert "48 images in 12 shards (12 made now" in said
@@ -109,7 +108,6 @@ def test_the_output_says_what_was_compared(finished: Path, ledger: Path, world: 
     assert "not compared (scale 0.5)" in render(ledger, world, tmp_path / "half", "--scale", 0.5).out
 
 
-@pytest.mark.slow
 def test_no_classifier_is_needed(ledger: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> None:
         raise AssertionError
@@ -118,7 +116,6 @@ def test_no_classifier_is_needed(ledger: Path, world: World, tmp_path: Path, mon
     assert render(ledger, world, tmp_path / "out").code == 0
 
 
-@pytest.mark.slow
 def test_the_drawn_world_needs_no_paths(tmp_path: Path, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ADVBN_SOURCE", raising=False)
     made = advbn_gen(
@@ -133,7 +130,6 @@ def test_the_drawn_world_needs_no_paths(tmp_path: Path, world: World, monkeypatc
     assert list(done.result["folders"]) == ["sample-advbn-vgg"]
 
 
-@pytest.mark.slow
 def test_scale_0_is_the_reconstruction(scaled: dict[str, Path], world: World, tmp_path: Path) -> None:
     together = tmp_path / NAME
     assert world.make(together, "--reconstructed").code == 0
@@ -217,7 +213,6 @@ def test_a_scaled_data_set_is_one_like_others(scaled: dict[str, Path], tmp_path:
     assert len(list((tmp_path / "images").rglob("*.png"))) == IMAGES
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scale", ["1", "0.5"])
 def test_a_damaged_shard_is_mended_by_verify_and_by_the_command(
     scale: str, finished: Path, scaled: dict[str, Path], world: World, tmp_path: Path
@@ -239,7 +234,6 @@ def test_a_damaged_shard_is_mended_by_verify_and_by_the_command(
         }
 
 
-@pytest.mark.slow
 def test_a_changed_image_is_refused_by_name_and_the_mended_run_completes(
     ledger: Path, finished: Path, world: World, tmp_path: Path
 ) -> None:
@@ -265,7 +259,6 @@ def test_a_changed_image_is_refused_by_name_and_the_mended_run_completes(
     assert {name for name in original if made[name] != original[name]} == {"manifest.json"}
 
 
-@pytest.mark.slow
 def test_an_interrupted_rendering_goes_on(
     ledger: Path, finished: Path, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,7 +282,6 @@ def test_an_interrupted_rendering_goes_on(
     assert {name for name in original if made[name] != original[name]} == {"manifest.json"}
 
 
-@pytest.mark.slow
 def test_the_original_run_and_its_rendering_complete_each_other(copied: Path, world: World, tmp_path: Path) -> None:
     whole = folder_bytes(copied)
     ledger = Path(shutil.copy(copied / LEDGER, tmp_path / "ledger.h5"))
@@ -307,7 +299,6 @@ def changed_identity(ledger: Path, **changed: Any) -> None:
     write_ledger(ledger, old.columns, old.attributes | {"identity": identity, "fingerprint": digest_json(identity)})
 
 
-@pytest.mark.slow
 def test_other_software_promises_no_bytes_but_pixel_means(ledger: Path, world: World, tmp_path: Path) -> None:
     changed_identity(ledger, software={"torch": "1.0"})
     done = render(ledger, world, tmp_path / "out", "--json")
@@ -317,7 +308,6 @@ def test_other_software_promises_no_bytes_but_pixel_means(ledger: Path, world: W
     assert manifest["identity"]["software"]["torch"] != "1.0"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("grey_levels", "code"), [(0.4, 0), (0.6, 1)])
 def test_images_beyond_the_tolerance_fail(
     grey_levels: float, code: int, ledger: Path, world: World, tmp_path: Path
@@ -344,7 +334,6 @@ def forged(finished: Path, tmp_path: Path, shard: int) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_other_bytes_where_they_are_promised_fail(ledger: Path, finished: Path, world: World, tmp_path: Path) -> None:
     done = render(ledger, world, tmp_path / "out", "--manifest", forged(finished, tmp_path, 4), "--json")
     assert done.code == 1
@@ -360,7 +349,6 @@ def refusal(ledger: Path, world: World, out: Path, *more: object, **changed: obj
     return said
 
 
-@pytest.mark.slow
 def test_what_does_not_belong_to_the_ledger_is_refused(ledger: Path, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     said = refusal(ledger, world, out, autoencoder=tiny_autoencoder(tmp_path / "other.safetensors", seed=9))
@@ -471,7 +459,6 @@ def test_manifests_that_do_not_belong_are_refused(
     assert "not the one of its manifest" in refusal(ledger, world, out, manifest=own)
 
 
-@pytest.mark.slow
 def test_another_run_s_manifest_beside_the_ledger_is_ignored(
     ledger: Path, scaled: dict[str, Path], world: World, tmp_path: Path
 ) -> None:
@@ -481,7 +468,6 @@ def test_another_run_s_manifest_beside_the_ledger_is_ignored(
     assert "is ignored" in done.err
 
 
-@pytest.mark.slow
 def test_another_rendering_in_the_folder_is_refused(ledger: Path, world: World, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert render(ledger, world, out).code == 0

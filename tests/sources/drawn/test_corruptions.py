@@ -15,6 +15,8 @@ from sources.drawn.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from sources.drawn.source import DrawnSource
 from tests.sources.drawn.pictures import dice
 
+pytestmark = pytest.mark.slow
+
 UNORDERED = {"glass_blur", "snow", "frost", "fog", "elastic_transform"}
 GROUPS = {
     "noise": ["gaussian_noise", "shot_noise", "impulse_noise"],
