@@ -28,10 +28,10 @@ MOST_PROCESSES = 5
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes `--numprocesses auto` starts; 0 to run all tests in this one.
 
-    One more than there are cores: tests of clusters and of stores wait for others most of the time.
+    Two more than there are cores: tests of clusters and of stores wait for others most of the time.
     """
     cores = len(os.sched_getaffinity(0))
-    return min(cores + 1, MOST_PROCESSES) if cores > 1 else 0
+    return min(cores + 2, MOST_PROCESSES) if cores > 1 else 0
 
 
 @pytest.hookimpl(optionalhook=True)

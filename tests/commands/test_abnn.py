@@ -231,8 +231,8 @@ def cifar(shared_data: Path, tmp_path: Path) -> Path:
 def test_on_cifar_10_a_network_learns_and_pgd_undoes_it(cifar: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = advbn_gen(
-        "abnn", "train", "--task", "cifar10", "--defence", "none", "--data", cifar, "--width", 1 / 8, "--limit", 3000,
-        "--epochs", 2, "--batch-size", 64, "--lr", 0.05, "--out", out,
+        "abnn", "train", "--task", "cifar10", "--defence", "none", "--data", cifar, "--width", 1 / 8, "--limit", 1600,
+        "--epochs", 3, "--batch-size", 64, "--lr", 0.05, "--out", out,
     )  # fmt: skip
     assert done.code == 0, done.err
     done = advbn_gen(

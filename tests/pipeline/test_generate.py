@@ -93,13 +93,13 @@ def most_memory(words: list[object]) -> float:
 
 @pytest.mark.slow
 def test_memory_stays_flat(world: World, tmp_path: Path) -> None:
-    """A real process, one shard of fourteen times the batches.
+    """A real process, one shard of nine times the batches.
 
     How much of what it freed a process still holds differs by 100 MiB and more from run to run; images that were kept
     would be there in each.
     """
-    source = image_folder(tmp_path / "source", per_class=342)
-    side, batch, few, many = 256, 8, 8, 112
+    source = image_folder(tmp_path / "source", per_class=204)
+    side, batch, few, many = 256, 8, 8, 72
     common = {"source": source, "image_size": side, "batch_size": batch, "steps": 0, "batches_per_shard": many}
 
     def most(batches: int, name: str) -> float:
