@@ -143,7 +143,11 @@ class Roa:
 
     def settings(self) -> dict[str, Any]:
         """Return size, search and steps."""
-        return asdict(self.config)
+        settings = asdict(self.config)
+        if self.config.per_frame or self.config.search == "exhaustive":
+            # As published, and without a meaning for images, whose stored results have no such setting.
+            del settings["per_frame"]
+        return settings
 
     def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
         """Return images with a rectangle on each."""

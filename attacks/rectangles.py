@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from attacks.ascent import LossOf, Parameters, climb, of_images
-from attacks.positions import Size, Trial, at_random, by_gradient, exhaustive, rectangle_mask
+from attacks.positions import (
+    Size,
+    Trial,
+    at_random,
+    by_gradient,
+    by_gradient_in_frames,
+    exhaustive,
+    rectangle_mask,
+)
 from basics.errors import UserError
 
 Search = Literal["exhaustive", "gradient", "random"]
@@ -43,9 +51,12 @@ class RectangleConfig:
     take 529 and 6,084. The attack inside takes 5 forward and backward passes.
     """
     search: Search = "exhaustive"
-    """Positions to try: all of the grid, those of large gradients, or a random one (in videos for each frame)."""
+    """Positions to try: all of the grid, those of large gradients, or a random one."""
+    per_frame: bool = True
+    """Whether each frame of a video has its own position, as published; False: one position for the whole video. The
+    exhaustive search always finds one for the whole video: the grid of all frames' positions has no end."""
     candidates: int = 10
-    """Positions that the gradient search tries."""
+    """Positions that the gradient search tries; of a video with a position for each frame, in each frame."""
     colour: float = 0.5
     """Grey of the rectangle during the search, and before the first step."""
 
@@ -125,7 +136,7 @@ class RectangleThreat:
 
 
 def find_positions(loss_of: LossOf, image_N3HW: Tensor, config: RectangleConfig) -> Tensor:
-    """Return the positions of the rectangle: (N, 2), or (N, T, 2) for random positions in videos.
+    """Return the positions of the rectangle: (N, 2), or (N, T, 2) for a position in each frame of videos.
 
     Raises:
         UserError: if the images are neither images nor videos, or too small for the rectangle.
@@ -137,10 +148,12 @@ def find_positions(loss_of: LossOf, image_N3HW: Tensor, config: RectangleConfig)
         )
     size = config.size_in(*image_N3HW.shape[-2:])
     trial = Trial(size, config.stride or max(1, min(size) // 4), config.colour)
+    per_frame = config.per_frame and image_N3HW.ndim == 5
     if config.search == "random":
-        return at_random(image_N3HW, size)
+        return at_random(image_N3HW, size, per_frame=per_frame)
     if config.search == "gradient":
-        return by_gradient(loss_of, image_N3HW, trial, config.candidates)
+        search = by_gradient_in_frames if per_frame else by_gradient
+        return search(loss_of, image_N3HW, trial, config.candidates)
     return exhaustive(loss_of, image_N3HW, trial)
 
 

@@ -116,8 +116,71 @@ def darkness(image: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", [(3, 3, 10, 10), (3, 3, 2, 10, 10)], ids=["image", "video"])
 def test_a_search_finds_the_planted_position(search: Search, shape: tuple[int, ...]) -> None:
     # Stride 3 reaches 0, 3, 6 and, as the last row and column, 7, which it does not divide.
-    config = RectangleConfig(height=3, width=3, stride=3, search=search, candidates=1, colour=0)
+    config = RectangleConfig(height=3, width=3, stride=3, search=search, candidates=1, colour=0, per_frame=False)
     assert torch.equal(find_positions(darkness, torch.ones(shape, dtype=torch.float64), config), PLANTED)
+
+
+def test_an_exhaustive_search_of_videos_finds_one_position_for_all_frames() -> None:
+    config = RectangleConfig(height=3, width=3, stride=3, colour=0)
+    assert torch.equal(find_positions(darkness, torch.ones(3, 3, 2, 10, 10, dtype=torch.float64), config), PLANTED)
+
+
+PLANTED_IN_FRAMES = torch.tensor([[[7, 7], [0, 3]], [[3, 6], [7, 0]], [[0, 0], [6, 6]]])
+
+
+def frames_darkness(video: Tensor) -> Tensor:
+    """As `darkness`, with another square in each frame."""
+    weight = torch.full(video.shape, 1e-3, dtype=torch.float64)
+    for sample, frames in enumerate(PLANTED_IN_FRAMES.tolist()):
+        for frame, (row, column) in enumerate(frames):
+            weight[sample, :, frame, row : row + 3, column : column + 3] = 1
+    return -(weight * video).flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("candidates", [1, 4])
+def test_a_gradient_search_by_frame_finds_each_frame_s_planted_position(candidates: int) -> None:
+    config = RectangleConfig(height=3, width=3, stride=3, search="gradient", candidates=candidates, colour=0)
+    found = find_positions(frames_darkness, torch.ones(3, 3, 2, 10, 10, dtype=torch.float64), config)
+    assert torch.equal(found, PLANTED_IN_FRAMES)
+
+
+def ranked_positions(square: Tensor, grid: list[tuple[int, int]], size: tuple[int, int]) -> list[tuple[int, int]]:
+    def energy(at: tuple[int, int]) -> float:
+        return float(square[:, at[0] : at[0] + size[0], at[1] : at[1] + size[1]].sum())
+
+    return sorted(grid, key=energy, reverse=True)
+
+
+def test_a_gradient_search_by_frame_tries_each_frame_s_candidates_in_turn() -> None:
+    """Against a plain loop over one video, on a loss to which no frame contributes alone."""
+    with seeded(0):
+        layers = nn.Conv3d(3, 4, (2, 3, 3)), nn.Tanh(), nn.AdaptiveAvgPool3d(2), nn.Flatten(), nn.Linear(32, 5)
+        network = nn.Sequential(*layers).double().requires_grad_(False)
+    video = torch.rand(3, 3, 4, 7, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    config = RectangleConfig(height=3, width=2, stride=2, search="gradient", candidates=3, colour=0.3)
+    tried: list[int] = []
+
+    def loss_of(moved: Tensor) -> Tensor:
+        tried.append(len(moved))
+        return F.cross_entropy(network(moved), LABEL, reduction="none")
+
+    found = find_positions(loss_of, video, config)
+    assert len(tried) == 1 + 1 + 4 * (3 - 1)
+    for clip, truth, position in zip(video, LABEL, found.tolist(), strict=True):
+        square = naive_gradient(network, clip, truth) ** 2
+        grid = [(row, column) for row in grid_lines(7, 3, 2) for column in grid_lines(8, 2, 2)]
+        candidates = [ranked_positions(square[:, frame], grid, (3, 2))[:3] for frame in range(4)]
+
+        def loss(places: list[tuple[int, int]], clip: Tensor = clip, truth: Tensor = truth) -> float:
+            painted = clip.clone()
+            for frame, (row, column) in enumerate(places):
+                painted[:, frame, row : row + 3, column : column + 2] = 0.3
+            return float(F.cross_entropy(network(painted[None]), truth[None]))
+
+        places = [ranked[0] for ranked in candidates]
+        for frame in range(4):
+            places = max(([*places[:frame], at, *places[frame + 1 :]] for at in candidates[frame]), key=loss)
+        assert [tuple(at) for at in position] == places
 
 
 def test_gradients_too_small_to_be_squared_still_give_the_position() -> None:
@@ -155,6 +218,14 @@ def test_random_positions_cover_all_valid_ones_evenly() -> None:
     assert max(counts.values()) < 600
 
 
+def test_a_fixed_random_position_holds_for_all_frames_of_a_video() -> None:
+    config = RectangleConfig(height=3, width=2, search="random", per_frame=False)
+    with seeded(0):
+        found = find_positions(darkness, torch.zeros(40, 3, 5, 9, 9), config)
+    assert found.shape == (40, 2)
+    assert len(set(map(tuple, found.tolist()))) > 10
+
+
 def test_random_positions_in_videos_differ_from_frame_to_frame() -> None:
     config = RectangleConfig(height=3, width=2, search="random")
     with seeded(0):
@@ -165,8 +236,11 @@ def test_random_positions_in_videos_differ_from_frame_to_frame() -> None:
 
 @pytest.mark.parametrize("search", ["exhaustive", "gradient", "random"])
 @pytest.mark.parametrize("frames", [None, 4])
-def test_nothing_outside_changes_and_everything_stays_an_image(search: Search, frames: int | None) -> None:
-    config = RectangleConfig(height=3, width=4, search=search, stride=2)
+@pytest.mark.parametrize("per_frame", [True, False])
+def test_nothing_outside_changes_and_everything_stays_an_image(
+    search: Search, frames: int | None, per_frame: bool
+) -> None:
+    config = RectangleConfig(height=3, width=4, search=search, stride=2, candidates=3, per_frame=per_frame)
     shape = (3, 3, 10, 10) if frames is None else (3, 3, frames, 10, 10)
     clean = torch.rand(shape, generator=torch.Generator().manual_seed(2))
     with seeded(3):
