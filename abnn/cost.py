@@ -1,14 +1,14 @@
 """The cost of a training step: by the paper's formula (section 3.3), and measured on a real step."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from abnn.network import ABNN
 from abnn.results import PLAIN_PASSES
@@ -45,13 +45,14 @@ class Cost:
 
 
 def passes(defence: str, steps: int) -> float:
-    """Return the paper's cost of a step in network passes N (equations 3 and 4; the tables' 2N, 3N and 12N).
+    """Return the paper's cost of a step in network passes N (equations 3 and 4; the tables' 2N, 3N, 12N and 24N).
 
     Args:
         defence: one of `abnn.task.DEFENCES`.
         steps: attack iterations of adversarial training.
     """
-    return {"none": PLAIN_PASSES, "abnn": 3.0, "pgd-at": PLAIN_PASSES * (steps + 1)}[defence]
+    adversarial = PLAIN_PASSES * (steps + 1)
+    return {"none": PLAIN_PASSES, "abnn": 3.0, "pgd-at": adversarial, "oudefend": 2 * adversarial}[defence]
 
 
 def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formula, on what)
@@ -61,11 +62,11 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
     pixels: PixelConfig | None,
     formula_passes: float,
     of: str,
-    image_size: int,
+    size: Sequence[int],
     batch: int,
     compute: Compute,
 ) -> Cost:
-    """Make real training steps on random images and measure what they cost. Both networks are changed by it.
+    """Make real training steps on random images or clips and measure what they cost. Both networks are changed by it.
 
     Args:
         network: the network with its defence, images -> logits.
@@ -73,23 +74,23 @@ def measure_cost(  # noqa: PLR0913 (of what, under which attack, by which formul
         pixels: the attack of adversarial training, if that is the defence.
         formula_passes: cost by the paper's formula, in passes N through a network.
         of: see `Cost`.
-        image_size: side of the images, in pixels.
-        batch: images a step.
+        size: (H, W) of the images, or (T, H, W) of the clips.
+        batch: images or clips a step.
         compute: device and precision.
     """
-    image = torch.rand(batch, 3, image_size, image_size, device=compute.device, dtype=compute.dtype)
+    image = torch.rand(batch, 3, *size, device=compute.device, dtype=compute.dtype)
     label = torch.arange(batch, device=compute.device) % 2
     step = _Step(DefenceLoss(network, pixels), image, label, compute)
     plain_step = _Step(DefenceLoss(plain, None), image, label, compute)
     with compute.kernels():
         # The first step of each, which is counted, also warms up.
-        flops, plain_flops = _flops(step), _flops(plain_step)
+        flops, plain_flops = operations(step), operations(plain_step)
         seconds = [(step.seconds(), plain_step.seconds()) for _ in range(_ROUNDS)]
         with torch.no_grad():
             substitute = network.substitute if isinstance(network, ABNN) else None
             parts = {
-                "target_forward": _flops(lambda: plain(image)),
-                "substitute_forward": 0 if substitute is None else _flops(lambda: substitute(image)),
+                "target_forward": operations(lambda: plain(image)),
+                "substitute_forward": 0 if substitute is None else operations(lambda: substitute(image)),
             }
     return Cost(
         passes=formula_passes,
@@ -108,7 +109,7 @@ class _Step:
     """One training step, again and again on the same batch."""
 
     def __init__(self, trained: DefenceLoss, image: Tensor, label: Tensor, compute: Compute) -> None:
-        layout = compute.training_layout
+        layout = compute.training_layout(trained)
         self.trained = trained.to(compute.device, compute.dtype).to(memory_format=layout).train()
         self.image, self.label, self.compute = image.contiguous(memory_format=layout), label, compute
         learning = [weight for weight in trained.parameters() if weight.requires_grad]
@@ -133,7 +134,33 @@ class _Step:
             torch.cuda.synchronize(self.compute.device)
 
 
-def _flops(work: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter:
+def operations(work: Callable[[], Any]) -> int:
+    """Return the floating-point operations of convolutions and matrix products in some work: two for each product."""
+    with FlopCounterMode(display=False, custom_mapping=_CORRECTED) as counter:
         work()
     return int(counter.get_total_flops())
+
+
+def _backward_of_convolution(
+    gradient: Sequence[int],
+    inputs: Sequence[int],
+    weight: Sequence[int],
+    _bias: Any,
+    _stride: Any,
+    _padding: Any,
+    _dilation: Any,
+    transposed: bool,
+    _output_padding: Any,
+    _groups: int,
+    wanted: Sequence[bool],
+    **_: Any,
+) -> int:
+    """Return the operations of a convolution's gradients: each takes the products of the forward pass once.
+
+    torch 2.14 counts those of the weights `groups` times.
+    """
+    forward = conv_flop_count(list(inputs), list(weight), list(gradient), transposed=transposed)
+    return forward * sum(wanted[:2])
+
+
+_CORRECTED = {torch.ops.aten.convolution_backward: _backward_of_convolution}

@@ -11,7 +11,7 @@ from networks.normalise import Normalise
 
 
 class ABNN(nn.Module):
-    """Images (N, 3, H, W) in [0, 1] -> logits (N, K), through both networks side by side.
+    """Images (N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, K), through both networks side by side.
 
     Behind each of some blocks of the target is an adaptive layer, fed by the substitute's feature of the same
     number. The substitute is never updated and stays in evaluation mode; gradients pass through both networks.
@@ -21,13 +21,22 @@ class ABNN(nn.Module):
         blocks: names of the target's modules behind which the layers are.
         substitute: images -> features by number, as `abnn.stages.tapped` makes it.
         layers: one a block.
+        normalise: prepares colours for the target; None does it by ImageNet's mean and deviation.
+        normalise_substitute: prepares them for the substitute; None does it in the same way.
     """
 
-    def __init__(
-        self, target: nn.Module, blocks: Sequence[str], substitute: nn.Module, layers: Sequence[AdaptiveBatchNorm]
+    def __init__(  # noqa: PLR0913, PLR0917 (its parts)
+        self,
+        target: nn.Module,
+        blocks: Sequence[str],
+        substitute: nn.Module,
+        layers: Sequence[AdaptiveBatchNorm],
+        normalise: nn.Module | None = None,
+        normalise_substitute: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.normalise, self.target = Normalise(), target
+        self.normalise, self.target = normalise or Normalise(), target
+        self.normalise_substitute = normalise_substitute or self.normalise
         self.substitute = substitute.requires_grad_(False).eval()
         self.layers = nn.ModuleList(layers)
         self._adaptations: Sequence[Adaptation] = ()
@@ -42,7 +51,7 @@ class ABNN(nn.Module):
 
     def adaptations(self, image: Tensor) -> list[Adaptation]:
         """Return the substitute's adaptation of each layer to images."""
-        features = self.substitute(self.normalise(image))
+        features = self.substitute(self.normalise_substitute(image))
         return [layer.adapt(features[str(number)]) for number, layer in enumerate(self.layers)]  # type: ignore[operator]
 
     def logits(self, image: Tensor, adaptations: Sequence[Adaptation]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The architecture of a network, with or without ABNN, as JSON values for a file, and building it from them."""
+"""The architecture of a network, with a defence or without, as JSON values for a file, and building it from them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,17 +9,20 @@ from torch import nn
 
 from abnn.layer import AdaptiveBatchNorm, LayerConfig
 from abnn.network import ABNN
+from abnn.oudefend import Denoise
 from abnn.stages import shapes_of, shrink_stem, stages_of, tapped
 from basics.errors import UserError
-from networks.classifiers import Classifier, build_network
-from networks.normalise import Normalise
+from networks.classifiers import Classifier, build_network, normalise_for, require_known, takes_clips
 from networks.uninitialised import Uninitialised
-from training.evaluation import EVALUATION_BATCH
+from networks.video import own_colours
+from training.evaluation import CLIP_BATCH, EVALUATION_BATCH
 
 ATTACK_BATCH = 250
 """Images that `abnn attack` shows a network at a time unless another --batch-size is given. A network whose statistics
 are those of the whole batch (`--statistics batch`) is scored on as many after each epoch: there the batch is a part of
-the result."""
+the result. Clips are CLIP_BATCH at a time everywhere."""
+DENOISED = "layer3"
+"""Layer behind which OUDefend's block is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +30,7 @@ class SubstitutePlan:
     """The frozen network beside the target."""
 
     arch: str
-    """torchvision name of the substitute."""
+    """Name of the substitute, torchvision's or one of `networks.video.CLIP_NETWORKS`."""
     classes: int
     """Number of classes it was trained on; its last layer is left out."""
     width: float = 1.0
@@ -36,18 +39,20 @@ class SubstitutePlan:
     """Modules whose outputs feed the layers; empty takes its blocks (see `abnn.stages`)."""
     sha256: str = ""
     """Checksum of the weights it came with."""
+    colours: str | None = None
+    """How it has the colours of clips prepared; None as is usual for it (`networks.video.own_colours`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkPlan:
-    """A target, and for ABNN its layers and the substitute."""
+    """A target, and what a defence adds: for ABNN its layers and the substitute, for OUDefend its block."""
 
     arch: str
-    """torchvision name of the target."""
+    """Name of the target, torchvision's or one of `networks.video.CLIP_NETWORKS`."""
     classes: int
     """Number of outputs."""
     image_size: int
-    """Side of its images, in pixels."""
+    """Side of its images, or of the frames of its clips, in pixels."""
     width: float = 1.0
     """Scale of the target's channels."""
     blocks: tuple[str, ...] = ()
@@ -56,6 +61,18 @@ class NetworkPlan:
     """Variant of the layers."""
     substitute: SubstitutePlan | None = None
     """The network beside it; None for a target alone."""
+    frames: int | None = None
+    """Frames of its clips; None for a network of images."""
+    denoise: bool = False
+    """Whether OUDefend's block is behind layer3."""
+    colours: str | None = None
+    """How the target has the colours of clips prepared; None as is usual for it."""
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """(H, W) of its images, or (T, H, W) of its clips."""
+        side = (self.image_size, self.image_size)
+        return side if self.frames is None else (self.frames, *side)
 
     @property
     def uses_batch_statistics(self) -> bool:
@@ -64,16 +81,36 @@ class NetworkPlan:
 
     @property
     def evaluation_batch(self) -> int:
-        """Images that the network is shown at a time when it is scored."""
+        """Images or clips that the network is shown at a time when it is scored."""
+        if self.frames is not None:
+            return CLIP_BATCH
         return ATTACK_BATCH if self.uses_batch_statistics else EVALUATION_BATCH
 
+    @property
+    def attack_batch(self) -> int:
+        """Images or clips that `abnn attack` shows the network at a time, unless another --batch-size is given."""
+        return ATTACK_BATCH if self.frames is None else CLIP_BATCH
+
     def as_json(self) -> dict[str, Any]:
-        """Return the plan as JSON values."""
+        """Return the plan as JSON values; what only clips have is left out where it says nothing."""
         values: dict[str, Any] = asdict(self)
         if self.substitute is None:
             # A target alone has no layers behind its blocks.
             values["blocks"] = values["layer"] = None
+        else:
+            _leave_out(values["substitute"], _OF_CLIPS)
+        _leave_out(values, _OF_CLIPS)
         return values
+
+
+_OF_CLIPS = {"frames": None, "denoise": False, "colours": None}
+"""Fields of plans that networks of images have at these values, and that their files do not mention."""
+
+
+def _leave_out(values: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    for name, value in defaults.items():
+        if name in values and values[name] == value:
+            del values[name]
 
 
 def plan_from(stored: Mapping[str, Any]) -> NetworkPlan:
@@ -100,12 +137,20 @@ def substitute_plan(model: Classifier, taps: tuple[str, ...] = ()) -> Substitute
     if ":" in model.name:
         raise UserError(f"The substitute is {model.name}; only torchvision's networks can be substitutes.")
     return SubstitutePlan(
-        arch=model.name, classes=model.classes, width=model.width, taps=taps, sha256=model.checksum
+        arch=model.name, classes=model.classes, width=model.width, taps=taps, sha256=model.checksum,
+        colours=unusual_colours(model.name, model.colours),
     )  # fmt: skip
 
 
+def unusual_colours(arch: str, colours: str | None) -> str | None:
+    """Return how a network has the colours of clips prepared if that is not usual for it; else None, as in plans."""
+    return None if not takes_clips(arch) or colours == own_colours(arch) else colours
+
+
 def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
-    """Build the network of a plan, images (N, 3, H, W) in [0, 1] -> logits (N, K), with fresh weights of the target.
+    """Build the network of a plan with fresh weights of the target.
+
+    It takes images (N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1], and gives logits (N, K).
 
     Args:
         plan: what it is made of.
@@ -114,12 +159,25 @@ def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
     Raises:
         UserError: parts of the plan do not exist, or do not fit each other.
     """
+    require_known(plan.arch, clips=plan.frames is not None, option="--arch")
     target = build_network(plan.arch, plan.classes, plan.width)
-    shrink_stem(target, plan.image_size)
+    normalise = normalise_for(plan.arch, plan.colours)
+    what = f"target {plan.arch}"
+    if plan.frames is None:
+        shrink_stem(target, plan.image_size)
+    if plan.denoise:
+        ((channels, *_),) = shapes_of(target, [DENOISED], plan.size, what)
+        target.get_submodule(DENOISED).add_module("denoise", Denoise(channels))
     if plan.substitute is None:
-        shapes_of(target, (), plan.image_size, f"target {plan.arch}")
-        return nn.Sequential(Normalise(), target)
-    planned = plan.substitute
+        shapes_of(target, (), plan.size, what)
+        return nn.Sequential(normalise, target)
+    return _beside_substitute(plan, target, normalise, plan.substitute, substitute)
+
+
+def _beside_substitute(
+    plan: NetworkPlan, target: nn.Module, normalise: nn.Module, planned: SubstitutePlan, substitute: nn.Module | None
+) -> ABNN:
+    require_known(planned.arch, clips=plan.frames is not None, option="--substitute")
     if substitute is None:
         substitute = build_network(planned.arch, planned.classes, planned.width)
     blocks = plan.blocks or stages_of(target, plan.arch)
@@ -131,12 +189,14 @@ def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
         )
     what = f"substitute {planned.arch}"
     shapes = zip(
-        shapes_of(target, blocks, plan.image_size, f"target {plan.arch}"),
-        shapes_of(substitute, taps, plan.image_size, what),
+        shapes_of(target, blocks, plan.size, f"target {plan.arch}"),
+        shapes_of(substitute, taps, plan.size, what),
         strict=True,
     )
     layers = [AdaptiveBatchNorm(shape[0], substitute_shape, plan.layer) for shape, substitute_shape in shapes]
-    return ABNN(target, blocks, tapped(substitute, taps, what), layers)
+    return ABNN(
+        target, blocks, tapped(substitute, taps, what), layers, normalise, normalise_for(planned.arch, planned.colours)
+    )
 
 
 def rebuild(plan: NetworkPlan) -> nn.Module:

@@ -150,7 +150,7 @@ def _write_cost(request: DefenceRequest, plan: NetworkPlan) -> None:
     most = config.batch_size // config.devices
     cost = measure_cost(
         rebuild(plan), rebuild(replace(plan, substitute=None)), pixels=pixels,
-        formula_passes=passes(request.defence, pixels.steps if pixels else 0), of=of, image_size=plan.image_size,
+        formula_passes=passes(request.defence, pixels.steps if pixels else 0), of=of, size=plan.size,
         batch=most if compute.device.type == "cuda" else min(most, CPU_BATCH), compute=compute,
     )  # fmt: skip
     write_json(path, asdict(cost))

@@ -7,23 +7,28 @@ import torch
 from torch import Tensor, fx, nn
 from torchvision.models import VGG, DenseNet, RegNet, ResNet
 from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.models.video import VideoResNet as TorchvisionVideoResNet
 
 from basics.errors import UserError
+from networks.shapes import pass_shapes
+from networks.video import RESIDUAL_BLOCKS, VideoResNet
 
 _SMALL_IMAGE = 64
 """Images up to this side (in pixels) are shown to a stem that does not make them smaller."""
 
 
 def stages_of(network: nn.Module, arch: str) -> tuple[str, ...]:
-    """Return the modules at whose ends a torchvision network's blocks end, the stem first.
+    """Return the modules at whose ends a network's blocks end, the stem first.
 
-    Of a ResNet these are stem (with its pooling) and four layers, of a VGG its five pooled blocks.
+    Of a ResNet these are stem (with its pooling, if it has one) and four layers, of a VGG its five pooled blocks.
 
     Raises:
         UserError: they are not known for this kind of network.
     """
-    if isinstance(network, ResNet):
+    if isinstance(network, ResNet | VideoResNet):
         return ("maxpool", "layer1", "layer2", "layer3", "layer4")
+    if isinstance(network, TorchvisionVideoResNet):
+        return ("stem", "layer1", "layer2", "layer3", "layer4")
     if isinstance(network, VGG):
         pools = [name for name, layer in network.features.named_children() if isinstance(layer, nn.MaxPool2d)]
         return tuple(f"features.{name}" for name in pools)
@@ -48,14 +53,18 @@ def shrink_stem(network: nn.Module, image_size: int) -> None:
 
 
 def tapped(network: nn.Module, taps: Sequence[str], what: str) -> fx.GraphModule:
-    """Return the part of a network up to its last tap: images -> the outputs of the taps, in order.
+    """Return the part of a network up to its last tap: images or clips -> the outputs of the taps, in order.
+
+    Blocks of networks of clips stay modules of their own, so that what is set on them holds here as well.
 
     Raises:
         UserError: it has no such module, or cannot be traced.
     """
     names = {tap: str(number) for number, tap in enumerate(taps)}
     try:
-        extractor: fx.GraphModule = create_feature_extractor(network.eval(), names)
+        extractor: fx.GraphModule = create_feature_extractor(
+            network.eval(), names, tracer_kwargs={"leaf_modules": list(RESIDUAL_BLOCKS)}
+        )
     except ValueError as error:
         raise UserError(f"The {what} has not all of the modules {', '.join(taps)}; check their names.") from error
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
@@ -63,8 +72,14 @@ def tapped(network: nn.Module, taps: Sequence[str], what: str) -> fx.GraphModule
     return extractor
 
 
-def shapes_of(network: nn.Module, blocks: Sequence[str], image_size: int, what: str) -> list[tuple[int, ...]]:
-    """Return the shapes (C, H, W) of what blocks give for one image.
+def shapes_of(network: nn.Module, blocks: Sequence[str], size: Sequence[int], what: str) -> list[tuple[int, ...]]:
+    """Return the shapes (C, H, W), or (C, T, H, W), of what blocks give for one image, or clip.
+
+    Args:
+        network: the network.
+        blocks: names of its modules.
+        size: (H, W) of the image, or (T, H, W) of the clip.
+        what: what a message calls the network.
 
     Raises:
         UserError: there is no such block, it does not give one feature once, or the image is too small or too large.
@@ -81,17 +96,29 @@ def shapes_of(network: nn.Module, blocks: Sequence[str], image_size: int, what: 
     was_training = network.training
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, 3, image_size, image_size))
+            _show(network.eval(), size)
     except (RuntimeError, ValueError, AssertionError) as error:
         # What networks raise for a size that does not fit them.
         raise UserError(
-            f"The {what} cannot be shown images of {image_size} px ({error}); give another --image-size or network."
+            f"The {what} cannot be shown {described(size)} ({error}); give another --image-size or network."
         ) from error
     finally:
         network.train(was_training)
         for handle in handles:
             handle.remove()
     for block, outputs in found.items():
-        if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4:
+        if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim != 2 + len(size):
             raise UserError(f"The module {block!r} of the {what} does not give one feature map; name another.")
     return [tuple(outputs[0].shape[1:]) for outputs in found.values()]
+
+
+def described(size: Sequence[int]) -> str:
+    """Return `images of 32 px`, or `clips of 40 frames of 112 px`."""
+    return f"images of {size[-1]} px" if len(size) == 2 else f"clips of {size[0]} frames of {size[-1]} px"
+
+
+def _show(network: nn.Module, size: Sequence[int]) -> None:
+    if len(size) == 2:
+        network(torch.zeros(1, 3, *size))
+    else:
+        pass_shapes(network, (1, 3, *size))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
+from torch import nn
 
 from basics.allocation import keep_freed_memory
 from basics.errors import UserError
@@ -31,14 +32,14 @@ class Compute:
         """Type of weights and images (autocast lowers it inside a bf16 run)."""
         return torch.float64 if self.precision == "fp64" else torch.float32
 
-    @property
-    def training_layout(self) -> torch.memory_format:
-        """Memory format of images while a network is trained: channels_last is the faster one for convolutions.
+    def training_layout(self, network: nn.Module) -> torch.memory_format:
+        """Return the memory format of a network and its images while it is trained: channels_last where it is faster.
 
         Not on the CPU: there torch 2.15's weight gradient of a strided 1x1 convolution with 4 channels writes past its
-        memory in this layout.
+        memory in this layout. And not for clips, whose 3D convolutions have weights of five axes.
         """
-        return torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
+        images = all(weight.ndim < 5 for weight in network.parameters())
+        return torch.channels_last if self.device.type == "cuda" and images else torch.contiguous_format
 
     @property
     def kind(self) -> str:

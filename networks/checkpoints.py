@@ -52,6 +52,8 @@ class Checkpoint(NamedTuple):
     """Name -> tensor."""
     averaged: str
     """Entry of the file that averaged weights were taken from; empty if it has none."""
+    entries: frozenset[str] = frozenset()
+    """Names of what a torch file holds at its top: those of a training's checkpoint, or the weights themselves."""
 
 
 def read_weights(path: Path, known: KnownNames | None = None) -> StateDict:
@@ -74,15 +76,16 @@ def read_checkpoint(path: Path, known: KnownNames | None = None) -> Checkpoint:
         UserError: the file is missing, may not be read, is truncated, holds code, or holds no state dict.
     """
     _require_readable(path)
-    averaged = ""
+    averaged, entries = "", frozenset[str]()
     if _is_safetensors(path):
         state = _checked(read_safetensors(path)[0], path)
     else:
-        content, averaged = _within(_load_torch(path), path)
-        state = _checked(content, path)
+        whole = _load_torch(path)
+        content, averaged = _within(whole, path)
+        state, entries = _checked(content, path), frozenset(map(str, whole))
     if averaged:
         say(f"{path} holds averaged weights ({averaged}) beside the last ones; the averaged ones are taken.")
-    return Checkpoint(_without_prefixes(state, known or _without_module), averaged)
+    return Checkpoint(_without_prefixes(state, known or _without_module), averaged, entries)
 
 
 def known_by(module: nn.Module) -> KnownNames:

@@ -1,4 +1,4 @@
-"""Frozen classifiers by name, with published, given or seeded weights."""
+"""Frozen classifiers of images or clips by name, with published, given or seeded weights."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,9 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
 from basics.errors import UserError
+from basics.progress import say
 from networks.checkpoints import (
+    Checkpoint,
     StateDict,
     known_by,
     load_into,
@@ -21,10 +23,11 @@ from networks.checkpoints import (
     weights_checksum,
     write_safetensors,
 )
-from networks.normalise import IMAGENET_MEAN, IMAGENET_STD, Normalise
+from networks.normalise import CLIP_COLOURS, IMAGENET_MEAN, IMAGENET_STD, Colours, Normalise
 from networks.published_advbn import CLEAN, is_published_advbn, plain_state
 from networks.uninitialised import Uninitialised
-from networks.width import narrow
+from networks.video import CLIP_NETWORKS, build_clip_network, own_colours
+from networks.width import narrow, require_width
 from sources.base import ClassMap, numbered_classes
 from sources.classes import imagenet_map
 from sources.decode import View
@@ -36,18 +39,20 @@ IMAGENET_CLASSES = 1000
 _TRANSFORMING = {"inception_v3", "googlenet"}
 PUBLISHED_VIEW = View(crop=224, resize=256)
 """The field's evaluation of ImageNet classifiers."""
+CLIP_VIEW = View(crop=112, resize=112)
+"""How frames are prepared for the published networks of clips."""
 
 _DENSENET_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A classifier of images in [0, 1], and where its weights come from."""
+    """A classifier of images or clips in [0, 1], and where its weights come from."""
 
     name: str
-    """Name of the network: torchvision's, or `timm:NAME`."""
+    """Name of the network: torchvision's, one of CLIP_NETWORKS, or `timm:NAME`."""
     module: nn.Module
-    """(N, 3, H, W) in [0, 1] -> logits (N, classes); normalises inside."""
+    """(N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, classes); normalises inside."""
     classes: int
     """Number of outputs."""
     weights: str
@@ -62,6 +67,13 @@ class Classifier:
     """Which class each output is; None if that is not known."""
     packages: tuple[str, ...] = ()
     """Python packages that its predictions depend on besides torch and torchvision."""
+    colours: str | None = None
+    """How it has the colours of clips prepared, one of CLIP_COLOURS; None for a classifier of images."""
+
+    @property
+    def clips(self) -> bool:
+        """Whether it takes clips."""
+        return takes_clips(self.name)
 
     @property
     def outputs(self) -> ClassMap:
@@ -80,33 +92,75 @@ class Classifier:
 
 
 def is_known(name: str) -> bool:
-    """Whether torchvision has a classifier of this name."""
-    return name in list_models(module=_zoo())
+    """Whether torchvision has a classifier of this name, or it is a network of clips."""
+    return takes_clips(name) or name in list_models(module=_zoo())
 
 
-def require_known(name: str) -> None:
-    """Refuse a name that torchvision does not have.
+def takes_clips(name: str) -> bool:
+    """Whether this is the name of a network of clips."""
+    return name in CLIP_NETWORKS
+
+
+def require_known(name: str, *, clips: bool = False, option: str = "") -> None:
+    """Refuse a name that is none of a classifier of images, or of clips.
+
+    Args:
+        name: Name of the network.
+        clips: which of both it has to take.
+        option: option that it comes from, for messages; empty if that is plain.
 
     Raises:
         UserError: see above.
     """
+    if clips and not takes_clips(name):
+        known = ", ".join(CLIP_NETWORKS)
+        kind = "takes images, not clips" if is_known(name) or ":" in name else "is not known"
+        raise UserError(f"The network {name} {kind}; give {f'{option} with ' if option else ''}one of {known}.")
+    if not clips and takes_clips(name):
+        with_option = f"{option} with " if option else ""
+        raise UserError(f"The network {name} takes clips, not images; give {with_option}a network of images.")
     if not is_known(name):
         near = ", ".join(list_models(module=_zoo())[:4])
         raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. vgg19, resnet50, {near}.")
 
 
-def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -> nn.Module:
-    """Build a torchvision classification network with fresh weights from torch's global generator.
+def normalise_for(name: str, colours: str | None = None) -> Normalise:
+    """Return the layer that prepares the colours of a network's images or clips.
 
     Args:
-        name: torchvision name.
-        classes: number of outputs.
-        width: factor of all channels, see `networks.width`.
-        options: passed on to torchvision (`dropout`, `zero_init_residual`, ...).
+        name: Name of the network.
+        colours: of clips: one of CLIP_COLOURS; None takes the network's own.
+    """
+    if not takes_clips(name):
+        return Normalise()
+    chosen = CLIP_COLOURS[colours or own_colours(name)]
+    return Normalise(chosen.mean, chosen.std, axes=3)
+
+
+def require_colours(colours: str | None) -> None:
+    """Refuse an unknown way to prepare the colours of clips; None is known.
 
     Raises:
-        UserError: torchvision has no such network.
+        UserError: see above.
     """
+    if colours is not None and colours not in CLIP_COLOURS:
+        raise UserError(f"There is no normalisation {colours!r}; give one of {', '.join(CLIP_COLOURS)}.")
+
+
+def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -> nn.Module:
+    """Build a classification network with fresh weights from torch's global generator.
+
+    Args:
+        name: torchvision name, or one of CLIP_NETWORKS.
+        classes: number of outputs.
+        width: factor of all channels, see `networks.width`.
+        options: passed on to torchvision (`dropout`, `zero_init_residual`, ...); networks of clips have none.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    if takes_clips(name):
+        return _clip_network(name, classes, width)
     require_known(name)
     extra = {"init_weights": True} if name in _TRANSFORMING else {}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra, **options)
@@ -116,6 +170,16 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
     return narrow(network, width)
 
 
+def _clip_network(name: str, classes: int, width: float) -> nn.Module:
+    require_width(width)
+    if width == 1:
+        return build_clip_network(name, classes)
+    with torch.device("meta"):
+        # The whole one would be tens of millions of weights, only to be replaced.
+        whole = build_clip_network(name, classes)
+    return narrow(whole, width)
+
+
 def _zoo() -> Any:
     # Classification only: the sub-packages hold detection, segmentation and video.
     from torchvision import models
@@ -123,24 +187,34 @@ def _zoo() -> Any:
     return models
 
 
-def load_classifier(
-    name: str | None, weights: str, classes: int | None = None, *, option: str = "--classifier"
+def load_classifier(  # noqa: PLR0913 (which network, with which weights, for what)
+    name: str | None,
+    weights: str,
+    classes: int | None = None,
+    *,
+    option: str = "--classifier",
+    clips: bool = False,
+    colours: str | None = None,
 ) -> Classifier:
     """Load a classifier, frozen and in eval mode.
 
     Args:
-        name: torchvision name; may be left out if the weights file names it.
+        name: torchvision name, or one of CLIP_NETWORKS; may be left out if the weights file names it.
         weights: `published` (torchvision's first ImageNet weights, downloaded once), `seed:N` (fresh weights, for
             trials), or a file: plain state dict, or one that our training wrote.
         classes: number of outputs that the labels need; None takes what the weights have (1,000 if from a seed).
         option: the command's option for the SPEC of this classifier, for messages.
+        clips: whether it has to take clips, and not images.
+        colours: how the colours of clips are prepared, one of CLIP_COLOURS; None takes what the file says, or what is
+            usual for the network.
 
     Raises:
         UserError: unknown name, weights that are unreadable or do not fit, or another number of classes.
     """
     metadata = _metadata(weights)
     name = _one_name(name, metadata.get("name"), weights, option)
-    require_known(name)
+    require_known(name, clips=clips, option=option)
+    require_colours(colours)
     width = float(metadata.get("width", 1.0))
     origin = origin_of(weights)
     with torch.random.fork_rng(devices=[]):
@@ -157,6 +231,7 @@ def load_classifier(
             known = known_by(blank)
             checkpoint = read_checkpoint(Path(weights), lambda state: known(_present_names(state)))
             state, origin = _present_names(checkpoint.state), origin_of(weights, checkpoint.averaged)
+            colours = colours or metadata.get("colours") or _colours_of(name, checkpoint, weights)
             found = _outputs(blank, state)
             # As torchvision does with weights: these were trained on colours prepared in another way.
             options = {"transform_input": True} if name in _TRANSFORMING else {}
@@ -164,7 +239,7 @@ def load_classifier(
                 network = build_network(name, found, width, **options)
             load_into(network, state, f"the classifier {name}")
         require_classes(name, found, classes)
-    module = nn.Sequential(Normalise(), network).eval().requires_grad_(False)
+    module = nn.Sequential(normalise_for(name, colours), network).eval().requires_grad_(False)
     return Classifier(
         name=name,
         module=module,
@@ -174,7 +249,20 @@ def load_classifier(
         width=width,
         view=view_of(metadata) or _published_view(name),
         class_map=published_classes(found) if weights == PUBLISHED else classes_of(metadata),
+        colours=(colours or own_colours(name)) if clips else None,
     )
+
+
+def _colours_of(name: str, checkpoint: Checkpoint, weights: str) -> str | None:
+    """Return how a file's network has colours prepared, if the file's form shows it; None takes what is usual."""
+    if not takes_clips(name) or "scheduler" not in checkpoint.entries or own_colours(name) == "torchvision":
+        return None
+    say(
+        f"{weights} holds a scheduler, as files of 3D-ResNets-PyTorch have done since 2020; so colours are prepared as "
+        "that version does by default (kinetics). Give --normalisation (or --substitute-normalisation) if they were "
+        "prepared otherwise when it was trained."
+    )
+    return "kinetics"
 
 
 def origin_of(weights: str, averaged: str = "") -> str:
@@ -212,6 +300,8 @@ def view_of(metadata: Mapping[str, Any]) -> View | None:
 
 def _published_view(name: str) -> View:
     """Return how images are prepared for torchvision's first weights of a network."""
+    if takes_clips(name):
+        return CLIP_VIEW
     try:
         published = next(iter(get_model_weights(name))).transforms()
     except (StopIteration, ValueError):
@@ -284,11 +374,15 @@ def _blank(name: str) -> nn.Module:
         return build_network(name, IMAGENET_CLASSES)
 
 
+def head_of(network: nn.Module) -> str:
+    """Return the name of a network's last layer with weights, which gives the logits."""
+    paths: list[str] = [path for path, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    return paths[-1]
+
+
 def _outputs(network: nn.Module, state: StateDict) -> int:
     """Return how many classes weights have, read off the network's last layer with weights."""
-    layers = network.named_modules()
-    last = [path for path, layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)][-1]
-    weight = state.get(f"{last}.weight")
+    weight = state.get(f"{head_of(network)}.weight")
     return IMAGENET_CLASSES if weight is None else weight.shape[0]
 
 
@@ -296,15 +390,16 @@ def published_network(name: str, option: str) -> nn.Module:
     """Return a torchvision network with its first published weights, downloaded once.
 
     Raises:
-        UserError: there are none, they want other colours than ImageNet's mean and std, or they could not be
-            downloaded; `option` is how a user gives a file instead.
+        UserError: there are none, they want other colours than ImageNet's mean and std (or those of its networks of
+            clips), or they could not be downloaded; `option` is how a user gives a file instead.
     """
     try:
         # The first weights in torchvision's list are the ones of the papers (ResNet-50: 76.1, not the newer recipe).
         weights = next(iter(get_model_weights(name)))
     except (StopIteration, ValueError) as error:
         raise UserError(f"torchvision publishes no weights of {name}; give a file with {option}.") from error
-    if tuple(weights.transforms().mean) != IMAGENET_MEAN or tuple(weights.transforms().std) != IMAGENET_STD:
+    expected = CLIP_COLOURS["torchvision"] if takes_clips(name) else Colours(IMAGENET_MEAN, IMAGENET_STD)
+    if Colours(tuple(weights.transforms().mean), tuple(weights.transforms().std)) != expected:
         raise UserError(f"The published weights of {name} need other colours than ImageNet's; give another network.")
     try:
         network: nn.Module = get_model(name, weights=weights)

@@ -1,6 +1,8 @@
 """Any network by its SPEC: `NAME`, `timm:NAME`, `NAME=checkpoint`, or a run folder."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from networks.classifiers import (
     origin_of,
     published_classes,
     require_classes,
+    require_known,
     seed_of,
     view_of,
 )
@@ -33,7 +36,7 @@ TIMM_PREFIX = "timm:"
 _CROP_MODES = ("center", "squash")
 
 
-def load_model(spec: str, option: str = "--model") -> Classifier:
+def load_model(spec: str, option: str = "--model", *, clips: bool = False, colours: str | None = None) -> Classifier:
     """Load a network to be scored, frozen and in eval mode; `weights` and `view` say how it was published.
 
     Args:
@@ -41,10 +44,15 @@ def load_model(spec: str, option: str = "--model") -> Classifier:
             `NAME=WEIGHTS` or `timm:NAME=WEIGHTS` (a checkpoint file, or `seed:N` for a trial), a run folder of ours,
             or a classifier file of ours.
         option: the command's option for the SPEC, for messages.
+        clips: whether it has to take clips, and not images.
+        colours: how the colours of clips are prepared, see `networks.classifiers.load_classifier`.
 
     Raises:
         UserError: there is no such network, its weights cannot be had or do not fit, or timm is not installed.
     """
+    load = partial(load_classifier, option=option, clips=clips, colours=colours)
+    if spec.startswith(TIMM_PREFIX) and clips:
+        require_known(spec, clips=True, option=option)
     if spec.startswith(TIMM_PREFIX):
         name, _, weights = spec.removeprefix(TIMM_PREFIX).partition("=")
         return _load_timm(name, weights or PUBLISHED)
@@ -52,17 +60,15 @@ def load_model(spec: str, option: str = "--model") -> Classifier:
     path = Path(spec)
     if path.exists() and is_known(spec):
         say(f"{spec} is a file or folder here, whose weights are taken in place of torchvision's.")
-    if path.is_dir():
-        return _load_own(_weights_in(path), option)
-    if path.is_file():
-        return _load_own(path, option)
+    if path.is_dir() or path.is_file():
+        return _load_own(weights_file(path), load, clips=clips)
     name, equals, weights = spec.partition("=")
     if equals:
         if not weights:
             raise UserError(f"The model {spec!r} names no weights; give NAME=FILE, or NAME alone for published ones.")
-        return load_classifier(name or None, weights, option=option)
+        return load(name or None, weights)
     _refuse_missing_path(spec)
-    return load_classifier(spec, PUBLISHED, option=option)
+    return load(spec, PUBLISHED)
 
 
 def _refuse_missing_path(spec: str) -> None:
@@ -126,12 +132,20 @@ def load_with_weights(name: str | None, weights: str, classes: int) -> Classifie
     return found
 
 
-def _load_own(path: Path, option: str = "--classifier") -> Classifier:
-    """Load a network from a file whose metadata name it."""
+def _load_own(
+    path: Path, load: Callable[[None, str], Classifier] = load_classifier, *, clips: bool = False
+) -> Classifier:
+    """Load a network from a file whose metadata name it.
+
+    Args:
+        path: the file.
+        load: how a network is loaded that is none of timm's.
+        clips: whether it has to take clips.
+    """
     metadata = classifier_metadata(read_metadata(path)) if path.suffix == ".safetensors" else {}
     name = str(metadata.get("name", ""))
-    if not name.startswith(TIMM_PREFIX):
-        return load_classifier(None, str(path), option=option)
+    if not name.startswith(TIMM_PREFIX) or clips:
+        return load(None, str(path))
     found = _load_timm(name.removeprefix(TIMM_PREFIX), str(path))
     return replace(found, view=view_of(metadata) or found.view, class_map=classes_of(metadata))
 

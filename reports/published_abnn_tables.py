@@ -84,7 +84,7 @@ def is_published_network(row: Mapping[str, Any]) -> bool:
     method = published_methods(row["task"]).get(row["defence"])
     if method is None:
         return False
-    arch = re.sub(r"3d|[^a-z0-9]", "", row["arch"].lower())
+    arch = re.sub(r"hara_|3d|[^a-z0-9]", "", row["arch"].lower())
     trained_alike = row["cost"] is None or row["cost"]["passes"] == method.passes
     return arch == _ARCH[row["task"]] and row["width"] == 1 and row["n"] in _SAMPLES[row["task"]] and trained_alike
 

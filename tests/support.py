@@ -53,7 +53,7 @@ def he_initialised(network: nn.Module) -> nn.Module:
 def with_lived_in_batch_norm(network: Network) -> Network:
     """Batch norm as after training: fresh statistics of 0 and 1 would hide a mistake in using them."""
     for layer in network.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d):
             assert layer.running_mean is not None
             assert layer.running_var is not None
             nn.init.uniform_(layer.running_mean, -0.1, 0.1)

@@ -52,7 +52,7 @@ class Task(Protocol):
         ...
 
     def losses(self, module: nn.Module, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
-        """Return the scalars to log; the one called `loss` is minimised. Images are in [0, 1]."""
+        """Return the scalars to log; the one called `loss` is minimised. Images (or clips) are in [0, 1]."""
         ...
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:
@@ -123,7 +123,7 @@ class _Run:
     ) -> None:
         self.task, self.images, self.config, self.out = task, images, config, out
         self.fabric, self.compute = fabric, compute
-        self.layout = compute.training_layout
+        self.layout = compute.training_layout(task.module)
         module = task.module.to(memory_format=self.layout)
         self.module, self.optimizer = fabric.setup(module, task.optimizer(config))
         self.steps = steps_per_epoch(images.composition, config)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from abnn.checkpoint import Checkpoint, read_cost
-from abnn.cost import measure_cost, passes
+from abnn.cost import measure_cost, operations, passes
 from attacks.pixels import PixelConfig
 from basics.compute import choose_compute
 from tests.support import seeded
@@ -32,7 +32,7 @@ def test_operations_are_those_of_a_real_step() -> None:
     words = {
         "formula_passes": 10.0,
         "of": "x",
-        "image_size": SIDE,
+        "size": (SIDE, SIDE),
         "batch": BATCH,
         "compute": choose_compute("cpu", "fp32"),
     }
@@ -46,8 +46,28 @@ def test_operations_are_those_of_a_real_step() -> None:
     assert (cost.passes, cost.batch, cost.device) == (10.0, BATCH, "cpu")
 
 
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("learning", [(True, True), (True, False), (False, True)])
+def test_gradients_of_convolutions_cost_a_forward_pass_each(
+    axes: int, groups: int, transposed: bool, learning: tuple[bool, bool]
+) -> None:
+    """Each product of the forward pass is part of one sum in either gradient, in groups as well."""
+    kinds = {2: (nn.Conv2d, nn.ConvTranspose2d), 3: (nn.Conv3d, nn.ConvTranspose3d)}
+    convolution = kinds[axes][transposed](4, 8, 3, stride=2, padding=1, groups=groups, bias=False)
+    value = torch.rand(2, 4, *[5] * axes, requires_grad=learning[0])
+    convolution.weight.requires_grad_(learning[1])
+    # In every position of the output, or of a transposed one's input, each weight of one group is used.
+    positions = 5**axes if transposed else 3**axes
+    forward = 2 * 2 * positions * (4 * 8 // groups) * 3**axes
+    assert operations(lambda: convolution(value)) == forward
+    output = convolution(value)
+    assert operations(lambda: output.sum().backward()) == sum(learning) * forward
+
+
 def test_the_paper_s_formula() -> None:
-    assert [passes("none", 0), passes("pgd-at", 5), passes("abnn", 0)] == [2, 12, 3]
+    assert [passes("none", 0), passes("pgd-at", 5), passes("abnn", 0), passes("oudefend", 5)] == [2, 12, 3, 24]
     # Equation 5 gives the ratio of PGD-AT to ABNN.
     assert passes("pgd-at", 5) / passes("abnn", 0) == pytest.approx((5 + 1) * 2 / 3)
 
@@ -70,6 +90,12 @@ def test_runs_tell_their_cost(runs: dict[str, Checkpoint]) -> None:
 
 def test_a_measurement_leaves_torch_s_switches_as_they_were() -> None:
     before = torch.backends.cudnn.deterministic
-    words = {"formula_passes": 2.0, "of": "x", "image_size": SIDE, "batch": 2, "compute": choose_compute("cpu", "fp32")}
+    words = {
+        "formula_passes": 2.0,
+        "of": "x",
+        "size": (SIDE, SIDE),
+        "batch": 2,
+        "compute": choose_compute("cpu", "fp32"),
+    }
     measure_cost(network(), network(), pixels=None, **words)  # type: ignore[arg-type]
     assert torch.backends.cudnn.deterministic == before

@@ -28,11 +28,11 @@ def test_the_paper_s_networks_have_the_stages_of_the_spec() -> None:
 def test_features_have_the_channels_of_the_spec() -> None:
     # Shapes only: 140 million weights need no values.
     substitute = meta(vgg19_bn).to_empty(device="cpu")
-    shapes = shapes_of(substitute, stages_of(substitute, "vgg19_bn"), 32, "substitute")
+    shapes = shapes_of(substitute, stages_of(substitute, "vgg19_bn"), (32, 32), "substitute")
     assert shapes == [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2), (512, 1, 1)]
     target = resnet18(weights=None)
     shrink_stem(target, 32)
-    assert shapes_of(target, stages_of(target, "resnet18"), 32, "target") == [
+    assert shapes_of(target, stages_of(target, "resnet18"), (32, 32), "target") == [
         (64, 32, 32), (64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4),
     ]  # fmt: skip
 
@@ -51,7 +51,7 @@ def test_unknown_families_are_named_by_hand() -> None:
     with pytest.raises(UserError, match="--blocks"):
         stages_of(meta(efficientnet_b0), "efficientnet_b0")
     network = efficientnet_b0(weights=None)
-    assert [shape[0] for shape in shapes_of(network, ["features.1", "features.3"], 64, "target")] == [16, 40]
+    assert [shape[0] for shape in shapes_of(network, ["features.1", "features.3"], (64, 64), "target")] == [16, 40]
 
 
 def test_large_images_keep_the_stem() -> None:
@@ -85,7 +85,7 @@ def test_taps_give_what_hooks_see_and_nothing_behind_the_last_one() -> None:
 )
 def test_blocks_that_cannot_carry_a_layer_are_refused(blocks: list[str], size: int, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        shapes_of(resnet18(weights=None), blocks, size, "target resnet18")
+        shapes_of(resnet18(weights=None), blocks, (size, size), "target resnet18")
 
 
 @pytest.mark.slow
