@@ -11,14 +11,16 @@ from basics.progress import say
 from basics.reading import cannot_be_read, unreadable
 
 _PAUSE = 1.0
+_MEND = "restore it, move it away to make its results again, or give another --out"
 
 
-def open_hdf5(path: Path, patience: float = 0.0) -> h5py.File:
+def open_hdf5(path: Path, patience: float = 0.0, mend: str = _MEND) -> h5py.File:
     """Open a file to be read.
 
     Args:
         path: the file.
         patience: seconds to wait, with a notice, for another program that has it open for writing.
+        mend: what a user does about a damaged file, for the message.
 
     Raises:
         UserError: another program has it open for writing, it cannot be read, or it is no HDF5 or a damaged one.
@@ -34,7 +36,7 @@ def open_hdf5(path: Path, patience: float = 0.0) -> h5py.File:
         except OSError as error:
             if cannot_be_read(error):
                 raise unreadable(path, error) from error
-            raise damaged_hdf5(path, error) from error
+            raise damaged_hdf5(path, error, mend) from error
         if not waited:
             say(f"{said}; waiting until it is closed there.")
             waited = True
@@ -51,9 +53,6 @@ def _open(path: Path) -> h5py.File:
     return h5py.File(path, "r", locking=False)
 
 
-def damaged_hdf5(path: Path, error: Exception) -> UserError:
+def damaged_hdf5(path: Path, error: Exception, mend: str = _MEND) -> UserError:
     """Return the error for a file whose content is not what it should be."""
-    return UserError(
-        f"The file {path} is damaged or of another program ({error}); restore it, move it away to make its results "
-        "again, or give another --out."
-    )
+    return UserError(f"The file {path} is damaged or of another program ({error}); {mend}.")

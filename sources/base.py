@@ -65,6 +65,8 @@ class Source(ABC):
     """What the labels mean."""
     order: str
     """How `records` is sorted: `ImageFolder`, or `file:` and the checksum of the user's order file."""
+    is_split: bool = False
+    """Whether it is one of the splits in which its data set is stored."""
 
     @abstractmethod
     def read(self, record: ImageRecord) -> bytes:
@@ -91,6 +93,14 @@ class Source(ABC):
             OSError: a server does not say.
         """
         return []
+
+    def record_states(self, records: Sequence[ImageRecord]) -> list[FileState]:
+        """Return the state of the file that holds each of some of its records; empty if it has no files.
+
+        Raises:
+            OSError: a server does not say.
+        """
+        return self.file_states(records)
 
     def content_marks(self, records: Sequence[ImageRecord], parts: int = 1) -> list[str]:
         """Return marks of the files that hold some of its records (see `sources.content`).

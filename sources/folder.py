@@ -1,4 +1,4 @@
-"""Images in a folder: in class folders, or flat with a label list beside."""
+"""Images or clips in a folder: in class folders, or images flat with a label list beside."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +11,7 @@ from sources.content import FileState, local_states, remote_states
 from sources.ilsvrc import LIST_BEGINNING, LISTS, label_flat, names_images
 from sources.layout import label_folders, refuse_backslashes
 from sources.listing import Folder, Listing
-from sources.names import canonical_split, check_printable, is_image, of_split
+from sources.names import canonical_split, check_printable, is_media, of_split
 from sources.order import IMAGE_FOLDER, image_folder_order
 from sources.storage import open_random
 
@@ -78,7 +78,7 @@ def open_images(
     names, left_out = found
     check_printable(names, str(folder))
     if labels is None:
-        refuse_backslashes(names, str(folder))
+        refuse_backslashes(names, str(folder), left_out.media)
     nested = [name for name in names if "/" in name]
     if nested:
         _refuse_listed(folder, names, left_out.documents)
@@ -89,6 +89,8 @@ def open_images(
         return FolderSource(address, folder, table, classes)
     if nested:
         raise UserError(f"{folder} has class folders, which say the labels; leave out the label list {labels}.")
+    if left_out.media == "clip":
+        raise UserError(f"{folder} holds clips and no class folders; put the clips of each class into a folder.")
     table = label_flat(names, labels, str(folder), beside)
     left_out.folders = []
     left_out.say(str(folder))
@@ -134,4 +136,4 @@ def find_split(folder: Folder, split: str) -> Folder:
 
 
 def _holds_images(folder: Folder) -> bool:
-    return any(map(is_image, folder.files()))
+    return any(is_media(name, folder.media) for name in folder.files())

@@ -9,7 +9,7 @@ from basics.progress import say
 from sources.base import ClassMap
 from sources.classes import imagenet_index, label_of, map_folders
 from sources.left_out import LeftOut
-from sources.names import VALIDATION_FILE, canonical_split, is_label, of_split, splits_among
+from sources.names import VALIDATION_FILE, Media, canonical_split, is_label, of_split, splits_among
 
 _NO_CLASS = re.compile(r"(jpe?g)?_?images?|imgs?|annotations?|segmentations?|labels?", re.IGNORECASE)
 """Names of folders that hold a data set's images, or their annotations, beside each other."""
@@ -22,14 +22,14 @@ _SHOWN = 4
 def label_folders(
     names: Collection[str], where: str, left_out: LeftOut | None = None, *, archive: bool = False
 ) -> tuple[dict[str, int], ClassMap]:
-    """Label images by the first folder of their paths.
+    """Label images or clips by the first folder of their paths.
 
     Folders without images are no classes, on a disk as in a tar.
 
     Args:
         names: `<class folder>/<any folders/><file>` of each image.
         where: Name of the source, for messages.
-        left_out: What lies beside the images, by its path as in `names`.
+        left_out: What lies beside the images, by its path as in `names`; it says whether they are clips.
         archive: Whether the folders are those of a tar.
 
     Raises:
@@ -41,7 +41,7 @@ def label_folders(
     parents = {name.rpartition("/")[0] for name in names}
     folders = {parent.partition("/")[0] for parent in parents}
     if not folders <= imagenet_index().keys():
-        _refuse_too_high(parents, where, archive=archive)
+        _refuse_too_high(parents, where, left_out.media, archive=archive)
         _refuse_published(names, where, archive=archive)
     _refuse_unknown(folders, left_out, where, archive=archive)
     left_out.folders = sorted(left_out.class_folders(folders))
@@ -61,16 +61,17 @@ def _refuse_unknown(folders: set[str], left_out: LeftOut, where: str, *, archive
         top, slash, _ = name.partition("/")
         if slash and top not in folders:
             out = "pack the tar again without it" if archive else "move the folder out"
+            form = "PNG" if left_out.media == "image" else "MP4"
             raise UserError(
-                f"The folder {top} of {where} has files, but no image of a known kind (such as {name}); if it is a "
-                f"class, convert its files, e.g. to PNG; if not, {out}."
+                f"The folder {top} of {where} has files, but no {left_out.media} of a known kind (such as {name}); if "
+                f"it is a class, convert its files, e.g. to {form}; if not, {out}."
             )
     label = next(filter(is_label, left_out.documents), None)
     if label is not None:
         raise UserError(f"{where} holds unpacked samples with labels (such as {label}); give their shards.")
 
 
-def refuse_backslashes(names: Collection[str], where: str, *, archive: bool = False) -> None:
+def refuse_backslashes(names: Collection[str], where: str, media: Media = "image", *, archive: bool = False) -> None:
     """Refuse images whose names all hold backslashes where folders are meant, as some programs on Windows write them.
 
     Raises:
@@ -78,9 +79,9 @@ def refuse_backslashes(names: Collection[str], where: str, *, archive: bool = Fa
     """
     inside = [name for name in names if "/" in name or "\\" in name]
     if inside and all("\\" in name.rpartition("/")[2] for name in inside):
-        mend = "pack them again with /" if archive else "move each image into the folders that its name says"
+        mend = "pack them again with /" if archive else f"move each {media} into the folders that its name says"
         raise UserError(
-            f"The names of the images of {where} have backslashes and not / between folders (such as {min(inside)}); "
+            f"The names of the {media}s of {where} have backslashes and not / between folders (such as {min(inside)}); "
             f"{mend}."
         )
 
@@ -95,19 +96,20 @@ def _refuse_published(names: Collection[str], where: str, *, archive: bool) -> N
             )
 
 
-def _refuse_too_high(parents: set[str], where: str, *, archive: bool) -> None:
+def _refuse_too_high(parents: set[str], where: str, media: Media, *, archive: bool) -> None:
     """Refuse folders that are no classes, and say so where one may be none.
 
     Args:
         parents: Path of each folder that holds images.
         where: Name of the source, for messages.
+        media: What the images are, for messages.
         archive: Whether the folders are those of a tar.
     """
     flat = {parent for parent in parents if "/" not in parent}
     nested = {tuple(parent.split("/", 2)[:2]) for parent in parents - flat}
     folders = flat | {top for top, _ in nested}
     below = {name for _, name in nested}
-    _refuse_stray(folders - flat, flat, where, archive=archive)
+    _refuse_stray(folders - flat, flat, where, media, archive=archive)
     if below and below <= imagenet_index().keys():
         parent, name = min(nested)
         raise UserError(
@@ -118,16 +120,16 @@ def _refuse_too_high(parents: set[str], where: str, *, archive: bool) -> None:
     if splits:
         chosen = next((name for name in sorted(splits) if "train" in name.lower()), min(splits))
         others = folders - splits
-        beside = f"beside other folders of images ({_shown(others)})" if others else "and no classes"
+        beside = f"beside other folders of {media}s ({_shown(others)})" if others else "and no classes"
         raise UserError(
             f"{where} holds the splits {_shown(splits)} {beside}; give one of the splits, such as "
             f"{_folder(where, chosen, archive)}."
         )
     _refuse_second_tree(nested, flat, where, archive=archive)
     if len(folders) == 1 and not flat:
-        _refuse_single(parents, where, archive=archive)
+        _refuse_single(parents, where, media, archive=archive)
     if len(folders) == 1:
-        _notice_one_class(min(folders), below, where, archive=archive)
+        _notice_one_class(min(folders), below, where, media, archive=archive)
 
 
 def _refuse_second_tree(nested: set[tuple[str, ...]], flat: set[str], where: str, *, archive: bool) -> None:
@@ -167,36 +169,37 @@ def _refuse_second_tree(nested: set[tuple[str, ...]], flat: set[str], where: str
     )
 
 
-def _notice_one_class(name: str, below: set[str], where: str, *, archive: bool) -> None:
+def _notice_one_class(name: str, below: set[str], where: str, media: Media, *, archive: bool) -> None:
     """Refuse a split as the only class, and name any other."""
     if canonical_split(name):
         raise UserError(
-            f"{where} holds images in the folder {name}, which is a split and no class; give "
-            f"{_folder(where, name, archive)}{'' if below else ', with --labels'}."
+            f"{where} holds {media}s in the folder {name}, which is a split and no class; give "
+            f"{_folder(where, name, archive)}{'' if below or media == 'clip' else ', with --labels'}."
         )
     parts = f"; its folders (such as {min(below)}) are taken for parts of it" if below else ""
     say(f"{where} has one class, {name}{parts}.")
 
 
-def _refuse_single(parents: set[str], where: str, *, archive: bool) -> None:
+def _refuse_single(parents: set[str], where: str, media: Media, *, archive: bool) -> None:
     paths, meant = [f"{parent}/" for parent in parents], ""
     while (shared := _shared_parent(paths)) is not None:
         paths, meant = [path.removeprefix(shared) for path in paths], meant + shared
     if meant:
         meant = meant.rstrip("/")
         raise UserError(
-            f"All images of {where} lie in its one folder {meant}, and there in the folders "
+            f"All {media}s of {where} lie in its one folder {meant}, and there in the folders "
             f"{_shown({path.partition('/')[0] for path in paths})}; give {_folder(where, meant, archive)}."
         )
 
 
-def _refuse_stray(deep: set[str], flat: set[str], where: str, *, archive: bool) -> None:
+def _refuse_stray(deep: set[str], flat: set[str], where: str, media: Media, *, archive: bool) -> None:
     """Refuse splits of class folders beside a folder of images.
 
     Args:
         deep: Folders that hold images only in folders of their own.
         flat: The other folders.
         where: Name of the source, for messages.
+        media: What the images are, for messages.
         archive: Whether the folders are those of a tar.
     """
     splits = sorted(name for name in deep if canonical_split(name))
@@ -208,7 +211,7 @@ def _refuse_stray(deep: set[str], flat: set[str], where: str, *, archive: bool) 
         say(f"train of {where} is taken for a class, like {_shown(flat)}; if it holds classes, give {inside}.")
         return
     raise UserError(
-        f"{where} holds the splits {_shown(splits)} beside other folders of images ({_shown(flat)}), so it is not "
+        f"{where} holds the splits {_shown(splits)} beside other folders of {media}s ({_shown(flat)}), so it is not "
         f"clear what its classes are; give one of the splits, such as {inside}."
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 
 from basics.progress import say
-from sources.names import is_document
+from sources.names import Media, is_document
 
 _RESOURCES = "__MACOSX"
 """Folder of hidden files that macOS adds to archives."""
@@ -34,6 +34,8 @@ class LeftOut:
     """Images of a shard beside the one image of their sample."""
     documents: list[str] = field(default_factory=list)
     """Lists and texts, which are no images and need no notice."""
+    media: Media = "image"
+    """What the source's samples are; where that is clips, they stand for the images above."""
 
     def note(self, name: str) -> None:
         """Note a file that is no image."""
@@ -42,11 +44,14 @@ class LeftOut:
     def extend(self, other: "LeftOut") -> None:
         """Add what another part of the source does not use."""
         for each in fields(self):
-            getattr(self, each.name).extend(getattr(other, each.name))
+            if each.name != "media":
+                getattr(self, each.name).extend(getattr(other, each.name))
 
     def moved_into(self, prefix: str) -> "LeftOut":
         """Return the same as seen from a folder (`<folder>/`) of a tar: by the paths there, all else as outside."""
-        moved = LeftOut(hidden=self.hidden, links=self.links, repeated=self.repeated, beside=self.beside)
+        moved = LeftOut(
+            hidden=self.hidden, links=self.links, repeated=self.repeated, beside=self.beside, media=self.media
+        )
         for name in ("folders", "unknown", "documents"):
             for path in getattr(self, name):
                 if path.startswith(prefix):
@@ -63,7 +68,9 @@ class LeftOut:
     def say(self, where: str) -> None:
         """Say in one notice what is left out, without the documents."""
         parts = [
-            _counted(getattr(self, name), noun, nouns) for name, (noun, nouns) in _NOUNS.items() if getattr(self, name)
+            _counted(getattr(self, name), *(noun.replace("image", self.media) for noun in nouns))
+            for name, nouns in _NOUNS.items()
+            if getattr(self, name)
         ]
         if parts:
             say(f"Left out of {where}: {', '.join(parts)}.")

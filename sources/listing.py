@@ -12,23 +12,25 @@ from basics.errors import UserError
 from basics.paths import AnyPath
 from basics.remote import file_system, plain_faults
 from sources.left_out import LeftOut
-from sources.names import is_hidden, is_image
+from sources.names import Media, is_hidden, is_media
 
 
 class Listing(NamedTuple):
     """The files below a folder, in no particular order."""
 
     images: list[str]
-    """Path of each image, relative to the folder."""
+    """Path of each image (or clip, if those are listed), relative to the folder."""
     left_out: LeftOut
     """The other files, and the folders at the top."""
 
 
 class Folder(ABC):
-    """A folder that is searched for images. Hidden files and folders are left out."""
+    """A folder that is searched for images or clips. Hidden files and folders are left out."""
 
     path: AnyPath
     """Path of the folder."""
+    media: Media
+    """What it is searched for."""
 
     @abstractmethod
     def folders(self) -> list[str]:
@@ -54,7 +56,7 @@ class Folder(ABC):
 
         Raises:
             OSError: a folder cannot be listed.
-            UserError: something with the name of an image is a pipe, a socket or a device.
+            UserError: something with the name of an image (or clip) is a pipe, a socket or a device.
         """
 
     @abstractmethod
@@ -62,14 +64,18 @@ class Folder(ABC):
         """Return a folder that is in it."""
 
 
-def list_folder(path: AnyPath) -> Folder:
+def list_folder(path: AnyPath, media: Media = "image") -> Folder:
     """Return a folder. If it is remote, one recursive request lists all that is below it.
+
+    Args:
+        path: Path of the folder.
+        media: What it is searched for.
 
     Raises:
         OSError: it cannot be listed.
     """
     if isinstance(path, Path):
-        return LocalFolder(path)
+        return LocalFolder(path, media)
     with plain_faults(path):
         system = file_system(path)
         found = system.find(path.path, detail=True)
@@ -78,22 +84,24 @@ def list_folder(path: AnyPath) -> Folder:
     names = []
     for name, about in found.items():
         # Servers that know links do not say whether one leads to a file; most do.
-        if about["type"] not in {"file", "link", "directory"} and is_image(name):
-            raise UserError(_no_file(name))
+        if about["type"] not in {"file", "link", "directory"} and is_media(name, media):
+            raise UserError(_no_file(name, media))
         if about["type"] in {"file", "link"} and name.startswith(root):
             names.append(name.removeprefix(root))
-    return RemoteFolder(path, names)
+    return RemoteFolder(path, names, media)
 
 
-def _no_file(path: str) -> str:
-    return f"{path} has the name of an image and is a pipe, a socket or a device; move it away."
+def _no_file(path: str, media: Media) -> str:
+    article = "an" if media == "image" else "a"
+    return f"{path} has the name of {article} {media} and is a pipe, a socket or a device; move it away."
 
 
 class LocalFolder(Folder):
     """A folder on a disk. Links are followed, as torchvision does."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, media: Media = "image") -> None:
         self.path: Path = path
+        self.media = media
 
     def folders(self) -> list[str]:
         """Return the names of the folders in it."""
@@ -107,14 +115,14 @@ class LocalFolder(Folder):
 
     def listing(self) -> Listing:
         """Return all files below it."""
-        found = Listing([], LeftOut())
+        found = Listing([], LeftOut(media=self.media))
         found.left_out.folders.extend(self.folders())
         _list(os.fspath(self.path), "", found)
         return found
 
     def into(self, name: str) -> Folder:
         """Return a folder that is in it."""
-        return LocalFolder(self.path / name)
+        return LocalFolder(self.path / name, self.media)
 
 
 def _list(folder: str, prefix: str, found: Listing) -> None:
@@ -123,7 +131,7 @@ def _list(folder: str, prefix: str, found: Listing) -> None:
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
-            image = is_image(name)
+            image = is_media(name, left_out.media)
             if name.startswith("."):
                 if image:
                     left_out.hidden.append(prefix + name)
@@ -137,7 +145,7 @@ def _list(folder: str, prefix: str, found: Listing) -> None:
             elif entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110 (a path object for each is slow)
                 images.append(prefix + name)  # a link to nothing, which is said when it is read
             else:
-                raise UserError(_no_file(entry.path))
+                raise UserError(_no_file(entry.path, left_out.media))
 
 
 class RemoteFolder(Folder):
@@ -146,10 +154,12 @@ class RemoteFolder(Folder):
     Args:
         path: Path of the folder.
         names: Every file below it, relative to it.
+        media: What it is searched for.
     """
 
-    def __init__(self, path: UPath, names: Iterable[str]) -> None:
+    def __init__(self, path: UPath, names: Iterable[str], media: Media = "image") -> None:
         self.path: UPath = path
+        self.media = media
         self._hidden: list[str] = []
         self._names: list[str] = []
         for name in names:
@@ -166,10 +176,11 @@ class RemoteFolder(Folder):
     def listing(self) -> Listing:
         """Return all files below it."""
         # As on a disk, hidden folders are not looked into.
-        hidden = [name for name in self._hidden if not is_hidden(name.rpartition("/")[0]) and is_image(name)]
-        found = Listing([], LeftOut(hidden=hidden, folders=self.folders()))
+        visible = [name for name in self._hidden if not is_hidden(name.rpartition("/")[0])]
+        hidden = [name for name in visible if is_media(name, self.media)]
+        found = Listing([], LeftOut(hidden=hidden, folders=self.folders(), media=self.media))
         for name in self._names:
-            if is_image(name):
+            if is_media(name, self.media):
                 found.images.append(name)
             else:
                 found.left_out.note(name)
@@ -180,4 +191,4 @@ class RemoteFolder(Folder):
         prefix = name + "/"
         known = [*self._names, *self._hidden]
         below = (each.removeprefix(prefix) for each in known if each.startswith(prefix))
-        return RemoteFolder(self.path / name, below)
+        return RemoteFolder(self.path / name, below, self.media)

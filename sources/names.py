@@ -1,13 +1,20 @@
-"""Rules on file names: what counts as an image, what is ignored, which names mean a split."""
+"""Rules on file names: what counts as an image or a clip, what is ignored, which names mean a split."""
 
 import re
 from collections.abc import Collection, Iterable
+from typing import Literal
 
 from basics.errors import UserError
 from basics.paths import require_text
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions of images in torchvision's ImageFolder; repeated here so that listing need not import torch."""
+
+CLIP_EXTENSIONS = (".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg")
+"""Extensions of the usual containers of video."""
+
+Media = Literal["image", "clip"]
+"""What the samples of a source are."""
 
 VALIDATION_FILE = re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 """Name of an image of the ImageNet-1k validation set, with its number, which starts at 1."""
@@ -31,6 +38,11 @@ _WORD = re.compile(r"[A-Za-z]+")
 def is_image(name: str) -> bool:
     """Return whether a file is an image by its name, as torchvision does."""
     return name.lower().endswith(IMG_EXTENSIONS)
+
+
+def is_media(name: str, media: Media) -> bool:
+    """Return whether a file is an image, or a clip, by its name."""
+    return is_image(name) if media == "image" else name.lower().endswith(CLIP_EXTENSIONS)
 
 
 def is_document(name: str) -> bool:
@@ -90,6 +102,12 @@ def of_split(words: Iterable[str], split: str) -> list[str]:
     return [word for word in words if canonical_split(word) == "test"]
 
 
+def mentioned_splits(file_names: Iterable[str]) -> set[str]:
+    """Return which of `train`, `val` and `test` several names hold a word for."""
+    words = (canonical_split(word) for name in file_names for word in _WORD.findall(name))
+    return {word for word in words if word is not None}
+
+
 def choose_split(file_names: Iterable[str], split: str, where: str) -> list[str]:
     """Return those of several files whose names hold a word for a split (see `of_split`).
 
@@ -99,8 +117,8 @@ def choose_split(file_names: Iterable[str], split: str, where: str) -> list[str]
         UserError: names mention splits, but none the wanted one.
     """
     names = list(file_names)
-    splits = {name: {canonical_split(word) for word in _WORD.findall(name)} - {None} for name in names}
-    mentioned = {word for words in splits.values() for word in words if word is not None}
+    splits = {name: mentioned_splits([name]) for name in names}
+    mentioned = set[str]().union(*splits.values())
     if not mentioned:
         return names
     wanted = set(of_split(mentioned, split))

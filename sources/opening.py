@@ -14,7 +14,7 @@ from sources.cifar import find_in_archive, find_in_folder, open_cifar
 from sources.folder import find_split, open_images
 from sources.left_out import LeftOut
 from sources.listing import Folder, list_folder
-from sources.names import choose_split
+from sources.names import Media, choose_split, mentioned_splits
 from sources.order import file_order
 from sources.shards import MANIFEST, are_shards, open_shards
 from sources.tar.scanning import first_members
@@ -34,8 +34,9 @@ def open_source(
     labels: str | os.PathLike[str] | None = None,
     split: str = "val",
     order: str | os.PathLike[str] | None = None,
+    media: Media = "image",
 ) -> Source:
-    """Open a source of labelled images, whatever it is stored in.
+    """Open a source of labelled images or clips, whatever it is stored in.
 
     Args:
         address: A path, or an address of any file system of fsspec (`s3://`, `gs://`, `hf://`...), of a folder of
@@ -47,6 +48,7 @@ def open_source(
             without.
         split: Which split to take where there are several; `val` means `test` where that is what there is.
         order: Text file that names the records in another order than ImageFolder's, one a line.
+        media: What its samples are. Clips are read from class folders and tars of such.
 
     Returns:
         The source. Its images have not been opened.
@@ -59,7 +61,7 @@ def open_source(
     label_path = None if labels is None else as_path(labels)
     try:
         with without_collector():
-            source = _open_path(text, path, label_path, split)
+            source = _open_path(text, path, label_path, split, media)
     except OSError as error:
         raise UserError(_unreadable(error, path)) from error
     if order is not None:
@@ -90,11 +92,11 @@ def expand_braces(pattern: str) -> list[str]:
     return [pattern[: found.start()] + choice + rest for choice, rest in itertools.product(choices, rests)]
 
 
-def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str) -> Source:
+def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str, media: Media) -> Source:
     if is_folder(path):
-        return _open_folder(address, list_folder(path), labels, split)
+        return _open_folder(address, list_folder(path, media), labels, split)
     if exists(path):
-        return _open_archives(address, [path], labels, split)
+        return _open_archives(address, [path], labels, split, media)
     tars = [as_path(name) for name in expand_braces(str(path))]
     if tars == [path]:
         raise UserError(f"{path} does not exist; check the {'address' if is_remote(path) else 'path'}.")
@@ -103,7 +105,7 @@ def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str) 
     missing = [tar for tar, known in zip(tars, there, strict=True) if not known]
     if missing:
         raise UserError(f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]}).")
-    return _open_archives(address, tars, labels, split)
+    return _open_archives(address, tars, labels, split, media)
 
 
 def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str) -> Source:
@@ -111,27 +113,32 @@ def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str
     if tars and MANIFEST in given.files():
         # A data set of this program: images in folders beside its shards are not part of it.
         LeftOut(unknown=_other_archives(given)).say(str(given.path))
-        return _open_archives(address, _of_split(tars, split, given), labels, split)
+        return _open_archives(address, _of_split(tars, split, given), labels, split, given.media)
     folder = find_split(given, split)
     found = folder.listing()
     if found.images:
         _refuse_shards_beside(folder, min(found.images))
         beside = dict.fromkeys([folder.path, given.path, folder.path.absolute().parent])
-        return open_images(address, folder.path, found, labels, tuple(beside))
-    published = find_in_folder(given)
+        images = open_images(address, folder.path, found, labels, tuple(beside))
+        images.is_split = folder is not given
+        return images
+    published = find_in_folder(given) if given.media == "image" else None
     if published is not None:
         return open_cifar(address, published, split, labels)
     tars = _list_tars(folder) or tars
     if not tars:
         files = f" of a known kind, but such as {found.left_out.unknown[0]}" if found.left_out.unknown else ""
-        raise UserError(
-            f"{folder.path} holds no images{files}; give a folder of class folders, a tar or WebDataset shards."
-        )
+        others = ", a tar or WebDataset shards" if given.media == "image" else " or a tar of such"
+        raise UserError(f"{folder.path} holds no {given.media}s{files}; give a folder of class folders{others}.")
     LeftOut(unknown=[name for name in found.left_out.unknown if "/" in name or not _is_tar(name)]).say(str(folder.path))
-    return _open_archives(address, _of_split(tars, split, folder), labels, split)
+    source = _open_archives(address, _of_split(tars, split, folder), labels, split, given.media)
+    source.is_split |= folder is not given or bool(mentioned_splits(tar.name for tar in tars))
+    return source
 
 
-def _open_archives(address: str, tars: list[AnyPath], labels: AnyPath | None, split: str) -> Source:
+def _open_archives(address: str, tars: list[AnyPath], labels: AnyPath | None, split: str, media: Media) -> Source:
+    if media == "clip":
+        return _open_clip_tars(address, tars, labels, split)
     members = first_members(tars)
     published = find_in_archive(tars[0], members) if len(tars) == 1 else None
     if published is not None:
@@ -142,6 +149,13 @@ def _open_archives(address: str, tars: list[AnyPath], labels: AnyPath | None, sp
     if labels is not None:
         raise UserError(f"{address} holds shards, which say the labels; leave out the label list {labels}.")
     return open_shards(address, tars)
+
+
+def _open_clip_tars(address: str, tars: list[AnyPath], labels: AnyPath | None, split: str) -> Source:
+    source = open_tars(address, tars, split, labels, "clip")
+    if source is None:
+        raise UserError(f"{address} holds shards; clips are read from class folders and tars of such, so unpack them.")
+    return source
 
 
 def _list_tars(folder: Folder) -> list[AnyPath]:

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sources.names import is_image, is_label
+from sources.names import Media
 from sources.storage import RandomFile
 from sources.tar.members import Chunk, Columns, Member, Unused, clean_name
 
@@ -61,13 +61,14 @@ class TarScan:
 
     Args:
         file: The tar.
+        media: What it is searched for.
     """
 
-    def __init__(self, file: RandomFile) -> None:
+    def __init__(self, file: RandomFile, media: Media = "image") -> None:
         self._file = file
         self._window = b""
         self._start = 0
-        self.unused = Unused()
+        self.unused = Unused(media=media)
         """Members that are no visible files, so far as the tar has been read."""
 
     def content(self, offset: int, size: int) -> bytes:
@@ -203,7 +204,7 @@ class TarScan:
         cleaned = clean_name(name)
         if not self.unused.admits(name, cleaned):
             return
-        if is_image(cleaned) or is_label(cleaned):
+        if self.unused.matters(cleaned):
             raise TarFormatError(f"holds {cleaned} as {_described(kind)}")
         if kind != _NOTE_KIND:
             self.unused.links.append(cleaned)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sources.names import is_hidden, is_image, is_label
+from sources.names import Media, is_hidden, is_label, is_media
 
 _UNCLEAN = re.compile(r"^[./]|//|/\.|/$", re.MULTILINE)
 """Matches if any of several names, one a line, is unclean, hidden, or that of a folder."""
@@ -33,6 +33,12 @@ class Unused:
     """Hidden members with the name of an image or label file; the others do not matter."""
     links: list[str] = field(default_factory=list)
     """Links, devices, sparse files and members of unknown kinds; none has the name of an image or label file."""
+    media: Media = "image"
+    """What the tar is searched for; where that is clips, they stand for the images above."""
+
+    def matters(self, cleaned: str) -> bool:
+        """Return whether a member has the name of an image (or clip) or a label file."""
+        return is_media(cleaned, self.media) or is_label(cleaned)
 
     def admits(self, name: str, cleaned: str) -> bool:
         """Return whether a member is a visible file by its name, in the tar and cleaned; note it if it is not."""
@@ -40,7 +46,7 @@ class Unused:
             if not name.endswith("/"):
                 return True
             self.folders.append(cleaned)
-        elif is_image(cleaned) or is_label(cleaned):
+        elif self.matters(cleaned):
             self.hidden.append(cleaned)
         return False
 

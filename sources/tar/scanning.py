@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from basics.errors import UserError
 from basics.paths import AnyPath, is_remote
+from sources.names import Media
 from sources.storage import UNPACKED_LIMIT, RandomFile, is_gzipped, open_random, too_large_to_unpack
 from sources.tar.headers import TarFormatError, TarScan
 from sources.tar.members import Member
@@ -88,44 +89,51 @@ class Scanned(NamedTuple):
     scan: TarScan
 
 
-def scan_each(tars: Sequence[AnyPath], function: Callable[[Scanned], Result]) -> Iterator[tuple[Tar, Result]]:
+def scan_each(
+    tars: Sequence[AnyPath], function: Callable[[Scanned], Result], media: Media = "image"
+) -> Iterator[tuple[Tar, Result]]:
     """Yield each tar with the result of a function of it, in order; remote tars are scanned several at a time.
+
+    Args:
+        tars: The tars.
+        function: What is done with each.
+        media: What they are searched for.
 
     Raises:
         UserError: one is unreadable or no tar, or gzipped ones are too large for the memory.
     """
     memory = 0
-    for path, (size, result) in zip(tars, _map(tars, function), strict=True):
+    for path, (size, result) in zip(tars, _map(tars, function, media), strict=True):
         memory += size
         if memory > UNPACKED_LIMIT:
             raise UserError(too_large_to_unpack(path))
         yield Tar(path, size > 0), result
 
 
-def _map(tars: Sequence[AnyPath], function: Callable[[Scanned], Result]) -> Iterator[tuple[int, Result]]:
+def _map(tars: Sequence[AnyPath], function: Callable[[Scanned], Result], media: Media) -> Iterator[tuple[int, Result]]:
     numbered = list(enumerate(tars))
     if len(tars) == 1 or not any(map(is_remote, tars)):
         # From a disk, Python's own work takes most of the time, and threads do not speed that up.
-        yield from (_scan(tar, function) for tar in numbered)
+        yield from (_scan(tar, function, media) for tar in numbered)
         return
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
-        yield from pool.map(lambda tar: _scan(tar, function), numbered)
+        yield from pool.map(lambda tar: _scan(tar, function, media), numbered)
     finally:
         # If one tar is faulty, do not wait for the others.
         pool.shutdown(cancel_futures=True)
 
 
-def _scan(tar: tuple[int, AnyPath], function: Callable[[Scanned], Result]) -> tuple[int, Result]:
+def _scan(tar: tuple[int, AnyPath], function: Callable[[Scanned], Result], media: Media) -> tuple[int, Result]:
     """Return the bytes of memory that a tar takes while it is open, and the result of the function."""
     number, path = tar
     with _plain_words(path):
         file = open_random(path, gzipped=False)
         if not is_gzipped(file):
-            return file.memory, function(Scanned(number, path, TarScan(file)))
+            return file.memory, function(Scanned(number, path, TarScan(file, media)))
         with _UNPACKING:
             file = open_random(path, gzipped=True)
-            return file.memory, function(Scanned(number, path, TarScan(file)))
+            return file.memory, function(Scanned(number, path, TarScan(file, media)))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from sources.content import FileState, state_of
 from sources.ilsvrc import LIST_BEGINNING, LISTS, label_flat, names_images
 from sources.layout import label_folders, refuse_backslashes, strip_parents
 from sources.left_out import LeftOut
-from sources.names import check_printable, is_image, is_label
+from sources.names import Media, canonical_split, check_printable, is_label, is_media
 from sources.order import IMAGE_FOLDER, image_folder_order
 from sources.storage import RandomFile, open_random
 from sources.tar.scanning import Location, MemberTable, Scanned, Tar, scan_each, scan_tars
@@ -82,8 +82,20 @@ class TarSource(Source):
         Raises:
             OSError: a server does not say.
         """
+        return list(self._tar_states(records).values())
+
+    def record_states(self, records: Sequence[ImageRecord]) -> list[FileState]:
+        """Return the state of the tar that holds each of some of its records.
+
+        Raises:
+            OSError: a server does not say.
+        """
+        states = self._tar_states(records)
+        return [states[self._locations[record.name].tar] for record in records]
+
+    def _tar_states(self, records: Sequence[ImageRecord]) -> dict[int, FileState]:
         tars = {self._locations[record.name].tar for record in records}
-        return [state_of(self._tars[tar].path) for tar in sorted(tars)]
+        return {tar: state_of(self._tars[tar].path) for tar in sorted(tars)}
 
 
 def _open_tar(tar: Tar) -> RandomFile:
@@ -105,15 +117,16 @@ class _Images:
 
 
 def _list_images(tar: Scanned) -> _Images:
+    media = tar.scan.unused.media
     found = _Images()
     for chunk in tar.scan.chunks():
-        rows = [row for row, name in enumerate(chunk.names) if is_image(name)]
+        rows = [row for row, name in enumerate(chunk.names) if is_media(name, media)]
         found.names += [chunk.names[row] for row in rows]
         found.offsets.extend(chunk.offsets[row] for row in rows)
         found.sizes.extend(chunk.sizes[row] for row in rows)
         if len(rows) < len(chunk.names):
             for name, offset, size in zip(chunk.names, chunk.offsets, chunk.sizes, strict=True):
-                if not is_image(name):
+                if not is_media(name, media):
                     found.left_out.note(name)
                     if name.endswith(LISTS):
                         found.lists[name] = offset, size
@@ -159,7 +172,9 @@ def _index(names: list[str], locations: MemberTable, tars: Sequence[Tar]) -> lis
     return repeated
 
 
-def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath | None) -> TarSource | None:
+def open_tars(
+    address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath | None, media: Media = "image"
+) -> TarSource | None:
     """Make a source of tars of class folders, or of a flat ILSVRC tar with its label list.
 
     A notice says what else they hold.
@@ -169,6 +184,7 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
         tars: The tars; together they hold one data set.
         split: The folder to take where a tar holds several splits.
         labels: The user's label list, for a flat tar.
+        media: What the samples are.
 
     Returns:
         The source; None if there are labels of samples in the tars, which are shards then.
@@ -178,10 +194,10 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
             class folders.
     """
     names: list[str] = []
-    locations, scanned, left_out = MemberTable(), [], LeftOut()
+    locations, scanned, left_out = MemberTable(), [], LeftOut(media=media)
     lists: dict[str, Location] = {}
     described = ""
-    for number, (tar, found) in enumerate(scan_each(tars, _list_images)):
+    for number, (tar, found) in enumerate(scan_each(tars, _list_images, media)):
         scanned.append(tar)
         names += found.names
         locations.extend(number, found.offsets, found.sizes)
@@ -191,13 +207,12 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
     if any(map(is_label, left_out.documents)):
         return None
     if not names:
-        raise UserError(
-            f"{address} holds no image{_such_as(left_out)}; give a tar of class folders or WebDataset shards."
-        )
+        shards = " or WebDataset shards" if media == "image" else ""
+        raise UserError(f"{address} holds no {media}{_such_as(left_out)}; give a tar of class folders{shards}.")
     left_out.repeated = _index(names, locations, scanned)
     check_printable(locations.rows, address)
     if labels is None:
-        refuse_backslashes(locations.rows, address, archive=True)
+        refuse_backslashes(locations.rows, address, media, archive=True)
     nested = [name for name in locations.rows if "/" in name]
     if nested and labels is None:
         left_out.beside = [name for name in locations.rows if "/" not in name]
@@ -205,11 +220,13 @@ def open_tars(address: str, tars: Sequence[AnyPath], split: str, labels: AnyPath
         paths = strip_parents(nested, split, address)
         _refuse_listed(address, paths, lists, scanned)
         return _open_nested(address, scanned, locations, paths, _below(left_out, paths, nested))
-    if labels is None and described:
+    if labels is None and described and media == "image":
         raise UserError(
             f"The samples of {address} have no labels: {described} lies beside its image, and no .cls; give shards "
             f"with labels, or a label list as --labels."
         )
+    if media == "clip":
+        raise UserError(f"{address} holds clips and no class folders; pack the clips of each class in a folder.")
     source = _open_flat(address, scanned, locations, labels)
     left_out.folders = []
     left_out.say(address)
@@ -258,10 +275,13 @@ def _open_nested(
     address: str, tars: Sequence[Tar], locations: MemberTable, paths: Mapping[str, str], left_out: LeftOut
 ) -> TarSource:
     left_out.beside += [path for path in paths if "/" not in path]
+    parent = _parent(paths).rstrip("/").rpartition("/")[2]
     table, classes = label_folders([path for path in paths if "/" in path], address, left_out, archive=True)
     rows = locations.rows
     locations.rows = {path: rows[paths[path]] for path in table}
-    return TarSource(address, tars, table, locations, classes)
+    source = TarSource(address, tars, table, locations, classes)
+    source.is_split = canonical_split(parent) is not None
+    return source
 
 
 def _below(left_out: LeftOut, paths: Mapping[str, str], images: Sequence[str]) -> LeftOut:
@@ -272,13 +292,18 @@ def _below(left_out: LeftOut, paths: Mapping[str, str], images: Sequence[str]) -
         paths: Path in the tar of each path from that folder.
         images: Paths in the tar of all images; if there are more than `paths`, it holds other splits.
     """
-    short, whole = next(iter(paths.items()))
-    prefix = whole.removesuffix(short)
+    prefix = _parent(paths)
     below = left_out.moved_into(prefix)
     if len(paths) < len(images):
         below.outside = []
         below.splits = [name for name in images if not name.startswith(prefix)]
     return below
+
+
+def _parent(paths: Mapping[str, str]) -> str:
+    """Return the folder (`<folder>/`, or empty) of the class folders, of the path in the tar of each path from it."""
+    short, whole = next(iter(paths.items()))
+    return whole.removesuffix(short)
 
 
 def _open_flat(address: str, tars: Sequence[Tar], locations: MemberTable, labels: AnyPath | None) -> TarSource:
