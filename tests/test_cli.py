@@ -237,6 +237,20 @@ def test_sample_data_writes_every_set_and_says_how_many(tmp_path: Path, monkeypa
     assert "another seed or size" in refused("sample-data", tmp_path / "w", "--size", 16, "--seed", 1)
 
 
+@pytest.mark.slow
+def test_sample_data_draws_clips_as_a_data_set_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sources.drawn import clips
+
+    for split in clips.CLIPS_PER_CLASS:
+        monkeypatch.setitem(clips.CLIPS_PER_CLASS, split, 1)
+    monkeypatch.setattr(clips, "CLIP_FRAMES", 2)
+    outcome = advbn_gen("sample-data", tmp_path / "w", "--clips", "--size", 16)
+    assert outcome.code == 0
+    assert outcome.out.splitlines() == ["clips: 16 clips", "clips-pretraining: 16 clips", str(tmp_path / "w")]
+    assert "32/32 clips" in outcome.err
+    assert len(list((tmp_path / "w" / "clips" / "test").rglob("*.avi"))) == 8
+
+
 @pytest.mark.parametrize(("options", "message"), [(("--size", 8), "at least 16"), (("--seed", -1), "negative")])
 def test_sample_data_refuses_what_cannot_be_drawn(options: tuple[object, ...], message: str, tmp_path: Path) -> None:
     assert message in refused("sample-data", tmp_path / "w", *options)

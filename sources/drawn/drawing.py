@@ -186,6 +186,11 @@ def _outline(fill: Image.Image, mask: Image.Image, colour: Plane) -> Image.Image
     return Image.composite(fill, _solid(fill.width, colour * np.float32(0.7)), inside)
 
 
+def outline_of(shape: str) -> Polygons:
+    """Return the outline of a shape."""
+    return _OUTLINES[shape]
+
+
 class Layers(NamedTuple):
     """The parts of a picture, larger than it by `SUPERSAMPLING`."""
 
@@ -197,12 +202,17 @@ class Layers(NamedTuple):
     """L, 255 inside the shape and 0 outside."""
 
 
+def draw_surfaces(side: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Image, Plane]:
+    """Draw the ground and the fill (RGB, `side` pixels wide and high) of a picture; return the fill's colours, too."""
+    shape_colours, ground_colours = _colours(rng)
+    ground = _fill(side, ground_colours, rng)
+    return ground, _fill(side, shape_colours, rng), shape_colours
+
+
 def draw_layers(shape: str, size: int, rng: np.random.Generator) -> Layers:
     """Draw the parts of a picture, `SUPERSAMPLING` times as wide and high as `size`."""
     side = size * SUPERSAMPLING
-    shape_colours, ground_colours = _colours(rng)
-    ground = _fill(side, ground_colours, rng)
-    fill = _fill(side, shape_colours, rng)
+    ground, fill, shape_colours = draw_surfaces(side, rng)
     mask = draw_mask(side, shape, rng)
     if rng.random() < _SHADOW_CHANCE:
         ground = _shade(ground, mask, rng)

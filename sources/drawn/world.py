@@ -1,4 +1,4 @@
-"""The drawn world as a folder: train/ and val/, and beside them the distribution-shift test sets."""
+"""The drawn world as a folder: train/ and val/, and beside them the distribution-shift test sets and the clips."""
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -11,13 +11,19 @@ from basics.errors import UserError
 from basics.files import TEMPORARY_SUFFIX, write_bytes, write_json
 from basics.ownership import lock_folder, occupied_folder_error, require_owner
 from sources.base import ImageRecord, Source
+from sources.clips import require_decoder
+from sources.drawn.clips import CLIPS_PER_CLASS, CLIPS_VERSION, DrawnClips
 from sources.drawn.shifts import SHIFT_SETS, SHIFTS_VERSION, ShiftSource
 from sources.drawn.source import DEFAULT_SIZE, PER_CLASS, WORLD_VERSION, DrawnSource
 
 WORLD_FILE = "world.json"
 """Record of what a written world was drawn from."""
 WORLD_SETS = (*PER_CLASS, *SHIFT_SETS)
-"""All sets that a world can hold: its splits and its test sets."""
+"""The sets of images: the world's splits and its test sets."""
+_MOTIONS = {"clips": "target", "clips-pretraining": "pretraining"}
+CLIP_SETS = tuple(_MOTIONS)
+"""The sets of clips, each with a folder for each split."""
+_ALL_SETS = (*WORLD_SETS, *CLIP_SETS)
 
 _WRITERS = 4
 """Threads that draw and write. More than most machines have cores to spare, because each waits for the disk: without a
@@ -25,7 +31,7 @@ flush of every file, a power cut could leave empty ones, which the next run woul
 
 
 def world_counts(sets: Collection[str] = WORLD_SETS) -> dict[str, int]:
-    """Return the number of images in each of these sets."""
+    """Return the number of images or clips in each of these sets."""
     return {name: sum(len(source.records) for source in _sources(name).values()) for name in sets}
 
 
@@ -45,18 +51,21 @@ def write_world(
         out: a new or empty folder, or one that holds the same world, complete or not.
         size: width and height of an image in pixels.
         seed: seed of the world.
-        sets: which of `WORLD_SETS` to write.
-        progress: called with (images there, images in all) after each image.
+        sets: which of `WORLD_SETS` and `CLIP_SETS` to write.
+        progress: called with (files there, files in all) after each file.
 
     Returns:
-        The number of images in each set.
+        The number of images or clips in each set.
 
     Raises:
-        UserError: `out` holds anything else, or cannot be written; or there is no such set.
+        UserError: `out` holds anything else, or cannot be written; or there is no such set, or PyAV is missing, which
+            clips need.
     """
-    unknown = sorted(set(sets) - set(WORLD_SETS))
+    unknown = sorted(set(sets) - set(_ALL_SETS))
     if unknown:
-        raise UserError(f"The drawn world has no set {unknown[0]!r}; choose from {', '.join(WORLD_SETS)}.")
+        raise UserError(f"The drawn world has no set {unknown[0]!r}; choose from {', '.join(_ALL_SETS)}.")
+    if not set(sets).isdisjoint(CLIP_SETS):
+        require_decoder()
     wanted = {folder: source for name in sets for folder, source in _sources(name, size, seed).items()}
     counts = world_counts(sets)
     with lock_folder(out, "give another folder"):
@@ -91,6 +100,8 @@ def _sources(name: str, size: int = DEFAULT_SIZE, seed: int = 0) -> dict[str, So
     """Return the source of each folder of a set that holds class folders."""
     if name in PER_CLASS:
         return {name: DrawnSource(name, size, seed)}
+    if name in CLIP_SETS:
+        return {f"{name}/{split}": DrawnClips(split, size, seed, motions=_MOTIONS[name]) for split in CLIPS_PER_CLASS}
     return {subset: ShiftSource(subset, size, seed) for subset in SHIFT_SETS[name]}
 
 
@@ -104,7 +115,7 @@ def _files(sources: Mapping[str, Source]) -> Iterator[tuple[str, Source, ImageRe
 def _claim(out: Path, size: int, seed: int, sets: Collection[str]) -> None:
     """Make sure that `out` holds nothing but this world, and record which world it is and which sets it holds."""
     record = out / WORLD_FILE
-    planned = {path for name in WORLD_SETS for path, _, _ in _files(_sources(name))}
+    planned = {path for name in _ALL_SETS for path, _, _ in _files(_sources(name))}
     present = {path.relative_to(out).as_posix() for path in out.rglob("*") if not path.is_dir()}
     foreign = {name.removesuffix(TEMPORARY_SUFFIX) for name in present} - planned - {WORLD_FILE}
     if foreign or (present - {WORLD_FILE + TEMPORARY_SUFFIX} and not record.exists()):
@@ -121,7 +132,8 @@ def _identity(size: int, seed: int, sets: Collection[str]) -> dict[str, Any]:
     Without test sets these are the values of versions that had none, so that their worlds are completed.
     """
     facts = {"world": "drawn", "version": WORLD_VERSION, "size": size, "seed": seed, "images": world_counts(sets)}
-    return facts | ({"shifts_version": SHIFTS_VERSION} if set(sets) & set(SHIFT_SETS) else {})
+    facts |= {"shifts_version": SHIFTS_VERSION} if set(sets) & set(SHIFT_SETS) else {}
+    return facts | ({"clips_version": CLIPS_VERSION} if set(sets) & set(CLIP_SETS) else {})
 
 
 def _recorded_sets(out: Path, size: int, seed: int) -> set[str]:
@@ -136,7 +148,7 @@ def _recorded_sets(out: Path, size: int, seed: int) -> set[str]:
         recorded = None
     recorded = recorded if isinstance(recorded, dict) else {}
     images = recorded.get("images")
-    sets = set(images) & set(WORLD_SETS) if isinstance(images, dict) else set()
+    sets = set(images) & set(_ALL_SETS) if isinstance(images, dict) else set()
     require_owner(
         out,
         recorded=recorded,

@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 import threading
 from pathlib import Path
 
@@ -9,12 +10,14 @@ from PIL import Image
 from basics.errors import UserError
 from basics.files import write_bytes
 from sources.base import Source
-from sources.drawn import shifts, world
+from sources.drawn import clips, shifts, world
 from sources.drawn import source as drawn
+from sources.drawn.clips import DrawnClips
 from sources.drawn.shifts import SHIFT_SETS, ShiftSource
 from sources.drawn.source import PER_CLASS, SHAPES, DrawnSource
-from sources.drawn.world import WORLD_FILE, WORLD_SETS, world_counts, write_world
+from sources.drawn.world import CLIP_SETS, WORLD_FILE, WORLD_SETS, world_counts, write_world
 from sources.opening import open_source
+from sources.ucf101 import open_clips
 
 FEW = {
     "imagenet-c": ("imagenet-c/noise/shot_noise/1", "imagenet-c/digital/contrast/5"),
@@ -281,3 +284,43 @@ def test_a_broken_world_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / WORLD_FILE).write_text(text)
     with pytest.raises(UserError):
         write_world(tmp_path, size=24)
+
+
+@pytest.fixture
+def few_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    for split, count in (("train", 2), ("test", 1)):
+        monkeypatch.setitem(clips.CLIPS_PER_CLASS, split, count)
+    monkeypatch.setattr(clips, "CLIP_FRAMES", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small", "few_clips")
+def test_clips_are_written_beside_images_or_alone(tmp_path: Path) -> None:
+    counts = write_world(tmp_path / "alone", size=24, seed=5, sets=CLIP_SETS)
+    assert counts == world_counts(CLIP_SETS) == {"clips": 3 * 8, "clips-pretraining": 3 * 8}
+    assert facts(tmp_path / "alone") == {
+        "world": "drawn", "version": 1, "size": 24, "seed": 5, "images": counts, "clips_version": 1,
+    }  # fmt: skip
+    for name, motions in (("clips", "target"), ("clips-pretraining", "pretraining")):
+        for split in ("train", "test"):
+            written, drawn_ones = (
+                open_clips(str(tmp_path / "alone" / name), split=split),
+                DrawnClips(split, 24, 5, motions=motions),
+            )
+            assert (written.records, written.classes) == (drawn_ones.records, drawn_ones.classes)
+            assert all(written.read(record) == drawn_ones.read(record) for record in written.records[::5])
+    write_world(tmp_path / "images", size=24, seed=5, sets=["val"])
+    before = facts(tmp_path / "images")
+    write_world(tmp_path / "images", size=24, seed=5, sets=CLIP_SETS)
+    both = facts(tmp_path / "images")
+    assert both == {**before, "images": {**before["images"], **counts}, "clips_version": 1}  # type: ignore[dict-item]
+    write_world(tmp_path / "images", size=24, seed=5, sets=["val"])
+    assert facts(tmp_path / "images") == both
+
+
+@pytest.mark.usefixtures("few_clips")
+def test_without_pyav_no_clip_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match="Clips need PyAV"):
+        write_world(tmp_path / "w", sets=CLIP_SETS)
+    assert not (tmp_path / "w").exists()
