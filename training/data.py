@@ -189,6 +189,22 @@ class Mix:
     """Share of each batch that comes from it."""
 
 
+def chosen_records(
+    source: Source, held_out: Source | None, seed: int, limit: int | None, held_out_most: int | None
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Return the records of a source to train on, and those to measure on (see `training_images`).
+
+    Raises:
+        UserError: the limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit is {limit}; give 1 or more.")
+    records = evenly(source.records, limit)
+    if held_out is None:
+        return hold_out(records, seed)
+    return records, evenly(held_out.records, held_out_most)
+
+
 def training_images(  # noqa: PLR0913 (two data sets, and how each is prepared)
     source: Source,
     held_out: Source | None,
@@ -215,13 +231,7 @@ def training_images(  # noqa: PLR0913 (two data sets, and how each is prepared)
     Raises:
         UserError: there is not one batch of them, or the second source has other classes.
     """
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit is {limit}; give 1 or more.")
-    records = evenly(source.records, limit)
-    if held_out is None:
-        records, held_records = hold_out(records, config.seed)
-    else:
-        held_records = evenly(held_out.records, held_out_most)
+    records, held_records = chosen_records(source, held_out, config.seed, limit, held_out_most)
     measured = TrainingImages(held_out or source, config.image_size, view=view, records=held_records)
     second: Sequence[ImageRecord] = []
     where = source.address
