@@ -10,6 +10,7 @@ from typing import Any
 from abnn.options import PixelOptions
 from attacks.pixels import PixelConfig
 from basics.errors import UserError
+from sources.names import Media
 from training.config import TrainingConfig
 
 
@@ -20,15 +21,22 @@ class Benchmark:
     name: str
     """Its name on the command line and, as `task`, in checkpoints and results."""
     target: str
-    """torchvision name of the network that is attacked."""
+    """Name of the network that is attacked."""
     substitute: str
-    """torchvision name of the network beside it."""
+    """Name of the network beside it."""
     pixels: PixelConfig
     """The attack of the tables, which adversarial training uses as well."""
     translation: float
     """Training images are moved by up to this share of their side."""
     training: TrainingConfig
-    """How its networks are trained; `image_size` is the side of the data set's own images."""
+    """How its networks are trained; `image_size` is the side of the data set's own images, or of its clips' frames."""
+    frames: int | None = None
+    """Frames of its clips; None for a data set of images."""
+
+    @property
+    def media(self) -> Media:
+        """What its samples are."""
+        return "image" if self.frames is None else "clip"
 
     def ball(self, options: PixelOptions, **preset: Any) -> PixelConfig:
         """Return the benchmark's attack with what a preset and then a user change of it.

@@ -45,13 +45,13 @@ class Checkpoint:
     classes: tuple[str, ...]
     """Names of the classes, in the order of its outputs."""
     resized: bool
-    """Whether it was trained on images of other sizes, resized to its own."""
+    """Whether it was trained on images of other sizes, resized to its own; clips always are."""
     seed: int
     """Seed of its training."""
     recipe: str
     """Description of its training; the same for two runs that differ in their seed only."""
     module: nn.Module
-    """Images (N, 3, H, W) in [0, 1] -> logits (N, K)."""
+    """Images (N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, K)."""
     checksum: str
     """SHA-256 over the weights."""
 
@@ -112,12 +112,20 @@ def _of_kind(value: Any, kind: type) -> Any:
 def _settings(metadata: Mapping[str, Any]) -> str:
     """Return the beginning of a checksum over all that a training was set to but its seed."""
     training = {name: value for name, value in metadata["training"].items() if name not in _NO_RECIPE}
-    return digest_json([training, metadata.get("attack"), metadata["plan"], metadata.get("records_sha256")])[:8]
+    parts = [training, metadata.get("attack"), metadata["plan"], metadata.get("records_sha256")]
+    return digest_json([*parts, *([metadata["init"]] if "init" in metadata else [])])[:8]
 
 
-def cost_identity(defence: str, plan: NetworkPlan, attack: Mapping[str, Any] | None) -> str:
-    """Return a checksum over what a training step's cost depends on."""
-    return digest_json([defence, plan.as_json(), attack])
+def cost_identity(defence: str, plan: NetworkPlan, attack: Mapping[str, Any] | None, *, grouped: bool = False) -> str:
+    """Return a checksum over what a training step's cost depends on.
+
+    Args:
+        defence: one of `abnn.task.DEFENCES`.
+        plan: what the network is made of.
+        attack: settings of the attack of adversarial training.
+        grouped: whether the network has convolutions in groups, whose cost earlier versions stated too high.
+    """
+    return digest_json([defence, plan.as_json(), attack, *(["groups counted once"] if grouped else [])])
 
 
 def _substitute_part(plan: NetworkPlan) -> str:

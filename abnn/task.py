@@ -1,4 +1,7 @@
-"""Training a network without defence, with ABNN, or by adversarial training (ABNN paper, section 2.2; Madry et al.)."""
+"""Training a network without defence, with ABNN, or by adversarial training (ABNN paper, section 2.2; Madry et al.).
+
+OUDefend is a network with a block of its own that is trained adversarially (Lo, Valanarasu and Patel 2021).
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from torch.optim import SGD, Optimizer
 
 from abnn.checkpoint import save_checkpoint
 from abnn.plan import NetworkPlan
+from attacks.micro_batches import in_micro_batches
 from attacks.objectives import cross_entropy
 from attacks.pixels import PixelConfig, attack_pixels
 from basics.compute import Compute
@@ -19,22 +23,25 @@ from training.config import TrainingConfig
 from training.data import TrainingImages
 from training.evaluation import correct, held_out_scores
 
-DEFENCES = ("none", "abnn", "pgd-at")
+DEFENCES = ("none", "abnn", "pgd-at", "oudefend")
+ADVERSARIAL = ("pgd-at", "oudefend")
+"""Defences that are trained under attack."""
 MOMENTUM = 0.9
 """Momentum of SGD; our choice, because the paper says SGD only."""
 
 
 class DefenceLoss(nn.Module):
-    """Images in [0, 1] and labels -> the loss and the share of correct predictions.
+    """Images, or clips, in [0, 1] and labels -> the loss and the share of correct predictions.
 
     Args:
         network: images -> logits.
         pixels: the attack under which it learns; None learns from clean images.
+        micro_batch: most samples that are attacked at a time, to save memory; None attacks a batch as a whole.
     """
 
-    def __init__(self, network: nn.Module, pixels: PixelConfig | None) -> None:
+    def __init__(self, network: nn.Module, pixels: PixelConfig | None, micro_batch: int | None = None) -> None:
         super().__init__()
-        self.network, self.pixels = network, pixels
+        self.network, self.pixels, self.micro_batch = network, pixels, micro_batch
 
     def forward(self, image_N3HW: Tensor, label_N: Tensor) -> dict[str, Tensor]:
         """Return the cross-entropy `loss` and `top1`, on attacked images if there is an attack."""
@@ -46,12 +53,12 @@ class DefenceLoss(nn.Module):
     def attacked(self, image_N3HW: Tensor, label_N: Tensor, pixels: PixelConfig) -> Tensor:
         """Attack images with the network in its present state, in evaluation mode."""
 
-        def loss_of(moved_N3HW: Tensor) -> Tensor:
+        def loss_of(moved_N3HW: Tensor, part: slice) -> Tensor:
             # A view, because torch's FLOP counter cannot follow gradients of a leaf tensor that is a module's input.
-            return cross_entropy(self.network(moved_N3HW.view_as(moved_N3HW)), label_N)
+            return cross_entropy(self.network(moved_N3HW.view_as(moved_N3HW)), label_N[part])
 
         with _evaluating(self.network):
-            return attack_pixels(loss_of, image_N3HW, pixels)
+            return attack_pixels(in_micro_batches(loss_of, self.micro_batch), image_N3HW, pixels)
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """`advbn-gen abnn ...`: the experiments of the second paper."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,16 +13,23 @@ from commands.options import (
     FOLDER,
     AliasedOption,
     ManyValues,
+    clip_training_options,
     combined_options,
     compute_options,
     fraction,
     given,
     json_option,
     loaders_option,
+    micro_batch_option,
     overwrite_option,
     print_result,
     training_options,
 )
+
+if TYPE_CHECKING:
+    from abnn.benchmarks import Benchmark
+    from sources.base import Source
+    from training.request import ClipOptions
 
 
 @click.group(short_help="Adaptive batch normalisation networks: train, attack, tabulate.")
@@ -38,10 +46,18 @@ def abnn() -> None:
 
 
 @abnn.command(short_help="Train a substitute network.")
-@click.option("--data", required=True, metavar="P", help="Images of another data set than the target's.")
+@click.option(
+    "--task", default="cifar10", show_default=True, metavar="NAME", help="Benchmark that it is for: cifar10 or ucf101."
+)
+@click.option(
+    "--data",
+    metavar="P",
+    help="Images or clips of another data set than the target's. [default: ucf101: drawn ones]",
+)
 @held_out_options
-@click.option("--arch", metavar="NAME", help="Any torchvision classifier. [default: vgg19_bn]")
-@click.option("--image-size", type=int, help="Side of the crops. [default: 32]")
+@click.option("--arch", metavar="NAME", help="Any torchvision classifier. [default: vgg19_bn; ucf101: hara_resnet18]")
+@click.option("--image-size", type=int, help="Side of the crops. [default: 32; ucf101: 112]")
+@clip_training_options
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
 @training_options
 @overwrite_option
@@ -49,18 +65,77 @@ def abnn() -> None:
 def pretrain(out: Path, as_json: bool, **options: Any) -> None:
     """Train a classifier from scratch that serves as a substitute, where no published weights can be had.
 
-    As `train-classifier`, with the paper's network and an image size that fits CIFAR-10. Given again, the same command
-    goes on from its checkpoint.
+    As `train-classifier`, with the paper's network and an image size that fits the benchmark. For clips other networks
+    than the default are hara_resnet18_b, hara_resnext101 and r3d_18, and a network may also be what a target starts
+    from (`abnn train --init`). Given again, the same command goes on from its checkpoint.
 
     \b
-    Example:
+    Examples:
       advbn-gen abnn pretrain --data imagenette --out substitute
+      advbn-gen abnn pretrain --task ucf101 --data kinetics --out substitute
     """
     import experiments
+    from abnn.benchmarks import benchmark_of
+    from basics.options import refuse_unused_options
 
-    request = experiments.abnn_substitute(options["data"], out)
-    request = replace(request, classifier=replace(request.classifier, **given(arch=options["arch"])))
+    benchmark = benchmark_of(options["task"], experiments.BENCHMARKS)
+    source, held_out = _data_of(benchmark, options, motions="pretraining")
+    make = experiments.abnn_substitute if benchmark.media == "image" else experiments.abnn_clip_substitute
+    request = make(source, out)
+    if benchmark.media == "clip":
+        unused = [name for name in ("labels", "smallest_crop") if options[name] is not None]
+        refuse_unused_options(unused, f"with --task {benchmark.name}")
+    request = replace(
+        request,
+        classifier=replace(request.classifier, **given(arch=options["arch"])),
+        clips=_clips_of(request.clips, options),
+        held_out=held_out,
+    )
     train_and_print(request, options, as_json=as_json)
+
+
+def _data_of(benchmark: "Benchmark", options: Mapping[str, Any], motions: str) -> "tuple[str | Source, Source | None]":
+    """Return where training samples are, and where held-out ones are; None where the former say it.
+
+    Args:
+        benchmark: the benchmark of the command.
+        options: options of the command.
+        motions: which drawn clips stand in for clips that are not given.
+
+    Raises:
+        UserError: images are not given, or options are that do not fit.
+    """
+    from basics.errors import UserError
+    from basics.options import refuse_unused_options
+    from basics.progress import say
+    from sources.drawn.clips import DrawnClips
+
+    if options["data"] is not None:
+        return options["data"], None
+    if benchmark.media == "image":
+        raise UserError(f"The task {benchmark.name} has no data; give its images with --data.")
+    unused = [name for name in ("split_lists", "split_number", "labels") if options.get(name) is not None]
+    refuse_unused_options(unused, "without --data")
+    say("No clips are given with --data: drawn ones are used, whose classes are motions.")
+    return DrawnClips("train", motions=motions), DrawnClips("test", motions=motions)
+
+
+def _clips_of(clips: "ClipOptions | None", options: Mapping[str, Any]) -> "ClipOptions | None":
+    """Return the settings of clips, with the options that were given.
+
+    Raises:
+        UserError: it has no clips, but options for them are given.
+    """
+    from basics.options import refuse_unused_options
+
+    options_of = {"frames": "frames", "lists": "split_lists", "number": "split_number", "cache": "cache"}
+    if clips is None:
+        unused = [option for option in options_of.values() if options[option] is not None]
+        unused += ["checkpoint_activations"] if options["checkpoint_activations"] else []
+        refuse_unused_options(unused, f"with --task {options['task']}")
+        return None
+    values = {field: options[option] for field, option in options_of.items()}
+    return replace(clips, **given(**values), checkpoint_activations=options["checkpoint_activations"])
 
 
 _layer_options = combined_options(
@@ -83,14 +158,34 @@ _PIXEL_FIELDS = ("eps", "steps", "step_size", "norm")
 
 
 @abnn.command(short_help="Train a network, with a defence or without.", cls=ManyValues)
-@click.option("--task", required=True, metavar="NAME", help="Benchmark: cifar10.")
-@click.option("--defence", required=True, metavar="NAME", help="none, abnn or pgd-at.")
-@click.option("--data", required=True, metavar="P", help="Folder with train/ and test/, or the published files.")
-@click.option("--substitute", metavar="SPEC", help="The frozen network of ABNN. [default: vgg19_bn, published weights]")
+@click.option("--task", required=True, metavar="NAME", help="Benchmark: cifar10 or ucf101.")
+@click.option("--defence", required=True, metavar="NAME", help="none, abnn, pgd-at, or oudefend (of clips).")
+@click.option(
+    "--data",
+    metavar="P",
+    help="Folder with train/ and test/, or the published files. [default: ucf101: drawn clips]",
+)
+@click.option(
+    "--substitute",
+    metavar="SPEC",
+    help="The frozen network of ABNN. [default: vgg19_bn, published weights; ucf101: none, give one]",
+)
 @click.option("--arch", metavar="NAME", help="Another target than the benchmark's.")
+@click.option("--init", metavar="SPEC", help="Weights that the target starts from. [default: fresh ones]")
+@click.option(
+    "--normalisation",
+    metavar="NAME",
+    help="How the target has the colours of clips prepared: activitynet, kinetics, torchvision or none. "
+    "[default: what is usual for it]",
+)
+@click.option(
+    "--substitute-normalisation", metavar="NAME", help="The same of the substitute. [default: what is usual for it]"
+)
 @click.option("--image-size", type=int, help="Resize images to this side. [default: the benchmark's, not resized]")
 @_layer_options
 @_pixel_options
+@micro_batch_option
+@clip_training_options
 @click.option("--weight-decay", type=float, help="Weight decay of the optimiser. [default: the benchmark's]")
 @loaders_option
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
@@ -100,6 +195,8 @@ _PIXEL_FIELDS = ("eps", "steps", "step_size", "norm")
 def train(out: Path, as_json: bool, **options: Any) -> None:
     """Train a benchmark's network: without defence, with ABNN beside a frozen substitute, or under PGD (pgd-at).
 
+    For clips there is OUDefend as well: a block in the network that removes perturbations, trained under PGD.
+
     Writes model.safetensors (the substitute is in it), metrics.jsonl, curves.png and cost.json: what a training step
     costs beside a plain one. Given again, the same command goes on from its checkpoint.
 
@@ -107,6 +204,7 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
     Examples:
       advbn-gen abnn train --task cifar10 --defence none --data cifar10 --out plain
       advbn-gen abnn train --task cifar10 --defence abnn --data cifar10 --out abnn
+      advbn-gen abnn train --task ucf101 --defence abnn --substitute hara_resnet18=FILE --data UCF-101 --out abnn
     """
     import experiments
     from abnn.benchmarks import benchmark_of
@@ -116,15 +214,20 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
     from training.folder import METRICS, is_first_process
 
     benchmark = benchmark_of(options["task"], experiments.BENCHMARKS)
-    request = experiments.abnn(benchmark, options["data"], out, options["defence"])
+    source, held_out = _data_of(benchmark, options, motions="target")
+    request = experiments.abnn(benchmark, source, out, options["defence"])
     pixels = PixelOptions(**{name: options[name] for name in _PIXEL_FIELDS})
     request = replace(
         request,
         layer=LayerConfig(**given(statistics=options["statistics"], encoder=options["encoder"])),
         attack=benchmark.ball(pixels) if pixels.given() else None,
         training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
-        resize=options["image_size"] is not None,
-        **{name: options[name] for name in ("substitute", "arch", "blocks", "taps", "limit")},
+        resize=options["image_size"] is not None and benchmark.media == "image",
+        clips=_clips_of(request.clips, options),
+        held_out=held_out,
+        colours=options["normalisation"],
+        substitute_colours=options["substitute_normalisation"],
+        **{name: options[name] for name in ("substitute", "arch", "init", "blocks", "taps", "limit", "micro_batch")},
         **given(width=options["width"]),
     )
     result = train_defence(request, overwrite=options["overwrite"])

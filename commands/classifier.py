@@ -74,7 +74,7 @@ def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *,
         classifier=replace(request.classifier, **given(width=options["width"])),
         variation=replace(request.variation, **given(smallest=options["smallest_crop"])),
         training=replace(request.training, **given(**{name: options[name] for name in _CONFIG_OPTIONS})),
-        held_out=options["held_out"],
+        held_out=options["held_out"] or request.held_out,
         labels=options["labels"],
         limit=options["limit"],
     )

@@ -7,9 +7,13 @@ import torch
 from basics.errors import UserError
 from networks.checkpoints import read_metadata
 from networks.classifiers import build_network, classifier_metadata, require_known
+from networks.recomputation import recompute_activations
+from networks.shapes import require_batch_norm
 from networks.task import ClassifierConfig, ClassifierTask
 from networks.uninitialised import Uninitialised
-from training.data import Variation, require_same_classes, training_images
+from sources.base import Source
+from training.clips import training_clips
+from training.data import TrainingImages, Variation, require_same_classes, training_images
 from training.folder import is_first_process
 from training.loop import train
 from training.request import TrainingRequest, TrainingResult, opened
@@ -22,7 +26,7 @@ class ClassifierRequest(TrainingRequest):
     classifier: ClassifierConfig
     """The network to be trained, and its options."""
     variation: Variation
-    """How training images are varied."""
+    """How training images are varied; clips are not."""
 
 
 def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> TrainingResult:
@@ -36,25 +40,27 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
         UserError: a part of the request does not exist or does not fit, or the folder holds another run.
         WorkError: the loss is no longer a number.
     """
-    config = request.training
-    require_known(request.classifier.arch)
+    config, clips = request.training, request.clips
+    require_known(request.classifier.arch, clips=clips is not None, option="--arch")
     request.require_possible()
-    config.require_batches_for_batch_norm()
-    source = opened(request.source, split="train")
+    if clips is None:
+        config.require_batches_for_batch_norm()
+    source = opened(request.source, split="train", clips=clips, undivided=True)
     held_source = None
     if request.held_out is not None:
-        held_source = opened(request.held_out, labels=request.labels, split="val")
+        held_source = opened(request.held_out, labels=request.labels, split="val", clips=clips)
     require_same_classes(source, held_source)
-    _require_trainable(request.classifier, source.classes.count, config.image_size)
-    images, held_out = training_images(
-        source, held_source, config, limit=request.limit, variation=request.variation
-    )  # fmt: skip
+    _require_trainable(request, source.classes.count)
+    images, held_out = _data(request, source, held_source)
     identity = {
         **request.classifier.identity(), "source": images.source.address, "records_sha256": images.source.digest(),
-        "images": len(images), "held_out": held_out.digest(), "smallest_crop": request.variation.smallest,
+        "images": len(images), "held_out": held_out.digest(),
+        **({"smallest_crop": request.variation.smallest} if clips is None else {"frames": clips.frames}),
     }  # fmt: skip
     torch.manual_seed(config.seed)
     task = ClassifierTask(request.classifier, source.classes, held_out, request.out)
+    if clips is not None and clips.checkpoint_activations:
+        recompute_activations(task.network)
     train(task, images, config, request.out, identity, held_out=held_out, overwrite=overwrite)
     (path,) = task.outputs
     if not is_first_process(config.devices):
@@ -63,16 +69,32 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
     return TrainingResult(files={"classifier": path}, metadata={"held_out_top1": top1})
 
 
-def _require_trainable(classifier: ClassifierConfig, classes: int, side: int) -> None:
-    """Refuse a network that cannot be trained by plain cross-entropy on images of this size.
+def _data(
+    request: ClassifierRequest, source: Source, held_source: Source | None
+) -> tuple[TrainingImages, TrainingImages]:
+    """Return the samples to train on, and those that are scored after each epoch."""
+    config, clips = request.training, request.clips
+    if clips is None:
+        return training_images(source, held_source, config, limit=request.limit, variation=request.variation)
+    return training_clips(
+        source, held_source, config, frames=clips.frames, limit=request.limit, held_out_most=None, cache=clips.cache
+    )
+
+
+def _require_trainable(request: ClassifierRequest, classes: int) -> None:
+    """Refuse a network that cannot be trained by plain cross-entropy on images, or clips, of this size.
 
     Raises:
         UserError: see above.
     """
-    arch = classifier.arch
+    classifier, config, clips = request.classifier, request.training, request.clips
+    arch, side = classifier.arch, config.image_size
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with Uninitialised():
             network = build_network(arch, classes, classifier.width, **classifier.options)
+        if clips is not None:
+            require_batch_norm(network, config.batch_size // config.devices, (clips.frames, side, side))
+            return
         try:
             network.train()(torch.zeros(2, 3, side, side))
         except (RuntimeError, ValueError, AssertionError) as error:

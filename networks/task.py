@@ -10,13 +10,12 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from basics.compute import Compute
-from networks.classifiers import build_network, save_classifier
-from networks.normalise import Normalise
+from networks.classifiers import build_network, normalise_for, save_classifier, takes_clips
 from networks.weight_files import CLASSIFIER_FILE
 from sources.base import ClassMap
 from training.config import TrainingConfig
 from training.data import TrainingImages
-from training.evaluation import correct, held_out_scores
+from training.evaluation import CLIP_BATCH, EVALUATION_BATCH, correct, held_out_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ class ClassifierConfig:
     """A classifier to be trained from scratch."""
 
     arch: str
-    """torchvision name of the network."""
+    """Name of the network, torchvision's or one of `networks.video.CLIP_NETWORKS`."""
     width: float = 1.0
     """Scale of the channels."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -61,9 +60,9 @@ class ClassifierConfig:
 class _NetworkWithSideOutput(nn.Module):
     """The network with normalisation in front and, if there is one, its side image: images -> (logits, side image)."""
 
-    def __init__(self, network: nn.Module, side: SideImage | None) -> None:
+    def __init__(self, network: nn.Module, config: ClassifierConfig) -> None:
         super().__init__()
-        self.network, self.normalise = network, Normalise()
+        self.network, self.normalise, side = network, normalise_for(config.arch), config.side
         # `paint`, which predicts the side image, is a part of the names of weights in stored checkpoints.
         self.paint: nn.Module | None = None
         self._tapped: Tensor | None = None
@@ -83,7 +82,7 @@ class _NetworkWithSideOutput(nn.Module):
 
 
 class ClassifierTask:
-    """Cross-entropy of a torchvision network on labelled images.
+    """Cross-entropy of a network on labelled images or clips.
 
     Args:
         config: which network; its fresh weights come from torch's global generator.
@@ -95,7 +94,7 @@ class ClassifierTask:
     def __init__(self, config: ClassifierConfig, classes: ClassMap, held_out: TrainingImages, out: Path) -> None:
         self.config, self.classes, self.held_out, self.out = config, classes, held_out, out
         self.network = build_network(config.arch, classes.count, config.width, **config.options)
-        self.module: nn.Module = _NetworkWithSideOutput(self.network, config.side)
+        self.module: nn.Module = _NetworkWithSideOutput(self.network, config)
 
     @property
     def outputs(self) -> tuple[Path]:
@@ -117,7 +116,8 @@ class ClassifierTask:
 
     def end_epoch(self, epoch: int, compute: Compute) -> dict[str, float]:  # noqa: ARG002 (the loop's signature)
         """Score the held-out images and write the weights."""
-        measured = held_out_scores(self.module, self._scores, self.held_out, compute)
+        batch = CLIP_BATCH if takes_clips(self.config.arch) else EVALUATION_BATCH
+        measured = held_out_scores(self.module, self._scores, self.held_out, compute, batch)
         save_classifier(
             self.outputs[0], self.config.arch, self.network, self.classes, self.config.width,
             image_size=self.held_out.image_size, top1=measured["held_out_top1"],

@@ -27,11 +27,12 @@ PUBLISHED: dict[str, Callable[..., Any]] = {
     for function in (
         experiments.imagenet_advbn_vgg, experiments.imagenet_advbn_resnet, experiments.autoencoder_vgg,
         experiments.autoencoder_resnet, experiments.finetune_resnet50, experiments.finetune_densenet121,
-        experiments.finetune_efficientnet_b0, experiments.abnn_cifar10,
+        experiments.finetune_efficientnet_b0, experiments.abnn_cifar10, experiments.abnn_ucf101,
     )
 }  # fmt: skip
 OWN: dict[str, Callable[..., Any]] = {
-    function.__name__: function for function in (experiments.classifier, experiments.abnn_substitute)
+    function.__name__: function
+    for function in (experiments.classifier, experiments.abnn_substitute, experiments.abnn_clip_substitute)
 }
 ENTRY_POINTS = {
     "train-autoencoder": "decoders.request.train_autoencoder",
@@ -133,17 +134,25 @@ def test_expected_numbers_of_fine_tuning_are_those_of_tables_1_and_6(name: str, 
     assert expected(PUBLISHED[name]) == published
 
 
-def test_expected_numbers_of_abnn_are_those_of_table_1() -> None:
-    methods = published_methods("cifar10")
-    assert expected(experiments.abnn_cifar10) == {
+@pytest.mark.parametrize("task", experiments.BENCHMARKS)
+def test_expected_numbers_of_abnn_are_those_of_its_tables(task: str) -> None:
+    methods = published_methods(task)
+    assert expected(PUBLISHED[f"abnn_{task}"]) == {
         value for each in methods.values() for value in each.accuracy.values()
     }
 
 
-def test_the_benchmark_s_attack_is_the_paper_s_column() -> None:
-    pixels = experiments.CIFAR10.pixels
+@pytest.mark.parametrize("task", experiments.BENCHMARKS)
+def test_the_benchmark_s_attack_is_the_paper_s_column(task: str) -> None:
+    pixels = experiments.BENCHMARKS[task].pixels
     settings = {"eps": pixels.eps, "steps": pixels.steps, "norm": pixels.norm, "restarts": 1}
-    assert published_attack("cifar10", "pgd-5", settings) == "pgd"
+    assert published_attack(task, "pgd-5", settings) == "pgd"
+
+
+def test_the_clips_of_ucf101_are_the_published_ones() -> None:
+    benchmark = experiments.UCF101
+    assert (benchmark.frames, benchmark.training.image_size, benchmark.media) == (40, 112, "clip")
+    assert benchmark.pixels.step_size == benchmark.pixels.eps / 4
 
 
 def test_defaults_of_config_classes_are_the_published_numbers() -> None:
@@ -239,5 +248,5 @@ def test_help_states_where_efficientnet_differs() -> None:
 
 def test_every_trainer_s_request_is_of_one_shape() -> None:
     requests = [PUBLISHED[name]("images", Path("out")) for name in PUBLISHED if not name.startswith("imagenet")]
-    assert len(requests) == 6
+    assert len(requests) == 7
     assert all(isinstance(request, TrainingRequest) for request in requests)

@@ -11,10 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from basics.compute import choose_compute
+from basics.errors import UserError
 from basics.files import require_apart
 from sources.base import Source
 from sources.opening import open_source
+from sources.ucf101 import open_clips
 from training.config import TrainingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOptions:
+    """Settings of a training that only those on clips have."""
+
+    frames: int = 40
+    """Frames of a clip."""
+    lists: str | None = None
+    """Folder with UCF-101's split lists; None takes those in or beside the data, or the rule of groups."""
+    number: int = 1
+    """Which of the published splits: 1, 2 or 3."""
+    cache: Path | None = None
+    """File in which decoded clips are kept; None decodes them anew in each run."""
+    checkpoint_activations: bool = False
+    """Whether activations are computed again in the backward pass instead of kept (`networks.recomputation`)."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise UserError(f"The number of frames is {self.frames}; give 1 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +55,8 @@ class TrainingRequest:
     """Label list or devkit of images in a flat ILSVRC2012 folder."""
     limit: int | None = None
     """Only so many training images, evenly spread."""
+    clips: ClipOptions | None = None
+    """Settings of clips; None trains on images."""
 
     def require_possible(self) -> None:
         """Refuse a device or precision that this machine lacks, and a run folder that overlaps with the images.
@@ -55,15 +79,28 @@ class TrainingResult:
     """Held-out scores after the last epoch, and what else is known of the run; empty in all processes but the first."""
 
 
-def opened(source: str | Source, *, labels: Path | None = None, split: str) -> Source:
-    """Return a source of images: opened, if it is an address.
+def opened(
+    source: str | Source,
+    *,
+    labels: Path | None = None,
+    split: str,
+    clips: ClipOptions | None = None,
+    undivided: bool = False,
+) -> Source:
+    """Return a source of images or clips: opened, if it is an address.
 
     Args:
         source: an address, or an open source.
         labels: label list or devkit of a flat ILSVRC2012 folder.
         split: which part of a data set of several parts.
+        clips: settings of clips; None opens images.
+        undivided: whether clips that nothing divides into splits are all taken.
 
     Raises:
         UserError: it cannot be read.
     """
-    return source if isinstance(source, Source) else open_source(source, labels=labels, split=split)
+    if isinstance(source, Source):
+        return source
+    if clips is not None:
+        return open_clips(source, split=split, lists=clips.lists, number=clips.number, undivided=undivided)
+    return open_source(source, labels=labels, split=split)
