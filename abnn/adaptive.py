@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from abnn.layer import Adaptation
 from abnn.network import ABNN
+from attacks.micro_batches import in_micro_batches, micro_batches
 from attacks.objectives import margin
 from attacks.pixels import PixelConfig, attack_pixels
 
@@ -35,26 +36,33 @@ def drift(adaptations: Sequence[Adaptation], clean: Sequence[Adaptation], count:
     return torch.stack(parts).mean(0)
 
 
-def adaptive_attack(network: nn.Module, config: PixelConfig, weight: float) -> Callable[[Tensor, Tensor], Tensor]:
+def adaptive_attack(
+    network: nn.Module, config: PixelConfig, weight: float, micro_batch: int | None = None
+) -> Callable[[Tensor, Tensor], Tensor]:
     """Return an attack that climbs margin + weight * drift; of a network without adaptive layers, the margin alone.
 
     Args:
         network: images -> logits, in evaluation mode.
         config: ball and steps.
         weight: weight of the drift.
+        micro_batch: most samples in one pass; None passes the whole batch.
     """
 
     def attack(image_N3HW: Tensor, label_N: Tensor) -> Tensor:
         if not isinstance(network, ABNN):
-            return attack_pixels(lambda moved: margin(network(moved), label_N), image_N3HW, config)
+            plain = in_micro_batches(lambda moved, part: margin(network(moved), label_N[part]), micro_batch)
+            return attack_pixels(plain, image_N3HW, config)
         with torch.no_grad():
-            clean = network.adaptations(image_N3HW)
+            clean = {
+                part.start: network.adaptations(image_N3HW[part])
+                for part in micro_batches(len(image_N3HW), micro_batch)
+            }
 
-        def loss_of(moved: Tensor) -> Tensor:
+        def loss_of(moved: Tensor, part: slice) -> Tensor:
             adaptations = network.adaptations(moved)
-            loss_N = margin(network.logits(moved, adaptations), label_N)
-            return loss_N + weight * drift(adaptations, clean, len(moved))
+            loss_N = margin(network.logits(moved, adaptations), label_N[part])
+            return loss_N + weight * drift(adaptations, clean[part.start], len(moved))
 
-        return attack_pixels(loss_of, image_N3HW, config)
+        return attack_pixels(in_micro_batches(loss_of, micro_batch), image_N3HW, config)
 
     return attack

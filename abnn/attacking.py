@@ -10,11 +10,20 @@ import numpy as np
 from abnn.attack_run import AttackRun
 from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
-from abnn.images import images_for, open_test
-from abnn.named_attacks import AttackOptions, Roa, attack_of, require_another, require_possible, require_used
-from abnn.options import PixelOptions, RectangleOptions
-from abnn.plan import ATTACK_BATCH
-from abnn.results import RESULTS_FOLDER, SAME_TEST, AttackLayout, AttackResult, not_attacked
+from abnn.images import HeldOut, open_test_for, require_fitting, takes_clips
+from abnn.named_attacks import (
+    AttackOptions,
+    Roa,
+    attack_of,
+    cuts_shortcuts,
+    require_another,
+    require_possible,
+    require_shortcuts,
+    require_used,
+)
+from abnn.options import HeldOutOptions, PixelOptions, RectangleOptions
+from abnn.results import NOT_ATTACKED, RESULTS_FOLDER, SAME_TEST, AttackLayout, AttackResult, not_attacked
+from attacks.micro_batches import require_micro_batch
 from attacks.pixels import PixelConfig
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
@@ -22,7 +31,7 @@ from basics.files import digest_json
 from basics.progress import Advance, progress
 from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store, without_mark
 from downstream.scoring_run import refuse_repeated
-from sources.base import Source
+from networks.recomputation import recompute_activations
 from training.config import require_seed
 
 WORST = "worst"
@@ -37,8 +46,8 @@ class AttackRequest:
     """Run folders of `abnn train`."""
     attacks: Sequence[str]
     """Names, see `abnn.named_attacks.ATTACKS`."""
-    data: str
-    """Address of what holds the test images."""
+    data: str | None
+    """Address of what holds the test images, or clips; None for drawn clips."""
     benchmarks: Mapping[str, Benchmark]
     """Known benchmarks by name, of which each checkpoint names one."""
     out: Path | None = None
@@ -51,10 +60,16 @@ class AttackRequest:
     """Random starts of PGD; None takes the attack's own number."""
     surrogate: Path | None = None
     """Run folder of the network whose gradients the transfer attack uses."""
+    cut_shortcut: bool = False
+    """Whether gradients are cut in shortcuts without weights, as published (see `networks.video`)."""
+    clips: HeldOutOptions = field(default_factory=HeldOutOptions)
+    """How test clips are found and kept."""
     limit: int | None = None
     """Only this many images, evenly spread over the test set; None takes all."""
-    batch_size: int = ATTACK_BATCH
-    """Images at a time."""
+    batch_size: int | None = None
+    """Images at a time; None takes as many as the network's plan says."""
+    micro_batch: int | None = None
+    """Most images in one pass of the network, which changes no result; None passes the whole batch."""
     seed: int = 0
     """Seed of random starts and positions."""
     device: str = "auto"
@@ -65,10 +80,11 @@ class AttackRequest:
     """Replace results of the same names."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
+        if self.batch_size is not None and self.batch_size < 1:
             raise UserError(f"The batch size is {self.batch_size}; give 1 or more.")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit is {self.limit}; give 1 or more.")
+        require_micro_batch(self.micro_batch)
         require_seed(self.seed)
 
 
@@ -84,18 +100,26 @@ def attack_all(request: AttackRequest) -> list[Row]:
     surrogate = None if request.surrogate is None else load_checkpoint(request.surrogate)
     refuse_repeated([checkpoint.name for checkpoint in checkpoints], "run folders")
     options = AttackOptions(
-        pixels=request.pixels, rectangle=request.rectangle, restarts=request.restarts, surrogate=surrogate
+        pixels=request.pixels, rectangle=request.rectangle, restarts=request.restarts, surrogate=surrogate,
+        cut_shortcut=request.cut_shortcut,
     )  # fmt: skip
-    source = open_test(request.data)
+    networks = [*checkpoints, *([surrogate] if surrogate else [])]
+    data = HeldOut(open_test_for(networks, request.data, request.clips), request.limit, request.clips.cache)
+    if request.clips.checkpoint_activations:
+        for each in networks:
+            recompute_activations(each.module)
     by_folder: dict[Path, list[AttackRun]] = {}
     for checkpoint in checkpoints:
-        runs = _attack_runs(checkpoint, surrogate, options, source, request, compute)
+        runs = _attack_runs(checkpoint, surrogate, options, data, request, compute)
         by_folder.setdefault(request.out or checkpoint.folder / RESULTS_FOLDER, []).extend(runs)
     total = sum(len(run.images) for runs in by_folder.values() for run in runs)
     with ExitStack() as held:
         # All folders are checked before the first attack.
         opened = [_opened(folder, runs, held, overwrite=request.overwrite) for folder, runs in by_folder.items()]
-        with progress("attacking", total, "images") as advance, compute.kernels():
+        with (
+            progress("attacking", total, "clips" if takes_clips(checkpoints) else "images") as advance,
+            compute.kernels(),
+        ):
             rows = [row for results in opened for row in _carry_out(results, advance, overwrite=request.overwrite)]
         for results in opened:
             for checkpoint in _checkpoints(results.runs):
@@ -142,7 +166,8 @@ def _carry_out(results: _ResultFolder, advance: Advance, *, overwrite: bool) -> 
             continue
         count = len(run.images)
         known = not_attacked(count) if overwrite else results.layout.correct(run.wanted.row, count)
-        rows.append(run.run(results.store, known, advance))
+        clips = {} if (known == NOT_ATTACKED).all() else results.layout.clips(run.wanted.row)
+        rows.append(run.run(results.store, known, clips, advance))
     return rows
 
 
@@ -150,7 +175,7 @@ def _attack_runs(  # noqa: PLR0913, PLR0917 (who, against what, with what, on wh
     checkpoint: Checkpoint,
     surrogate: Checkpoint | None,
     options: AttackOptions,
-    source: Source,
+    data: HeldOut,
     request: AttackRequest,
     compute: Compute,
 ) -> list[AttackRun]:
@@ -159,23 +184,26 @@ def _attack_runs(  # noqa: PLR0913, PLR0917 (who, against what, with what, on wh
     Raises:
         UserError: data, network and attacks do not fit.
     """
-    benchmark = benchmark_of(checkpoint.task, request.benchmarks)
-    images = images_for(checkpoint, source, request.limit, surrogate)
-    attacks = [attack_of(name, benchmark, options) for name in dict.fromkeys(request.attacks)]
+    benchmark, plan = benchmark_of(checkpoint.task, request.benchmarks), checkpoint.plan
+    require_fitting(checkpoint, data.source, surrogate)
+    attacks = {name: attack_of(name, benchmark, options) for name in request.attacks}
     require_used(request.attacks, options)
-    for attack in attacks:
-        require_possible(attack, checkpoint, compute)
+    for attack in attacks.values():
+        require_possible(attack, checkpoint, compute, request.micro_batch)
+        if isinstance(attack, Roa):
+            attack.config.size_in(plan.image_size, plan.image_size)
     if surrogate is not None:
         require_another(checkpoint, surrogate)
-    for attack in attacks:
-        if isinstance(attack, Roa):
-            attack.config.size_in(images.image_size, images.image_size)
+    if request.cut_shortcut:
+        require_shortcuts(checkpoint)
+    images = data.for_plan(plan)
     return [
         AttackRun(
-            checkpoint=checkpoint, attack=attack, benchmark=benchmark, images=images, batch_size=request.batch_size,
-            seed=request.seed, compute=compute,
+            checkpoint=checkpoint, attack=attack, benchmark=benchmark, images=images,
+            batch_size=request.batch_size or plan.attack_batch, micro_batch=request.micro_batch,
+            cut_shortcuts=cuts_shortcuts(name, options), seed=request.seed, compute=compute,
         )
-        for attack in attacks
+        for name, attack in attacks.items()
     ]  # fmt: skip
 
 
@@ -189,6 +217,8 @@ def _worst(results: _ResultFolder, checkpoint: Checkpoint, published_attack: Pix
             settings.get("eps") == published_attack.eps
             and settings.get("norm") == published_attack.norm
             and "over" not in settings
+            # Cut gradients make an attack weaker. They are measured, and are no attack of their own.
+            and "cut_shortcut" not in settings
         )
         # A perturbation of 0 is in the ball as well: an image that is misclassified as it is needs no attack.
         if same_network and (in_ball or not settings):

@@ -1,16 +1,25 @@
-"""Test images for a trained network: of its image size and of its classes."""
+"""Test images and clips for trained networks: of their size and of their classes."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 from abnn.checkpoint import Checkpoint
+from abnn.options import HeldOutOptions
+from abnn.plan import NetworkPlan
 from basics.errors import UserError
+from basics.options import refuse_unused_options
 from sources.base import Source
 from sources.classes import require_agreeing
+from sources.clips import ClipView
 from sources.decode import decode_rgb
 from sources.opening import open_source
+from sources.ucf101 import open_clips
+from training.clips import TrainingClips, decoded_clips
 from training.data import TrainingImages, evenly
 
 
 def open_test(address: str) -> Source:
-    """Open the held-out split of a data set, whether it is called `test` or `val`.
+    """Open the held-out split of images, whether it is called `test` or `val`.
 
     Raises:
         UserError: the data set has neither, or cannot be read.
@@ -24,28 +33,89 @@ def open_test(address: str) -> Source:
             raise error from None
 
 
-def images_for(
-    checkpoint: Checkpoint, source: Source, limit: int | None, surrogate: Checkpoint | None = None
-) -> TrainingImages:
-    """Return test images for a network.
+def open_test_for(checkpoints: Sequence[Checkpoint], address: str | None, clips: HeldOutOptions) -> Source:
+    """Open the held-out split of what networks take, images or clips.
+
+    Args:
+        checkpoints: the networks.
+        address: where it is; None draws clips.
+        clips: how clips are found.
+
+    Raises:
+        UserError: some of the networks take images and others clips; options do not fit what they take; or the data
+            set cannot be read.
+    """
+    if takes_clips(checkpoints):
+        number = 1 if clips.split_number is None else clips.split_number
+        return open_clips(address, split="test", lists=clips.split_lists, number=number)
+    refuse_unused_options(sorted(clips.given()), f"with {checkpoints[0].name}, which takes images")
+    if address is None:
+        raise UserError(f"The network {checkpoints[0].name} takes images; give --data with what holds test images.")
+    return open_test(address)
+
+
+def takes_clips(checkpoints: Sequence[Checkpoint]) -> bool:
+    """Return whether networks take clips, and not images.
+
+    Raises:
+        UserError: some take images and others clips.
+    """
+    of_clips = [each.name for each in checkpoints if each.plan.frames is not None]
+    of_images = [each.name for each in checkpoints if each.plan.frames is None]
+    if of_clips and of_images:
+        raise UserError(
+            f"The network {of_images[0]} takes images and {of_clips[0]} takes clips; give networks of one kind."
+        )
+    return bool(of_clips)
+
+
+class HeldOut:
+    """Test images or clips of a source, for networks of any size; clips of one size are decoded once.
+
+    Args:
+        source: labelled images or clips.
+        limit: how many at most, evenly spread over the source; None takes all.
+        cache: file that keeps decoded clips.
+    """
+
+    def __init__(self, source: Source, limit: int | None, cache: Path | None = None) -> None:
+        self.source, self.limit, self.cache = source, limit, cache
+        self._clips: dict[ClipView, TrainingClips] = {}
+
+    def for_plan(self, plan: NetworkPlan) -> TrainingImages:
+        """Return the images or clips for a network; clips that cannot be decoded are left out, with a notice.
+
+        Raises:
+            UserError: no clip can be decoded, or the cache does not fit.
+        """
+        records = evenly(self.source.records, self.limit)
+        if plan.frames is None:
+            return TrainingImages(self.source, plan.image_size, records=records)
+        view = ClipView(frames=plan.frames, size=plan.image_size)
+        if view not in self._clips:
+            self._clips[view] = decoded_clips(self.source, records, view, self.cache)
+        return self._clips[view]
+
+
+def require_fitting(checkpoint: Checkpoint, source: Source, surrogate: Checkpoint | None = None) -> None:
+    """Refuse test images that are of other classes than a network, or of another size.
 
     Args:
         checkpoint: the network.
-        source: labelled images.
-        limit: how many at most, evenly spread over the source; None takes all.
+        source: labelled images or clips.
         surrogate: another network that has to take the same images.
 
     Raises:
-        UserError: they are of other classes, or of another size.
+        UserError: see above.
     """
     for each in (checkpoint, *([surrogate] if surrogate else [])):
         _require_fitting(each, source)
-    if surrogate is not None and surrogate.plan.image_size != checkpoint.plan.image_size:
+    if surrogate is not None and surrogate.plan.size != checkpoint.plan.size:
+        what = "images" if checkpoint.plan.frames is None else "clips"
         raise UserError(
-            f"The surrogate {surrogate.name} has images of another size than {checkpoint.name}; give another "
+            f"The surrogate {surrogate.name} has {what} of another size than {checkpoint.name}; give another "
             "--surrogate."
         )
-    return TrainingImages(source, checkpoint.plan.image_size, records=evenly(source.records, limit))
 
 
 def _require_fitting(checkpoint: Checkpoint, source: Source) -> None:
@@ -53,7 +123,7 @@ def _require_fitting(checkpoint: Checkpoint, source: Source) -> None:
         f"the network {checkpoint.name}", checkpoint.class_map, source.address, source.classes,
         "give test images of the classes that it was trained on",
     )  # fmt: skip
-    if not checkpoint.resized:
+    if checkpoint.plan.frames is None and not checkpoint.resized:
         require_native(source, checkpoint.plan.image_size, f"the network {checkpoint.name} was trained on no others")
 
 

@@ -10,7 +10,9 @@ from abnn.adaptive import adaptive_attack
 from abnn.benchmarks import Benchmark
 from abnn.checkpoint import Checkpoint
 from abnn.options import PixelOptions, RectangleOptions
+from attacks.ascent import LossOf
 from attacks.autoattack import AutoAttackConfig, auto_attack, require_autoattack, require_classes
+from attacks.micro_batches import in_micro_batches, outputs_in_micro_batches
 from attacks.objectives import cross_entropy, margin
 from attacks.pixels import PixelConfig, attack_pixels
 from attacks.rectangles import RectangleConfig, Search, attack_rectangles
@@ -19,6 +21,7 @@ from basics.compute import Compute
 from basics.errors import UserError
 from basics.options import refuse_unused_options
 from basics.progress import say
+from networks.video import set_cut_shortcuts
 
 STRONG_STEPS = 50
 STRONG_RESTARTS = 5
@@ -38,10 +41,19 @@ class Attack(Protocol):
         """Return the settings that distinguish it from other attacks, as JSON values."""
         ...
 
-    def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:
-        """Return attacked images for a frozen network in evaluation mode.
+    def __call__(
+        self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int, micro_batch: int | None = None
+    ) -> Tensor:
+        """Return attacked images, or clips, for a frozen network in evaluation mode.
 
         Random numbers come from torch's global generator, or from `seed` where a library draws them.
+
+        Args:
+            network: images in [0, 1] -> logits.
+            image_N3HW: images, or clips (N, 3, T, H, W).
+            label_N: true classes.
+            seed: for libraries that draw random numbers themselves.
+            micro_batch: most samples in one pass of the network, which changes no result; None: the whole batch.
         """
         ...
 
@@ -56,7 +68,14 @@ class Clean:
         """Return no settings: nothing can be set."""
         return {}
 
-    def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
+    def __call__(
+        self,
+        network: nn.Module,  # noqa: ARG002
+        image_N3HW: Tensor,
+        label_N: Tensor,  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+        micro_batch: int | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """Return the images."""
         return image_N3HW
 
@@ -79,13 +98,21 @@ class Pgd:
         """Return ball, steps and restarts."""
         return {**asdict(self.config), "restarts": self.restarts}
 
-    def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
+    def __call__(
+        self,
+        network: nn.Module,
+        image_N3HW: Tensor,
+        label_N: Tensor,
+        seed: int,  # noqa: ARG002
+        micro_batch: int | None = None,
+    ) -> Tensor:
         """Return the strongest of the restarts."""
-        attempt = _pgd(network, self.config)
+        attempt = _pgd(network, self.config, micro_batch)
         if self.restarts == 1:
             # As published: every image is attacked, also one that is misclassified as it is.
             return attempt(image_N3HW, label_N)
-        return strongest([attempt] * self.restarts, network, image_N3HW, label_N).image_N3HW
+        outputs_of = outputs_in_micro_batches(network, micro_batch)
+        return strongest([attempt] * self.restarts, outputs_of, image_N3HW, label_N).image_N3HW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +129,18 @@ class Adaptive:
         """Return ball, steps and weights."""
         return {**asdict(self.config), "weights": list(self.weights)}
 
-    def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
+    def __call__(
+        self,
+        network: nn.Module,
+        image_N3HW: Tensor,
+        label_N: Tensor,
+        seed: int,  # noqa: ARG002
+        micro_batch: int | None = None,
+    ) -> Tensor:
         """Return the strongest of the restarts."""
-        attempts = [adaptive_attack(network, self.config, weight) for weight in self.weights]
-        return strongest(attempts, network, image_N3HW, label_N, margin).image_N3HW
+        attempts = [adaptive_attack(network, self.config, weight, micro_batch) for weight in self.weights]
+        outputs_of = outputs_in_micro_batches(network, micro_batch)
+        return strongest(attempts, outputs_of, image_N3HW, label_N, margin).image_N3HW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +158,17 @@ class Transfer:
         # The names `twin` and `twin_sha256` are part of the identity of stored results.
         return {**asdict(self.config), "twin": self.surrogate.name, "twin_sha256": self.surrogate.checksum}
 
-    def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
+    def __call__(
+        self,
+        network: nn.Module,  # noqa: ARG002
+        image_N3HW: Tensor,
+        label_N: Tensor,
+        seed: int,  # noqa: ARG002
+        micro_batch: int | None = None,
+    ) -> Tensor:
         """Return images that are attacked on the surrogate."""
         surrogate = self.surrogate.module.to(image_N3HW.device, image_N3HW.dtype)
-        return _pgd(surrogate, self.config)(image_N3HW, label_N)
+        return _pgd(surrogate, self.config, micro_batch)(image_N3HW, label_N)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +180,10 @@ class Roa:
 
     @property
     def name(self) -> str:
-        """`roa`, `roa-gradient`, `roa-random`."""
-        return "roa" if self.config.search == "exhaustive" else f"roa-{self.config.search}"
+        """`roa`, `roa-gradient`, `roa-random`, and `roa-random-fixed` with one position for all frames of a clip."""
+        if self.config.search == "exhaustive":
+            return "roa"
+        return f"roa-{self.config.search}" + ("" if self.config.per_frame else "-fixed")
 
     def settings(self) -> dict[str, Any]:
         """Return size, search and steps."""
@@ -149,9 +193,16 @@ class Roa:
             del settings["per_frame"]
         return settings
 
-    def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:  # noqa: ARG002
+    def __call__(
+        self,
+        network: nn.Module,
+        image_N3HW: Tensor,
+        label_N: Tensor,
+        seed: int,  # noqa: ARG002
+        micro_batch: int | None = None,
+    ) -> Tensor:
         """Return images with a rectangle on each."""
-        return attack_rectangles(lambda image: cross_entropy(network(image), label_N), image_N3HW, self.config)
+        return attack_rectangles(_cross_entropy_of(network, label_N, micro_batch), image_N3HW, self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +219,14 @@ class Auto:
         """Return the ball and the package's version."""
         return {"eps": self.config.eps, "norm": self.config.norm, "version": self.version}
 
-    def __call__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, seed: int) -> Tensor:
+    def __call__(
+        self,
+        network: nn.Module,
+        image_N3HW: Tensor,
+        label_N: Tensor,
+        seed: int,
+        micro_batch: int | None = None,  # noqa: ARG002
+    ) -> Tensor:
         """Return attacked images; the package's own warnings about the network are printed."""
         config = AutoAttackConfig(eps=self.config.eps, norm=self.config.norm, seed=seed, batch_size=len(image_N3HW))
         found = auto_attack(network, image_N3HW, label_N, config)
@@ -177,11 +235,15 @@ class Auto:
         return found.image_N3HW
 
 
-def _pgd(network: nn.Module, config: PixelConfig) -> Attempt:
+def _pgd(network: nn.Module, config: PixelConfig, micro_batch: int | None) -> Attempt:
     def attempt(image_N3HW: Tensor, label_N: Tensor) -> Tensor:
-        return attack_pixels(lambda moved: cross_entropy(network(moved), label_N), image_N3HW, config)
+        return attack_pixels(_cross_entropy_of(network, label_N, micro_batch), image_N3HW, config)
 
     return attempt
+
+
+def _cross_entropy_of(network: nn.Module, label_N: Tensor, micro_batch: int | None) -> LossOf:
+    return in_micro_batches(lambda moved, part: cross_entropy(network(moved), label_N[part]), micro_batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +258,8 @@ class AttackOptions:
     """Random starts of PGD; None takes the attack's own number."""
     surrogate: Checkpoint | None = None
     """The network whose gradients the transfer attack uses."""
+    cut_shortcut: bool = False
+    """Whether gradients are cut in shortcuts without weights, as published (see `networks.video`)."""
 
     def __post_init__(self) -> None:
         if self.restarts is not None and self.restarts < 1:
@@ -203,8 +267,11 @@ class AttackOptions:
 
     def given(self) -> set[str]:
         """Return the names of the command line's options that were set."""
-        rectangle = {"rectangle-steps" if name == "steps" else name for name in self.rectangle.given()}
-        alone = {"restarts": self.restarts, "surrogate": self.surrogate}
+        own = {"steps": "rectangle-steps", "per_frame": "fixed-rectangle"}
+        rectangle = {own.get(name, name) for name in self.rectangle.given()}
+        alone = {
+            "restarts": self.restarts, "surrogate": self.surrogate, "cut-shortcut": self.cut_shortcut or None
+        }  # fmt: skip
         return {*self.pixels.given(), *rectangle, *(name for name, value in alone.items() if value is not None)}
 
 
@@ -229,7 +296,16 @@ class _AttackFactory:
             )
         return Transfer(config=self.pixels(steps=STRONG_STEPS), surrogate=self.options.surrogate)
 
+    def auto(self) -> Auto:
+        if self.benchmark.media == "clip":
+            raise UserError(
+                f"AutoAttack's package takes images, and {self.benchmark.name} has clips; give pgd-50 and adaptive."
+            )
+        return Auto(config=self.pixels(), version=require_autoattack())
+
     def roa(self, search: Search) -> Roa:
+        if self.options.rectangle.per_frame is not None and self.benchmark.media != "clip":
+            raise UserError(f"--fixed-rectangle is for clips, and {self.benchmark.name} has images; leave it out.")
         return Roa(config=RectangleConfig(**self.options.rectangle.given(), search=search))
 
 
@@ -242,15 +318,17 @@ _MAKERS: dict[str, Callable[[_AttackFactory], Attack]] = {
     "roa": lambda make: make.roa("exhaustive"),
     "roa-gradient": lambda make: make.roa("gradient"),
     "roa-random": lambda make: make.roa("random"),
-    "autoattack": lambda make: Auto(config=make.pixels(), version=require_autoattack()),
+    "autoattack": lambda make: make.auto(),
 }
 _BALL = {"eps", "norm"}
 _PIXELS = _BALL | {"steps", "step_size"}
-_RECTANGLE = {"area", "height", "width", "stride", "colour", "rectangle-steps"}
+_CUT = "cut-shortcut"
+_RECTANGLE = {"area", "height", "width", "stride", "colour", "rectangle-steps", _CUT}
+_FIXED = _RECTANGLE | {"fixed-rectangle"}
 _USED = {
-    "clean": set[str](), "pgd": _PIXELS | {"restarts"}, "pgd-50": _PIXELS | {"restarts"}, "adaptive": _PIXELS,
-    "transfer": _PIXELS | {"surrogate"}, "roa": _RECTANGLE, "roa-gradient": _RECTANGLE, "roa-random": _RECTANGLE,
-    "autoattack": _BALL,
+    "clean": set[str](), "pgd": _PIXELS | {"restarts", _CUT}, "pgd-50": _PIXELS | {"restarts", _CUT},
+    "adaptive": _PIXELS | {_CUT}, "transfer": _PIXELS | {"surrogate"}, "roa": _RECTANGLE, "roa-gradient": _FIXED,
+    "roa-random": _FIXED, "autoattack": _BALL,
 }  # fmt: skip
 """Attack -> options that have an effect on it."""
 ATTACKS = tuple(_MAKERS)
@@ -273,6 +351,16 @@ def attack_of(name: str, benchmark: Benchmark, options: AttackOptions) -> Attack
     return _MAKERS[name](_AttackFactory(benchmark=benchmark, options=options))
 
 
+def cuts_shortcuts(name: str, options: AttackOptions) -> bool:
+    """Return whether an attack, by its name, is one with cut gradients: only those on the network's own gradients."""
+    return options.cut_shortcut and _CUT in _USED[name]
+
+
+def keeps_clips(attack: Attack) -> bool:
+    """Whether some clips are kept of an attack: it is the paper's PGD, or a rectangle."""
+    return isinstance(attack, Roa) or (isinstance(attack, Pgd) and attack.restarts == 1)
+
+
 def require_another(checkpoint: Checkpoint, surrogate: Checkpoint) -> None:
     """Refuse a surrogate that is the attacked network itself.
 
@@ -286,12 +374,13 @@ def require_another(checkpoint: Checkpoint, surrogate: Checkpoint) -> None:
         )
 
 
-def require_possible(attack: Attack, checkpoint: Checkpoint, compute: Compute) -> None:
+def require_possible(attack: Attack, checkpoint: Checkpoint, compute: Compute, micro_batch: int | None = None) -> None:
     """Refuse an attack that cannot be carried out on a network, or whose result would be meaningless.
 
     Raises:
         UserError: see above.
     """
+    require_own_predictions(checkpoint, micro_batch)
     splits_batches = isinstance(attack, Adaptive | Auto) or (isinstance(attack, Pgd) and attack.restarts > 1)
     if checkpoint.plan.uses_batch_statistics and splits_batches:
         raise UserError(
@@ -300,8 +389,36 @@ def require_possible(attack: Attack, checkpoint: Checkpoint, compute: Compute) -
         )
     if isinstance(attack, Auto):
         require_classes(len(checkpoint.classes))
+        if micro_batch is not None:
+            raise UserError("AutoAttack's package passes whole batches; give --batch-size instead of --micro-batch.")
         if compute.precision == "fp64":
             raise UserError("AutoAttack's package works in float32; give another --precision than fp64.")
+
+
+def require_shortcuts(checkpoint: Checkpoint) -> None:
+    """Refuse to cut gradients in a network that has no shortcut without weights.
+
+    Raises:
+        UserError: see above.
+    """
+    if not set_cut_shortcuts(checkpoint.module, cut=False):
+        raise UserError(
+            f"The network {checkpoint.name} has no shortcut without weights, whose gradient --cut-shortcut cuts (as "
+            "hara_resnet18 has, alone or as a substitute); leave the option out."
+        )
+
+
+def require_own_predictions(checkpoint: Checkpoint, micro_batch: int | None) -> None:
+    """Refuse micro-batches for a network whose predictions depend on the whole batch.
+
+    Raises:
+        UserError: see above.
+    """
+    if micro_batch is not None and checkpoint.plan.uses_batch_statistics:
+        raise UserError(
+            f"The predictions of {checkpoint.name} depend on the whole batch (--statistics batch), and micro-batches "
+            "would change them; leave --micro-batch out."
+        )
 
 
 def require_used(names: Iterable[str], options: AttackOptions) -> None:

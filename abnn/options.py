@@ -1,6 +1,7 @@
 """Settings of attacks that a user gives; what is None is as the benchmark or the paper has it."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from attacks.pixels import Norm
@@ -46,3 +47,19 @@ class RectangleOptions(_Options):
     """Pixels between two positions that are tried."""
     colour: float | None = None
     """Grey of the rectangle before the first step."""
+    per_frame: bool | None = None
+    """Whether each frame of a clip has its own position."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOutOptions(_Options):
+    """How test clips are found, decoded and shown; they have no effect on images."""
+
+    split_lists: str | None = None
+    """Folder of UCF-101's split lists."""
+    split_number: int | None = None
+    """Which of the published splits; None takes the first."""
+    cache: Path | None = None
+    """File in which decoded clips are kept."""
+    checkpoint_activations: bool | None = None
+    """Whether activations are computed again in the backward pass, and not kept (`networks.recomputation`)."""

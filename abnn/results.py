@@ -3,18 +3,20 @@
 results.jsonl   one line a network and attack
 samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 correct, 0 wrong, -1 not attacked yet;
                 its attribute `data_content` is the mark of the images
+clips/          a few attacked clips, see `abnn.kept_clips`; of images there are none
 """
 
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from abnn.kept_clips import KeptClip, KeptClips, read_clips, write_clips
 from basics.files import write_bytes
 from basics.hdf5 import open_hdf5
 from basics.progress import say
@@ -51,6 +53,8 @@ class AttackResult:
     """The line of results.jsonl, with `accuracy` and `seconds` if the result is complete."""
     correct_N: Correct
     """Value of each sample (see `Correct`)."""
+    clips: KeptClips = field(default_factory=dict)
+    """Clips that are kept for a report."""
 
     @property
     def rows(self) -> list[Row]:
@@ -64,7 +68,7 @@ class AttackResult:
 
 
 class AttackLayout:
-    """Reads and adds to results.jsonl and samples.h5.
+    """Reads and adds to results.jsonl, samples.h5 and the kept clips.
 
     Args:
         path: `samples.h5` in the folder of the results.
@@ -116,8 +120,15 @@ class AttackLayout:
             return not_attacked(count)
         return not_attacked(count) if known is None or len(known) != count else known.copy()
 
+    def clips(self, row: Row) -> dict[int, KeptClip]:
+        """Return the clips that are kept of a result, or of its beginning."""
+        return read_clips(self.path.parent, row)
+
     def write(self, results: AttackResult) -> None:
-        """Write the values of a result's samples."""
+        """Write the values of a result's samples, and its clips."""
+        if results.clips:
+            # First: a sample that counts as attacked is not attacked again, so that its clip would be missing.
+            write_clips(self.path.parent, results.row, results.clips)
         pair = results.row["pair"]
         self._samples[pair], self._contents[pair] = results.correct_N.copy(), results.row.get(CONTENT, "")
         # In memory first: HDF5 does not recover from a disk that fills up, and would lock a file.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from abnn.named_attacks import STRONG_STEPS, Pgd, Transfer
+from attacks.micro_batches import in_micro_batches, outputs_in_micro_batches
 from attacks.objectives import cross_entropy
 from attacks.pixels import PixelConfig
 
@@ -52,19 +53,25 @@ class Surface:
     """Cross-entropy of K images; the second axis is the attack's direction."""
 
 
-def check(
-    network: nn.Module, image_N3HW: Tensor, label_N: Tensor, config: PixelConfig, transfer: Transfer | None
+def check(  # noqa: PLR0913, PLR0917 (the network, on what, under what)
+    network: nn.Module,
+    image_N3HW: Tensor,
+    label_N: Tensor,
+    config: PixelConfig,
+    transfer: Transfer | None,
+    micro_batch: int | None = None,
 ) -> list[Check]:
     """Return every check's outcome; random starts come from torch's global generator.
 
     Args:
         network: images in [0, 1] -> logits, frozen, in evaluation mode.
-        image_N3HW: images.
+        image_N3HW: images, or clips (N, 3, T, H, W).
         label_N: their classes.
         config: the benchmark's attack.
         transfer: an attack made on a surrogate network; None leaves its check out.
+        micro_batch: most images in one pass of the network, which changes no result; None passes all.
     """
-    checks = _Checks(network, image_N3HW, label_N, config)
+    checks = _Checks(network, image_N3HW, label_N, config, micro_batch)
     return [
         checks.better_than_guessing(),
         checks.repeatable(),
@@ -80,39 +87,48 @@ def check(
 class _Checks:
     """The checks of one network on some images; accuracy under the strong attack is computed once."""
 
-    def __init__(self, network: nn.Module, image_N3HW: Tensor, label_N: Tensor, config: PixelConfig) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        image_N3HW: Tensor,
+        label_N: Tensor,
+        config: PixelConfig,
+        micro_batch: int | None,
+    ) -> None:
         self.network, self.image, self.label, self.config = network, image_N3HW, label_N, config
+        self.micro_batch, self.outputs_of = micro_batch, outputs_in_micro_batches(network, micro_batch)
         self.strong = self._under(steps=STRONG_STEPS)
 
     def _accuracy(self, image_N3HW: Tensor) -> float:
-        with torch.no_grad():
-            return float((self.network(image_N3HW).argmax(1) == self.label).double().mean())
+        return float((self.outputs_of(image_N3HW).argmax(1) == self.label).double().mean())
 
     def _under(self, **settings: Any) -> float:
         attack = Pgd(config=replace(self.config, **settings))
-        return self._accuracy(attack(self.network, self.image, self.label, 0))
+        return self._accuracy(attack(self.network, self.image, self.label, 0, self.micro_batch))
 
     def better_than_guessing(self) -> Check:
-        with torch.no_grad():
-            guessing = 1 / self.network(self.image[:1]).shape[1]
+        guessing = 1 / self.outputs_of(self.image[:1]).shape[1]
         reached = self._accuracy(self.image)
         numbers = f"accuracy {reached:.1%} without attack, by guessing {guessing:.1%}"
         return Check(name="better than guessing", passed=reached > guessing + TOLERANCE, numbers=numbers)
 
     def repeatable(self) -> Check:
-        with torch.no_grad():
-            difference = float((self.network(self.image) - self.network(self.image)).abs().max())
+        difference = float((self.outputs_of(self.image) - self.outputs_of(self.image)).abs().max())
         return Check(
             name="same images, same predictions", passed=difference == 0, numbers=f"largest difference {difference:.2g}"
         )
 
     def gradients(self) -> Check:
         leaf = self.image.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(cross_entropy(self.network(leaf), self.label).sum(), leaf)
+        loss_of = in_micro_batches(
+            lambda image, part: cross_entropy(self.network(image), self.label[part]), self.micro_batch
+        )
+        (gradient,) = torch.autograd.grad(loss_of(leaf).sum(), leaf)
         length_N = gradient.flatten(1).norm(dim=1)
         broken, none = int((~length_N.isfinite()).sum()), int((length_N == 0).sum())
         passed = broken == 0 and none <= TOLERANCE * len(length_N)
-        numbers = f"of {len(length_N)} images {none} have none, {broken} have one that is no number"
+        what = "images" if self.image.ndim == 4 else "clips"
+        numbers = f"of {len(length_N)} {what} {none} have none, {broken} have one that is no number"
         return Check(name="gradients exist", passed=passed, numbers=numbers)
 
     def steps(self) -> Check:
@@ -140,10 +156,9 @@ class _Checks:
 
     def noise(self) -> Check:
         worst_N = torch.ones_like(self.label, dtype=torch.bool)
-        with torch.no_grad():
-            for _ in range(NOISE_DRAWS):
-                perturbation = (2 * torch.rand_like(self.image) - 1).sign() * self.config.eps
-                worst_N &= self.network((self.image + perturbation).clamp(0, 1)).argmax(1) == self.label
+        for _ in range(NOISE_DRAWS):
+            perturbation = (2 * torch.rand_like(self.image) - 1).sign() * self.config.eps
+            worst_N &= self.outputs_of((self.image + perturbation).clamp(0, 1)).argmax(1) == self.label
         reached = float(worst_N.double().mean())
         numbers = f"PGD {self.strong:.1%}, the worst of {NOISE_DRAWS} draws of noise {reached:.1%}"
         return Check(
@@ -151,7 +166,7 @@ class _Checks:
         )
 
     def black_box(self, transfer: Transfer) -> Check:
-        reached = self._accuracy(transfer(self.network, self.image, self.label, 0))
+        reached = self._accuracy(transfer(self.network, self.image, self.label, 0, self.micro_batch))
         numbers = f"white box {self.strong:.1%}, from {transfer.surrogate.name} {reached:.1%}"
         return Check(
             name="white box beats black box", passed=self.strong <= reached + TOLERANCE + _ROUNDING, numbers=numbers
@@ -164,25 +179,37 @@ def _falling(name: str, settings: Sequence[str], accuracies: Sequence[float]) ->
     return Check(name=name, passed=passed, numbers=numbers)
 
 
-def loss_surface(network: nn.Module, image_K3HW: Tensor, label_K: Tensor, config: PixelConfig) -> Surface:
+def loss_surface(
+    network: nn.Module,
+    image_K3HW: Tensor,
+    label_K: Tensor,
+    config: PixelConfig,
+    micro_batch: int | None = None,
+) -> Surface:
     """Return the loss around images: along PGD's perturbation, and across it in a random direction of as many signs.
 
     Args:
         network: as for `check`.
-        image_K3HW: a few images.
+        image_K3HW: a few images, or clips.
         label_K: their classes.
         config: the benchmark's attack; the strong number of steps is taken.
+        micro_batch: as for `check`.
     """
     attack = Pgd(config=replace(config, steps=STRONG_STEPS))
-    ahead = attack(network, image_K3HW, label_K, 0) - image_K3HW
-    length = ahead.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    ahead = attack(network, image_K3HW, label_K, 0, micro_batch) - image_K3HW
     across = torch.randn_like(ahead)
-    across *= length / across.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    across *= _length(ahead) / _length(across)
     along = np.linspace(-SURFACE_REACH, SURFACE_REACH, SURFACE_POSITIONS)
-    with torch.no_grad():
-        loss = [
-            [cross_entropy(network(image_K3HW + x * ahead + y * across), label_K) for x in along.tolist()]
-            for y in along.tolist()
-        ]
+    outputs_of = outputs_in_micro_batches(network, micro_batch)
+    loss = [
+        [cross_entropy(outputs_of(image_K3HW + x * ahead + y * across), label_K) for x in along.tolist()]
+        for y in along.tolist()
+    ]
     stacked = torch.stack([torch.stack(row, dim=-1) for row in loss], dim=1)
     return Surface(along_P=along, loss_KPP=stacked.double().cpu().numpy())
+
+
+def _length(value_K3HW: Tensor) -> Tensor:
+    """Return the length of each sample's values, such that they can be divided by it."""
+    length: Tensor = value_K3HW.flatten(1).norm(dim=1).view(-1, *[1] * (value_K3HW.ndim - 1))
+    return length

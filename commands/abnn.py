@@ -13,6 +13,8 @@ from commands.options import (
     FOLDER,
     AliasedOption,
     ManyValues,
+    checkpoint_activations_option,
+    clip_data_options,
     clip_training_options,
     combined_options,
     compute_options,
@@ -28,6 +30,7 @@ from commands.options import (
 
 if TYPE_CHECKING:
     from abnn.benchmarks import Benchmark
+    from abnn.options import HeldOutOptions
     from sources.base import Source
     from training.request import ClipOptions
 
@@ -250,6 +253,13 @@ _CONFIG_OPTIONS = (
 )  # fmt: skip
 
 
+def _held_out_options(options: Mapping[str, Any]) -> "HeldOutOptions":
+    from abnn.options import HeldOutOptions
+
+    named = {name: options[name] for name in ("split_lists", "split_number", "cache")}
+    return HeldOutOptions(**named, checkpoint_activations=options["checkpoint_activations"] or None)
+
+
 @abnn.command(short_help="Attack trained networks.", cls=ManyValues)
 @click.option(
     "--checkpoint",
@@ -268,7 +278,9 @@ _CONFIG_OPTIONS = (
     required=True,
     help="clean, pgd, pgd-50, adaptive, transfer, roa, roa-gradient, roa-random or autoattack.",
 )
-@click.option("--data", required=True, metavar="P", help="What holds the test images.")
+@click.option("--data", metavar="P", help="What holds the test images, or clips. [default: for clips, drawn ones]")
+@clip_data_options
+@checkpoint_activations_option
 @click.option(
     "--surrogate",
     cls=AliasedOption,
@@ -282,8 +294,11 @@ _CONFIG_OPTIONS = (
 @click.option("--rectangle-steps", type=int, help="Steps inside the rectangle. [default: 5]")
 @click.option("--stride", type=int, help="Pixels between positions tried. [default: a quarter of the rectangle]")
 @click.option("--colour", type=float, help="Grey value of the rectangle at the start, 0 to 1. [default: 0.5]")
-@click.option("--limit", type=int, help="Only so many images, evenly spread.")
-@click.option("--batch-size", type=int, help="Images at a time. [default: 250]")
+@click.option("--fixed-rectangle", is_flag=True, help="One position for all frames, and not one for each.")
+@click.option("--cut-shortcut", is_flag=True, help="Cut gradients in shortcuts without weights, as published.")
+@click.option("--limit", type=int, help="Only so many images or clips, evenly spread.")
+@click.option("--batch-size", type=int, help="Images at a time. [default: 250; clips: 8]")
+@micro_batch_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random starts and positions.")
 @click.option("--out", type=FOLDER, help="Folder of the results. [default: attacks/ in each run folder]")
 @click.option("--overwrite", is_flag=True, help="Replace results of the same names.")
@@ -293,35 +308,44 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
     """Attack networks of `abnn train`, white box through all of their parts, and print their accuracies.
 
     `pgd` is the paper's attack. Leaves results.jsonl, and samples.h5 with a value for each image: classified correctly
-    or not. Given again, the same command goes on; attacks in the same ball are joined into `worst`, where an image
-    counts as correct only if none of them worked.
+    or not; of clips also a few attacked ones, for `report abnn`. Given again, the same command goes on; attacks in the
+    same ball are joined into `worst`, where an image counts as correct only if none of them worked.
 
     \b
-    Example:
+    Examples:
       advbn-gen abnn attack --checkpoint plain abnn --attack clean pgd pgd-50 adaptive roa --data cifar10
+      advbn-gen abnn attack --checkpoint video --attack clean pgd roa-random --data UCF-101 --micro-batch 1
     """
     from abnn.attacking import AttackRequest, attack_all
     from abnn.options import PixelOptions, RectangleOptions
     from experiments import BENCHMARKS
 
     rectangle = {name: options[name] for name in ("area", "stride", "colour")}
+    rectangle["per_frame"] = False if options["fixed_rectangle"] else None
     request = AttackRequest(
         checkpoints=checkpoints, attacks=options["attacks"], data=options["data"], out=options["out"],
         benchmarks=BENCHMARKS,
         pixels=PixelOptions(**{name: options[name] for name in _PIXEL_FIELDS}),
-        rectangle=RectangleOptions(**rectangle, steps=options["rectangle_steps"]), restarts=options["restarts"],
-        surrogate=options["surrogate"], limit=options["limit"], seed=options["seed"],
-        device=options["device"], precision=options["precision"], overwrite=options["overwrite"],
-        **given(batch_size=options["batch_size"]),
+        rectangle=RectangleOptions(**rectangle, steps=options["rectangle_steps"]),
+        clips=_held_out_options(options),
+        **{name: options[name] for name in _ATTACK_FIELDS},
     )  # fmt: skip
     rows = attack_all(request)
     lines = [f"{row['model']}  {row['attack']}  {row['accuracy']:.1%} of {row['n']}" for row in rows]
     print_result({"rows": rows}, lines, as_json=as_json)
 
 
+_ATTACK_FIELDS = (
+    "restarts", "surrogate", "cut_shortcut", "limit", "batch_size", "micro_batch", "seed", "device", "precision",
+    "overwrite",
+)  # fmt: skip
+
+
 @abnn.command(short_help="Checks that accuracies under attack can be trusted.")
 @click.option("--checkpoint", type=FOLDER, required=True, help="Run folder of `abnn train`.")
-@click.option("--data", required=True, metavar="P", help="What holds the test images.")
+@click.option("--data", metavar="P", help="What holds the test images, or clips. [default: for clips, drawn ones]")
+@clip_data_options
+@checkpoint_activations_option
 @click.option(
     "--surrogate",
     cls=AliasedOption,
@@ -329,7 +353,8 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
     type=FOLDER,
     help="Run folder of another network, whose gradients the black-box check uses.",
 )
-@click.option("--limit", type=int, default=100, show_default=True, help="Only so many images, evenly spread.")
+@click.option("--limit", type=int, default=100, show_default=True, help="Only so many samples, evenly spread.")
+@micro_batch_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of random starts and noise.")
 @click.option("--out", type=FOLDER, help="Folder of the picture. [default: attacks/ in the run folder]")
 @compute_options
@@ -350,7 +375,11 @@ def sanity(out: Path | None, as_json: bool, **options: Any) -> None:
     from reports.surface import SURFACE, draw_surface, require_own_picture
 
     folder = out or options["checkpoint"] / RESULTS_FOLDER
-    request = SanityRequest(**options, benchmarks=BENCHMARKS)
+    fields = {name: options[name] for name in ("checkpoint", "data", "surrogate", "limit", "micro_batch", "seed")}
+    request = SanityRequest(
+        **fields, device=options["device"], precision=options["precision"], clips=_held_out_options(options),
+        benchmarks=BENCHMARKS,
+    )  # fmt: skip
     checks, surface = run_sanity_checks(request, lambda: require_own_picture(folder))
     picture = draw_surface(surface, folder / SURFACE)
     # Programs that read this JSON expect the numbers under `told`.

@@ -87,14 +87,15 @@ clip_data_options = combined_options(
     click.option("--split-number", type=int, help="Which of the published splits: 1, 2 or 3. [default: 1]"),
     click.option("--cache", type=FILE, help="File in which decoded clips are kept. [default: none, decode each time]"),
 )
+checkpoint_activations_option = click.option(
+    "--checkpoint-activations",
+    is_flag=True,
+    help="Compute activations again in the backward pass: less memory, one more forward pass. Clips only.",
+)
 clip_training_options = combined_options(
     click.option("--frames", type=int, help="Frames of a clip. [default: 40]"),
     clip_data_options,
-    click.option(
-        "--checkpoint-activations",
-        is_flag=True,
-        help="Compute activations again in the backward pass: less memory, one more forward pass. Clips only.",
-    ),
+    checkpoint_activations_option,
 )
 micro_batch_option = click.option(
     "--micro-batch", type=int, help="Samples that are attacked at a time, to save memory. [default: the whole batch]"

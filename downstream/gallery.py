@@ -14,7 +14,8 @@ from sources.decode import View, decode_rgb, pixels_of
 from sources.tar.scanning import scan_tars
 
 _LARGEST_SIDE = 192
-_LOSSLESS_SIDE = 96
+LOSSLESS_SIDE = 96
+"""Images up to this side (in pixels) are small enough without loss."""
 _QUALITY = 85
 
 
@@ -80,8 +81,13 @@ def _picture(data: TestSet, index: int, side: int) -> Picture:
     image: Image.Image = functional.to_pil_image(pixels)
     if side > _LARGEST_SIDE:
         image = image.resize((_LARGEST_SIDE, _LARGEST_SIDE), Image.Resampling.LANCZOS)
+    return encoded_picture(image, lossless=side <= LOSSLESS_SIDE)
+
+
+def encoded_picture(image: Image.Image, *, lossless: bool) -> Picture:
+    """Return an image as PNG, or as JPEG in few bytes."""
     buffer = io.BytesIO()
-    if side <= _LOSSLESS_SIDE:
+    if lossless:
         image.save(buffer, format="png", optimize=True)
         return Picture(content=buffer.getvalue(), mime="image/png")
     image.save(buffer, format="jpeg", quality=_QUALITY)

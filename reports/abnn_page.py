@@ -1,13 +1,15 @@
 """Accuracy under attack as files: `report.html` (one file, no network), `report.md`, `report.csv`, `report.json`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from abnn.kept_clips import KeptClips
 from basics.progress import counted
-from downstream.result_store import Row
+from downstream.result_store import Key, Row
 from reports.abnn import Report, abnn_report, accuracies_of
+from reports.abnn_clips import MAGNIFIED, clip_cards
 from reports.abnn_tables import abnn_notes, abnn_tables, accuracy_sentences, task_name
 from reports.charts import dots_chart
 from reports.page import csv_text, render, software, write_report
@@ -21,12 +23,15 @@ _CSV_COLUMNS = (
 _TITLE = "Accuracy under attack"
 
 
-def write_abnn_report(out: Path, results: Sequence[Row]) -> dict[str, Any]:
+def write_abnn_report(
+    out: Path, results: Sequence[Row], clips: Mapping[Key, KeptClips] | None = None
+) -> dict[str, Any]:
     """Write all four files, or leave all as they were; return the report's values.
 
     Args:
         out: folder.
         results: lines of `abnn attack`.
+        clips: (attack, model) -> clips that were kept of it (see `reports.abnn_results.read_kept_clips`).
 
     Raises:
         UserError: the folder cannot be written, or holds another report.
@@ -38,7 +43,7 @@ def write_abnn_report(out: Path, results: Sequence[Row]) -> dict[str, Any]:
         report,
         csv=csv_text(_CSV_COLUMNS, [{**row, "settings": json.dumps(row["settings"])} for row in report["rows"]]),
         markdown=_markdown(report, tables, notes),
-        html=_page(report, tables, notes),
+        html=_page(report, tables, notes, clip_cards(report, clips or {})),
     )
     return report
 
@@ -85,7 +90,7 @@ def _chart(report: Report, number: int, task: str) -> str:
     return dots_chart(f"attacks-{number}", report["attacks"][task], series, label, ranges)
 
 
-def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
+def _page(report: Report, tables: Sequence[Table], notes: Sequence[str], cards: Sequence[Mapping[str, Any]]) -> str:
     return render(
         "abnn.html",
         title=_TITLE,
@@ -96,6 +101,8 @@ def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
         tables=tables,
         published_note=published_note(report),
         charts=attack_charts(report),
+        cards=cards,
+        magnified=MAGNIFIED,
         software=software(report["rows"]),
     )
 

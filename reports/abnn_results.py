@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from abnn.kept_clips import KeptClips, read_clips
 from abnn.results import RESULTS_FOLDER
 from basics.errors import UserError
 from basics.files import canonical_json
 from basics.progress import say
 from basics.reading import unreadable
-from downstream.result_store import RESULTS, Row
+from downstream.result_store import RESULTS, Key, Row, key_of
 from reports.shift_results import ambiguous_name, require_unambiguous
 
 _TEXTS = (
@@ -55,6 +56,26 @@ def read_abnn_results(paths: Sequence[Path]) -> list[Row]:
     _require_one_cost(rows)
     _require_comparable(rows)
     return rows
+
+
+def read_kept_clips(paths: Sequence[Path], rows: Iterable[Row]) -> dict[Key, KeptClips]:
+    """Return the clips that are kept beside results, by (attack, model); most results have none.
+
+    Args:
+        paths: as for `read_abnn_results`.
+        rows: the lines that it returned.
+
+    Raises:
+        UserError: a file with clips is damaged, or cannot be read.
+    """
+    found: dict[Key, KeptClips] = {}
+    folders = list(dict.fromkeys(_file_of(path).parent for path in paths))
+    for row in rows:
+        if "pair" in row:
+            clips = next(filter(None, (read_clips(folder, row) for folder in folders)), None)
+            if clips:
+                found[key_of(row)] = clips
+    return found
 
 
 def _without_uneven_worst(rows: list[Row]) -> list[Row]:

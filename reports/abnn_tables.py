@@ -197,7 +197,8 @@ def _settings(report: Report) -> Table:
         first="attack",
         head=["as published", "samples", *(_SHOWN_SETTINGS.get(name, name.replace("_", " ")) for name in names)],
         lines=lines,
-        note="As published: the attack has what the paper states; it is silent on step sizes, starts and positions.",
+        note="As published: the attack has what the paper states, which is silent on step sizes and starts; the "
+        "published code draws ROA's position in each frame.",
     )
 
 

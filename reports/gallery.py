@@ -17,7 +17,7 @@ def gallery_cards(samples: Sequence[GallerySample], inputs: GapInputs) -> list[d
             "name": inputs.class_names[inputs.label_N[sample.index]],
             "loss": sample.losses[-1],
             "loss_before": sample.losses[0],
-            "pictures": {role: _data_uri(sample.pictures[role]) for role in ROLES},
+            "pictures": {role: data_uri(sample.pictures[role]) for role in ROLES},
             "predictions": [
                 {"model": model, "cells": [_first_prediction(inputs, role, model, sample.index) for role in ROLES]}
                 for model in inputs.models
@@ -37,6 +37,6 @@ def _first_prediction(inputs: GapInputs, role: str, model: str, index: int) -> d
     }
 
 
-def _data_uri(picture: Picture) -> str:
+def data_uri(picture: Picture) -> str:
     """Return an address that holds the image itself."""
     return f"data:{picture.mime};base64,{base64.b64encode(picture.content).decode()}"

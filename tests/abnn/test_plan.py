@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from abnn.attacking import AttackRequest
 from abnn.layer import LayerConfig
 from abnn.network import ABNN
 from abnn.plan import NetworkPlan, SubstitutePlan, build, plan_from, rebuild
@@ -40,9 +39,7 @@ def test_a_plan_survives_being_written_down(plan: NetworkPlan) -> None:
 def test_networks_whose_batch_is_part_of_the_result_are_scored_in_batches_of_one_size() -> None:
     """Their held-out accuracy is then that of `abnn attack --attack clean` on the same images."""
     by_batch = plan(layer=LayerConfig(statistics="batch"))
-    assert (
-        by_batch.evaluation_batch == AttackRequest(checkpoints=[], attacks=[], data="", benchmarks={}).batch_size == 250
-    )
+    assert by_batch.evaluation_batch == by_batch.attack_batch == 250
     assert plan().evaluation_batch == plan(substitute=None).evaluation_batch == EVALUATION_BATCH
 
 

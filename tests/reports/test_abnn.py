@@ -228,6 +228,43 @@ class TestPublished:
         assert "published: ABNN" in cells(report, "UCF-101")
         assert "published: ABNN, in another setting" in cells(report_of(table_2(width=0.5)), "UCF-101")
 
+    def test_cut_and_repaired_gradients_stand_side_by_side(self) -> None:
+        cut = "pgd-5 (cut shortcut)"
+        rows = [
+            {**row, "attack": cut, "accuracy": 0.6, "settings": {**row["settings"], "cut_shortcut": True}}
+            for row in table_2()
+            if row["attack"] == "pgd-5"
+        ]
+        report = report_of([*table_2(), *rows])
+        assert report["attacks"]["ucf101"] == ["clean", "pgd-5", cut, "roa"]
+        table = cells(report, "UCF-101")
+        assert [cell.split(" ")[0] for cell in table["ABNN: clips"][:4]] == ["70.0", "40.0", "60.0", "25.0"]
+        assert table["published: ABNN"][:4] == ["68.3", "43.4", "43.4", "24.4"]
+        settings = table_of(report, "Settings of the attacks")
+        assert "cut shortcut" in settings.head
+
+    def test_adversarial_training_on_clips_has_no_published_line(self) -> None:
+        cost = {"passes": 12.0}
+        rows = [
+            {**row, "defence": "pgd-at", "model": "at", "weights_sha256": "a" * 64, "cost": cost} for row in table_2()
+        ]
+        report = report_of(rows)
+        assert [row["published"] for row in report["rows"]] == [None] * 3
+        table = cells(report, "UCF-101")
+        assert table["PGD-AT: at"][3:] == ["12N", "-", "-"]
+        assert not [name for name in table if name.startswith("published: PGD-AT")]
+        (costs,) = cells(report, "Cost of a training step").values()
+        assert costs[:2] == ["-", "6"]
+
+    def test_oudefend_costs_what_the_paper_says(self) -> None:
+        cost = {"passes": 24.0}
+        report = report_of([{**row, "defence": "oudefend", "model": "ou", "cost": cost} for row in table_2()])
+        assert [row["published"] for row in report["rows"]] == [0.62, 0.586, 0.136]
+        assert all(row["published_same_setting"] for row in report["rows"])
+        assert cells(report, "UCF-101")["OUDefend: ou"][3] == "24N"
+        (costs,) = cells(report, "Cost of a training step").values()
+        assert costs[:2] == ["12", "12"]
+
     @pytest.mark.parametrize(
         "settings",
         [{}, {**PGD, "eps": 4 / 255}, {**PGD, "norm": "l2"}, {**PGD, "steps": 7}, {**PGD, "restarts": 2},
@@ -248,7 +285,8 @@ class TestPublished:
             ({"height": 56, "width": 56}, False),
             ({"area": 0.2}, False),
             ({"steps": 50}, False),
-            ({"search": "exhaustive"}, True),
+            ({"search": "exhaustive"}, False),
+            ({"per_frame": False}, False),
         ],
     )
     def test_a_tenth_of_the_frame_is_the_papers_rectangle(self, settings: dict[str, Any], same: bool) -> None:
