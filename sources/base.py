@@ -100,7 +100,7 @@ class Source(ABC):
         Raises:
             OSError: a server does not say.
         """
-        return self.file_states(records)
+        return [state for record in records for state in self.file_states([record])]
 
     def content_marks(self, records: Sequence[ImageRecord], parts: int = 1) -> list[str]:
         """Return marks of the files that hold some of its records (see `sources.content`).

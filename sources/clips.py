@@ -34,8 +34,15 @@ _MOST_PIXELS = 2**26
 _CONTAINERS = "avi,mov,mp4,matroska,webm,mpeg,mpegts"
 """FFmpeg's names of the formats that are opened. Others, such as playlists, name further files."""
 _DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
-_TOLERANCE = 1.5
-"""Frames by which a stream may be shorter than it says: some files leave out the duration of the last one."""
+_TOLERANCE = 0.5
+"""Frames by which a stream may be shorter than it says, by rounding."""
+_UNKNOWN_SIZE = 2**31 - 1
+_WITH_LENGTH = ("avi", "mov,mp4,m4a,3gp,3g2,mj2")
+"""FFmpeg's names of the formats whose header has the length of each stream."""
+_NO_PICTURE = 16
+"""Bytes of the largest packet that may stand for the picture before it, or for one that came with that."""
+_WITH_HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1", "libdav1d", "libvpx-vp9"})
+"""Codecs of which some packets are no pictures but what later ones refer to."""
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 """By the angle counter-clockwise."""
 
@@ -103,21 +110,23 @@ def decode_clip(content: bytes, name: str, view: ClipView) -> Tensor:
         BrokenClipError: it is empty or no video, has no video stream or no frame, or it cannot be decoded to its end.
         UserError: PyAV is not installed.
     """
-    require_decoder()
+    av = require_decoder()
     if not content:
         raise BrokenClipError(f"The clip {name} is broken: the file is empty.")
     try:
         frames = _sampled(content, view, name)
-    except (MemoryError, UserError):
-        raise
     except Exception as error:
-        # Besides FFmpeg's own, anything that Pillow or PyAV raise on impossible sizes and times.
+        # Besides FFmpeg's own, anything that Pillow or PyAV raise on impossible sizes and times. FFmpeg lacks memory
+        # where a damaged file asks for too much.
+        if isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError):
+            raise
         raise BrokenClipError(f"The clip {name} is broken: {_reason(error)}.") from error
     return torch.stack(frames, dim=1)
 
 
 def _sampled(content: bytes, view: ClipView, name: str) -> list[Tensor]:
     """Return the sampled frames (3, S, S). The file is decoded twice only if it does not say how many it has."""
+    _require_whole_riff(content)
     with _opened(content) as (container, stream):
         expected = stream.frames
         guessed = sampled_frames(expected, view.frames) if 0 < expected <= MOST_FRAMES else []
@@ -129,6 +138,14 @@ def _sampled(content: bytes, view: ClipView, name: str) -> list[Tensor]:
         with _opened(content) as (container, stream):
             found, _ = _chosen(container, stream, wanted, view, name)
     return [found[number] for number in wanted]
+
+
+def _require_whole_riff(content: bytes) -> None:
+    """Refuse an AVI that is shorter than its header says: FFmpeg takes lost frames for such as were never there."""
+    size = int.from_bytes(content[4:8], "little")
+    # Programs that cannot go back to the header leave 0 or the largest number there.
+    if content[:4] == b"RIFF" and 0 < size < _UNKNOWN_SIZE and len(content) < size + 7:
+        raise ValueError(f"it is cut off: {len(content)} of {size + 8} bytes are there")
 
 
 @contextmanager
@@ -163,28 +180,37 @@ def _frames(container: "InputContainer", stream: "VideoStream") -> "Iterator[Vid
     """Yield all frames.
 
     Raises:
-        ValueError: the file is cut off, or a frame is damaged.
+        ValueError: the file is cut off, or a frame is damaged or lost.
     """
-    packets, end = 0, 0.0
+    count, owed, start, end = 0, 0, 0.0, 0.0
+    frame_time = 1 / float(stream.average_rate or 1)
     for packet in container.demux(stream):
         if packet.is_corrupt:
-            raise ValueError(f"it is cut off or damaged after {packets} frames")
-        packets += packet.dts is not None or packet.size > 0
+            raise ValueError(f"it is cut off or damaged after {count} frames")
+        owed += packet.size > _NO_PICTURE and not packet.is_discard
         if packet.pts is not None and packet.time_base is not None:
+            start = min(start, float(packet.pts * packet.time_base))
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
         for frame in packet.decode():
             if frame.is_corrupt:
-                raise ValueError(f"it is damaged after {packets} frames")
+                raise ValueError(f"it is damaged after {count} frames")
+            count += 1
             yield frame
-    if packets < stream.frames:
-        raise ValueError(f"it ends after {packets} of {stream.frames} frames")
-    seconds = _seconds(stream)
-    if end + _TOLERANCE / float(stream.average_rate or 1) < seconds:
-        raise ValueError(f"it ends after {end:.2f} of {seconds:.2f} seconds")
+    seconds = _seconds(container, stream)
+    if end - start + _TOLERANCE * frame_time < seconds:
+        raise ValueError(f"it ends after {end - start:.2f} of {seconds:.2f} seconds")
+    if count < owed and stream.codec_context.name not in _WITH_HIDDEN_FRAMES:
+        raise ValueError(f"{owed - count} of its {owed} frames cannot be decoded")
 
 
-def _seconds(stream: "VideoStream") -> float:
-    """Return the length of a stream of Matroska or WebM, which do not say the number of frames; 0 if it is unknown."""
+def _seconds(container: "InputContainer", stream: "VideoStream") -> float:
+    """Return the length of a video stream by the file's header; 0 if the header does not say it.
+
+    MPEG's streams have no header, and FFmpeg guesses their length.
+    """
+    if container.format.name in _WITH_LENGTH:
+        return float((stream.duration or 0) * (stream.time_base or 0))
+    # Matroska and WebM have the length of a single stream only among their tags.
     found = _DURATION.fullmatch(stream.metadata.get("DURATION", ""))
     if found is None:
         return 0.0

@@ -56,6 +56,14 @@ class FolderSource(Source):
             return remote_states(self._root, names)
         return local_states([f"{self._root}/{name}" for name in names])
 
+    def record_states(self, records: Sequence[ImageRecord]) -> list[FileState]:
+        """Return the same, in the records' order.
+
+        Raises:
+            OSError: a server does not say.
+        """
+        return self.file_states(records)
+
     def _file_name(self, record: ImageRecord) -> str:
         return record.name.partition("/")[2] if self._flat else record.name
 

@@ -25,7 +25,7 @@ CLIPS_VERSION = 1
 """Increased whenever the same seed would draw other clips."""
 CLIP_FRAMES = 40
 """Frames of a clip, as many as the published networks see."""
-CLIPS_PER_CLASS = {"train": 60, "test": 20}
+CLIPS_PER_CLASS = {"train": 100, "test": 40}
 """Clips of each class by split."""
 
 _SHAPES = ("arrow", "bolt", "crescent", "heart", "triangle")
@@ -37,7 +37,8 @@ _SMALLEST, _LARGEST = 0.11, 0.3
 """Range of the radius of a shape, as a part of the clip's width."""
 _SPEED = (0.6, 1.0)
 """Way of a motion over the whole clip: widths of the clip, half turns, or times the range of sizes."""
-_JPEG = {"quality": 95, "subsampling": 0}
+_QUALITY = 90
+"""Of the JPEGs."""
 _SPLIT_NUMBERS = {split: number for number, split in enumerate(CLIPS_PER_CLASS)}
 
 
@@ -232,11 +233,11 @@ def avi_bytes(frames: Sequence[Image.Image]) -> bytes:
     with av.open(stream_file, mode="w", format="avi", container_options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("mjpeg", rate=_RATE)
         stream.width, stream.height = frames[0].size
-        stream.pix_fmt = "yuvj444p"
+        stream.pix_fmt = "yuvj420p"
         stream.time_base = Fraction(1, _RATE)
         for number, frame in enumerate(frames):
             jpeg = io.BytesIO()
-            frame.save(jpeg, "JPEG", **_JPEG)
+            frame.save(jpeg, "JPEG", quality=_QUALITY)
             packet = av.Packet(jpeg.getvalue())
             packet.stream, packet.time_base = stream, stream.time_base
             packet.pts = packet.dts = number

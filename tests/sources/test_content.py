@@ -81,6 +81,24 @@ def test_of_tars_size_and_time_count(tmp_path: Path, write_tar: WriteFiles) -> N
     assert before != mark(tar)
 
 
+def test_every_record_has_the_state_of_its_file(
+    tmp_path: Path, write_folder: WriteFiles, write_tar: WriteFiles
+) -> None:
+    folder = aged(write_folder(tmp_path / "a", FILES))
+    source = open_source(folder)
+    backward = source.records[::-1]
+    assert [state.size for state in source.record_states(backward)] == [5, 3, 3]
+    for number, name in enumerate(FILES):
+        write_tar(tmp_path / "b" / f"{number}.tar", {name: FILES[name] * 600 * (number + 1)})
+    tars = open_source(tmp_path / "b")
+    sizes = [(tmp_path / "b" / f"{number}.tar").stat().st_size for number in range(3)]
+    assert len(set(sizes)) > 1
+    assert [state.size for state in tars.record_states(tars.records[::-1])] == sizes[::-1]
+    joined = JoinedSource(source, tars)
+    assert [state.size for state in joined.record_states(joined.records[::-1])] == [*sizes[::-1], 5, 3, 3]
+    assert DrawnSource("val").record_states(DrawnSource("val").records) == []
+
+
 def test_flat_folders_have_marks(tmp_path: Path, write_folder: WriteFiles) -> None:
     names = {f"ILSVRC2012_val_0000000{number}.JPEG": b"x" * number for number in (1, 2)}
     folder = aged(write_folder(tmp_path / "a", names))

@@ -10,6 +10,8 @@ from sources.names import (
     is_hidden,
     is_image,
     is_label,
+    is_media,
+    mentioned_splits,
     of_split,
     same_split,
     splits_among,
@@ -26,6 +28,18 @@ def test_the_extensions_are_torchvisions() -> None:
 def test_images_are_recognised_by_extension_in_any_case(name: str, expected: bool) -> None:
     assert is_image(name) is expected
     assert folder.is_image_file(name) is expected
+
+
+def test_clips_are_recognised_by_the_extensions_of_their_containers() -> None:
+    clips = ["a.avi", "b/c.MP4", "d.mkv", "e.webm", "f.MoV", "g.mpg"]
+    assert all(is_media(name, "clip") and not is_media(name, "image") for name in clips)
+    assert not any(is_media(name, "clip") for name in ("a.jpg", "avi", "a.avi.txt", "a.gif"))
+    assert is_media("a.jpg", "image")
+
+
+def test_words_for_splits_are_found_in_names() -> None:
+    assert mentioned_splits(["ucf-Train-0.tar", "x_validation.tgz", "trainer.tar"]) == {"train", "val"}
+    assert mentioned_splits([]) == set()
 
 
 @pytest.mark.parametrize(

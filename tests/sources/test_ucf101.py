@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from upath import UPath
 
 from basics.errors import UserError
 from sources.drawn.clips import MOTIONS
@@ -61,6 +62,19 @@ def test_a_tar_is_read_as_a_folder_is(suffix: str, tmp_path: Path, write_tar: Wr
     path = write_tar(tmp_path / f"clips.{suffix}", {f"UCF-101/{name}": content for name, content in FILES.items()})
     assert labelled(path, "train") == of(TRAIN)
     assert labelled(path, "test") == of(TEST)
+
+
+def test_a_server_is_read_as_a_disk_is(tmp_path: Path, write_tar: WriteFiles) -> None:
+    root = UPath("memory://ucf101")
+    files = {f"data/UCF-101/{name}": b"x" for name in FILES}
+    files |= {f"data/{LISTS_FOLDER}/{name}": content for name, content in lists().items()}
+    files["tars/clips.tar"] = write_tar(tmp_path / "clips.tar", FILES).read_bytes()
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    for address in (root / "data", root / "data" / "UCF-101", root / "tars" / "clips.tar"):
+        assert labelled(str(address), "train") == of(TRAIN)
+        assert labelled(str(address), "test") == of(TEST)
 
 
 @pytest.mark.parametrize("where", ["beside", "inside", "above", "given", "among"])

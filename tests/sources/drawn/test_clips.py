@@ -146,7 +146,7 @@ def test_at_any_moment_position_angle_and_size_are_uniform_in_every_class(motion
     dice = np.random.default_rng(0)
     for name, motion in MOTIONS[motions].items():
         for time in (0.0, 0.4, 0.975):
-            start = dice.uniform(0, 1, (400, 4))
+            start = dice.uniform(0, 1, (150, 4))
             ways = [motion(time, random_course(dice)) for _ in start]
             at = (start + np.array([[way.x, way.y, way.angle / 2 / np.pi, way.growth] for way in ways])) % 1
             for column in at.T:
