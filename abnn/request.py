@@ -161,6 +161,39 @@ def _data(request: DefenceRequest, source: Source, held_source: Source) -> tuple
     )  # fmt: skip
 
 
+def start_from(initial: Classifier, network: nn.Module, plan: NetworkPlan, classes: ClassMap) -> None:
+    """Load weights into the target; its last layer stays fresh unless they are of these classes, which is said.
+
+    Args:
+        initial: a network of the target's architecture and width.
+        network: network of a plan, with fresh weights.
+        plan: what it is made of.
+        classes: classes of the data.
+
+    Raises:
+        UserError: they do not fit the target.
+    """
+    target = network.target if isinstance(network, ABNN) else network[1]  # type: ignore[index]
+    fresh = {name: value for name, value in target.state_dict().items() if ".denoise." in name}
+    given: dict[str, Tensor] = initial.module[1].state_dict()  # type: ignore[index]
+    kept, named = initial.classes == classes.count, initial.class_map is not None and initial.class_map.named
+    if kept and named:
+        kept = initial.class_map == classes
+    if not kept:
+        head = head_of(target)
+        fresh |= {name: value for name, value in target.state_dict().items() if name.startswith(f"{head}.")}
+        say(
+            f"The weights of --init are of {'other' if named else initial.classes} classes; the target's last layer is "
+            f"a fresh one of {classes.count} classes."
+        )
+    elif not named:
+        say(
+            f"The weights of --init are of as many classes as the data ({classes.count}) and do not name them; its "
+            "last layer is kept, as of the same classes in the same order."
+        )
+    load_into(target, {**given, **fresh}, f"the target {plan.arch}")
+
+
 def _refuse_unused(request: DefenceRequest) -> None:
     """Refuse an unknown defence, and options that have no effect on the defence.
 
@@ -273,39 +306,12 @@ def _network(
     torch.manual_seed(config.seed)
     network = build(plan, None if substitute is None else substitute.module[1])  # type: ignore[index]
     if initial is not None:
-        _start_from(initial, network, plan, classes)
+        start_from(initial, network, plan, classes)
     if clips is not None:
         require_batch_norm(network, config.batch_size // config.devices, plan.size)
         if clips.checkpoint_activations:
             recompute_activations(network)
     return network, plan
-
-
-def _start_from(initial: Classifier, network: nn.Module, plan: NetworkPlan, classes: ClassMap) -> None:
-    """Load weights into the target; its last layer stays fresh unless they are of these classes.
-
-    Raises:
-        UserError: they do not fit the target.
-    """
-    target = network.target if isinstance(network, ABNN) else network[1]  # type: ignore[index]
-    fresh = {name: value for name, value in target.state_dict().items() if ".denoise." in name}
-    given: dict[str, Tensor] = initial.module[1].state_dict()  # type: ignore[index]
-    kept, named = initial.classes == classes.count, initial.class_map is not None and initial.class_map.named
-    if kept and named:
-        kept = initial.class_map == classes
-    if not kept:
-        head = head_of(target)
-        fresh |= {name: value for name, value in target.state_dict().items() if name.startswith(f"{head}.")}
-        say(
-            f"The weights of --init are of {'other' if named else initial.classes} classes; the target's last layer is "
-            f"a fresh one of {classes.count} classes."
-        )
-    elif not named:
-        say(
-            f"The weights of --init are of as many classes as the data ({classes.count}) and do not name them; its "
-            "last layer is kept, as of the same classes in the same order."
-        )
-    load_into(target, {**given, **fresh}, f"the target {plan.arch}")
 
 
 def _substitute(request: DefenceRequest) -> Classifier:

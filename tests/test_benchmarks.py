@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.scoring import main as scoring
+from benchmarks.video_step import Step, measure
 from tests.support import image_folder
 
 
@@ -19,3 +20,15 @@ def test_scoring_predicts_as_the_plain_loop_that_it_is_compared_with(tmp_path: P
     assert done.exit_code == 0, done.output
     assert re.search(r"\(100\.0% same predictions\)\nratio \d+\.\d\d of the best times", done.output)
     assert f"4 images, batches of 3, {loaders} loaders, cpu, fp32" in done.output
+
+
+@pytest.mark.slow
+def test_steps_on_clips_are_measured() -> None:
+    size = {"batch": 2, "frames": 2, "image_size": 32, "width": 1 / 32, "rounds": 1, "device": "cpu"}
+    plain, again, beside = (
+        measure(Step(kind=kind, recompute=recompute, **size))  # type: ignore[arg-type]
+        for kind, recompute in (("none", False), ("none", True), ("abnn", False))
+    )
+    assert plain.gigaflop < min(again.gigaflop, beside.gigaflop)
+    assert min(plain.seconds, again.seconds) > 0
+    assert plain.gibibytes > 0.1

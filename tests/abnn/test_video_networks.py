@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from abnn.cost import operations
 from abnn.layer import AdaptiveBatchNorm, LayerConfig
 from abnn.network import ABNN
 from abnn.plan import NetworkPlan, SubstitutePlan, build, plan_from
 from abnn.stages import shapes_of, stages_of
+from abnn.task import DefenceLoss
 from basics.errors import UserError
 from networks.classifiers import build_network
 from networks.normalise import CLIP_COLOURS
@@ -186,3 +188,28 @@ def test_plans_of_images_do_not_mention_clips() -> None:
 def test_parts_that_do_not_fit_are_refused(changes: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         build(small(**changes))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "frames", "published"),
+    [
+        ("hara_resnext101", 40, 48.08), ("hara_resnext101", 16, 19.13), ("hara_resnet18", 40, 41.88),
+        ("r3d_18", 40, 203.48),
+    ],
+)  # fmt: skip
+def test_forward_passes_take_the_operations_of_the_spec(name: str, frames: int, published: float) -> None:
+    with torch.device("meta"), torch.no_grad():
+        network, clip = build_network(name, 101).eval(), torch.zeros(1, 3, frames, 112, 112)
+        assert operations(lambda: network(clip)) / 1e9 == pytest.approx(published, abs=0.005)
+
+
+@pytest.mark.slow
+def test_a_plain_step_takes_the_operations_of_the_spec() -> None:
+    """Grouped convolutions are counted once, which torch does not do: it finds more than twice as many."""
+    with torch.device("meta"):
+        trained = DefenceLoss(build(replace(PUBLISHED, substitute=None)), None).train()
+        loss = trained(torch.rand(1, 3, 40, 112, 112), torch.zeros(1, dtype=torch.long))["loss"]
+        backward = operations(loss.backward) / 1e9
+    # Twice the forward pass, but for the clip's gradient behind the stem.
+    assert backward == pytest.approx(2 * 48.08 - 16.52, abs=0.02)
