@@ -59,10 +59,11 @@ class ClipCache:
     def _bytes(self) -> int:
         return 3 * self.view.frames * self.view.size**2
 
-    def holds(self, record: ImageRecord) -> bool:
-        """Return whether a clip is in the file."""
+    def stored(self, records: Sequence[ImageRecord]) -> set[ImageRecord]:
+        """Return which clips the file holds."""
         with _descriptor(self.path, os.O_RDONLY) as file:
-            return os.pread(file, 1, self.layout.done + self.rows[record.name]) == b"\1"
+            done = os.pread(file, max(self.rows.values(), default=0) + 1, self.layout.done)
+        return {record for record in records if done[self.rows[record.name]]}
 
     def read(self, record: ImageRecord) -> Tensor:
         """Return a clip that is in the file, uint8 (3, T, S, S).

@@ -53,6 +53,10 @@ class TrainingClips(TrainingImages):
         """Take decoded clips, one for each record, into memory."""
         self._kept.update(enumerate(clips))
 
+    def stored(self) -> set[ImageRecord]:
+        """Return the records of the clips that the cache holds."""
+        return set() if self.cache is None else self.cache.stored(self.records)
+
     def read(self, record: ImageRecord) -> Tensor:
         """Return a clip from the cache, or decode it.
 
@@ -127,46 +131,56 @@ def _decoded_sets(
     sets: Sequence[tuple[Source, Sequence[ImageRecord]]], view: ClipView, path: Path | None
 ) -> list[TrainingClips]:
     caches: Sequence[ClipCache | None] = [None] * len(sets) if path is None else open_cache(path, view, sets)
-    total = sum(len(records) for _, records in sets)
+    every = [
+        TrainingClips(source, view, records=records, cache=cache)
+        for (source, records), cache in zip(sets, caches, strict=True)
+    ]
+    total = sum(map(len, every))
     with ExitStack() as stack:
-        if path is not None:
+        # Only a run that may add clips holds the file: others may read it where it cannot be written.
+        if path is not None and sum(len(clips.stored()) for clips in every) < total:
             stack.enter_context(held(path))
-        advance = stack.enter_context(progress("decode", total, "clips"))
-        return [
-            _decoded_set(source, records, view, cache, advance)
-            for (source, records), cache in zip(sets, caches, strict=True)
-        ]
+        # Another run may have added some meanwhile.
+        stored = [clips.stored() for clips in every]
+        advance = stack.enter_context(progress("decode", total, "clips", done=sum(map(len, stored))))
+        return [_decoded_set(clips, known, advance) for clips, known in zip(every, stored, strict=True)]
 
 
-def _decoded_set(
-    source: Source, records: Sequence[ImageRecord], view: ClipView, cache: ClipCache | None, advance: Advance
-) -> TrainingClips:
-    every = TrainingClips(source, view, records=records, cache=cache)
-    keep = len(records) * every.image_bytes <= CACHE_BYTES
-    if not keep and cache is None:
-        size = len(records) * every.image_bytes / 2**30
+def _decoded_set(clips: TrainingClips, stored: set[ImageRecord], advance: Advance) -> TrainingClips:
+    """Return those of some clips that can be decoded: kept, if they fit in memory, and added to the cache.
+
+    Args:
+        clips: all of them.
+        stored: records of those that the cache holds.
+        advance: called with the number of other clips that are done.
+
+    Raises:
+        UserError: none can be decoded, or one cannot be read.
+    """
+    keep = len(clips) * clips.image_bytes <= CACHE_BYTES
+    if not keep and clips.cache is None:
+        size = len(clips) * clips.image_bytes / 2**30
         say(f"The clips take {size:.1f} GiB decoded, too much to keep: each is decoded when used. --cache stores them.")
-    decoded: dict[ImageRecord, Tensor | None] = {}
+    whole: dict[ImageRecord, Tensor | None] = {}
     broken: list[BrokenClipError] = []
     with _decoders() as pool:
-        for start in range(0, len(records), _AT_ONCE):
-            part = records[start : start + _AT_ONCE]
-            stored = {record for record in part if cache is not None and cache.holds(record)}
-            found = dict(zip(part, pool.map(partial(_attempt, every, stored, keep=keep), part), strict=True))
-            broken += [each for each in found.values() if isinstance(each, BrokenClipError)]
-            new = {record: each for record, each in found.items() if isinstance(each, Tensor) and record not in stored}
-            if cache is not None and new:
-                cache.write(new)
-            decoded |= {
-                record: each if keep else None
-                for record, each in found.items()
-                if not isinstance(each, BrokenClipError)
-            }
-            advance(len(part))
-    _notice_broken(broken, len(records), source.address)
-    clips = TrainingClips(source, view, records=list(decoded), cache=cache)
-    clips.keep([each for each in decoded.values() if each is not None])
-    return clips
+        for start in range(0, len(clips), _AT_ONCE):
+            part = clips.records[start : start + _AT_ONCE]
+            found = dict(zip(part, pool.map(partial(_attempt, clips, stored, keep=keep), part), strict=True))
+            new = {record: clip for record, clip in found.items() if isinstance(clip, Tensor) and record not in stored}
+            if clips.cache is not None and new:
+                clips.cache.write(new)
+            for record, clip in found.items():
+                if isinstance(clip, BrokenClipError):
+                    broken.append(clip)
+                else:
+                    whole[record] = clip if keep else None
+            if not stored.issuperset(part):
+                advance(len(part) - len(stored.intersection(part)))
+    _notice_broken(broken, len(clips), clips.source.address)
+    decoded = TrainingClips(clips.source, clips.clip_view, records=list(whole), cache=clips.cache)
+    decoded.keep([clip for clip in whole.values() if clip is not None])
+    return decoded
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Clips are decoded once, broken ones are left out and named, and stored or kept ones are those that are decoded."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -130,19 +131,45 @@ def test_a_clip_that_cannot_be_read_is_refused(folder: Path) -> None:
         decoded_clips(source, source.records, VIEW)
 
 
-def test_a_full_cache_decodes_nothing_and_reads_no_file(folder: Path, tmp_path: Path, decoded: list[str]) -> None:
+def test_a_full_cache_decodes_nothing_and_reads_no_file(
+    folder: Path, tmp_path: Path, decoded: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     source = opened(folder)
     first = decoded_clips(source, source.records, VIEW, tmp_path / "c.h5")
     before = (tmp_path / "c.h5").read_bytes()
     decoded.clear()
+    capsys.readouterr()
     again = decoded_clips(source, source.records, VIEW, tmp_path / "c.h5")
     assert all(torch.equal(first[0, index][0], again[0, index][0]) for index in range(8))
     assert not decoded
+    assert not capsys.readouterr().err
     assert (tmp_path / "c.h5").read_bytes() == before
 
 
+def test_a_full_cache_is_read_where_it_cannot_be_written(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = opened(folder)
+    decoded_clips(source, source.records, VIEW, tmp_path / "c.h5")
+    opened_for: list[int] = []
+    open_file = os.open
+
+    def recorded(path: object, flags: int, *words: int) -> int:
+        opened_for.extend([flags] * (path == tmp_path / "c.h5"))
+        return open_file(path, flags, *words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", recorded)
+    assert right(decoded_clips(source, source.records, VIEW, tmp_path / "c.h5"))
+    assert opened_for
+    assert not any(flags & (os.O_RDWR | os.O_WRONLY) for flags in opened_for)
+
+
 def test_an_interrupted_run_goes_on(
-    folder: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    tmp_path: Path,
+    decoded: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source = opened(folder)
     monkeypatch.setattr(clips_module, "_AT_ONCE", 3)
@@ -159,7 +186,9 @@ def test_an_interrupted_run_goes_on(
     done = set(decoded)
     decoded.clear()
     monkeypatch.setattr(source, "read", read)
+    capsys.readouterr()
     assert right(decoded_clips(source, source.records, VIEW, tmp_path / "c.h5"))
+    assert "decode: 8/8 clips" in capsys.readouterr().err
     assert len(done) == 3
     assert sorted(decoded) == sorted({record.name for record in source.records} - done)
 
