@@ -202,17 +202,12 @@ class Layers(NamedTuple):
     """L, 255 inside the shape and 0 outside."""
 
 
-def draw_surfaces(side: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Image, Plane]:
-    """Draw the ground and the fill (RGB, `side` pixels wide and high) of a picture; return the fill's colours, too."""
-    shape_colours, ground_colours = _colours(rng)
-    ground = _fill(side, ground_colours, rng)
-    return ground, _fill(side, shape_colours, rng), shape_colours
-
-
 def draw_layers(shape: str, size: int, rng: np.random.Generator) -> Layers:
     """Draw the parts of a picture, `SUPERSAMPLING` times as wide and high as `size`."""
     side = size * SUPERSAMPLING
-    ground, fill, shape_colours = draw_surfaces(side, rng)
+    shape_colours, ground_colours = _colours(rng)
+    ground = _fill(side, ground_colours, rng)
+    fill = _fill(side, shape_colours, rng)
     mask = draw_mask(side, shape, rng)
     if rng.random() < _SHADOW_CHANCE:
         ground = _shade(ground, mask, rng)
