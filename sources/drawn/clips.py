@@ -5,8 +5,8 @@ and so is the logarithm of its size, which starts again at the smallest after th
 three at a constant rate, or to and fro, from a random start: so at any moment all three are as they are in every other
 class. Frames are stored as JPEGs, each by itself, in an AVI: no compressor sees the motion.
 
-Surfaces are plain and the shape is the lighter one: from so few clips, a small network learns motions of these, and with
-the textures of the drawn images it does not.
+Surfaces are plain and the shape is the lighter one: from so few clips, a small network learns motions of these, and
+with the textures of the drawn images it does not.
 """
 
 import io
