@@ -267,7 +267,9 @@ class AttackOptions:
 
     def given(self) -> set[str]:
         """Return the names of the command line's options that were set."""
-        own = {"steps": "rectangle-steps", "per_frame": "fixed-rectangle"}
+        own = {
+            "steps": "rectangle-steps", "step_size": "rectangle-step-size", "per_frame": "fixed-rectangle"
+        }  # fmt: skip
         rectangle = {own.get(name, name) for name in self.rectangle.given()}
         alone = {
             "restarts": self.restarts, "surrogate": self.surrogate, "cut-shortcut": self.cut_shortcut or None
@@ -323,7 +325,7 @@ _MAKERS: dict[str, Callable[[_AttackFactory], Attack]] = {
 _BALL = {"eps", "norm"}
 _PIXELS = _BALL | {"steps", "step_size"}
 _CUT = "cut-shortcut"
-_RECTANGLE = {"area", "height", "width", "stride", "colour", "rectangle-steps", _CUT}
+_RECTANGLE = {"area", "height", "width", "stride", "colour", "rectangle-steps", "rectangle-step-size", _CUT}
 _FIXED = _RECTANGLE | {"fixed-rectangle"}
 _USED = {
     "clean": set[str](), "pgd": _PIXELS | {"restarts", _CUT}, "pgd-50": _PIXELS | {"restarts", _CUT},

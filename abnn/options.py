@@ -43,6 +43,8 @@ class RectangleOptions(_Options):
     """Width in pixels instead of `area`."""
     steps: int | None = None
     """Ascent steps inside the rectangle."""
+    step_size: float | None = None
+    """Length of such a step."""
     stride: int | None = None
     """Pixels between two positions that are tried."""
     colour: float | None = None

@@ -292,6 +292,9 @@ def _held_out_options(options: Mapping[str, Any]) -> "HeldOutOptions":
 @click.option("--restarts", type=int, help="Random starts of PGD. [default: 1; pgd-50: 5]")
 @click.option("--area", type=float, help="Share of the image that the rectangle covers. [default: 0.1]")
 @click.option("--rectangle-steps", type=int, help="Steps inside the rectangle. [default: 5]")
+@click.option(
+    "--rectangle-step-size", callback=fraction, metavar="X", help="Length of a step inside it. [default: 70/255]"
+)
 @click.option("--stride", type=int, help="Pixels between positions tried. [default: a quarter of the rectangle]")
 @click.option("--colour", type=float, help="Grey value of the rectangle at the start, 0 to 1. [default: 0.5]")
 @click.option("--fixed-rectangle", is_flag=True, help="One position for all frames, and not one for each.")
@@ -321,12 +324,13 @@ def attack(checkpoints: tuple[Path, ...], as_json: bool, **options: Any) -> None
     from experiments import BENCHMARKS
 
     rectangle = {name: options[name] for name in ("area", "stride", "colour")}
+    rectangle |= {name: options[f"rectangle_{name}"] for name in ("steps", "step_size")}
     rectangle["per_frame"] = False if options["fixed_rectangle"] else None
     request = AttackRequest(
         checkpoints=checkpoints, attacks=options["attacks"], data=options["data"], out=options["out"],
         benchmarks=BENCHMARKS,
         pixels=PixelOptions(**{name: options[name] for name in _PIXEL_FIELDS}),
-        rectangle=RectangleOptions(**rectangle, steps=options["rectangle_steps"]),
+        rectangle=RectangleOptions(**rectangle),
         clips=_held_out_options(options),
         **{name: options[name] for name in _ATTACK_FIELDS},
     )  # fmt: skip
