@@ -14,13 +14,14 @@ _PAUSE = 1.0
 _MEND = "restore it, move it away to make its results again, or give another --out"
 
 
-def open_hdf5(path: Path, patience: float = 0.0, mend: str = _MEND) -> h5py.File:
+def open_hdf5(path: Path, patience: float = 0.0, mend: str = _MEND, *, locking: bool = True) -> h5py.File:
     """Open a file to be read.
 
     Args:
         path: the file.
         patience: seconds to wait, with a notice, for another program that has it open for writing.
         mend: what a user does about a damaged file, for the message.
+        locking: whether nobody may write to the file meanwhile; False for one whose structure never changes.
 
     Raises:
         UserError: another program has it open for writing, it cannot be read, or it is no HDF5 or a damaged one.
@@ -28,7 +29,7 @@ def open_hdf5(path: Path, patience: float = 0.0, mend: str = _MEND) -> h5py.File
     end, waited = time.monotonic() + patience, False
     while True:
         try:
-            return _open(path)
+            return _open(path) if locking else h5py.File(path, "r", locking=False)
         except BlockingIOError as error:
             said = f"The file {path} is open for writing in another program, such as a notebook"
             if time.monotonic() >= end:

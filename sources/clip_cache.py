@@ -8,7 +8,7 @@ file (`sources.content`), so one that has changed since is not found.
 
 import fcntl
 import os
-import tempfile
+import secrets
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from basics.errors import UserError, WorkError
-from basics.files import digest_json
+from basics.files import TEMPORARY_SUFFIX, digest_json
 from basics.hdf5 import open_hdf5
 from basics.progress import say
 from sources.base import ImageRecord, Source
@@ -173,16 +173,15 @@ def _make(path: Path, view: ClipView, names: Mapping[str, str]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(descriptor)
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
         try:
-            _lay_out(Path(temporary), view, names)
-            with _descriptor(Path(temporary), os.O_RDWR) as file:
+            _lay_out(temporary, view, names)
+            with _descriptor(temporary, os.O_RDWR) as file:
                 os.fsync(file)
             with suppress(FileExistsError):
                 os.link(temporary, path)
         finally:
-            Path(temporary).unlink()
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -193,7 +192,7 @@ def _lay_out(path: Path, view: ClipView, names: Mapping[str, str]) -> None:
     # The place is taken at once, as holes of a sparse file, so that no structure of the file changes later.
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w-") as file:
         file.attrs.update(format=_FORMAT, frames=view.frames, size=view.size)
         file.create_dataset(_KEYS, data=np.array(list(names), "S64"))
         file.create_dataset(_NAMES, data=list(names.values()), dtype=h5py.string_dtype())
@@ -208,7 +207,7 @@ def _read(path: Path, view: ClipView) -> tuple[_Layout, dict[str, int]]:
     Raises:
         UserError: it is of another program, damaged, or of other frames.
     """
-    with open_hdf5(path, mend=_MEND) as file:
+    with open_hdf5(path, mend=_MEND, locking=False) as file:
         try:
             if file.attrs.get("format") != _FORMAT:
                 raise UserError(f"The file {path} is no cache of clips; give another --cache.")

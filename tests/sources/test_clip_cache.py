@@ -65,6 +65,21 @@ def test_clips_come_back_in_any_process_and_from_a_copy(tmp_path: Path, source: 
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["c.h5"], "no temporary file is left"
 
 
+def test_a_file_that_is_being_filled_can_be_opened(tmp_path: Path, source: Source) -> None:
+    cache = opened(tmp_path / "c.h5", source)
+    with held(tmp_path / "c.h5"):
+        other = opened(tmp_path / "c.h5", source)
+        cache.write({source.records[1]: clip(1)})
+        assert other.stored(source.records) == {source.records[1]}
+        assert torch.equal(other.read(source.records[1]), clip(1))
+
+
+def test_others_may_read_it_as_other_files(tmp_path: Path, source: Source) -> None:
+    opened(tmp_path / "c.h5", source)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "c.h5").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_a_part_of_the_clips_is_found(tmp_path: Path, source: Source) -> None:
     filled(tmp_path / "c.h5", source)
     part = source.part(source.records[1:])
@@ -205,7 +220,7 @@ def test_a_run_that_comes_second_takes_the_first_ones_file(
     path = tmp_path / "c.h5"
     link = os.link
 
-    def beaten(temporary: str, target: Path) -> None:
+    def beaten(temporary: Path, target: Path) -> None:
         monkeypatch.setattr(os, "link", link)
         filled(path, source)
         link(temporary, target)
