@@ -25,6 +25,7 @@ CLIPS_FOLDER = "clips"
 KEPT_CLIPS = 4
 _MOST_FRAMES = 16
 _NAME_LENGTH = 16
+_MEND = "remove it, which leaves its clips out of reports, or make it again with `abnn attack --overwrite`"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,14 +97,14 @@ def read_clips(folder: Path, row: Row) -> dict[int, KeptClip]:
     path = _path(folder, row)
     if not path.exists():
         return {}
-    with open_hdf5(path) as file:
+    with open_hdf5(path, mend=_MEND) as file:
         try:
             before = {CONTENT: str(file.attrs.get(CONTENT, ""))}
             if file.attrs["pair"] != row["pair"] or other_images(before, row):
                 return {}
             return {int(position): _read(group) for position, group in file.items()}
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise damaged_hdf5(path, error) from error
+            raise damaged_hdf5(path, error, _MEND) from error
 
 
 def _read(group: h5py.Group) -> KeptClip:

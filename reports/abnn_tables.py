@@ -52,7 +52,7 @@ def task_name(task: str) -> str:
 
 def abnn_notes(report: Report) -> list[str]:
     """Return a sentence on everything that keeps numbers of these tables from being compared or averaged."""
-    return [*_sample_notes(report), *_settings_notes(report), *_seed_notes(report)]
+    return [*_sample_notes(report), *_settings_notes(report), *_cut_notes(report), *_seed_notes(report)]
 
 
 def accuracy_sentences(report: Report) -> list[str]:
@@ -245,6 +245,15 @@ def _settings_notes(report: Report) -> list[str]:
         f"{task_name(task)}: {attack} does not have the same settings for every model; see the table of settings."
         for (task, attack), rows in _columns(report).items()
         if settings_differ(rows)
+    ]
+
+
+def _cut_notes(report: Report) -> list[str]:
+    return [
+        f"{task_name(task)}: under {attack} gradients are cut in shortcuts without weights, as in the published code. "
+        "It shows what that hides; the same attack with whole gradients counts."
+        for (task, attack), rows in _columns(report).items()
+        if any(row["settings"].get("cut_shortcut") for row in rows)
     ]
 
 

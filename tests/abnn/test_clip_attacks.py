@@ -20,7 +20,7 @@ from abnn.checkpoint import Checkpoint
 from abnn.images import HeldOut
 from abnn.kept_clips import KeptClip, kept_positions, read_clips
 from abnn.layer import LayerConfig
-from abnn.named_attacks import ATTACKS, AttackOptions, attack_of, require_possible
+from abnn.named_attacks import ATTACKS, AttackOptions, Roa, attack_of, require_possible
 from abnn.options import HeldOutOptions, PixelOptions, RectangleOptions
 from abnn.sanity_run import SanityRequest, run_sanity_checks
 from basics.compute import choose_compute
@@ -185,6 +185,13 @@ def test_what_depends_on_the_batch_is_not_split(networks: dict[str, Checkpoint])
     require_possible(pgd, networks["abnn"], compute, 1)
     with pytest.raises(UserError, match=r"depend on the whole batch .* leave --micro-batch out"):
         require_possible(pgd, batch, compute, 1)
+
+
+def test_the_rectangle_of_full_size_clips_is_the_paper_s() -> None:
+    roa = attack_of("roa-random", UCF101, AttackOptions())
+    assert isinstance(roa, Roa)
+    assert roa.config.size_in(112, 112) == (35, 35)
+    assert (roa.config.steps, roa.config.step_size, roa.config.colour) == (5, 70 / 255, 0.5)
 
 
 def test_names_and_settings_of_rectangles() -> None:

@@ -242,6 +242,8 @@ class TestPublished:
         assert table["published: ABNN"][:4] == ["68.3", "43.4", "43.4", "24.4"]
         settings = table_of(report, "Settings of the attacks")
         assert "cut shortcut" in settings.head
+        (note,) = abnn_notes(report)
+        assert note.startswith(f"UCF-101: under {cut} gradients are cut in shortcuts without weights")
 
     def test_adversarial_training_on_clips_has_no_published_line(self) -> None:
         cost = {"passes": 12.0}

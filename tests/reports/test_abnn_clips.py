@@ -20,6 +20,7 @@ from tests.browser import Page, browser, require_fits_a_phone, require_self_cont
 from tests.reports import attacked_rows
 from tests.reports.attacked_rows import ROA, line, table_2
 from tests.reports.test_gap_page import contrast
+from tests.support import advbn_gen
 
 SIDE, FRAMES = 16, 5
 NAMES = ("hop", "skip")
@@ -63,8 +64,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def written(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("clip-page") / "report"
-    found = read_abnn_results([results])
-    write_abnn_report(out, found, read_kept_clips([results], found))
+    done = advbn_gen("report", "abnn", results, "--out", out)
+    assert done.code == 0, done.err
     return out
 
 
