@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from PIL import Image
@@ -153,9 +153,10 @@ def _opened(content: bytes) -> "Iterator[tuple[InputContainer, VideoStream]]":
     av = require_decoder()
     options = {"format_whitelist": _CONTAINERS}
     with av.open(io.BytesIO(content), mode="r", container_options=options, metadata_errors="ignore") as container:
-        if not container.streams.video:
+        # The best one: a cover picture is a stream as well.
+        stream = cast("VideoStream | None", container.streams.best("video"))
+        if stream is None:
             raise ValueError("it has no video stream")
-        stream = container.streams.video[0]
         stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
         # The threads of the caller decode clips side by side.
         stream.codec_context.thread_count = 1
