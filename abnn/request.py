@@ -230,6 +230,9 @@ def _refuse_what_clips_have(request: DefenceRequest) -> None:
     """
     of_clips = {"normalisation": request.colours, "substitute_normalisation": request.substitute_colours}
     unused = [name for name, value in of_clips.items() if value is not None]
+    if request.training.decay_every != request.benchmark.training.decay_every:
+        # Their learning rate follows a cosine.
+        unused.append("decay_every")
     refuse_unused_options(unused, "with a --task of images")
     if request.defence == "oudefend":
         raise UserError("The defence oudefend is one of networks of clips; give a --task with clips (ucf101).")

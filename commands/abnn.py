@@ -190,6 +190,11 @@ _PIXEL_FIELDS = ("eps", "steps", "step_size", "norm")
 @micro_batch_option
 @clip_training_options
 @click.option("--weight-decay", type=float, help="Weight decay of the optimiser. [default: the benchmark's]")
+@click.option(
+    "--decay-every",
+    type=int,
+    help="Epochs between two steps of the learning rate. [default: 7; cifar10: no steps, a cosine]",
+)
 @loaders_option
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")
 @training_options
@@ -249,7 +254,8 @@ def train(out: Path, as_json: bool, **options: Any) -> None:
 
 
 _CONFIG_OPTIONS = (
-    "loaders", "epochs", "batch_size", "lr", "weight_decay", "seed", "image_size", "device", "devices", "precision",
+    "loaders", "epochs", "batch_size", "lr", "weight_decay", "decay_every", "seed", "image_size", "device", "devices",
+    "precision",
 )  # fmt: skip
 
 

@@ -132,6 +132,7 @@ ATTACK = "attack --checkpoint {runs}/none --data {world}"
         (f"{TRAIN} --defence abnn --substitute vgg11_bn=seed:0 --blocks layer1 layer2", "2 blocks and the substitute"),
         (f"{TRAIN} --defence pgd-at --eps 300/255", "lies in [0, 1]"),
         (f"{TRAIN} --defence none --batch-size 1", "batch norm needs two"),
+        (f"{TRAIN} --defence none --decay-every 3", "--decay-every changes nothing with a --task of images"),
         ("attack --checkpoint {runs} --attack pgd --data {world}", "has no model.safetensors"),
         (f"{ATTACK} --attack pgd --eps 2", "lies in [0, 1]"),
         (f"{ATTACK} --attack transfer", "--surrogate"),
