@@ -1,6 +1,6 @@
 """Cost of a training step on clips by defence: time, peak memory and operations, beside the paper's formula (Table 2).
 
-    python -m benchmarks.video_step
+    OMP_WAIT_POLICY=PASSIVE python -m benchmarks.video_step
 
 Whole training steps of the UCF-101 benchmark's networks with fresh weights on random clips, each defence in a process
 of its own, whose peak memory is then that of the step (with about 0.4 GiB of the libraries).
@@ -79,6 +79,9 @@ class Measured:
     """Operations of convolutions and matrix products."""
     seconds: float
     """Shortest time of a step."""
+    busy_seconds: float
+    """Shortest time that the process computed for it, over all of its threads; other work on the machine adds less to
+    this."""
     gibibytes: float
     """Peak memory: of the process on the CPU, of tensors on a GPU."""
 
@@ -102,18 +105,19 @@ def measure(step: Step) -> Measured:
         optimizer.step()
 
     gigaflop = operations(work) / 1e9
-    seconds = min(_seconds(work, step.device) for _ in range(step.rounds))
+    seconds, busy = map(min, zip(*(_seconds(work, step.device) for _ in range(step.rounds)), strict=True))
     on_gpu = compute.device.type == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return Measured(gigaflop=gigaflop, seconds=seconds, gibibytes=peak / 2**30)
+    return Measured(gigaflop=gigaflop, seconds=seconds, busy_seconds=busy, gibibytes=peak / 2**30)
 
 
-def _seconds(work: Callable[[], None], device: str) -> float:
+def _seconds(work: Callable[[], None], device: str) -> tuple[float, float]:
+    """Return how long some work took, and how long the process computed for it."""
     _synchronise(device)
-    start = time.perf_counter()
+    start, busy = time.perf_counter(), time.process_time()
     work()
     _synchronise(device)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - busy
 
 
 def _synchronise(device: str) -> None:
@@ -122,6 +126,7 @@ def _synchronise(device: str) -> None:
 
 
 @click.command()
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Kinds of steps. [default: all]")
 @click.option("--batch", default=1, show_default=True)
 @click.option("--frames", default=UCF101.frames, show_default=True)
 @click.option("--image-size", default=UCF101.training.image_size, show_default=True)
@@ -129,19 +134,19 @@ def _synchronise(device: str) -> None:
 @click.option("--recompute", is_flag=True, help="Compute activations again in the backward pass.")
 @click.option("--rounds", default=1, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-def main(rounds: int, **options: float) -> None:
-    """Print what a step of each defence takes, also relative to a plain step, and the paper's relative cost."""
-    click.echo("defence          s    GiB    GFLOP   time/plain  GFLOP/plain  formula/plain")
-    plain: Measured | None = None
-    for kind in KINDS:
+def main(kinds: tuple[str, ...], rounds: int, **options: float) -> None:
+    """Print what each kind of step takes, also relative to the first kind, and the paper's relative cost."""
+    click.echo("defence           s   busy s    GiB    GFLOP   busy/first  GFLOP/first  formula/plain")
+    first: Measured | None = None
+    for kind in kinds or KINDS:
         step = Step(kind=kind, rounds=rounds, **options)  # type: ignore[arg-type]
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             found = pool.submit(measure, step).result()
-        plain = plain or found
+        first = first or found
         formula = passes(step.defence, UCF101.pixels.steps) / PLAIN_PASSES
         click.echo(
-            f"{kind:12} {found.seconds:6.2f} {found.gibibytes:6.2f} {found.gigaflop:8.1f} "
-            f"{found.seconds / plain.seconds:12.2f} {found.gigaflop / plain.gigaflop:12.2f} {formula:14.1f}"
+            f"{kind:12} {found.seconds:6.1f} {found.busy_seconds:8.1f} {found.gibibytes:6.2f} {found.gigaflop:8.1f} "
+            f"{found.busy_seconds / first.busy_seconds:12.2f} {found.gigaflop / first.gigaflop:12.2f} {formula:14.1f}"
         )
 
 

@@ -11,7 +11,7 @@ from training.data import TrainingImages
 EVALUATION_BATCH = 64
 """Images at a time. Networks are in evaluation mode, so results do not depend on it (but see `abnn.plan`)."""
 CLIP_BATCH = 8
-"""Clips at a time: a published network keeps gigabytes for each in which gradients pass."""
+"""Clips at a time: the published networks keep half a gibibyte of activations for each."""
 
 Scores = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """(images (N, 3, H, W) in [0, 1], labels (N,)) -> named scores of each image, (N,)."""
