@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import Weights
 
 from basics.errors import UserError
 from networks import video
@@ -255,6 +257,23 @@ def test_files_of_the_public_layouts_are_read_whole(
     chosen = load_model(f"{name}={tmp_path / 'x.pth'}", clips=True, colours="none")
     assert chosen.colours == "none"
     assert torch.equal(chosen.module[0].std.flatten(), torch.tensor(CLIP_COLOURS["none"].std))  # type: ignore[index]
+
+
+def test_torchvision_s_weights_are_had_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    small(monkeypatch, "r3d_18")
+    fetched = []
+
+    def get_model(name: str, weights: Weights) -> nn.Module:
+        fetched.append((name, str(weights)))
+        return build_clip_network(name, 400)
+
+    monkeypatch.setattr("networks.classifiers.get_model", get_model)
+    found = load_model("r3d_18", clips=True)
+    assert fetched == [("r3d_18", "R3D_18_Weights.KINETICS400_V1")]
+    assert (found.classes, found.weights, found.colours, found.view.crop) == (400, "published", "torchvision", 112)
+    monkeypatch.setattr("networks.classifiers.get_model", mock.Mock(side_effect=OSError("no network")))
+    with pytest.raises(UserError, match=r"could not be downloaded \(no network\); give a file with --x r3d_18=FILE"):
+        load_model("r3d_18", "--x", clips=True)
 
 
 @pytest.mark.parametrize(
