@@ -28,7 +28,7 @@ CLIPS_VERSION = 1
 """Increased whenever the same seed would draw other clips."""
 CLIP_FRAMES = 40
 """Frames of a clip, as many as the published networks see."""
-CLIPS_PER_CLASS = {"train": 100, "test": 40}
+CLIPS_PER_CLASS = {"train": 200, "test": 50}
 """Clips of each class by split."""
 
 _SHAPES = ("arrow", "bolt", "crescent", "heart", "triangle")
