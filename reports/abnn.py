@@ -39,7 +39,7 @@ def abnn_report(results: Sequence[Row]) -> dict[str, Any]:
         `rows`: each line with its 95% interval, its cost in network passes N (`cost_formula`, and measured by FLOPs and
         by time), and `published`: the paper's accuracy where the attack is the paper's, else null;
         `published_same_setting` is true if network and test set are the paper's as well. `means`: over models that
-        differ only in their seed. `costs`: of each method, as multiples of a plain step. `attacks`: task -> columns.
+        differ only in their seed; with `group_models` where names would be the same. `costs`: of each method, as multiples of a plain step. `attacks`: task -> columns.
     """
     costs = {row["model"]: row["cost"] for row in reversed(results) if row["cost"] is not None}
     rows = sorted((_row({**row, "cost": costs.get(row["model"])}) for row in results), key=_row_order)
@@ -47,7 +47,7 @@ def abnn_report(results: Sequence[Row]) -> dict[str, Any]:
         "report": KIND,
         "attacks": {task: _attacks(of_task) for (task,), of_task in grouped(rows, "task").items()},
         "rows": rows,
-        "means": [mean for group in grouped(rows, *GROUP).values() for mean in _means(group)],
+        "means": _named_apart([(group, mean) for group in grouped(rows, *GROUP).values() for mean in _means(group)]),
         "costs": [_cost(group) for group in grouped(rows, *GROUP).values() if group[0]["cost"] is not None],
     }
 
@@ -99,8 +99,9 @@ def model_name(row: Mapping[str, Any]) -> str:
 
 
 def mean_name(mean: Mapping[str, Any]) -> str:
-    """Return the name of the mean over a group's seeds in tables."""
-    return f"{_method_name(mean)}: mean of {mean['group_size']} seeds ({_network(mean)})"
+    """Return the name of the mean over a group's seeds in tables; with its models, if another group has this name."""
+    models = f"; {', '.join(mean['group_models'])}" if "group_models" in mean else ""
+    return f"{_method_name(mean)}: mean of {mean['group_size']} seeds ({_network(mean)}{models})"
 
 
 def group_name(group: Mapping[str, Any]) -> str:
@@ -187,6 +188,27 @@ def _means(group: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 }
             )
     return means
+
+
+def _named_apart(
+    found: Sequence[tuple[Sequence[Mapping[str, Any]], dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Return means, with the models of their groups (`group_models`) where several groups would have the same name.
+
+    They differ in their recipe alone: such as how long they were trained, beside which substitute, on how many frames.
+
+    Args:
+        found: groups, each with one of its means.
+    """
+    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for group, mean in found:
+        groups[mean["task"], mean_name(mean)].add(group[0]["model"])
+    return [
+        {**mean, "group_models": list(dict.fromkeys(row["model"] for row in group))}
+        if len(groups[mean["task"], mean_name(mean)]) > 1
+        else mean
+        for group, mean in found
+    ]
 
 
 def _cost(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -153,10 +153,13 @@ def _passes(value: float | None) -> str:
 
 def _costs(report: Report) -> Table:
     lines = []
-    for cost in report["costs"]:
+    names = [(cost["task"], group_name(cost)) for cost in report["costs"]]
+    for cost, (task, name) in zip(report["costs"], names, strict=True):
+        # Groups of one name differ in their recipe, which is too long for a table.
+        models = f": {', '.join(cost['models'])}" if names.count((task, name)) > 1 else ""
         cells = [Cell(_times(cost["published"])), Cell(_times(cost["formula"])), _spread(cost["flops"])]
         where = Cell(", ".join([*cost["devices"], *(f"batch {batch}" for batch in cost["batches"])]) or NO_VALUE)
-        lines.append(Line(f"{task_name(cost['task'])}: {group_name(cost)}", [*cells, _spread(cost["time"]), where]))
+        lines.append(Line(f"{task_name(task)}: {name}{models}", [*cells, _spread(cost["time"]), where]))
     return Table(
         title="Cost of a training step, as a multiple of a plain one",
         first="method",
@@ -216,6 +219,9 @@ def _setting_text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float) and 0 < value < 1 and abs(value * 255 - round(value * 255)) < 1e-6:
         return f"{round(value * 255)}/255"
+    if isinstance(value, float) and 0 < value < 1 / 255 and abs(value * 255 * 4 - round(value * 255 * 4)) < 1e-6:
+        # The step of the attack on clips is a quarter of its radius.
+        return f"{value * 255:g}/255"
     if isinstance(value, int | float):
         return f"{value:g}"
     if isinstance(value, list):

@@ -78,14 +78,18 @@ def is_published_network(row: Mapping[str, Any]) -> bool:
     """Whether a line's network and test set are the paper's, as far as the line says.
 
     Args:
-        row: a line with `task`, `defence`, `arch`, `width`, `n` and `cost`.
+        row: a line with `task`, `defence`, `arch`, `width`, `n` and `cost`, and of clips `frames` and `image_size`.
     """
     method = published_methods(row["task"]).get(row["defence"])
     if method is None:
         return False
-    published = row["arch"] == _BENCHMARKS[row["task"]].target and row["width"] == 1
+    benchmark = _BENCHMARKS[row["task"]]
+    published = row["arch"] == benchmark.target and row["width"] == 1
+    # Lines on images do not say how large they are.
+    size = {"frames": benchmark.frames, "image_size": benchmark.training.image_size}
+    same_size = all(row.get(name, value) == value for name, value in size.items())
     trained_alike = row["cost"] is None or row["cost"]["passes"] == method.passes
-    return published and row["n"] in _SAMPLES[row["task"]] and trained_alike
+    return published and same_size and row["n"] in _SAMPLES[row["task"]] and trained_alike
 
 
 def _is_pgd(task: str, settings: Mapping[str, Any]) -> bool:

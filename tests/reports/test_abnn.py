@@ -227,6 +227,17 @@ class TestPublished:
         assert all(row["published_same_setting"] for row in report["rows"])
         assert "published: ABNN" in cells(report, "UCF-101")
         assert "published: ABNN, in another setting" in cells(report_of(table_2(width=0.5)), "UCF-101")
+        settings = table_of(report, "Settings of the attacks")
+        (pgd,) = (dict(zip(settings.head, map(str, line.cells), strict=True)) for line in settings.lines[1:2])
+        assert (pgd["eps"], pgd["step size"]) == ("1/255", "0.25/255")
+
+    @pytest.mark.parametrize(
+        ("size", "same"),
+        [((40, 112), True), ((16, 112), False), ((40, 64), False)],
+    )
+    def test_fewer_or_smaller_frames_are_another_setting(self, size: tuple[int, int], same: bool) -> None:
+        rows = report_of(table_2(frames=size[0], image_size=size[1]))["rows"]
+        assert {row["published_same_setting"] for row in rows} == {same}
 
     def test_cut_and_repaired_gradients_stand_side_by_side(self) -> None:
         cut = "pgd-5 (cut shortcut)"
@@ -358,6 +369,27 @@ class TestTables:
             "CIFAR-10: no defence (resnet18, width 0.25)": ["1", "1", "1", "1", "cpu, batch 128"],
             "CIFAR-10: PGD-AT (resnet18, width 0.25)": ["6", "6", "6", "5", "cpu, batch 128"],
             "CIFAR-10: ABNN (resnet18, width 0.25)": ["1.5", "1.5", "1.25", "1.73 (1.6 to 2)", "cpu, batch 128"],
+        }
+
+    def test_groups_that_differ_in_their_recipe_alone_can_be_told_apart(self) -> None:
+        rows = [
+            line("clean", accuracy, seed=seed, model=f"{beside}-{seed}", recipe=f"beside a {beside}",
+                 weights_sha256=f"{beside}{seed}".ljust(64, "0"))
+            for beside, accuracy in (("vgg", 0.9), ("densenet", 0.7)) for seed in (0, 1)
+        ]  # fmt: skip
+        report = report_of([*rows, *(line("clean", 0.8, defence="none", seed=seed) for seed in (0, 1))])
+        found = {name: values["clean"][0] for name, values in accuracies_of(report, "cifar10").items()}
+        assert found == {
+            "no defence: mean of 2 seeds (resnet18, width 0.25)": 0.8,
+            "ABNN: mean of 2 seeds (resnet18, width 0.25; vgg-0, vgg-1)": 0.9,
+            "ABNN: mean of 2 seeds (resnet18, width 0.25; densenet-0, densenet-1)": 0.7,
+        }
+        assert len(accuracy_sentences(report)) == 3
+        assert set(found) < set(cells(report, "CIFAR-10"))
+        assert set(cells(report, "Cost of a training step")) == {
+            "CIFAR-10: no defence (resnet18, width 0.25)",
+            "CIFAR-10: ABNN (resnet18, width 0.25): vgg-0, vgg-1",
+            "CIFAR-10: ABNN (resnet18, width 0.25): densenet-0, densenet-1",
         }
 
     def test_every_set_of_settings_has_a_line(self) -> None:
