@@ -28,6 +28,7 @@ from attacks.pixels import PixelConfig
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
 from basics.files import digest_json
+from basics.memory import enough_memory
 from basics.progress import Advance, progress
 from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store, without_mark
 from downstream.scoring_run import refuse_repeated
@@ -93,7 +94,7 @@ def attack_all(request: AttackRequest) -> list[Row]:
 
     Raises:
         UserError: something in the request does not exist or does not fit.
-        WorkError: a network's outputs are not finite, or an attack left its ball.
+        WorkError: a network's outputs are not finite, an attack left its ball, or there is too little memory.
     """
     compute = choose_compute(request.device, request.precision)
     checkpoints = [load_checkpoint(folder) for folder in request.checkpoints]
@@ -119,6 +120,7 @@ def attack_all(request: AttackRequest) -> list[Row]:
         with (
             progress("attacking", total, "clips" if takes_clips(checkpoints) else "images") as advance,
             compute.kernels(),
+            enough_memory("--micro-batch 1, or a smaller --batch-size, needs less"),
         ):
             rows = [row for results in opened for row in _carry_out(results, advance, overwrite=request.overwrite)]
         for results in opened:

@@ -19,6 +19,7 @@ from attacks.pixels import PixelConfig
 from basics.compute import choose_compute
 from basics.errors import UserError
 from basics.files import write_json
+from basics.memory import is_out_of_memory
 from basics.options import refuse_unused_options
 from basics.progress import say
 from networks.checkpoints import load_into, read_metadata
@@ -37,6 +38,8 @@ CPU_BATCH = 32
 """Images of the steps whose cost is measured on a CPU, at most: whole batches would take minutes there."""
 CPU_BATCH_OF_CLIPS = 2
 """The same of clips, of which one has as many values as 40 images of its size."""
+_SMALLEST_BATCH = 2
+"""Samples of the steps whose cost is measured, at least: batch norm may need two."""
 HELD_OUT_MOST = 1000
 """Most test images, evenly spread, that are scored after each epoch."""
 
@@ -255,12 +258,25 @@ def _write_cost(request: DefenceRequest, plan: NetworkPlan, network: nn.Module) 
     say("Measuring what a training step costs beside a plain one.")
     compute = choose_compute(config.device, config.precision)
     most, on_cpu = config.batch_size // config.devices, CPU_BATCH if plan.frames is None else CPU_BATCH_OF_CLIPS
-    cost = measure_cost(
-        rebuild(plan), rebuild(replace(plan, substitute=None, denoise=False)), pixels=pixels,
-        formula_passes=passes(request.defence, pixels.steps if pixels else 0), of=of, size=plan.size,
-        batch=most if compute.device.type == "cuda" else min(most, on_cpu), compute=compute,
-    )  # fmt: skip
-    write_json(path, asdict(cost))
+    batch = most if compute.device.type == "cuda" else min(most, on_cpu)
+    while True:
+        try:
+            cost = measure_cost(
+                rebuild(plan), rebuild(replace(plan, substitute=None, denoise=False)), pixels=pixels,
+                formula_passes=passes(request.defence, pixels.steps if pixels else 0), of=of, size=plan.size,
+                batch=batch, compute=compute,
+            )  # fmt: skip
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            write_json(path, asdict(cost))
+            return
+        # Beside the trained network, and without what saves memory in training. Tables state the batch.
+        if batch < 2 * _SMALLEST_BATCH:
+            say("There is too little memory to measure the cost of a training step; tables will not have it.")
+            return
+        batch //= 2
 
 
 def _is_grouped(network: nn.Module) -> bool:

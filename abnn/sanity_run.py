@@ -15,6 +15,7 @@ from abnn.sanity import Check, Surface, check, loss_surface
 from attacks.micro_batches import require_micro_batch
 from basics.compute import choose_compute
 from basics.errors import UserError
+from basics.memory import enough_memory
 from networks.recomputation import recompute_activations
 from training.config import require_seed
 from training.evaluation import CLIP_BATCH, batched
@@ -91,7 +92,8 @@ def run_sanity_checks(request: SanityRequest, ready: Callable[[], None] = lambda
     image_N3HW = image.to(compute.device, compute.dtype) / 255
     label_N = label.to(compute.device)
     torch.manual_seed(request.seed)
-    with compute.kernels(), compute.autocast():
+    less = "a smaller --micro-batch or --limit needs less"
+    with compute.kernels(), compute.autocast(), enough_memory(less):
         checks = check(network, image_N3HW, label_N, pixels, transfer, micro_batch)
         chosen = torch.linspace(0, len(label_N) - 1, min(SURFACES, len(label_N))).long()
         surface = loss_surface(network, image_N3HW[chosen], label_N[chosen], pixels, micro_batch)

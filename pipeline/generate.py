@@ -3,9 +3,8 @@
 import errno
 from collections.abc import Callable
 
-import torch
-
 from basics.errors import UserError, WorkError
+from basics.memory import is_out_of_memory
 from basics.ownership import FolderTakenError
 from pipeline.dataset.layout import is_done
 from pipeline.job import Job
@@ -37,8 +36,8 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         outcome = Outcome.MACHINE_FAULT if full else Outcome.TRANSIENT
         return ShardResult(shard=shard, outcome=outcome, reason=f"shard {shard}: {error}.")
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and "allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         message = (
             f"shard {shard}: out of memory ({error}). A smaller batch would change the images; "

@@ -39,7 +39,8 @@ def abnn_report(results: Sequence[Row]) -> dict[str, Any]:
         `rows`: each line with its 95% interval, its cost in network passes N (`cost_formula`, and measured by FLOPs and
         by time), and `published`: the paper's accuracy where the attack is the paper's, else null;
         `published_same_setting` is true if network and test set are the paper's as well. `means`: over models that
-        differ only in their seed; with `group_models` where names would be the same. `costs`: of each method, as multiples of a plain step. `attacks`: task -> columns.
+        differ only in their seed; with `group_models` where names would be the same. `costs`: of each method, as
+        multiples of a plain step. `attacks`: task -> columns.
     """
     costs = {row["model"]: row["cost"] for row in reversed(results) if row["cost"] is not None}
     rows = sorted((_row({**row, "cost": costs.get(row["model"])}) for row in results), key=_row_order)

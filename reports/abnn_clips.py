@@ -84,7 +84,7 @@ def _card(task: str, position: int, attacked: Sequence[tuple[_Shown, KeptClip]])
     for shown, clip in attacked:
         times = f", perturbation times {shown.magnified}" if shown.magnified > 1 else ""
         title = f"{shown.method}, {shown.attack}{times}"
-        alt = f"{clip.label} under {shown.attack} on {shown.method}, predicted as {clip.prediction}"
+        alt = f"{clip.label} under {shown.attack} on {shown.method}{times}, predicted as {clip.prediction}"
         frames = magnified_frames(clip, shown.magnified)
         films.append(_film(frames, title, alt, [_prediction(clip.label, clip.prediction)]))
     return {"task": task, "number": position, "label": clean.label, "films": films}

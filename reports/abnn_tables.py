@@ -217,17 +217,20 @@ def _setting_text(value: Any) -> str:
         return NO_VALUE
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float) and 0 < value < 1 and abs(value * 255 - round(value * 255)) < 1e-6:
-        return f"{round(value * 255)}/255"
-    if isinstance(value, float) and 0 < value < 1 / 255 and abs(value * 255 * 4 - round(value * 255 * 4)) < 1e-6:
-        # The step of the attack on clips is a quarter of its radius.
-        return f"{value * 255:g}/255"
+    if isinstance(value, float) and _is_fraction(value):
+        return f"{round(value * 255, 2):g}/255"
     if isinstance(value, int | float):
         return f"{value:g}"
     if isinstance(value, list):
         return ", ".join(map(_setting_text, value))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text[:_CHECKSUM_SHOWN] if _is_checksum(text) else text
+
+
+def _is_fraction(value: float) -> bool:
+    """Whether a number is a multiple of 1/255, or of a quarter of it: steps of small balls are as short."""
+    parts = value * 255 * (4 if value < 1 / 255 else 1)
+    return 0 < value < 1 and abs(parts - round(parts)) < 1e-6
 
 
 def _is_checksum(text: str) -> bool:

@@ -17,6 +17,7 @@ from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
 from basics.files import TEMPORARY_SUFFIX, commit
 from basics.loading import fitting_loaders
+from basics.memory import enough_memory
 from basics.progress import Advance, progress
 from basics.reading import cannot_be_read
 from training.config import TrainingConfig
@@ -25,6 +26,9 @@ from training.folder import CHECKPOINT, CONTENT, CONTENT_PARTS, METRICS, drop_me
 from training.order import mixed_seed, steps_per_epoch
 
 LOG_EVERY = 50
+_LESS_MEMORY = (
+    "a smaller --batch-size needs less; for clips, --checkpoint-activations does so as well and changes no result"
+)
 
 _FABRIC_PRECISION: dict[str, Any] = {
     "fp32": "32-true",
@@ -88,7 +92,7 @@ def train(  # noqa: PLR0913 (independent parts of a run)
     Raises:
         UserError: the folder holds another run or one on other images, another run writes to it now, or it cannot be
             written; or there is no room for the loader processes.
-        WorkError: the loss is no longer a number, or a loader process failed.
+        WorkError: the loss is no longer a number, a loader process failed, or there is too little memory.
     """
     compute = choose_compute(config.device, config.precision)
     of_kind = {"training": images, "held-out": held_out}
@@ -105,7 +109,7 @@ def train(  # noqa: PLR0913 (independent parts of a run)
             precision=_FABRIC_PRECISION[compute.precision],
         )
         fabric.launch()
-        with compute.kernels():
+        with compute.kernels(), enough_memory(_LESS_MEMORY):
             _Run(task, images, config, out, fabric, compute).finish()
 
 

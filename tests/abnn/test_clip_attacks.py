@@ -24,7 +24,7 @@ from abnn.named_attacks import ATTACKS, AttackOptions, Roa, attack_of, require_p
 from abnn.options import HeldOutOptions, PixelOptions, RectangleOptions
 from abnn.sanity_run import SanityRequest, run_sanity_checks
 from basics.compute import choose_compute
-from basics.errors import UserError
+from basics.errors import UserError, WorkError
 from downstream.result_store import RESULTS, SAMPLES
 from experiments import BENCHMARKS, CIFAR10, UCF101
 from networks.video import set_cut_shortcuts
@@ -372,3 +372,20 @@ def test_the_command_attacks_drawn_clips(networks: dict[str, Checkpoint], tmp_pa
     (rectangle,) = (row["settings"] for row in rows if row["attack"].startswith("roa"))
     assert (rectangle["step_size"], rectangle["steps"], rectangle["per_frame"]) == (0.2, 2, False)
     assert (tmp_path / "clips.h5").exists()
+
+
+def test_too_little_memory_is_said_and_what_was_attacked_is_kept(
+    networks: dict[str, Checkpoint], tmp_path: Path
+) -> None:
+    real = AttackRun.attack_batch
+
+    def full(self: AttackRun, image: Tensor, label: Tensor, number: int) -> Any:
+        if number == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return real(self, image, label, number)
+
+    said = r"too little memory \(CUDA out of memory\); --micro-batch 1, or a smaller --batch-size"
+    with mock.patch.object(AttackRun, "attack_batch", full), pytest.raises(WorkError, match=said):
+        attack(tmp_path, networks["none"], attacks=["clean"])
+    (kept,) = samples(tmp_path).values()
+    assert [value == -1 for value in kept] == [False] * 3 + [True] * 2

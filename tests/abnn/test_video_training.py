@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from abnn.checkpoint import Checkpoint, load_checkpoint, read_cost
+from abnn.cost import Cost
 from abnn.network import ABNN
 from abnn.options import PixelOptions
 from abnn.plan import NetworkPlan, build
-from abnn.request import DefenceRequest, start_from, train_defence
+from abnn.request import DefenceRequest, _write_cost, start_from, train_defence
 from abnn.task import DefenceLoss
 from attacks.pixels import PixelConfig
 from basics.errors import UserError
@@ -259,3 +260,29 @@ def test_images_have_nothing_of_clips(changed: dict[str, Any], said: str, tmp_pa
     with pytest.raises(UserError, match=said):
         fit(small_world(tmp_path / "data"), tmp_path / "out", defence, **changed)
     assert CIFAR10.media == "image"
+
+
+@pytest.mark.parametrize("fits", [3, 1])
+def test_costs_that_do_not_fit_are_measured_on_fewer_clips(
+    fits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried = []
+
+    def measured(*_: Any, batch: int, **settings: Any) -> Cost:
+        tried.append(batch)
+        if batch > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return Cost(
+            passes=2.0, flops_step=1, flops_plain_step=1, seconds_step=1, seconds_plain_step=1, batch=batch,
+            device="cpu", of=settings["of"], parts={},
+        )  # fmt: skip
+
+    monkeypatch.setattr("abnn.request.CPU_BATCH_OF_CLIPS", 8)
+    monkeypatch.setattr("abnn.request.measure_cost", measured)
+    plan = NetworkPlan(arch="hara_resnet18_b", classes=2, image_size=SIDE, frames=FRAMES, width=WIDTH)
+    request = request_of(tmp_path, "none", training={"batch_size": 8})
+    _write_cost(request, plan, nn.Identity())
+    assert tried == [8, 4, 2]
+    cost = read_cost(tmp_path)
+    assert (None if cost is None else cost["batch"]) == (2 if fits == 3 else None)
+    assert ("too little memory to measure" in capsys.readouterr().err) is (cost is None)

@@ -371,7 +371,7 @@ class TestTables:
             "CIFAR-10: ABNN (resnet18, width 0.25)": ["1.5", "1.5", "1.25", "1.73 (1.6 to 2)", "cpu, batch 128"],
         }
 
-    def test_groups_that_differ_in_their_recipe_alone_can_be_told_apart(self) -> None:
+    def test_groups_that_differ_in_their_recipe_alone_have_names_of_their_own(self) -> None:
         rows = [
             line("clean", accuracy, seed=seed, model=f"{beside}-{seed}", recipe=f"beside a {beside}",
                  weights_sha256=f"{beside}{seed}".ljust(64, "0"))

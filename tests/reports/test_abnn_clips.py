@@ -98,7 +98,7 @@ def test_a_card_has_the_clip_and_two_attacks_on_each_method(results: Path) -> No
             [("hop", True), ("hop", True)], [("skip", False)], [("skip", False)], [("hop", True)], [("hop", True)],
         ]  # fmt: skip
         assert [each["model"] for each in card["films"][0]["predictions"]] == ["no defence", "ABNN"]
-        assert card["films"][1]["alt"] == "hop under pgd-5 on no defence, predicted as skip"
+        assert card["films"][1]["alt"] == ("hop under pgd-5 on no defence, perturbation times 15, predicted as skip")
         assert card["films"][0]["seconds"] == FRAMES / 8
 
 
@@ -147,11 +147,12 @@ def test_a_long_clip_takes_little_room(tmp_path: Path) -> None:
     clean = np.repeat(smooth.transpose(2, 0, 1)[:, None], 14, axis=1).clip(1, 254)
     attacked = (clean + draw.integers(-1, 2, clean.shape)).astype(np.uint8)
     clip = KeptClip(clean_3THW=clean, attacked_3THW=attacked, label="a", clean_prediction="a", prediction="b")
-    lines = [row for row in table_2() if row["attack"] == "pgd-5"]
+    lines = [row for row in table_2(frames=40, image_size=112) if row["attack"] == "pgd-5"]
     write_abnn_report(tmp_path, lines, {("pgd-5", "clips"): {0: clip}})
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/jpeg") == 2
     assert len(page) < 350_000
+    assert "width 1.0, 40 frames of 112 px, " in page
 
 
 @pytest.mark.slow
