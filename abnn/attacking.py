@@ -10,7 +10,7 @@ import numpy as np
 from abnn.attack_run import AttackRun
 from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import Checkpoint, load_checkpoint
-from abnn.images import HeldOut, open_test_for, require_fitting, takes_clips
+from abnn.images import HeldOut, open_test_for, require_fitting, require_unseen, takes_clips
 from abnn.named_attacks import (
     AttackOptions,
     Roa,
@@ -106,6 +106,7 @@ def attack_all(request: AttackRequest) -> list[Row]:
     )  # fmt: skip
     networks = [*checkpoints, *([surrogate] if surrogate else [])]
     data = HeldOut(open_test_for(networks, request.data, request.clips), request.limit, request.clips.cache)
+    require_unseen(checkpoints, request.data, request.clips)
     if request.clips.checkpoint_activations:
         for each in networks:
             recompute_activations(each.module)

@@ -50,6 +50,8 @@ class Checkpoint:
     """Seed of its training."""
     recipe: str
     """Description of its training; the same for two runs that differ in their seed only."""
+    records: str | None
+    """Checksum of its training samples (`sources.base.Source.digest`); None where an early version left it out."""
     module: nn.Module
     """Images (N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, K)."""
     checksum: str
@@ -94,6 +96,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         module=module.eval().requires_grad_(False),
         checksum=weights_checksum(module.state_dict()),
         recipe=recipe,
+        records=metadata.get("records_sha256"),
         **training,
     )
 

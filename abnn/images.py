@@ -13,7 +13,7 @@ from sources.classes import require_agreeing
 from sources.clips import ClipView
 from sources.decode import decode_rgb
 from sources.opening import open_source
-from sources.ucf101 import open_clips
+from sources.ucf101 import open_clips, training_digests
 from training.clips import TrainingClips, decoded_clips
 from training.data import TrainingImages, evenly
 
@@ -52,6 +52,30 @@ def open_test_for(checkpoints: Sequence[Checkpoint], address: str | None, clips:
     if address is None:
         raise UserError(f"The network {checkpoints[0].name} takes images; give --data with what holds test images.")
     return open_test(address)
+
+
+def require_unseen(checkpoints: Sequence[Checkpoint], address: str | None, clips: HeldOutOptions) -> None:
+    """Refuse test clips of one published split for networks of another, which were trained on some of them.
+
+    Args:
+        checkpoints: the networks.
+        address: where the clips are.
+        clips: how they are found.
+
+    Raises:
+        UserError: see above.
+    """
+    if address is None or not takes_clips(checkpoints):
+        return
+    number = clips.split_number or 1
+    digests = training_digests(address, clips.split_lists)
+    for checkpoint in checkpoints:
+        others = [each for each, digest in digests.items() if digest == checkpoint.records]
+        if others and number not in others:
+            raise UserError(
+                f"The network {checkpoint.name} was trained on split {others[0]} of {address}, whose training clips "
+                f"are test clips of split {number} in part; give --split-number {others[0]}."
+            )
 
 
 def takes_clips(checkpoints: Sequence[Checkpoint]) -> bool:

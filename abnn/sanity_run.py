@@ -8,7 +8,7 @@ import torch
 
 from abnn.benchmarks import Benchmark, benchmark_of
 from abnn.checkpoint import load_checkpoint
-from abnn.images import HeldOut, open_test_for, require_fitting
+from abnn.images import HeldOut, open_test_for, require_fitting, require_unseen
 from abnn.named_attacks import STRONG_STEPS, Transfer, require_another, require_own_predictions
 from abnn.options import HeldOutOptions
 from abnn.sanity import Check, Surface, check, loss_surface
@@ -73,6 +73,7 @@ def run_sanity_checks(request: SanityRequest, ready: Callable[[], None] = lambda
     pixels = benchmark_of(checkpoint.task, request.benchmarks).pixels
     networks = [checkpoint, *([surrogate] if surrogate else [])]
     data = HeldOut(open_test_for(networks, request.data, request.clips), request.limit, request.clips.cache)
+    require_unseen([checkpoint], request.data, request.clips)
     if request.clips.checkpoint_activations:
         for each in networks:
             recompute_activations(each.module)

@@ -26,6 +26,8 @@ _NAME = re.compile(r"v_\w+_g(\d+)_c\d+\.\w+")
 _TEST_GROUPS = range(1, 8)
 """Groups of the test clips of the first split; a group's clips were cut from one film."""
 _SPLITS = ("train", "test")
+_NUMBERS = (1, 2, 3)
+"""Of the published splits."""
 _FORM = "put its clips into train/ and test/, each with class folders, or give --split-lists"
 
 
@@ -70,6 +72,33 @@ def open_clips(
     if undivided and all(_group(record) is None for record in source.records):
         return source
     return _of_groups(_in_published_order(source), split)
+
+
+def training_digests(address: str, lists: str | None = None) -> dict[int, str]:
+    """Return the checksum (`Source.digest`) of the training clips of each published split; empty without lists.
+
+    Splits overlap: a network of one split was trained on test clips of another.
+
+    Args:
+        address: as for `open_clips`.
+        lists: as for `open_clips`.
+
+    Raises:
+        UserError: the clips cannot be listed.
+    """
+    clips, found = _found_lists(address)
+    folder = as_path(lists) if lists is not None else found
+    if folder is None:
+        return {}
+    source = open_source(str(clips), split="train", media="clip")
+    digests = {}
+    for number in _NUMBERS if not source.is_split else ():
+        try:
+            digests[number] = _listed(source, folder, "train", number, notice=False).digest()
+        except UserError:
+            # Not all lists need to be there, nor all clips of other splits.
+            continue
+    return digests
 
 
 def _drawn(split: str, lists: str | None, number: int) -> DrawnClips:
@@ -149,7 +178,7 @@ def _found_lists(address: str) -> tuple[AnyPath, AnyPath | None]:
     return path, None
 
 
-def _listed(source: Source, lists: AnyPath, split: str, number: int) -> Source:
+def _listed(source: Source, lists: AnyPath, split: str, number: int, *, notice: bool = True) -> Source:
     """Return the clips of a split by the published lists, labelled by `classInd.txt`.
 
     Raises:
@@ -169,7 +198,8 @@ def _listed(source: Source, lists: AnyPath, split: str, number: int) -> Source:
             f"{_list_path(lists, split, number)} (such as {missing[0]}); add them, or give a folder with train/ and "
             "test/ and no split lists."
         )
-    _notice_others(source, [*listed["train"], *listed["test"]], known)
+    if notice:
+        _notice_others(source, [*listed["train"], *listed["test"]], known)
     labels = {record.name: label[name.partition("/")[0]] for name, record in records.items() if record is not None}
     return _relabelled(source, labels, list(label))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from abnn.attack_run import AttackRun
 from abnn.attacking import AttackRequest, attack_all
 from abnn.checkpoint import Checkpoint
-from abnn.images import HeldOut
+from abnn.images import HeldOut, require_unseen
 from abnn.kept_clips import KeptClip, kept_positions, read_clips
 from abnn.layer import LayerConfig
 from abnn.named_attacks import ATTACKS, AttackOptions, Roa, attack_of, require_possible
@@ -224,6 +224,25 @@ def test_impossible_requests_are_refused(
     with pytest.raises(UserError, match=message):
         attack(tmp_path / "out", networks["none"], **changed)
     assert not (tmp_path / "out").exists()
+
+
+def test_test_clips_of_another_split_were_trained_on(networks: dict[str, Checkpoint], tmp_path: Path) -> None:
+    clips, lists = tmp_path / "UCF-101", tmp_path / "ucfTrainTestlist"
+    names = [f"Archery/v_Archery_g0{group}_c01.avi" for group in (1, 2)]
+    (clips / "Archery").mkdir(parents=True)
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 Archery\n")
+    for name in names:
+        (clips / name).write_bytes(b"")
+    for number, (train, test) in enumerate((names, names[::-1]), 1):
+        (lists / f"trainlist0{number}.txt").write_text(f"{train} 1\n")
+        (lists / f"testlist0{number}.txt").write_text(f"{test}\n")
+    first, second = HeldOutOptions(), HeldOutOptions(split_number=2)
+    trained = replace(networks["none"], records=open_clips(str(clips), split="train", number=2).digest())
+    require_unseen([trained], str(clips), second)
+    require_unseen([networks["none"]], str(clips), first)
+    with pytest.raises(UserError, match=r"none was trained on split 2 of .*UCF-101, .*; give --split-number 2\.$"):
+        require_unseen([networks["none"], trained], str(clips), first)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from upath import UPath
 
 from basics.errors import UserError
 from sources.drawn.clips import MOTIONS
-from sources.ucf101 import LISTS_FOLDER, open_clips
+from sources.ucf101 import LISTS_FOLDER, open_clips, training_digests
 from tests.sources.conftest import WriteFiles
 
 CLASSES = ("Archery", "Hammering", "HammerThrow", "HandstandPushups")
@@ -252,3 +252,30 @@ def test_real_clips_are_listed(shared_data: Path) -> None:
             pytest.skip(f"no real clips: {path} is absent")
         source = open_clips(str(path), split=split)
         assert (len(source.records), source.classes.count) == (count, 6)
+
+
+def test_each_split_has_a_checksum_of_its_training_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = write(tmp_path / "UCF-101", FILES | {"Archery/v_Archery_g09_c09.avi": b"x"})
+    write(tmp_path / LISTS_FOLDER, {**lists(), **swapped(2)})
+    expected = {number: open_clips(str(clips), split="train", number=number).digest() for number in (1, 2)}
+    assert expected[1] != expected[2]
+    capsys.readouterr()
+    assert training_digests(str(clips)) == expected
+    assert training_digests(str(clips), str(tmp_path / LISTS_FOLDER)) == expected
+    assert not capsys.readouterr().err
+
+
+def test_without_lists_there_is_no_checksum(tmp_path: Path) -> None:
+    assert training_digests(str(write(tmp_path / "a", FILES))) == {}
+    divided = {f"{split}/{name}": b"x" for split, names in (("train", TRAIN), ("test", TEST)) for name in names}
+    write(tmp_path / LISTS_FOLDER, lists())
+    assert training_digests(str(write(tmp_path / "divided", divided))) == {}
+
+
+def swapped(number: int) -> dict[str, bytes]:
+    """Lists of a split that trains on the test clips of the first."""
+    label = {name: number for number, name in enumerate(CLASSES, 1)}
+    return {
+        f"trainlist{number:02}.txt": "".join(f"{ODD[n]} {label[n.split('/')[0]]}\n" for n in TEST).encode(),
+        f"testlist{number:02}.txt": "\n".join(ODD[name] for name in TRAIN).encode(),
+    }
