@@ -17,6 +17,7 @@ _LARGEST_SIDE = 192
 LOSSLESS_SIDE = 96
 """Images up to this side (in pixels) are small enough without loss."""
 _QUALITY = 85
+_FINE_QUALITY = 95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,13 +85,22 @@ def _picture(data: TestSet, index: int, side: int) -> Picture:
     return encoded_picture(image, lossless=side <= LOSSLESS_SIDE)
 
 
-def encoded_picture(image: Image.Image, *, lossless: bool) -> Picture:
-    """Return an image as PNG, or as JPEG in few bytes."""
+def encoded_picture(image: Image.Image, *, lossless: bool, fine: bool = False) -> Picture:
+    """Return an image as PNG, or as JPEG in few bytes.
+
+    Args:
+        image: the image.
+        lossless: whether it has to be a PNG.
+        fine: whether a JPEG keeps what differs from pixel to pixel, for three times the bytes.
+    """
     buffer = io.BytesIO()
     if lossless:
         image.save(buffer, format="png", optimize=True)
         return Picture(content=buffer.getvalue(), mime="image/png")
-    image.save(buffer, format="jpeg", quality=_QUALITY)
+    if fine:
+        image.save(buffer, format="jpeg", quality=_FINE_QUALITY, subsampling=0)
+    else:
+        image.save(buffer, format="jpeg", quality=_QUALITY)
     return Picture(content=buffer.getvalue(), mime="image/jpeg")
 
 

@@ -86,7 +86,9 @@ def _card(task: str, position: int, attacked: Sequence[tuple[_Shown, KeptClip]])
         title = f"{shown.method}, {shown.attack}{times}"
         alt = f"{clip.label} under {shown.attack} on {shown.method}{times}, predicted as {clip.prediction}"
         frames = magnified_frames(clip, shown.magnified)
-        films.append(_film(frames, title, alt, [_prediction(clip.label, clip.prediction)]))
+        # A usual JPEG would lose most of such noise.
+        fine = shown.magnified > 1
+        films.append(_film(frames, title, alt, [_prediction(clip.label, clip.prediction)], fine=fine))
     return {"task": task, "number": position, "label": clean.label, "films": films}
 
 
@@ -102,13 +104,18 @@ def magnified_frames(clip: KeptClip, times: int) -> NDArray[np.uint8]:
 
 
 def _film(
-    clip_3THW: NDArray[np.uint8], title: str, alt: str, predictions: Sequence[Mapping[str, Any]]
+    clip_3THW: NDArray[np.uint8],
+    title: str,
+    alt: str,
+    predictions: Sequence[Mapping[str, Any]],
+    *,
+    fine: bool = False,
 ) -> dict[str, Any]:
     """Return frames as one picture, a strip in which each frame is below the one before."""
     _, frames, height, width = clip_3THW.shape
     strip = Image.fromarray(clip_3THW.transpose(1, 2, 3, 0).reshape(frames * height, width, 3))
     return {
-        "picture": data_uri(encoded_picture(strip, lossless=width <= LOSSLESS_SIDE)),
+        "picture": data_uri(encoded_picture(strip, lossless=width <= LOSSLESS_SIDE, fine=fine)),
         "title": title,
         "alt": alt,
         "predictions": predictions,
