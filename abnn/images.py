@@ -12,25 +12,10 @@ from sources.base import Source
 from sources.classes import require_agreeing
 from sources.clips import ClipView
 from sources.decode import decode_rgb
-from sources.opening import open_source
+from sources.opening import open_held_out
 from sources.ucf101 import open_clips, training_digests
 from training.clips import TrainingClips, decoded_clips
 from training.data import TrainingImages, evenly
-
-
-def open_test(address: str) -> Source:
-    """Open the held-out split of images, whether it is called `test` or `val`.
-
-    Raises:
-        UserError: the data set has neither, or cannot be read.
-    """
-    try:
-        return open_source(address, split="test")
-    except UserError as error:
-        try:
-            return open_source(address, split="val")
-        except UserError:
-            raise error from None
 
 
 def open_test_for(checkpoints: Sequence[Checkpoint], address: str | None, clips: HeldOutOptions) -> Source:
@@ -51,7 +36,7 @@ def open_test_for(checkpoints: Sequence[Checkpoint], address: str | None, clips:
     refuse_unused_options(sorted(clips.given()), f"with {checkpoints[0].name}, which takes images")
     if address is None:
         raise UserError(f"The network {checkpoints[0].name} takes images; give --data with what holds test images.")
-    return open_test(address)
+    return open_held_out(address)
 
 
 def require_unseen(checkpoints: Sequence[Checkpoint], address: str | None, clips: HeldOutOptions) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from abnn.benchmarks import Benchmark
 from abnn.checkpoint import COST_FILE, cost_identity, read_cost
 from abnn.cost import measure_cost, passes
-from abnn.images import open_test, require_native
+from abnn.images import require_native
 from abnn.layer import LayerConfig
 from abnn.network import ABNN
 from abnn.plan import NetworkPlan, build, rebuild, substitute_plan, unusual_colours
@@ -23,14 +23,15 @@ from basics.memory import is_out_of_memory
 from basics.options import refuse_unused_options
 from basics.progress import say
 from networks.checkpoints import load_into, read_metadata
-from networks.classifiers import PUBLISHED, Classifier, head_of, load_classifier, require_colours
+from networks.classifiers import PUBLISHED, Classifier, head_of, load_classifier, require_colours, require_known
 from networks.recomputation import recompute_activations
 from networks.shapes import require_batch_norm
 from networks.specs import load_model
 from sources.base import ClassMap, Source
+from sources.opening import open_held_out
 from training.clips import training_clips
 from training.data import TrainingImages, Variation, require_same_classes, training_images
-from training.folder import is_first_process, require_free
+from training.folder import is_first_process, require_free, require_own_so_far
 from training.loop import train
 from training.request import TrainingRequest, TrainingResult, opened
 
@@ -100,6 +101,7 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
         WorkError: the loss is no longer a number.
     """
     config, benchmark, pixels = request.training, request.benchmark, request.pixels
+    _require_known(request)
     _refuse_unused(request)
     request.require_possible()
     if request.clips is None:
@@ -109,16 +111,17 @@ def train_defence(request: DefenceRequest, *, overwrite: bool = False) -> Traini
     substitute = _substitute(request) if request.defence == "abnn" else None
     initial = _initial(request)
     network, plan = _network(request, source.classes, initial, substitute)
-    images, held_out = _data(request, source, held_source)
     identity: dict[str, Any] = {
         "task": benchmark.name, "defence": request.defence, "resized": request.resized, "seed": config.seed,
         "attack": asdict(pixels) if pixels else None, "records_sha256": source.digest(),
         **({} if initial is None else {"init": initial.checksum}),
     }  # fmt: skip
-    settings = {
-        **identity, "plan": plan.as_json(), "source": source.address, "held_out": held_out.digest(),
-        "images": len(images),
-    }  # fmt: skip
+    settings = {**identity, "plan": plan.as_json(), "source": source.address}
+    if request.clips is not None and not overwrite:
+        # Decoding all clips may take long.
+        require_own_so_far(request.out, {"training": asdict(config), **settings}, unknown=("held_out", "images"))
+    images, held_out = _data(request, source, held_source)
+    settings |= {"held_out": held_out.digest(), "images": len(images)}
     metadata = {**identity, "classes": list(source.classes.names), "training": asdict(config), "images": len(images)}
     trained = DefenceLoss(network, pixels, request.micro_batch)
     task = DefenceTask(trained, plan, held_out, request.out, metadata)
@@ -143,7 +146,7 @@ def _sources(request: DefenceRequest) -> tuple[Source, Source]:
     elif request.clips is not None:
         held_source = opened(source.address, split="test", clips=request.clips)
     else:
-        held_source = open_test(source.address)
+        held_source = open_held_out(source.address)
     require_same_classes(source, held_source)
     if not request.resized:
         require_native(source, request.training.image_size, "give --image-size to have them resized")
@@ -197,14 +200,24 @@ def start_from(initial: Classifier, network: nn.Module, plan: NetworkPlan, class
     load_into(target, {**given, **fresh}, f"the target {plan.arch}")
 
 
-def _refuse_unused(request: DefenceRequest) -> None:
-    """Refuse an unknown defence, and options that have no effect on the defence.
+def _require_known(request: DefenceRequest) -> None:
+    """Refuse an unknown defence, and a target that is unknown or takes images for clips, or the other way round.
 
     Raises:
         UserError: see above.
     """
     if request.defence not in DEFENCES:
         raise UserError(f"There is no defence {request.defence!r}; give one of {', '.join(DEFENCES)}.")
+    if request.arch is not None:
+        require_known(request.arch, clips=request.clips is not None, option="--arch")
+
+
+def _refuse_unused(request: DefenceRequest) -> None:
+    """Refuse options that have no effect on the defence.
+
+    Raises:
+        UserError: see above.
+    """
     unused = []
     if request.defence != "abnn":
         of_substitute = {

@@ -231,6 +231,8 @@ def load_classifier(  # noqa: PLR0913 (which network, with which weights, for wh
             known = known_by(blank)
             checkpoint = read_checkpoint(Path(weights), lambda state: known(_present_names(state)))
             state, origin = _present_names(checkpoint.state), origin_of(weights, checkpoint.averaged)
+            if clips:
+                _require_of_network(state, blank, name, weights, option)
             colours = colours or metadata.get("colours") or _colours_of(name, checkpoint, weights)
             found = _outputs(blank, state)
             # As torchvision does with weights: these were trained on colours prepared in another way.
@@ -378,6 +380,28 @@ def head_of(network: nn.Module) -> str:
     """Return the name of a network's last layer with weights, which gives the logits."""
     paths: list[str] = [path for path, layer in network.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
     return paths[-1]
+
+
+def _require_of_network(state: StateDict, blank: nn.Module, name: str, weights: str, option: str) -> None:
+    """Refuse weights of images, or of another network of clips: that of a file is easily mistaken.
+
+    Raises:
+        UserError: see above.
+    """
+    if {value.ndim for value in state.values()} & {4, 5} == {4}:
+        raise UserError(f"The weights {weights} are of a network of images, not of clips; give {option} with others.")
+    names = _without_counters(state)
+    if names == _without_counters(blank.state_dict()):
+        return
+    for other in CLIP_NETWORKS:
+        if names == _without_counters(_blank(other).state_dict()):
+            raise UserError(
+                f"The weights {weights} are of a {other}, not of a {name}; give {option} {other}={weights}."
+            )
+
+
+def _without_counters(state: StateDict) -> set[str]:
+    return {name for name in state if not name.endswith(".num_batches_tracked")}
 
 
 def _outputs(network: nn.Module, state: StateDict) -> int:

@@ -1,6 +1,6 @@
 """The request for a classifier trained from scratch, and carrying it out."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 
@@ -14,7 +14,7 @@ from networks.uninitialised import Uninitialised
 from sources.base import Source
 from training.clips import training_clips
 from training.data import TrainingImages, Variation, require_same_classes, training_images
-from training.folder import is_first_process
+from training.folder import is_first_process, require_own_so_far
 from training.loop import train
 from training.request import TrainingRequest, TrainingResult, opened
 
@@ -51,12 +51,15 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
         held_source = opened(request.held_out, labels=request.labels, split="val", clips=clips)
     require_same_classes(source, held_source)
     _require_trainable(request, source.classes.count)
-    images, held_out = _data(request, source, held_source)
     identity = {
-        **request.classifier.identity(), "source": images.source.address, "records_sha256": images.source.digest(),
-        "images": len(images), "held_out": held_out.digest(),
+        **request.classifier.identity(), "source": source.address, "records_sha256": source.digest(),
         **({"smallest_crop": request.variation.smallest} if clips is None else {"frames": clips.frames}),
     }  # fmt: skip
+    if clips is not None and not overwrite:
+        # Decoding all clips may take long.
+        require_own_so_far(request.out, {"training": asdict(config), **identity}, unknown=("held_out", "images"))
+    images, held_out = _data(request, source, held_source)
+    identity |= {"images": len(images), "held_out": held_out.digest()}
     torch.manual_seed(config.seed)
     task = ClassifierTask(request.classifier, source.classes, held_out, request.out)
     if clips is not None and clips.checkpoint_activations:

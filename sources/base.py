@@ -67,6 +67,8 @@ class Source(ABC):
     """How `records` is sorted: `ImageFolder`, or `file:` and the checksum of the user's order file."""
     is_split: bool = False
     """Whether it is one of the splits in which its data set is stored."""
+    split: str = ""
+    """Which of them, if that is known."""
 
     @abstractmethod
     def read(self, record: ImageRecord) -> bytes:

@@ -2,8 +2,8 @@
 
 The whole file is laid out when it is made, under a name of its own, and then renamed; later only bytes in it change: of
 the pixels of a clip, of their checksum, and at last of the mark that they are there. A run that is killed at any moment
-leaves a valid file without the clips that it had not finished. A clip is known by its name and the size and time of its
-file (`sources.content`), so one that has changed since is not found.
+leaves a valid file without the clips that it had not finished. A clip is known by its name, its split, and the size
+and time of its file (`sources.content`), so one that has changed since is not found.
 """
 
 import fcntl
@@ -160,7 +160,9 @@ def _keys(source: Source, records: Sequence[ImageRecord]) -> dict[ImageRecord, s
     """Return what each clip is known by."""
     states = source.record_states(records)
     marks = [content_mark([state]) for state in states] or [source.address] * len(records)
-    return {record: digest_json([record.name, mark]) for record, mark in zip(records, marks, strict=True)}
+    # Clips of one name in both splits may be of the same size and time, or in one tar; drawn ones have other names.
+    splits = [source.split] if states and source.split else []
+    return {record: digest_json([record.name, mark, *splits]) for record, mark in zip(records, marks, strict=True)}
 
 
 def _make(path: Path, view: ClipView, names: Mapping[str, str]) -> None:

@@ -108,6 +108,25 @@ def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str, 
     return _open_archives(address, tars, labels, split, media)
 
 
+def open_held_out(address: str, *, media: Media = "image") -> Source:
+    """Open the held-out split of a data set, whether it is called `test` or `val`.
+
+    Args:
+        address: see `open_source`.
+        media: what its samples are.
+
+    Raises:
+        UserError: the data set has neither, or cannot be read.
+    """
+    try:
+        return open_source(address, split="test", media=media)
+    except UserError as error:
+        try:
+            return open_source(address, split="val", media=media)
+        except UserError:
+            raise error from None
+
+
 def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str) -> Source:
     tars = _list_tars(given)
     if tars and MANIFEST in given.files():

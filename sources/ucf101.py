@@ -15,7 +15,7 @@ from sources.base import ClassMap, ImageRecord, Source
 from sources.clips import require_decoder
 from sources.drawn.clips import DrawnClips
 from sources.listing import list_folder
-from sources.opening import open_source
+from sources.opening import open_held_out, open_source
 from sources.order import image_folder_order
 from sources.storage import read_text
 
@@ -37,8 +37,8 @@ def open_clips(
     """Open the clips of one split.
 
     Args:
-        address: A folder with train/ and test/ (class folders, or tars of such); UCF-101's class folders with the
-            published lists beside or in them; or class folders or a tar without splits whose files are named as
+        address: A folder with train/ and test/ or val/ (class folders, or tars of such); UCF-101's class folders with
+            the published lists beside or in them; or class folders or a tar without splits whose files are named as
             UCF-101's (`v_X_gNN_cMM.avi`): of those, groups 1 to 7 are for testing. None draws clips.
         split: `train` or `test`.
         lists: Folder of the published lists; None looks for `ucfTrainTestlist` in the folder of the clips and beside.
@@ -56,9 +56,10 @@ def open_clips(
     if address is None:
         return _drawn(split, lists, number)
     clips, found = _found_lists(address)
-    source = open_source(str(clips), split=split, media="clip")
+    source = _opened(str(clips), split)
     source.address = address
     if source.is_split:
+        source.split = split
         if lists is not None or number != 1:
             raise UserError(f"{address} is stored in splits; leave out the split lists and their number.")
         return _in_published_order(source)
@@ -99,6 +100,12 @@ def training_digests(address: str, lists: str | None = None) -> dict[int, str]:
             # Not all lists need to be there, nor all clips of other splits.
             continue
     return digests
+
+
+def _opened(address: str, split: str) -> Source:
+    if split == "test":
+        return open_held_out(address, media="clip")
+    return open_source(address, split=split, media="clip")
 
 
 def _drawn(split: str, lists: str | None, number: int) -> DrawnClips:

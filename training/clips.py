@@ -16,6 +16,7 @@ from sources.clip_cache import ClipCache, held, open_cache
 from sources.clips import BrokenClipError, ClipView, decode_clip
 from training.config import TrainingConfig
 from training.data import CACHE_BYTES, TrainingImages, chosen_records
+from training.order import Composition
 
 _SHOWN = 3
 """How many broken clips a notice names."""
@@ -104,8 +105,10 @@ def training_clips(  # noqa: PLR0913 (two data sets, and how each is prepared)
     records, held_records = chosen_records(source, held_out, config.seed, limit, held_out_most)
     view = ClipView(frames=frames, size=config.image_size)
     sets = [(source, records), (held_out or source, held_records)]
+    # Before all are decoded, and without the broken ones.
+    Composition(own=len(records)).require_batches(config.batch_size, source.address, "clips")
     training, measured = _decoded_sets(sets, view, cache)
-    training.composition.require_batches(config.batch_size, source.address)
+    training.composition.require_batches(config.batch_size, source.address, "clips")
     return training, measured
 
 

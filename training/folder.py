@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import eq
 from pathlib import Path
@@ -59,6 +59,25 @@ def own_folder(
             forget_run(out, outputs)
         claim_folder(out, settings)
         yield
+
+
+def require_own_so_far(out: Path, settings: Mapping[str, Any], *, unknown: Collection[str]) -> None:
+    """Refuse a folder of a run with other settings, before all settings of this one are known.
+
+    Args:
+        out: run folder.
+        settings: what is known of the run's settings, as in `claim_folder`.
+        unknown: names of those that are not known yet.
+
+    Raises:
+        UserError: it holds a run with other settings, or settings that are damaged.
+    """
+    before = _settings(out / SETTINGS)
+    if before is None:
+        return
+    now = json.loads(json.dumps(settings))
+    before = {name: value for name, value in before.items() if name not in unknown}
+    require_owner(out, recorded=_identity(before, now), identity=_identity(now, now))
 
 
 def require_free(out: Path, paths: Sequence[Path]) -> None:

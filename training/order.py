@@ -31,8 +31,13 @@ class Composition:
         """Return how many images of a batch are of the second source."""
         return round(self.share * batch) if self.second else 0
 
-    def require_batches(self, batch: int, address: str) -> None:
+    def require_batches(self, batch: int, address: str, what: str = "images") -> None:
         """Refuse a composition that does not give one batch.
+
+        Args:
+            batch: size of a batch.
+            address: where the samples are.
+            what: what a message calls them.
 
         Raises:
             UserError: see above.
@@ -44,8 +49,8 @@ class Composition:
             )
         if self.own < batch - self.second_in(batch):
             raise UserError(
-                f"There are {self.own} training images in {address}, fewer than one batch of {batch}; "
-                "give more images or a smaller --batch-size."
+                f"There are {self.own} training {what} in {address}, fewer than one batch of {batch}; "
+                f"give more {what} or a smaller --batch-size."
             )
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from basics.errors import UserError
 from experiments import UCF101, abnn_clip_substitute
 from networks.checkpoints import read_weights
 from networks.classifiers import build_network, load_classifier, save_classifier
-from networks.request import train_classifier
+from networks.request import ClassifierRequest, train_classifier
 from networks.weight_files import CLASSIFIER_FILE, MODEL_FILE
 from sources.base import ClassMap, Source, numbered_classes
 from sources.drawn.clips import DrawnClips
@@ -39,19 +40,22 @@ def drawn(split: str, each: int) -> Source:
     return source.part(chosen)
 
 
-@pytest.fixture(scope="module")
-def substitute(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A substitute pre-trained for an epoch on other motions."""
-    out = tmp_path_factory.mktemp("substitute")
+def pretraining(out: Path) -> ClassifierRequest:
     source = DrawnClips("train", 32, motions="pretraining")
     request = abnn_clip_substitute(source.part(source.records[:: len(source.records) // 8]), out)
     held_out = DrawnClips("test", 32, motions="pretraining")
-    request = replace(
+    return replace(
         request, clips=CLIPS, held_out=held_out.part(held_out.records[:3]),
         classifier=replace(request.classifier, width=WIDTH),
         training=replace(request.training, epochs=1, batch_size=4, image_size=SIDE),
     )  # fmt: skip
-    result = train_classifier(request)
+
+
+@pytest.fixture(scope="module")
+def substitute(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A substitute pre-trained for an epoch on other motions."""
+    out = tmp_path_factory.mktemp("substitute")
+    result = train_classifier(pretraining(out))
     assert 0 <= result.metadata["held_out_top1"] <= 1
     assert list(result.files) == ["classifier"]
     return out
@@ -197,6 +201,41 @@ def test_weights_that_a_run_starts_from_are_part_of_its_settings(tmp_path: Path)
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["init"] == checksum
     train_defence(request_of(tmp_path / "fresh", "none"))
     assert load_checkpoint(tmp_path / "run").recipe != load_checkpoint(tmp_path / "fresh").recipe
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unmeasured")
+def test_another_run_in_the_folder_is_refused_before_clips_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_defence(request_of(tmp_path / "run", "none", training={"image_size": 16}))
+    monkeypatch.setattr("abnn.request.training_clips", mock.Mock(side_effect=AssertionError("decoded")))
+    with pytest.raises(UserError, match=r"holds another run \(plan.image_size: 16 -> 32; training.image_size"):
+        train_defence(request_of(tmp_path / "run", "none"))
+    with pytest.raises(UserError, match=r"holds another run \(plan.colours: \(absent\) -> none\)"):
+        train_defence(request_of(tmp_path / "run", "none", training={"image_size": 16}, colours="none"))
+    # The same settings, and others with --overwrite, go on to decode them.
+    with pytest.raises(AssertionError, match="decoded"):
+        train_defence(request_of(tmp_path / "run", "none", training={"image_size": 16}))
+    with pytest.raises(AssertionError, match="decoded"):
+        train_defence(request_of(tmp_path / "run", "none"), overwrite=True)
+    capsys.readouterr()
+    with pytest.raises(UserError, match="resnet18 takes images, not clips"):
+        train_defence(request_of(tmp_path / "new", "none", arch="resnet18"))
+    # No way to give weights of a network that does not fit.
+    assert "--init" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_another_pretraining_in_the_folder_is_refused_before_clips_are_decoded(
+    substitute: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("networks.request.training_clips", mock.Mock(side_effect=AssertionError("decoded")))
+    request = pretraining(substitute)
+    with pytest.raises(UserError, match=r"holds another run \(frames: 3 -> 4\)"):
+        train_classifier(replace(request, clips=ClipOptions(frames=4)))
+    with pytest.raises(AssertionError, match="decoded"):
+        train_classifier(request)
 
 
 def test_colours_of_weights_are_kept(tmp_path: Path) -> None:

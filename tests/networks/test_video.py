@@ -292,6 +292,26 @@ def test_networks_of_the_other_kind_are_refused(spec: str, clips_wanted: bool, s
         load_model(spec, "--x", clips=clips_wanted)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("hara_resnet18_b", "x.pth are of a hara_resnet18_b, not of a hara_resnet18; give --x hara_resnet18_b=.*x.pth"),
+        ("r3d_18", "x.pth are of a r3d_18, not of a hara_resnet18; give --x r3d_18=.*x.pth"),
+        # An image network's weights have the same names as those of a network of clips.
+        ("resnet18", "x.pth are of a network of images, not of clips"),
+    ],
+)
+def test_weights_of_another_network_are_named(
+    given: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = build_network(given, 7, 1 / 32).state_dict()
+    state = {f"module.{name}": value for name, value in theirs.items() if "num_batches" not in name}
+    torch.save({"state_dict": state, "scheduler": {}}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=said):
+        load_model(f"hara_resnet18={tmp_path / 'x.pth'}", "--x", clips=True)
+    assert not capsys.readouterr().err
+
+
 def test_an_unknown_way_to_prepare_colours_is_refused() -> None:
     with pytest.raises(UserError, match=r"no normalisation 'imagenet'; give one of activitynet"):
         load_model("hara_resnet18=seed:0", clips=True, colours="imagenet")

@@ -19,6 +19,8 @@ from sources.base import Source
 from sources.clip_cache import ClipCache, held, open_cache
 from sources.clips import ClipView
 from sources.opening import open_source
+from sources.ucf101 import open_clips
+from tests.sources.conftest import WriteFiles
 
 VIEW = ClipView(frames=2, size=4)
 
@@ -86,6 +88,28 @@ def test_a_part_of_the_clips_is_found(tmp_path: Path, source: Source) -> None:
     cache, other = open_cache(tmp_path / "c.h5", VIEW, [(part, part.records), (source, source.records[:1])])
     assert torch.equal(cache.read(source.records[2]), clip(2))
     assert torch.equal(other.read(source.records[0]), clip(0))
+
+
+@pytest.mark.parametrize("kind", ["tar", "folder"])
+def test_clips_of_the_same_name_in_both_splits_have_rows_of_their_own(
+    kind: str, tmp_path: Path, write_tar: WriteFiles
+) -> None:
+    files = {f"{split}/a/1.avi": f"{split:>5}".encode() for split in ("train", "test")}
+    if kind == "tar":
+        where = write_tar(tmp_path / "x.tar", files)
+    else:
+        where = tmp_path / "x"
+        for name, content in files.items():
+            (where / name).parent.mkdir(parents=True)
+            (where / name).write_bytes(content)
+            # As files have that were unpacked in the same second.
+            os.utime(where / name, (10**9, 10**9))
+    sets = [(source, source.records) for source in (open_clips(str(where), split=split) for split in ("train", "test"))]
+    training, test = open_cache(tmp_path / "c.h5", VIEW, sets)
+    assert {*training.rows} == {*test.rows} == {"a/1.avi"}
+    assert sorted([*training.rows.values(), *test.rows.values()]) == [0, 1]
+    # A run on one of both finds the same row.
+    assert open_cache(tmp_path / "c.h5", VIEW, sets[1:])[0].rows == test.rows
 
 
 def test_changed_or_further_clips_are_refused(tmp_path: Path, source: Source) -> None:

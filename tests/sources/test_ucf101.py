@@ -161,6 +161,14 @@ def test_splits_in_folders_are_taken_as_they_are(tmp_path: Path) -> None:
         open_clips(str(tmp_path), split="test", number=2)
 
 
+def test_validation_clips_are_for_testing_where_there_are_no_others(tmp_path: Path) -> None:
+    write(tmp_path, {f"train/{name}": b"x" for name in FILES} | {f"val/{ODD[name]}": b"x" for name in TEST[:2]})
+    assert labelled(tmp_path, "train") == of(TRAIN + TEST)
+    assert labelled(tmp_path, "test") == of(TEST[:2])
+    write(tmp_path, {f"test/{ODD[name]}": b"x" for name in TEST})
+    assert labelled(tmp_path, "test") == of(TEST)
+
+
 def test_splits_in_tars_are_taken_as_they_are(tmp_path: Path, write_tar: WriteFiles) -> None:
     write_tar(tmp_path / "x-train.tar", {ODD[name]: b"x" for name in TEST})
     write_tar(tmp_path / "x-test.tar.gz", {ODD[name]: b"x" for name in TRAIN})

@@ -215,10 +215,11 @@ def test_without_clips_to_measure_on_some_are_kept_back(folder: Path) -> None:
     assert set(training.records).isdisjoint(measured.records)
 
 
-def test_too_few_clips_are_refused(folder: Path) -> None:
+def test_too_few_clips_are_refused_before_they_are_decoded(folder: Path, decoded: list[str]) -> None:
     source = opened(folder)
-    with pytest.raises(UserError, match="fewer than one batch of 16"):
+    with pytest.raises(UserError, match=r"training clips in .*, fewer than one batch of 16; give more clips"):
         training_clips(source, source, config(batch_size=16), frames=VIEW.frames)
+    assert not decoded
     with pytest.raises(UserError, match="--limit is 0"):
         training_clips(source, source, config(), frames=VIEW.frames, limit=0)
 
