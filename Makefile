@@ -1,8 +1,11 @@
 # Every target sets up what it needs, on a machine with nothing but Python 3.11 or newer (and its venv module).
 PYTHON ?= python3
 BIN := .venv/bin
-# As many processes as cores (tests/conftest.py); afterwards the 20 slowest tests are listed, and the time in all.
+# A few more processes than cores (tests/conftest.py); afterwards the 20 slowest tests are listed, and the time in all.
 SHARED := --quiet --numprocesses auto --durations 20
+# pytest rewrites the tests' modules, which takes each process ten seconds; kept for the next run, also where Python is
+# told to keep no compiled modules.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast check docs clean
