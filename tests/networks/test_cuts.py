@@ -1,5 +1,8 @@
 """Front and head are the network, under its own names."""
 
+from functools import lru_cache
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,14 +13,21 @@ from networks.classifiers import build_network
 from networks.cuts import CUTS, Cut, cut_of, is_rectified, split
 from tests.support import seeded, with_lived_in_batch_norm
 
+
+@lru_cache(maxsize=1)
+def lived_in(arch: str, **options: Any) -> nn.Module:
+    """A network of full width; tests must not change it."""
+    with seeded(0):
+        return with_lived_in_batch_norm(get_model(arch, weights=None, **options)).eval()
+
+
 PLACES = [(arch, name) for arch, cuts in CUTS.items() for name in cuts]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arch", "name"), PLACES)
 def test_together_they_are_the_network(arch: str, name: str) -> None:
-    with seeded(0):
-        network = with_lived_in_batch_norm(get_model(arch, weights=None)).eval()
+    network = lived_in(arch)
     front, head = split(network, Cut(node=CUTS[arch][name].node))
     image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -155,9 +165,7 @@ def test_a_network_that_decides_by_its_input_is_refused() -> None:
 )
 def test_features_behind_a_relu_and_a_pooling_are_rectified(arch: str, node: str, rectified: bool) -> None:
     options = {"aux_logits": False, "init_weights": True} if arch == "googlenet" else {}
-    with seeded(0):
-        network = with_lived_in_batch_norm(get_model(arch, weights=None, num_classes=4, **options)).eval()
-    front, _ = split(network, Cut(node=node))
+    front, _ = split(lived_in(arch, num_classes=4, **options), Cut(node=node))
     with torch.no_grad():
         lowest = float(front(torch.randn(2, 3, 64, 64)).min())
     assert is_rectified(front) is rectified
