@@ -46,6 +46,7 @@ def network(seed: int, width: float = WIDTH, side: int = 32) -> nn.Module:
     with seeded(seed), torch.no_grad():
         built = with_lived_in_batch_norm(he_initialised(build_network("resnet18", len(CLASSES), width))).eval()
         coarse = functional.interpolate((torch.rand(32, 3, 5, 6) - 0.45) / 0.225, (side, side), mode="bicubic")
+        coarse = coarse[: max(4, 32 * 32 // side)]  # large ones take long
         # Untrained, it would predict the class for every image that its weights happen to favour.
         built.get_parameter("fc.bias").sub_(built(coarse).mean(0))
     return built

@@ -16,12 +16,12 @@ from torch import Tensor
 from abnn import attack_run
 from abnn.attack_run import AttackRun
 from abnn.attacking import AttackRequest, attack_all
-from abnn.checkpoint import Checkpoint
+from abnn.checkpoint import Checkpoint, load_checkpoint
 from abnn.options import PixelOptions, RectangleOptions
 from basics.errors import UserError, WorkError
 from downstream.result_store import RESULTS, SAMPLES
 from experiments import BENCHMARKS
-from tests.abnn.trained import small_world, trained
+from tests.abnn.trained import small_world
 
 # A network is trained before the first test.
 pytestmark = pytest.mark.slow
@@ -98,8 +98,8 @@ def test_other_results_under_the_same_names_are_not_replaced_in_silence(
     assert (first["n"], second["n"]) == (12, 4)
 
 
-def test_a_cost_that_was_measured_since_is_written(world: Path, tmp_path: Path) -> None:
-    run = trained(world, tmp_path / "run", "none")
+def test_a_cost_that_was_measured_since_is_written(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    run = load_checkpoint(Path(shutil.copytree(runs["none"].folder, tmp_path / "run")))
     cost = run.folder / "cost.json"
     kept = cost.read_text()
     cost.unlink()
@@ -143,8 +143,8 @@ def test_a_limit_takes_images_of_all_classes(world: Path, runs: dict[str, Checkp
     assert samples(tmp_path)[row["pair"]] == samples(tmp_path / "whole")[whole["pair"]][::3]
 
 
-def test_an_output_that_is_no_number_stops_the_work(world: Path, tmp_path: Path) -> None:
-    run = trained(world, tmp_path / "run", "none")
+def test_an_output_that_is_no_number_stops_the_work(world: Path, runs: dict[str, Checkpoint], tmp_path: Path) -> None:
+    run = load_checkpoint(Path(shutil.copytree(runs["none"].folder, tmp_path / "run")))
     path = run.folder / "model.safetensors"
     from networks.checkpoints import own_metadata, read_safetensors, write_safetensors
 

@@ -96,6 +96,7 @@ def test_attacks_and_tables_follow_each_other(runs: Path, world: Path, tmp_path:
 def test_checks_are_listed_and_drawn(runs: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sanity, "STRONG_STEPS", 10)
     monkeypatch.setattr(sanity, "STEPS", (1, 5, 10))
+    monkeypatch.setattr(sanity, "SURFACE_POSITIONS", 5)
     words = ("--data", world, "--limit", 6, "--surrogate", runs / "none", "--out", tmp_path)
     done = advbn_gen("abnn", "sanity", "--checkpoint", runs / "abnn", *words, "--json")
     checks = done.result["checks"]
@@ -118,6 +119,7 @@ def test_a_second_command_goes_on(runs: Path, world: Path) -> None:
 
 
 TRAIN = "train --task cifar10 --data {world} --out {out} --batch-size 8"
+OURS = TRAIN + " --defence abnn --substitute {runs}/substitute"
 ATTACK = "attack --checkpoint {runs}/none --data {world}"
 
 
@@ -128,8 +130,8 @@ ATTACK = "attack --checkpoint {runs}/none --data {world}"
         ("train --task cifar10 --defence none --data {out} --out {out}2", "does not exist"),
         (f"{TRAIN} --defence wall", "no defence 'wall'"),
         (f"{TRAIN} --defence abnn --substitute timm:resnet18=seed:0", "only torchvision's networks"),
-        (f"{TRAIN} --defence abnn --substitute vgg11_bn=seed:0 --statistics channel --width 0.5", "as many channels"),
-        (f"{TRAIN} --defence abnn --substitute vgg11_bn=seed:0 --blocks layer1 layer2", "2 blocks and the substitute"),
+        (f"{OURS} --statistics channel --width 0.125", "as many channels"),
+        (f"{OURS} --blocks layer1 layer2", "2 blocks and the substitute"),
         (f"{TRAIN} --defence pgd-at --eps 300/255", "lies in [0, 1]"),
         (f"{TRAIN} --defence none --batch-size 1", "batch norm needs two"),
         (f"{TRAIN} --defence none --decay-every 3", "--decay-every changes nothing with a --task of images"),
@@ -248,12 +250,12 @@ def cifar(shared_data: Path, tmp_path: Path) -> Path:
 def test_on_cifar_10_a_network_learns_and_pgd_undoes_it(cifar: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = advbn_gen(
-        "abnn", "train", "--task", "cifar10", "--defence", "none", "--data", cifar, "--width", 1 / 8, "--limit", 1600,
-        "--epochs", 3, "--batch-size", 64, "--lr", 0.05, "--out", out,
+        "abnn", "train", "--task", "cifar10", "--defence", "none", "--data", cifar, "--width", 1 / 8, "--limit", 800,
+        "--epochs", 3, "--batch-size", 32, "--lr", 0.05, "--out", out,
     )  # fmt: skip
     assert done.code == 0, done.err
     done = advbn_gen(
-        "abnn", "attack", "--checkpoint", out, "--attack", "clean", "pgd", "roa", "--data", cifar, "--limit", 100,
+        "abnn", "attack", "--checkpoint", out, "--attack", "clean", "pgd", "roa", "--data", cifar, "--limit", 60,
         "--stride", 8, "--json",
     )  # fmt: skip
     assert done.code == 0, done.err

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torchvision.models import densenet121, resnet18, vgg11
+from torchvision.models import densenet121, resnet18, squeezenet1_1
 
 from networks.classifiers import build_network, load_classifier, save_classifier
 from networks.specs import load_model
@@ -77,6 +77,14 @@ def tuned(source: Path, init: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
+@pytest.fixture(scope="module")
+def one_epoch(source: Path, init: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch; tests must not change it."""
+    out = tmp_path_factory.mktemp("one-epoch") / "run"
+    tune(source, init, out, epochs=1)
+    return out
+
+
 def test_it_leaves_two_plain_state_dicts(tuned: Path, init: Path) -> None:
     start = load_file(init)
     main, auxiliary = (load_file(tuned / name) for name in ("main.safetensors", "auxiliary.safetensors"))
@@ -121,7 +129,7 @@ def test_a_run_that_goes_on_mixes_and_perturbs_as_one_that_never_stopped(
     source: Path, init: Path, tmp_path: Path
 ) -> None:
     """Random starts, mixed batches and policies are functions of seed and step."""
-    more: dict[str, object] = {"method": "advprop+advbn", "pixel_steps": 1, "augment": "cutmix"}
+    more: dict[str, object] = {"method": "advprop+advbn", "pixel_steps": 1, "augment": "cutmix", "limit": 10}
     tune(source, init, tmp_path / "twice", epochs=1, **more)
     tune(source, init, tmp_path / "twice", epochs=2, **more)
     tune(source, init, tmp_path / "once", epochs=2, **more)
@@ -149,7 +157,7 @@ def test_plain_fine_tuning_leaves_auxiliary_batch_norm_alone(source: Path, init:
 def test_an_exported_full_size_network_loads_in_plain_torchvision(source: Path, tmp_path: Path) -> None:
     with seeded(0):
         torch.save(with_lived_in_batch_norm(resnet18(num_classes=3)).state_dict(), tmp_path / "start.pth")
-    tune(source, f"resnet18={tmp_path / 'start.pth'}", tmp_path / "run", epochs=1, steps=1)
+    tune(source, f"resnet18={tmp_path / 'start.pth'}", tmp_path / "run", epochs=1, steps=1, limit=8)
     theirs = resnet18(num_classes=3)
     theirs.load_state_dict(load_file(tmp_path / "run/main.safetensors"))
     ours = load_classifier("resnet18", str(tmp_path / "run/main.safetensors"), 3)
@@ -239,11 +247,11 @@ def test_a_tuned_network_is_shown_images_as_the_one_it_started_from(source: Path
     with seeded(0):
         torch.save(with_lived_in_batch_norm(resnet18(num_classes=3)).state_dict(), tmp_path / "start.pth")
     spec = f"resnet18={tmp_path / 'start.pth'}"
-    tune(source, spec, tmp_path / "run", epochs=1, steps=1, image_size=224, limit=8)
+    tune(source, spec, tmp_path / "run", epochs=1, steps=1, image_size=224, limit=3, batch_size=2)
     assert load_model(str(tmp_path / "run")).view == load_model(spec).view == View(crop=224, resize=256)
-    tune(source, spec, tmp_path / "small", epochs=1, steps=1, image_size=112, limit=8)
+    tune(source, spec, tmp_path / "small", epochs=1, steps=1, image_size=112, limit=3, batch_size=2)
     assert load_model(str(tmp_path / "small")).view == View(crop=112, resize=128)
-    tune(source, init, tmp_path / "own", epochs=1, steps=1)
+    tune(source, init, tmp_path / "own", epochs=1, steps=1, limit=8)
     assert load_model(str(tmp_path / "own")).view == View(crop=32, resize=37)
 
 
@@ -261,9 +269,8 @@ def test_held_out_images_may_lie_flat(source: Path, init: Path, tmp_path: Path) 
     assert "flat has 1000" in refused(*words_)
 
 
-def test_a_removed_file_is_written_again(source: Path, init: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    tune(source, init, out, epochs=1)
+def test_a_removed_file_is_written_again(source: Path, init: Path, one_epoch: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(one_epoch, tmp_path / "run"))
     before = files(out)
     (out / "auxiliary.safetensors").unlink()
     (out / "metrics.jsonl").unlink()
@@ -272,8 +279,8 @@ def test_a_removed_file_is_written_again(source: Path, init: Path, tmp_path: Pat
     assert done.result["curves"] is None
 
 
-def test_a_folder_with_two_networks_means_neither(source: Path, init: Path, tmp_path: Path) -> None:
-    tune(source, init, tmp_path / "run", epochs=1)
+def test_a_folder_with_two_networks_means_neither(source: Path, init: Path, one_epoch: Path, tmp_path: Path) -> None:
+    shutil.copytree(one_epoch, tmp_path / "run")
     shutil.copy(init, tmp_path / "run/classifier.safetensors")
     said = refused("score", "--model", tmp_path / "run", "--data", f"v={source}", "--out", tmp_path / "scores")
     assert "holds classifier.safetensors and main.safetensors" in said
@@ -296,9 +303,10 @@ def test_efficientnet_is_tuned_with_autoaugment_by_default(source: Path, tmp_pat
 
 
 def test_a_network_without_batch_norm_is_refused(source: Path, tmp_path: Path) -> None:
-    path = tmp_path / "vgg11.pth"
-    torch.save(vgg11(num_classes=3).state_dict(), path)
-    said = refused(*words(source, f"vgg11={path}", tmp_path / "out", arch="vgg11", cut="features.2"))
+    path = tmp_path / "squeezenet.pth"
+    torch.save(squeezenet1_1(num_classes=3).state_dict(), path)
+    init = f"squeezenet1_1={path}"
+    said = refused(*words(source, init, tmp_path / "out", arch="squeezenet1_1", cut="features.2"))
     assert "no batch norm behind the cut" in said
 
 
@@ -324,17 +332,16 @@ def test_methods_on_pixels_train_and_tell_their_terms(source: Path, init: Path, 
     "augment", [["autoaugment"], ["augmix", "cutmix"], ["fast-autoaugment", "mixup"], ["moex", "cutmix"]]
 )
 def test_augmentations_combine_with_advbn_and_repeat(
-    source: Path, init: Path, tmp_path: Path, augment: list[str]
+    source: Path, init: Path, one_epoch: Path, tmp_path: Path, augment: list[str]
 ) -> None:
     runs = [tmp_path / name for name in ("one", "other")]
     for out in runs:
         tune(source, init, out, "--augment", *augment, epochs=1)
     assert files(runs[0]) == files(runs[1])
     assert json.loads((runs[0] / "settings.json").read_text())["augment"] == augment
-    plain = tmp_path / "plain"
-    tune(source, init, plain, epochs=1)
     name = "layer4.1.bn2.running_mean"
-    assert not torch.equal(load_file(plain / "main.safetensors")[name], load_file(runs[0] / "main.safetensors")[name])
+    plain, augmented = (load_file(run / "main.safetensors") for run in (one_epoch, runs[0]))
+    assert not torch.equal(plain[name], augmented[name])
 
 
 def test_the_best_weights_are_kept_beside_the_last(tuned: Path, source: Path) -> None:
@@ -386,7 +393,7 @@ def test_a_timm_network_is_tuned_and_read_back(source: Path, tmp_path: Path) -> 
         start = with_lived_in_batch_norm(timm.create_model("resnet18", num_classes=3))
     torch.save(start.state_dict(), tmp_path / "start.pth")
     init = f"timm:resnet18={tmp_path / 'start.pth'}"
-    tune(source, init, tmp_path / "run", arch="timm:resnet18", cut="layer1", epochs=1, steps=1)
+    tune(source, init, tmp_path / "run", arch="timm:resnet18", cut="layer1", epochs=1, steps=1, limit=8)
     theirs = timm.create_model("resnet18", num_classes=3)
     theirs.load_state_dict(load_file(tmp_path / "run/main.safetensors"))
     found = load_model(str(tmp_path / "run"))

@@ -63,6 +63,13 @@ def whole_c(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return corrupted(tmp_path_factory.mktemp("whole") / "c")
 
 
+@pytest.fixture(scope="module")
+def scored_c(tmp_path_factory: pytest.TempPathFactory, small: Path, whole_c: Path) -> tuple[Path, list[dict[str, Any]]]:
+    """An uninterrupted run on the whole of it, and its rows; tests must not change it."""
+    out = tmp_path_factory.mktemp("scored") / "c"
+    return out, run(out, {"small": small}, imagenet_c=whole_c)
+
+
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """Which data set was gone through for how many models."""
@@ -82,8 +89,8 @@ def test_main_and_auxiliary_equal_plain_torchvision(tmp_path: Path) -> None:
     tuned = run_folder(tmp_path / "tuned", width=1.0, side=224)
     paths: dict[str, Any] = {
         "imagenet": image_folder(tmp_path / "val", per_class=2, classes=CLASSES, side=300, seed=1),
-        "imagenet_sketch": image_folder(tmp_path / "sketch", per_class=2, classes=CLASSES, side=270, seed=2),
-        "imagenet_style": image_folder(tmp_path / "style/val", per_class=2, classes=CLASSES, side=224, seed=3).parent,
+        "imagenet_sketch": image_folder(tmp_path / "sketch", per_class=1, classes=CLASSES, side=270, seed=2),
+        "imagenet_style": image_folder(tmp_path / "style/val", per_class=1, classes=CLASSES, side=224, seed=3).parent,
         "imagenet_c": corrupted(tmp_path / "c", corruptions=("fog",), severities=(2,), side=224),
     }
     rows = by_key(run(tmp_path / "out", {"tuned": tuned}, **paths))
@@ -120,10 +127,12 @@ def test_main_and_auxiliary_equal_plain_torchvision(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_both_layouts_give_equal_results(tmp_path: Path, small: Path, whole_c: Path) -> None:
+def test_both_layouts_give_equal_results(
+    tmp_path: Path, small: Path, scored_c: tuple[Path, list[dict[str, Any]]]
+) -> None:
     flat = corrupted(tmp_path / "flat", flat=("fog", "snow", "gaussian_noise"))
-    one, two = (run(tmp_path / name, {"m": small}, imagenet_c=root) for name, root in (("a", whole_c), ("b", flat)))
-    values = [{key: (row["n"], row["top1"], row["top5"]) for key, row in by_key(rows).items()} for rows in (one, two)]
+    both = (scored_c[1], run(tmp_path / "out", {"small": small}, imagenet_c=flat))
+    values = [{key: (row["n"], row["top1"], row["top5"]) for key, row in by_key(rows).items()} for rows in both]
     assert values[0] == values[1]
     assert len(set(values[0].values())) > 2, "all subsets score alike, so this test could not fail"
 
@@ -185,9 +194,9 @@ def test_a_severity_that_was_unpacked_by_half_is_named(
 
 
 @pytest.mark.slow
-def test_the_first_images_of_a_set_are_not_the_set(tmp_path: Path, small: Path) -> None:
+def test_the_first_images_of_a_set_are_not_the_set(tmp_path: Path, small: Path, whole_c: Path) -> None:
     """All 75 subsets and 20 filters are there, but not all of their images were scored."""
-    roots = {"imagenet-c": corrupted(tmp_path / "c"), "imagenet-instagram": filtered(tmp_path / "i", 20)}
+    roots = {"imagenet-c": whole_c, "imagenet-instagram": filtered(tmp_path / "i", 20)}
     c, filters = roots.values()
     rows = by_key(run(tmp_path / "out", {"m": small}, limit=1, imagenet_c=c, imagenet_instagram=filters))
     for data, root in roots.items():
@@ -251,7 +260,11 @@ def test_a_name_that_stands_for_something_else_is_refused(tmp_path: Path, small:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_subset_it_was_at(
-    tmp_path: Path, small: Path, whole_c: Path, passes: list[tuple[str, int]]
+    tmp_path: Path,
+    small: Path,
+    whole_c: Path,
+    scored_c: tuple[Path, list[dict[str, Any]]],
+    passes: list[tuple[str, int]],
 ) -> None:
     words = ["evaluate", "--model", small, "--imagenet-c", whole_c, "--device", "cpu", "--precision", "fp64"]
     out = tmp_path / "killed"
@@ -266,9 +279,9 @@ def test_a_killed_run_goes_on_with_the_subset_it_was_at(
     assert len(passes) == 75 - len(done)
     assert not {f"{name}.h5" for name, _ in passes} & done
     assert all(path.read_bytes() == content for path, content in kept.items())
-    uninterrupted = run(tmp_path / "whole", {"small": small}, imagenet_c=whole_c)
+    whole, uninterrupted = scored_c
     assert found == uninterrupted
-    assert (out / "results.jsonl").read_bytes() == (tmp_path / "whole/results.jsonl").read_bytes()
+    assert (out / "results.jsonl").read_bytes() == (whole / "results.jsonl").read_bytes()
     assert not list(out.rglob("*.tmp"))
 
 
