@@ -18,7 +18,8 @@ from tests.support import seeded, with_lived_in_batch_norm
 def lived_in(arch: str, **options: Any) -> nn.Module:
     """A network of full width; tests must not change it."""
     with seeded(0):
-        return with_lived_in_batch_norm(get_model(arch, weights=None, **options)).eval()
+        network: nn.Module = get_model(arch, weights=None, **options)
+        return with_lived_in_batch_norm(network).eval()
 
 
 PLACES = [(arch, name) for arch, cuts in CUTS.items() for name in cuts]
