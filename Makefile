@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A few more processes than cores (tests/conftest.py); afterwards the 20 slowest tests are listed, and the time in all.
 SHARED := --quiet --numprocesses auto --durations 20
-# pytest rewrites the tests' modules, which takes each process ten seconds; kept for the next run, also where Python is
+# pytest rewrites the tests' modules, which takes each process eight seconds; kept for the next run, also where Python is
 # told to keep no compiled modules.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
 

@@ -267,23 +267,25 @@ def abnn_cifar10(source: str | Source, out: Path, defence: str = "abnn") -> Defe
     return abnn(CIFAR10, source, out, defence)
 
 
-def abnn_ucf101(source: str | Source, out: Path, defence: str = "abnn") -> DefenceRequest:
+def abnn_ucf101(
+    source: str | Source, out: Path, defence: str = "abnn", init: str | None = None, substitute: str | None = None
+) -> DefenceRequest:
     """3D ResNeXt-101 beside a frozen 3D ResNet-18 on UCF-101, or without it (`none`), or denoised (`oudefend`).
 
     Paper: 2, section 3.1, Tables 2 and 3.
 
     Command:
-        advbn-gen abnn train --task ucf101 --defence abnn --data UCF-101 --out abnn
+        advbn-gen abnn train --task ucf101 --defence abnn --init hara_resnext101=resnext-101-kinetics.pth
+        --substitute hara_resnet18=resnet-18-kinetics.pth --data UCF-101 --out abnn
 
-    Both networks start from Kinetics weights (`--init`, `--substitute`), which have to be fetched by hand; the target
-    starts from fresh weights without.
+    Both networks start from Kinetics weights, which have to be fetched by hand.
 
     Expected: accuracy 68.3 on the test clips, 43.4 under PGD and 24.4 under ROA, at 3 passes a step; without defence
     93.0, 0.0 and 7.0 at 2 passes, with OUDefend 62.0, 58.6 and 13.6 at 24.
 
     Run time: not measured at full size; docs/measurements.md has that of one step.
     """
-    return abnn(UCF101, source, out, defence)
+    return replace(abnn(UCF101, source, out, defence), init=init, substitute=substitute)
 
 
 def abnn(benchmark: Benchmark, source: str | Source, out: Path, defence: str) -> DefenceRequest:

@@ -330,7 +330,7 @@ _FIXED = _RECTANGLE | {"fixed-rectangle"}
 _USED = {
     "clean": set[str](), "pgd": _PIXELS | {"restarts", _CUT}, "pgd-50": _PIXELS | {"restarts", _CUT},
     "adaptive": _PIXELS | {_CUT}, "transfer": _PIXELS | {"surrogate"}, "roa": _RECTANGLE, "roa-gradient": _FIXED,
-    "roa-random": _FIXED, "autoattack": _BALL,
+    "roa-random": _FIXED - {"stride"}, "autoattack": _BALL,
 }  # fmt: skip
 """Attack -> options that have an effect on it."""
 ATTACKS = tuple(_MAKERS)

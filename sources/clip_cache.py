@@ -158,10 +158,9 @@ def open_cache(path: Path, view: ClipView, sets: Sequence[tuple[Source, Sequence
 
 def _keys(source: Source, records: Sequence[ImageRecord]) -> dict[ImageRecord, str]:
     """Return what each clip is known by."""
-    states = source.record_states(records)
-    marks = [content_mark([state]) for state in states] or [source.address] * len(records)
-    # Clips of one name in both splits may be of the same size and time, or in one tar; drawn ones have other names.
-    splits = [source.split] if states and source.split else []
+    marks = [content_mark([state]) for state in source.record_states(records)]
+    # Clips of one name in both splits may be of the same size and time, or in one tar.
+    splits = [source.split] if source.split else []
     return {record: digest_json([record.name, mark, *splits]) for record, mark in zip(records, marks, strict=True)}
 
 

@@ -87,7 +87,8 @@ def experiment_of(name: str, words: list[str]) -> Any:
         )  # fmt: skip
     source = option(words, "--data" if "--data" in words else "--source")
     arch = (option(words, "--arch"),) if name == "classifier" else ()
-    return {**PUBLISHED, **OWN}[name](*arch, source, Path(option(words, "--out")))
+    weights = {each: option(words, f"--{each}") for each in ("init", "substitute") if name == "abnn_ucf101"}
+    return {**PUBLISHED, **OWN}[name](*arch, source, Path(option(words, "--out")), **weights)
 
 
 @pytest.mark.parametrize("name", [*PUBLISHED, *OWN])

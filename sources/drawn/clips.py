@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 from basics.errors import UserError
 from sources.base import ClassMap, ImageRecord, Source
 from sources.clips import require_decoder
+from sources.content import FileState
 from sources.drawn.drawing import outline_of
 from sources.drawn.source import DEFAULT_SIZE, require_drawable
 
@@ -166,6 +167,13 @@ class DrawnClips(Source):
         part = super().part(records)
         part._numbers = {record: self._numbers[record] for record in records}
         return part
+
+    def file_states(self, records: Sequence[ImageRecord]) -> list[FileState]:
+        """Return a state for each record, with the version of the drawing for that of a file.
+
+        So nothing that was stored of clips that were drawn otherwise is taken for these.
+        """
+        return [FileState(0, tag=f"{self.address}, version {CLIPS_VERSION}")] * len(records)
 
     def read(self, record: ImageRecord) -> bytes:
         """Draw one clip and return it as an AVI of JPEGs.

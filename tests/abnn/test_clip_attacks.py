@@ -215,6 +215,10 @@ def test_names_and_settings_of_rectangles() -> None:
         ({"attacks": ["clean"], "cut_shortcut": True}, "--cut-shortcut changes nothing with --attack clean"),
         ({"attacks": ["pgd"], "cut_shortcut": True}, "none has no shortcut without weights"),
         ({"rectangle": RectangleOptions(per_frame=False)}, "--fixed-rectangle changes nothing"),
+        (
+            {"attacks": ["roa-random"], "rectangle": RectangleOptions(stride=2)},
+            "--stride changes nothing with --attack roa-random",
+        ),
         ({"micro_batch": 0}, "micro-batch is 0"),
     ],
 )

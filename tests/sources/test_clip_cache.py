@@ -18,6 +18,7 @@ from basics.errors import UserError, WorkError
 from sources.base import Source
 from sources.clip_cache import ClipCache, held, open_cache
 from sources.clips import ClipView
+from sources.drawn.clips import CLIPS_VERSION, DrawnClips
 from sources.opening import open_source
 from sources.ucf101 import open_clips
 from tests.sources.conftest import WriteFiles
@@ -119,6 +120,16 @@ def test_changed_or_further_clips_are_refused(tmp_path: Path, source: Source) ->
     with pytest.raises(UserError, match=r"is of other clips: it lacks 1 of 3 \(such as a/1.avi\)"):
         opened(tmp_path / "c.h5", source)
     assert (tmp_path / "c.h5").read_bytes() == before
+
+
+def test_clips_that_were_drawn_otherwise_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = DrawnClips("test", 16)
+    sets = [(source, source.records[:2])]
+    open_cache(tmp_path / "cache.h5", VIEW, sets)
+    open_cache(tmp_path / "cache.h5", VIEW, sets)
+    monkeypatch.setattr("sources.drawn.clips.CLIPS_VERSION", CLIPS_VERSION + 1)
+    with pytest.raises(UserError, match=r"is of other clips: it lacks 2 of 2"):
+        open_cache(tmp_path / "cache.h5", VIEW, sets)
 
 
 def test_other_frames_are_refused(tmp_path: Path, source: Source) -> None:
