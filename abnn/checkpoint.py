@@ -81,7 +81,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         plan = plan_from(metadata["plan"])
         training = {name: _of_kind(metadata[name], kind) for name, kind in _KINDS.items()}
-        length = f"{metadata['epochs_done']} epochs of {metadata['images']} images"
+        samples = f"{metadata['images']} {'images' if plan.frames is None else 'clips'}"
+        length = f"{metadata['epochs_done']} epochs of {samples}"
         recipe = f"{length}{_substitute_part(plan)}, settings {_settings(metadata)}"
         classes = tuple(metadata["classes"])
         module = rebuild(plan)

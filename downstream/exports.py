@@ -1,6 +1,5 @@
 """The files that a fine-tuning writes: plain torchvision state dicts, each with one of the two sets of batch norm."""
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from networks.classifiers import (
     classifier_metadata,
     published_classes,
     save_classifier,
+    save_classifier_state,
 )
 from networks.cuts import Cut
 from networks.published_advbn import ADVERSARIAL, CLEAN, is_published_advbn, plain_state
@@ -55,27 +55,29 @@ class Exports:
             run: metadata of the run, with its scores after the epoch.
             score: name of the score in it that counts.
         """
+        states = {which: self._plain_state(network, which) for which in FILES}
         best = self.out / BEST
         # Of equals the latest: an epoch that is repeated after an interruption replaces files that were half written.
         if run[score] >= _score_of(best / FILES[MAIN], score):
             best.mkdir(exist_ok=True)
-            self._write(best, network, run)
-        self._write(self.out, network, run)
+            self._write(best, states, run)
+        self._write(self.out, states, run)
 
-    def _write(self, folder: Path, network: AdvBNNetwork, run: Mapping[str, Any]) -> None:
+    def _write(self, folder: Path, states: Mapping[str, StateDict], run: Mapping[str, Any]) -> None:
+        start = self.start
         for which, name in FILES.items():
             metadata = {"view": asdict(self.view), "batch_norm": which, "facts": run}
-            plain = self._plain(network, which)
-            save_classifier(folder / name, self.start.name, plain, self.start.outputs, self.start.width, **metadata)
+            save_classifier_state(folder / name, start.name, states[which], start.outputs, start.width, **metadata)
 
-    def _plain(self, trained: AdvBNNetwork, which: str) -> nn.Module:
-        """Return the network as it was before it was cut, with the trained weights and one set of batch norm."""
-        network: nn.Module = copy.deepcopy(self.start.module)[1]  # type: ignore[index]
+    def _plain_state(self, trained: AdvBNNetwork, which: str) -> StateDict:
+        """Return the state of the network as it was before it was cut, trained, with one set of batch norm."""
+        network: nn.Module = self.start.module[1]  # type: ignore[index]
         state: StateDict = {**trained.front.state_dict(), **state_with(trained.head, which)}
         if self.cut.left_out is not None:
             state |= _identity(network.get_submodule(self.cut.left_out), self.cut.left_out)
-        network.load_state_dict({name: value.cpu() for name, value in state.items()})
-        return network
+        names = network.state_dict().keys()
+        assert state.keys() == names, sorted(state.keys() ^ names)  # noqa: S101 (a cut loses and adds nothing)
+        return state
 
 
 def _score_of(path: Path, name: str) -> float:

@@ -441,8 +441,15 @@ def save_classifier(
     path: Path, name: str, network: nn.Module, classes: ClassMap, width: float, **metadata: Any
 ) -> None:
     """Write a classifier's plain torchvision state dict as safetensors with name, classes and width as metadata."""
+    save_classifier_state(path, name, network.state_dict(), classes, width, **metadata)
+
+
+def save_classifier_state(
+    path: Path, name: str, state: StateDict, classes: ClassMap, width: float, **metadata: Any
+) -> None:
+    """Write a state dict as `save_classifier` writes that of its network."""
     described = {"format": FORMAT, "name": name, "classes": classes.count, "width": width, **metadata}
     if classes.named:
         # The thousand names of ImageNet-1k are known.
         described |= {"imagenet": True} if classes.imagenet else {"class_names": list(classes.names)}
-    write_safetensors(path, network.state_dict(), described)
+    write_safetensors(path, state, described)

@@ -16,9 +16,9 @@ from reports.page import csv_text, render, software, write_report
 from reports.tables import Table, markdown_parts
 
 _CSV_COLUMNS = (
-    "model", "method", "task", "arch", "width", "seed", "attack", "n", "accuracy", "accuracy_low", "accuracy_high",
-    "cost_formula", "cost_measured", "cost_time", "published", "published_attack", "published_same_setting", "settings",
-    "weights_sha256", "data", "data_sha256", "seconds", "precision", "device",
+    "model", "method", "task", "arch", "width", "frames", "image_size", "seed", "attack", "n", "accuracy",
+    "accuracy_low", "accuracy_high", "cost_formula", "cost_measured", "cost_time", "published", "published_attack",
+    "published_same_setting", "settings", "weights_sha256", "data", "data_sha256", "seconds", "precision", "device",
 )  # fmt: skip
 _TITLE = "Accuracy under attack"
 

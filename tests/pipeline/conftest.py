@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import GenerationConfig
 from pipeline.job import Job, prepare, products_of
 from tests.pipeline.world import World
-from tests.s3 import s3, s3_server
+from tests.s3 import S3Server, forget_connections, s3, s3_server
 
 __all__ = ["s3", "s3_server"]
 
@@ -26,6 +26,20 @@ def finished(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = world.make(out)
     assert done.code == 0, done.err
     return out
+
+
+@pytest.fixture(scope="module")
+def uploaded(world: World, s3_server: S3Server) -> dict[str, bytes]:
+    """A finished data set as a run left it in a store: name -> content."""
+    address = s3_server.new_bucket() + "/sets/vgg"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        forget_connections()
+        done = world.make(address)
+    assert done.code == 0, done.err
+    forget_connections()
+    return s3_server.files(address)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from basics.files import commit
 from basics.remote import file_system
 from pipeline import shard as making
 from tests.pipeline.world import NAME, World
-from tests.s3 import SECRET, S3Server, forget_connections
+from tests.s3 import SECRET, S3Server
 from tests.support import advbn_gen
 
 # Each takes a data set to a store, or several.
@@ -26,20 +26,6 @@ def world(world: World) -> World:
 
 EXPIRED = "credentials have expired"
 LEDGER = "perturbations.h5"
-
-
-@pytest.fixture(scope="module")
-def uploaded(world: World, s3_server: S3Server) -> dict[str, bytes]:
-    """A finished data set as a run left it in a store: name -> content."""
-    address = s3_server.new_bucket() + "/sets/vgg"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3_server.environment.items():
-            patch.setenv(name, value)
-        forget_connections()
-        done = world.make(address)
-    assert done.code == 0, done.err
-    forget_connections()
-    return s3_server.files(address)
 
 
 @pytest.fixture
@@ -75,26 +61,28 @@ def test_expired_credentials_are_reported_by_every_command(
      ("AccessDenied", r"stats/000003\.json"), ("ExpiredToken", r"perturbations"), ("ExpiredToken", r"wids")],
 )  # fmt: skip
 @pytest.mark.parametrize("quick", [True, False])
-def test_what_cannot_be_read_is_not_taken_for_lost(s3: S3Server, out: str, code: str, path: str, quick: bool) -> None:
+def test_what_cannot_be_read_is_not_taken_for_lost(
+    s3: S3Server, out: str, uploaded: dict[str, bytes], code: str, path: str, quick: bool
+) -> None:
     """Or a repair would take the marks off sound shards."""
-    before = s3.files(out)
     s3.fail(code, method="GET|HEAD", path=path, times=10_000)
     outcome = advbn_gen("verify", out, "--repair", *(["--quick"] if quick else []))
     assert outcome.code == 1
     assert "could not be checked to the end" in outcome.err
     assert "missing" not in outcome.err
     s3.recover()
-    assert s3.files(out) == before
-    assert advbn_gen("verify", out).code == 0
+    assert s3.files(out) == uploaded
+    assert advbn_gen("verify", out, "--quick").code == 0
 
 
-def test_a_mark_that_is_not_given_out_changes_nothing(world: World, s3: S3Server, out: str) -> None:
-    before = s3.files(out)
+def test_a_mark_that_is_not_given_out_changes_nothing(
+    world: World, s3: S3Server, out: str, uploaded: dict[str, bytes]
+) -> None:
     s3.fail("AccessDenied", method="GET", path=r"stats/000003\.json", times=10_000)
     outcome = world.make(out)
     assert (outcome.code, "access is denied" in outcome.err) == (1, True)
     s3.recover()
-    assert s3.files(out) == before
+    assert s3.files(out) == uploaded
 
 
 def test_a_quick_check_compares_rows_of_the_ledger_too(s3: S3Server, out: str) -> None:

@@ -91,9 +91,10 @@ def test_the_mark_is_uploaded_last(world: World, s3: S3Server, out: str) -> None
         assert tar < rows < mark
 
 
-def test_going_on_and_a_quick_check_download_no_shard(world: World, s3: S3Server, out: str) -> None:
-    assert made(world.make(out, "--json")) == SHARDS
-    s3.recover()
+def test_going_on_and_a_quick_check_download_no_shard(
+    world: World, s3: S3Server, out: str, uploaded: dict[str, bytes]
+) -> None:
+    s3.put(out, uploaded)
     assert made(world.make(out, "--json")) == 0
     assert advbn_gen("verify", out, "--quick").code == 0
     assert s3.count("GET", r"\.tar") == 0
@@ -101,9 +102,11 @@ def test_going_on_and_a_quick_check_download_no_shard(world: World, s3: S3Server
     assert s3.count("GET", r"\.tar") >= SHARDS
 
 
-def test_what_is_lost_or_changed_is_found_and_made_again(world: World, s3: S3Server, out: str, finished: Path) -> None:
-    world.make(out)
-    whole = s3.files(out)[f"{NAME}-val-000004.tar"]
+def test_what_is_lost_or_changed_is_found_and_made_again(
+    world: World, s3: S3Server, out: str, finished: Path, uploaded: dict[str, bytes]
+) -> None:
+    s3.put(out, uploaded)
+    whole = uploaded[f"{NAME}-val-000004.tar"]
     s3.client.delete_object(Bucket=out.split("/")[2], Key=f"sets/vgg/{NAME}-val-000003.tar")
     s3.put(out, {f"{NAME}-val-000004.tar": whole[:-1] + b"x"})
     outcome = advbn_gen("verify", out, "--quick", "--json")
@@ -181,16 +184,16 @@ def test_a_missing_bucket_is_reported_before_work(world: World) -> None:
     assert "bucket" in refused.err
 
 
-def test_another_run_is_refused_and_a_user_s_files_are_left_alone(world: World, s3: S3Server, out: str) -> None:
+def test_another_run_is_refused_and_a_user_s_files_are_left_alone(
+    world: World, s3: S3Server, out: str, uploaded: dict[str, bytes]
+) -> None:
     s3.put(out, {"mine.txt": b"mine"})
     assert "not this data set's" in world.make(out).err
     assert s3.files(out) == {"mine.txt": b"mine"}
-    other = s3.new_bucket() + "/other"
-    world.make(other)
-    before = s3.files(other)
+    other = s3.put(s3.new_bucket() + "/other", uploaded)
     refused = world.make(other, eps=0.5)
     assert (refused.code, "attack.eps: 1.1 -> 0.5" in refused.err) == (2, True)
-    assert s3.files(other) == before
+    assert s3.files(other) == uploaded
     s3.put(other, {"mine.txt": b"mine"})
     assert world.make(other, "--overwrite", eps=0.5).code == 0
     assert s3.files(other)["mine.txt"] == b"mine"
