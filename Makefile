@@ -16,10 +16,10 @@ help: ## list what can be made
 demo: .venv/run.stamp ## the whole story on drawn images: train, perturb, score (5 minutes on two cores)
 	$(BIN)/advbn-gen demo --out demo
 
-test: .venv/dev.stamp ## all tests, shared between the cores (11 to 14 minutes on two)
+test: .venv/dev.stamp ## all tests, shared between the cores (10 minutes on two)
 	$(BIN)/python -m pytest $(SHARED)
 
-test-fast: .venv/dev.stamp ## most of the tests, without the slow ones (a minute and a half)
+test-fast: .venv/dev.stamp ## most of the tests, without the slow ones (a minute)
 	$(BIN)/python -m pytest $(SHARED) -m "not slow"
 
 check: .venv/dev.stamp ## lint, format and types

@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage seldom, and leave the objects of all modules, some two million, out of it: 5% of all time."""
+    """Collect garbage seldom, and leave the million objects of all modules out of it: it took 5% of all time."""
     gc.freeze()
     gc.set_threshold(5_000, 10, 50)
     gc.enable()
