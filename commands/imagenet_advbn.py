@@ -45,8 +45,8 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 @click.option(
     "--classifier",
     metavar="SPEC",
-    help="Attacked classifier: NAME (torchvision), timm:NAME, NAME=FILE, timm:NAME=FILE, or a run folder or file of "
-    "this program. [default: vgg19 or resnet50, after the encoder]",
+    help="Attacked classifier: NAME (torchvision), timm:NAME, packaged:NAME, NAME=FILE, timm:NAME=FILE, "
+    "or a run folder or file of this program. [default: vgg19 or resnet50, after the encoder]",
 )
 @click.option(
     "--classifier-weights",

@@ -107,7 +107,7 @@ model_option = click.option(
     metavar="SPEC...",
     multiple=True,
     required=True,
-    help="Models: NAME (torchvision), timm:NAME, NAME=FILE, or a run folder.",
+    help="Models: NAME (torchvision), timm:NAME, packaged:NAME, NAME=FILE, or a run folder.",
 )
 
 

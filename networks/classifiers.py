@@ -56,7 +56,7 @@ class Classifier:
     classes: int
     """Number of outputs."""
     weights: str
-    """Origin of the weights: `published`, `seed:N`, or a file's name, with the entry of averaged weights."""
+    """Origin of the weights: `published`, `seed:N`, `packaged:NAME`, or a file's name with its averaged entry."""
     checksum: str
     """SHA-256 over the weights."""
     width: float = 1.0

@@ -1,4 +1,4 @@
-"""Any network by its SPEC: `NAME`, `timm:NAME`, `NAME=checkpoint`, or a run folder."""
+"""Any network by its SPEC: `NAME`, `timm:NAME`, `NAME=checkpoint`, `packaged:NAME`, or a run folder."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +29,7 @@ from networks.classifiers import (
     view_of,
 )
 from networks.normalise import Normalise
+from networks.packaged import PACKAGED_PREFIX, packaged, packaged_state
 from networks.weight_files import CLASSIFIER_FILE, MAIN_FILE
 from sources.decode import View
 
@@ -41,18 +42,20 @@ def load_model(spec: str, option: str = "--model", *, clips: bool = False, colou
 
     Args:
         spec: `NAME` (torchvision, its first published weights), `timm:NAME` (timm's pretrained weights),
-            `NAME=WEIGHTS` or `timm:NAME=WEIGHTS` (a checkpoint file, or `seed:N` for a trial), a run folder of ours,
-            or a classifier file of ours.
+            `NAME=WEIGHTS` or `timm:NAME=WEIGHTS` (a checkpoint file, or `seed:N` for a trial), `packaged:NAME` (see
+            `networks.packaged`), a run folder of ours, or a classifier file of ours.
         option: the command's option for the SPEC, for messages.
         clips: whether it has to take clips, and not images.
         colours: how the colours of clips are prepared, see `networks.classifiers.load_classifier`.
 
     Raises:
-        UserError: there is no such network, its weights cannot be had or do not fit, or timm is not installed.
+        UserError: there is no such network, its weights cannot be had or do not fit, or a package is not installed.
     """
     load = partial(load_classifier, option=option, clips=clips, colours=colours)
-    if spec.startswith(TIMM_PREFIX) and clips:
+    if spec.startswith((TIMM_PREFIX, PACKAGED_PREFIX)) and clips:
         require_known(spec, clips=True, option=option)
+    if spec.startswith(PACKAGED_PREFIX):
+        return _load_timm(packaged(spec).arch, spec)
     if spec.startswith(TIMM_PREFIX):
         name, _, weights = spec.removeprefix(TIMM_PREFIX).partition("=")
         return _load_timm(name, weights or PUBLISHED)
@@ -87,7 +90,9 @@ def weights_file(path: Path) -> Path:
 
 
 def split_spec(spec: str) -> tuple[str | None, str]:
-    """Return the name of the network that a SPEC says, and its weights: `published`, `seed:N` or an absolute path.
+    """Return the name of the network that a SPEC says, and its weights.
+
+    These are `published`, `seed:N`, `packaged:NAME` or an absolute path.
 
     The name is None where the SPEC is a file or a run folder of ours, which names its network. torchvision's names are
     names, also where a folder is called so: that one is `./NAME`.
@@ -102,6 +107,8 @@ def split_spec(spec: str) -> tuple[str | None, str]:
         if file.suffix != ".safetensors":
             raise UserError(f"The file {spec} does not say of which network it is; give NAME={spec}.")
         return None, str(file.absolute())
+    if spec.startswith(PACKAGED_PREFIX):
+        return TIMM_PREFIX + packaged(spec).arch, spec
     name, equals, weights = spec.partition("=")
     if not equals and spec:
         _refuse_missing_path(spec)
@@ -116,7 +123,7 @@ def load_with_weights(name: str | None, weights: str, classes: int) -> Classifie
 
     Args:
         name: Name of the network, torchvision's or `timm:NAME`; None if the weights file names it.
-        weights: `published`, `seed:N` or a file.
+        weights: `published`, `seed:N`, `packaged:NAME` or a file.
         classes: Number of outputs that are needed.
 
     Raises:
@@ -185,6 +192,7 @@ def _load_timm(name: str, weights: str) -> Classifier:
             f"only squares in the modes {' and '.join(_CROP_MODES)} are prepared here."
         )
     module = nn.Sequential(Normalise(config["mean"], config["std"]), network).eval().requires_grad_(False)
+    published = weights == PUBLISHED or weights.startswith(PACKAGED_PREFIX)
     return Classifier(
         name=TIMM_PREFIX + name,
         module=module,
@@ -198,7 +206,7 @@ def _load_timm(name: str, weights: str) -> Classifier:
             interpolation=config["interpolation"],
             squash=config["crop_mode"] == "squash",
         ),
-        class_map=published_classes(int(network.num_classes)) if weights == PUBLISHED else None,
+        class_map=published_classes(int(network.num_classes)) if published else None,
         packages=("timm",),
     )
 
@@ -223,6 +231,9 @@ def _timm_network(timm: Any, name: str, weights: str) -> tuple[Any, str]:
                     f"give a file, timm:{name}=FILE."
                 ) from error
         network = _created(timm, name)
+        if weights.startswith(PACKAGED_PREFIX):
+            load_into(network, packaged_state(weights, network), f"the timm model {name}")
+            return network, weights
         checkpoint = read_checkpoint(Path(weights), known_by(network))
         state = checkpoint.state
         head = state.get(f"{network.default_cfg['classifier']}.weight") if _has_one_head(network) else None
