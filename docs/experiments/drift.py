@@ -9,7 +9,7 @@ import torch
 from abnn.adaptive import adaptive_attack, drift
 from abnn.benchmarks import benchmark_of
 from abnn.checkpoint import load_checkpoint
-from abnn.images import images_for
+from abnn.images import HeldOut
 from abnn.named_attacks import Pgd
 from abnn.network import ABNN
 from experiments import BENCHMARKS
@@ -25,7 +25,7 @@ def main(folder: str, data: str) -> None:
     network, pixels = checkpoint.module, benchmark_of(checkpoint.task, BENCHMARKS).pixels
     if not isinstance(network, ABNN):
         sys.exit(f"{folder} has no substitute")
-    image, label = next(batched(images_for(checkpoint, open_source(data, split="test"), IMAGES), IMAGES))
+    image, label = next(batched(HeldOut(open_source(data, split="test"), IMAGES).for_plan(checkpoint.plan), IMAGES))
     image = image / 255
     torch.manual_seed(0)
     signs = (torch.rand_like(image) - 0.5).sign()
