@@ -11,6 +11,7 @@ from torch import Tensor
 
 from attacks.ascent import Parameters
 from basics.errors import UserError
+from networks.cuts import RECTIFIED, UNLIMITED, Limits
 
 Average = Callable[[Tensor], Tensor]
 """Mean of a tensor over all processes that share a batch."""
@@ -53,9 +54,9 @@ def multiplier_dtype(mean_C: Tensor) -> torch.dtype:
 
 
 def shift_statistics(
-    feat_NCHW: Tensor, mean_C: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor, *, rectified: bool
+    feat_NCHW: Tensor, mean_C: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor, *, limits: Limits
 ) -> Tensor:
-    """Return `delta_std * (feat - mean) + delta_mean * mean`, clamped at 0 if the features are rectified.
+    """Return `delta_std * (feat - mean) + delta_mean * mean`, held to the limits of the features.
 
     Computed as `delta_std * feat + (delta_mean - delta_std) * mean`: one pass over the features, and with both
     multipliers at 1 the features come back bit for bit.
@@ -65,11 +66,13 @@ def shift_statistics(
         mean_C: their channel means (1, C, 1, 1).
         delta_mean_C: multiplier of the means (1, C, 1, 1).
         delta_std_C: multiplier of the standard deviations (1, C, 1, 1).
-        rectified: whether the features come out of a ReLU.
+        limits: least and greatest value, such as of features out of a ReLU.
     """
     offset_C = ((delta_mean_C - delta_std_C) * mean_C).to(feat_NCHW.dtype)
     shifted = torch.addcmul(offset_C, delta_std_C.to(feat_NCHW.dtype), feat_NCHW)
-    return shifted.relu() if rectified else shifted
+    if limits == RECTIFIED:
+        return shifted.relu()
+    return shifted if limits == UNLIMITED else shifted.clamp(*limits)
 
 
 class StatisticsThreat:

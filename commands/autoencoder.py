@@ -55,14 +55,21 @@ def train_autoencoder(**options: Any) -> None:
     Examples:
       advbn-gen train-autoencoder --encoder vgg
       advbn-gen train-autoencoder --encoder resnet --source ILSVRC2012/train --out autoencoder-resnet
+      advbn-gen train-autoencoder --encoder packaged:efficientnet-lite0@blocks.1 --source ILSVRC2012/train
     """
     import experiments
+    from basics.errors import UserError
     from decoders.request import train_autoencoder as train
+    from encoders import file_name_of, split_encoder
     from pipeline.drawn_networks import drawn_request
     from training.folder import is_first_process
 
-    encoder, source = options["encoder"], options["source"]
-    out = options["out"] or Path(f"autoencoder-{encoder}")
+    (encoder, own_weights), source = split_encoder(options["encoder"]), options["source"]
+    if own_weights is not None:
+        if options["encoder_weights"] is not None:
+            raise UserError(f"--encoder {options['encoder']} names its weights; leave out --encoder-weights.")
+        options["encoder_weights"] = own_weights
+    out = options["out"] or Path(f"autoencoder-{file_name_of(encoder)}")
     if source is None:
         say("No --source: using the embedded drawn world.")
         request = drawn_request(encoder, out, options["encoder_weights"])

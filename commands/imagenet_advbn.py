@@ -46,7 +46,7 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
     "--classifier",
     metavar="SPEC",
     help="Attacked classifier: NAME (torchvision), timm:NAME, packaged:NAME, NAME=FILE, timm:NAME=FILE, "
-    "or a run folder or file of this program. [default: vgg19 or resnet50, after the encoder]",
+    "or a run folder or file of this program. [default: vgg19, resnet50 or the SPEC, after the encoder]",
 )
 @click.option(
     "--classifier-weights",
@@ -88,11 +88,12 @@ def imagenet_advbn(**options: Any) -> None:
       advbn-gen imagenet-advbn --encoder vgg --source ILSVRC2012_val --labels devkit.tar.gz \\
         --autoencoder autoencoder.safetensors --reconstructed
     """
+    from encoders import file_name_of
     from pipeline.job import prepare, products_of
     from pipeline.runners.selection import select_runner
 
     config = _config(options)
-    name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{config.encoder}"
+    name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{file_name_of(config.encoder)}"
     products = products_of(config, options["out"] or Path(name), name)
     with select_runner(config, options["scheduler"]) as selection:
         job = prepare(selection.config, products, selection.environment, selection.trial_config)
@@ -132,19 +133,23 @@ def _run(job: "Job", runner: "Runner", options: dict[str, Any]) -> None:
 
 def _config(options: dict[str, Any]) -> "GenerationConfig":
     """Build the run's config; without a source, it uses the drawn world and its networks and says so."""
-    from encoders import encoder_kind
+    from decoders.autoencoder import require_encoder
+    from encoders import encoder_kind, split_encoder
     from experiments import imagenet_advbn as published
     from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_networks
 
-    encoder_kind(options["encoder"])
+    encoder, encoder_weights = split_encoder(options["encoder"])
+    kind = encoder_kind(encoder)
     source = os.fspath(options["source"]) if options["source"] else None
-    config = published(options["encoder"], absolute_address(source), absolute(options["autoencoder"]))
+    if encoder_weights is not None and options["autoencoder"] is not None:
+        require_encoder(options["autoencoder"], kind, encoder_weights)
+    config = published(encoder, absolute_address(source), absolute(options["autoencoder"]))
     config = replace(
         config,
         attack=replace(config.attack, **given(**{name: options[name] for name in ("eps", "steps", "step_size")})),
         labels=absolute(options["labels"]),
         order=absolute(options["order"]),
-        **_classifier(options["classifier"], options["classifier_weights"]),
+        **_classifier(options["classifier"] or _network_of(options["encoder"]), options["classifier_weights"]),
         **{name: options[name] for name in _CONFIG_FIELDS},
         **given(**{name: options[name] for name in ("batch_size", "batches_per_shard")}),
         **given(image_size=DRAWN_IMAGE_SIZE if source is None else None) | given(image_size=options["image_size"]),
@@ -161,6 +166,11 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
         autoencoder=config.autoencoder or str(own.autoencoder),
         classifier_weights=str(own.classifier) if own_classifier else config.classifier_weights,
     )
+
+
+def _network_of(encoder: str) -> str | None:
+    """Return the SPEC in an encoder's name, whose network is then the one attacked; None if there is none."""
+    return encoder.rpartition("@")[0] or None
 
 
 _CONFIG_FIELDS = ("limit", "split", "device", "precision", "threads", "workers", "reconstructed")

@@ -10,6 +10,7 @@ from encoders.registry import EncoderKind
 from networks.width import scaled
 
 STAGES: dict[int, tuple[int, ...]] = {
+    16: (512, 512),
     8: (512, 256),
     4: (256, 256, 256, 256, 128),
     2: (128, 128, 64),

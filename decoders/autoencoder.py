@@ -17,6 +17,7 @@ from networks.checkpoints import (
     weights_checksum,
     write_safetensors,
 )
+from networks.specs import load_with_weights
 from networks.width import require_width
 
 FORMAT = "advbn-gen autoencoder"
@@ -51,7 +52,8 @@ class AutoencoderFile:
 
     module: Autoencoder
     encoder_form: str
-    """Origin of the encoder's weights, `adain` or `torchvision`, which implies how colours are prepared."""
+    """Form of the encoder's weights, `adain` or `torchvision`, which implies how colours are prepared; of a network's
+    front, their origin (see `networks.classifiers.Classifier.weights`)."""
     checksum: str
     """SHA-256 over all weights."""
     origin: dict[str, Any] = field(default_factory=dict)
@@ -120,6 +122,38 @@ def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
     )
 
 
+def require_encoder(path: Path, kind: EncoderKind, weights: str) -> None:
+    """Refuse an autoencoder around another front, or around one with other weights.
+
+    Args:
+        path: an autoencoder's file.
+        kind: encoder that is a network's front.
+        weights: weights of its network (see `networks.specs.split_spec`).
+
+    Raises:
+        UserError: see above, or the weights cannot be had.
+    """
+    autoencoder = load_autoencoder(path, kind.name)
+    expected, _ = kind.convert(network_state(kind, weights)[0])
+    if weights_checksum(autoencoder.module.encoder.state_dict()) != weights_checksum(expected):
+        raise UserError(
+            f"The autoencoder {path} is around other weights of {kind.network} ({autoencoder.encoder_form}) than "
+            f"--encoder says ({weights}); give one that was trained with these."
+        )
+
+
+def network_state(kind: EncoderKind, weights: str) -> tuple[StateDict, str]:
+    """Return all weights of the network of which an encoder is the front, and their origin.
+
+    Raises:
+        UserError: they cannot be had, or are of a narrower network.
+    """
+    found = load_with_weights(kind.network, weights, None)
+    if found.width != 1:
+        raise UserError(f"The weights of {kind.network} have width {found.width:g}; its front serves at width 1 only.")
+    return found.module[1].state_dict(), found.weights  # type: ignore[index]
+
+
 def autoencoder_from_encoder(kind: EncoderKind, weights: StateDict) -> tuple[Autoencoder, str]:
     """Build an autoencoder around published encoder weights, its decoder fresh from torch's global generator.
 
@@ -131,5 +165,14 @@ def autoencoder_from_encoder(kind: EncoderKind, weights: StateDict) -> tuple[Aut
     """
     converted, form = kind.convert(weights)
     module = Autoencoder(kind, kind.width_of(converted))
-    load_into(module.encoder, converted, f"the {kind.name} encoder")
+    load_encoder(module, converted)
     return module, form
+
+
+def load_encoder(module: Autoencoder, state: StateDict) -> None:
+    """Load an autoencoder's encoder.
+
+    Raises:
+        UserError: the weights do not fit.
+    """
+    load_into(module.encoder, state, f"the {module.kind.name} encoder")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from basics.errors import UserError
-from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder
+from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder, load_encoder, network_state
 from decoders.task import TOTAL_VARIATION_WEIGHT, AutoencoderTask
 from encoders import EncoderKind, encoder_kind
 from networks.checkpoints import StateDict, read_weights, weights_checksum
@@ -23,11 +23,11 @@ class AutoencoderRequest(TrainingRequest):
     """A decoder to be trained for a frozen encoder; `labels` are those of the training images."""
 
     encoder: str
-    """Name of the encoder."""
+    """Name of the encoder (see `encoders.encoder_kind`)."""
     encoder_weights: str = PUBLISHED
-    """`published`, a file, or `seed:N`."""
+    """`published`, a file, or `seed:N`; of a network's front also `packaged:NAME`."""
     width: float | None = None
-    """Channel factor; None: what the weights have."""
+    """Channel factor; None: what the weights have. Of a network's front it is the decoder's; None: 1."""
 
 
 def train_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -> TrainingResult:
@@ -76,6 +76,8 @@ def train_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -
 def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest) -> tuple[Autoencoder, str]:
     """Return an autoencoder with the encoder's weights and a decoder fresh from the seed, and the weights' form."""
     torch.manual_seed(request.training.seed)
+    if kind.network is not None:
+        return _around_front(kind, request)
     if request.encoder_weights.startswith(SEED_PREFIX):
         torch.manual_seed(seed_of(request.encoder_weights))
         return Autoencoder(kind, 1.0 if request.width is None else request.width), request.encoder_weights
@@ -83,6 +85,14 @@ def _fresh_autoencoder(kind: EncoderKind, request: AutoencoderRequest) -> tuple[
     if request.width is not None and request.width != module.width:
         raise UserError(f"The encoder weights have width {module.width:g}, not {request.width:g}; leave --width out.")
     return module, form
+
+
+def _around_front(kind: EncoderKind, request: AutoencoderRequest) -> tuple[Autoencoder, str]:
+    """Return an autoencoder around a network's front, and the origin of the network's weights."""
+    state, origin = network_state(kind, request.encoder_weights)
+    module = Autoencoder(kind, 1.0 if request.width is None else request.width)
+    load_encoder(module, kind.convert(state)[0])
+    return module, origin
 
 
 def _encoder_state(kind: EncoderKind, weights: str) -> StateDict:

@@ -16,7 +16,7 @@ from torch.func import functional_call
 from attacks.ascent import ObjectiveValue, Parameters, climb
 from attacks.statistics import AdvBNConfig, Average, StatisticsThreat, channel_means, one_process, shift_statistics
 from downstream.auxiliary import AUXILIARY, MAIN, add_auxiliary, using
-from networks.cuts import Cut, is_rectified, split
+from networks.cuts import Cut, limits_of, split
 
 
 class Losses(NamedTuple):
@@ -59,7 +59,7 @@ class AdvBNNetwork(nn.Module):
         self.front, self.head = split(network, cut)
         self.front.requires_grad_(False)
         add_auxiliary(self.head)
-        self.rectified, self.attack, self.average = is_rectified(self.front), attack, average
+        self.limits, self.attack, self.average = limits_of(self.front), attack, average
 
     def train(self, mode: bool = True) -> "AdvBNNetwork":
         """Switch the head's mode."""
@@ -104,13 +104,13 @@ class AdvBNNetwork(nn.Module):
         with self.attacked(AUXILIARY) as weights:
 
             def objective(deltas: Parameters) -> ObjectiveValue[None]:
-                shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.rectified)
+                shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, limits=self.limits)
                 logits_NK = functional_call(self.head, weights, (shifted,))
                 return ObjectiveValue(F.cross_entropy(logits_NK, target, reduction="none"), None)
 
             deltas = climb(objective, threat, self.attack.steps)
         with torch.no_grad():
-            shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, rectified=self.rectified)
+            shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, limits=self.limits)
         return Shifted(feat_NCHW=shifted, deltas=deltas)
 
     def losses(self, feat_NCHW: Tensor, target: Tensor) -> Losses:

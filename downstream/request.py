@@ -1,5 +1,6 @@
 """The request for a fine-tuned classifier, and carrying it out."""
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -84,6 +85,9 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
         "images": len(images),
     }
     task = FineTuningTask(start, tuning, held_out, request.out, {"training": asdict(config), **identity})
+    if math.isfinite(task.network.limits[1]):
+        # Earlier versions did not hold features to it.
+        identity["highest_feature"] = task.network.limits[1]
     if config.devices > 1 and choose_compute(config.device, config.precision).device.type == "cuda":
         # torch has no synchronised batch norm for the CPU.
         task.synchronise_batch_norm()

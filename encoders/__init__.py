@@ -3,9 +3,10 @@
 import importlib
 import pkgutil
 
-from encoders.registry import ENCODERS, EncoderKind, encoder_kind, register
+from encoders.names import encoder_kind, file_name_of, split_encoder
+from encoders.registry import ENCODERS, EncoderKind, register
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["ENCODERS", "EncoderKind", "encoder_kind", "register"]
+__all__ = ["ENCODERS", "EncoderKind", "encoder_kind", "file_name_of", "register", "split_encoder"]

@@ -7,6 +7,7 @@ from torch import nn
 
 from basics.errors import UserError
 from networks.checkpoints import StateDict
+from networks.cuts import Limits
 from networks.width import scaled
 
 _SMALLEST_FEATURE_SIDE = 2
@@ -27,16 +28,18 @@ class EncoderKind:
     """Feature channels at full width."""
     reduction: int
     """Pixels of the image's side per feature position."""
-    rectified: bool
-    """Whether features come out of a ReLU; perturbed features are then clamped at 0 as well (published code)."""
+    limits: Limits
+    """Least and greatest feature, such as of a ReLU; perturbed features are held to them, too (published code)."""
     classifier: str
-    """torchvision classifier that the ascent attacks by default."""
+    """Classifier that the ascent attacks by default: torchvision's name, or `timm:NAME`."""
     build: Callable[[float], nn.Module]
     """Width -> network with fresh weights."""
     convert: Callable[[StateDict], tuple[StateDict, str]]
     """Published state dict (any accepted form) -> state dict of the network, and the form's name.
 
     Raises UserError if the form is unknown."""
+    network: str | None = None
+    """Of a network's front, the network (see `encoders.fronts`): it is whole, and a width is the decoder's alone."""
 
     def require_size(self, image_size: int) -> None:
         """Check the side of the images.
@@ -71,8 +74,8 @@ class EncoderKind:
         return kernels[-1].shape[0] / self.channels
 
     def feature_channels(self, width: float) -> int:
-        """Return the number of feature channels at a width."""
-        return scaled(self.channels, width)
+        """Return the number of feature channels at a width; a network's front has all of them at any."""
+        return self.channels if self.network else scaled(self.channels, width)
 
 
 ENCODERS: dict[str, EncoderKind] = {}
@@ -88,14 +91,3 @@ def register(kind: EncoderKind) -> EncoderKind:
         raise ValueError(f"two encoders are called {kind.name!r}")
     ENCODERS[kind.name] = kind
     return kind
-
-
-def encoder_kind(name: str) -> EncoderKind:
-    """Return the encoder called `name`.
-
-    Raises:
-        UserError: there is no encoder of that name.
-    """
-    if name not in ENCODERS:
-        raise UserError(f"There is no encoder {name!r}; give one of {', '.join(sorted(ENCODERS))}.")
-    return ENCODERS[name]

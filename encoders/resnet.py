@@ -8,6 +8,7 @@ from basics.errors import UserError
 from encoders.registry import EncoderKind, register
 from networks.checkpoints import StateDict
 from networks.classifiers import build_network
+from networks.cuts import RECTIFIED
 from networks.normalise import Normalise
 
 FRONT = ("conv1", "bn1", "relu", "maxpool", "layer1")
@@ -46,7 +47,7 @@ register(
         name="resnet",
         channels=256,
         reduction=4,
-        rectified=True,
+        limits=RECTIFIED,
         classifier="resnet50",
         build=build,
         convert=convert,

@@ -8,6 +8,7 @@ from basics.errors import UserError
 from encoders.padding import ReflectionPad
 from encoders.registry import EncoderKind, register
 from networks.checkpoints import StateDict
+from networks.cuts import RECTIFIED
 from networks.normalise import IMAGENET_MEAN, IMAGENET_STD
 from networks.width import scaled
 
@@ -102,7 +103,7 @@ register(
         name="vgg",
         channels=CHANNELS[-1],
         reduction=8,
-        rectified=True,
+        limits=RECTIFIED,
         classifier="vgg19",  # published code: torchvision's VGG-19 without batch norm
         build=build,
         convert=convert,

@@ -170,6 +170,13 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
     return narrow(network, width)
 
 
+def network_of_file(name: str, classes: int, width: float = 1.0) -> nn.Module:
+    """Build a network as one whose weights are given, see `build_network`."""
+    # As torchvision does with weights: these were trained on colours prepared in another way.
+    options = {"transform_input": True} if name in _TRANSFORMING else {}
+    return build_network(name, classes, width, **options)
+
+
 def _clip_network(name: str, classes: int, width: float) -> nn.Module:
     require_width(width)
     if width == 1:
@@ -235,10 +242,8 @@ def load_classifier(  # noqa: PLR0913 (which network, with which weights, for wh
                 _require_of_network(state, blank, name, weights, option)
             colours = colours or metadata.get("colours") or _colours_of(name, checkpoint, weights)
             found = _outputs(blank, state)
-            # As torchvision does with weights: these were trained on colours prepared in another way.
-            options = {"transform_input": True} if name in _TRANSFORMING else {}
             with Uninitialised():
-                network = build_network(name, found, width, **options)
+                network = network_of_file(name, found, width)
             load_into(network, state, f"the classifier {name}")
         require_classes(name, found, classes)
     module = nn.Sequential(normalise_for(name, colours), network).eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 Both parts keep the names of the network's modules, so their state dicts are parts of the network's own.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -23,6 +24,12 @@ class Cut:
     left_out: str | None = None
     """Batch norm right behind the cut that the published code leaves out."""
 
+
+Limits = tuple[float, float]
+"""Least and greatest value that features can have."""
+UNLIMITED: Limits = (-math.inf, math.inf)
+RECTIFIED: Limits = (0.0, math.inf)
+"""Of features out of a ReLU."""
 
 _RESNET = {
     "conv2": Cut(node="layer1"),
@@ -61,30 +68,37 @@ def cut_of(arch: str, name: str | None = None, *, keep_norm: bool = False) -> Cu
     return replace(cut, left_out=None) if keep_norm else cut
 
 
-def is_rectified(front: fx.GraphModule) -> bool:
-    """Whether a front's features come out of a ReLU: then perturbed ones are clamped at 0 as well (published code)."""
+def limits_of(front: fx.GraphModule) -> Limits:
+    """Return the limits of a front's features: those of a ReLU or ReLU6 if they come out of one.
+
+    Perturbed features are held to them: at 0 as in the published code, and at most 6 behind a ReLU6.
+    """
     last = next(node for node in reversed(front.graph.nodes) if node.op != "output")
-    return _is_rectified(last, front)
+    return _limits_of(last, front)
 
 
-_RECTIFYING = (nn.ReLU, nn.ReLU6)
-_KEEPING_SIGNS = (
+_LIMITING = {nn.ReLU: RECTIFIED, nn.ReLU6: (0.0, 6.0)}
+_KEEPING_LIMITS = (
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d, nn.Identity,
 )  # fmt: skip
-_RECTIFYING_CALLS = {F.relu, torch.relu, F.relu6}
-_SIGN_KEEPING_CALLS = {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.dropout, torch.cat}
+_LIMITING_CALLS = {F.relu: RECTIFIED, torch.relu: RECTIFIED, F.relu6: (0.0, 6.0)}
+_LIMIT_KEEPING_CALLS = {F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.dropout, torch.cat}
 
 
-def _is_rectified(node: fx.Node, front: fx.GraphModule) -> bool:
-    """Whether what a node gives cannot be negative because of a ReLU, directly or through layers that keep signs."""
+def _limits_of(node: fx.Node, front: fx.GraphModule) -> Limits:
+    """Return the limits of what a node gives, directly or through layers that keep them."""
     if node.op == "call_module":
         # timm's batch norms hold their activation, as the last thing that they do.
         layer = [*front.get_submodule(str(node.target)).modules()][-1]
-        if isinstance(layer, _RECTIFYING) or not isinstance(layer, _KEEPING_SIGNS):
-            return isinstance(layer, _RECTIFYING)
-    elif node.target in _RECTIFYING_CALLS or node.target not in _SIGN_KEEPING_CALLS:
-        return node.target in _RECTIFYING_CALLS
-    return all(_is_rectified(before, front) for before in node.all_input_nodes)
+        if type(layer) in _LIMITING:
+            return _LIMITING[type(layer)]
+        keeping = isinstance(layer, _KEEPING_LIMITS)
+    else:
+        if node.target in _LIMITING_CALLS:
+            return _LIMITING_CALLS[node.target]
+        keeping = node.target in _LIMIT_KEEPING_CALLS
+    before = [_limits_of(each, front) for each in node.all_input_nodes] if keeping else []
+    return (min(low for low, _ in before), max(high for _, high in before)) if before else UNLIMITED
 
 
 class _Tracer(fx.Tracer):
@@ -99,11 +113,13 @@ def split(network: nn.Module, cut: Cut) -> tuple[fx.GraphModule, fx.GraphModule]
     """Return front and head of a network; together they are the network.
 
     Raises:
-        UserError: there is no such module (the existing ones are listed), or data flows around it.
+        UserError: there is no such module (the existing ones are listed), data flows around it, it has more than one
+            output, or nothing is left behind it.
     """
     graph = _traced(network)
-    node = _node_at(graph, cut.node)
-    front, head = fx.GraphModule(network, _front(graph, node)), fx.GraphModule(network, _head(graph, node, cut.node))
+    inside = _nodes_in(graph, cut.node)
+    front = fx.GraphModule(network, _front(graph, inside[-1]))
+    head = fx.GraphModule(network, _head(graph, inside, cut.node))
     if cut.left_out is not None:
         head.set_submodule(cut.left_out, nn.Identity())
     return front, head
@@ -119,13 +135,13 @@ def _traced(network: nn.Module) -> fx.Graph:
         ) from error
 
 
-def _node_at(graph: fx.Graph, name: str) -> fx.Node:
-    """Return the last operation in the module of this name."""
+def _nodes_in(graph: fx.Graph, name: str) -> list[fx.Node]:
+    """Return the operations in the module of this name."""
     inside: list[fx.Node] = [node for node in graph.nodes if name in node.meta.get("nn_module_stack", {})]
     if not inside:
         known = _upper_modules([node.target for node in graph.nodes if node.op == "call_module"])
         raise UserError(f"The network has no module {name!r} to cut at; give one of {', '.join(known)}.")
-    return inside[-1]
+    return inside
 
 
 def _upper_modules(paths: Sequence[str]) -> list[str]:
@@ -145,21 +161,25 @@ def _front(graph: fx.Graph, last: fx.Node) -> fx.Graph:
     return front
 
 
-def _head(graph: fx.Graph, last: fx.Node, name: str) -> fx.Graph:
-    """Return the graph from the cut to the end.
+def _head(graph: fx.Graph, inside: Sequence[fx.Node], name: str) -> fx.Graph:
+    """Return the graph from the cut, behind the operations of a module, to the end.
 
     Raises:
-        UserError: it needs something from before the cut.
+        UserError: it needs something from before the cut, or is empty.
     """
-    head = fx.Graph()
+    head, last = fx.Graph(), inside[-1]
     copies = {last: head.placeholder("feat")}
 
     def copied(node: fx.Node) -> fx.Node:
+        if node in inside and node not in copies:
+            raise UserError(f"The module {name!r} has more than one output ({node.name}, {last.name}); give another.")
         if node not in copies:
-            raise UserError(f"Something flows around the module {name!r} ({node.name}); give another --cut.")
+            raise UserError(f"Something flows around the module {name!r} ({node.name}); give another.")
         return copies[node]
 
     behind = list(graph.nodes)[list(graph.nodes).index(last) + 1 :]
+    if all(node.op == "output" for node in behind):
+        raise UserError(f"Nothing is left of the network behind the module {name!r}; give an earlier one.")
     for node in behind:
         copies[node] = head.node_copy(node, copied)
     return head

@@ -21,6 +21,8 @@ from networks.classifiers import (
     classifier_metadata,
     is_known,
     load_classifier,
+    network_of_file,
+    normalise_for,
     origin_of,
     published_classes,
     require_classes,
@@ -30,6 +32,7 @@ from networks.classifiers import (
 )
 from networks.normalise import Normalise
 from networks.packaged import PACKAGED_PREFIX, packaged, packaged_state
+from networks.uninitialised import Uninitialised
 from networks.weight_files import CLASSIFIER_FILE, MAIN_FILE
 from sources.decode import View
 
@@ -118,13 +121,13 @@ def split_spec(spec: str) -> tuple[str | None, str]:
     return name, weights if weights.startswith(SEED_PREFIX) else str(Path(weights).absolute())
 
 
-def load_with_weights(name: str | None, weights: str, classes: int) -> Classifier:
+def load_with_weights(name: str | None, weights: str, classes: int | None) -> Classifier:
     """Load a network by its name and weights, as `split_spec` returns them.
 
     Args:
         name: Name of the network, torchvision's or `timm:NAME`; None if the weights file names it.
         weights: `published`, `seed:N`, `packaged:NAME` or a file.
-        classes: Number of outputs that are needed.
+        classes: Number of outputs that are needed; None needs none.
 
     Raises:
         UserError: as `load_model`, or it has another number of outputs.
@@ -157,6 +160,39 @@ def _load_own(
     return replace(found, view=view_of(metadata) or found.view, class_map=classes_of(metadata))
 
 
+def name_in_file(path: Path) -> str:
+    """Return the network of which a weights file of ours is.
+
+    Raises:
+        UserError: it is not our file, or of a network that was made narrower.
+    """
+    metadata = classifier_metadata(read_metadata(path))
+    if "name" not in metadata:
+        raise UserError(f"The file {path} does not say of which network it is; give NAME={path}.")
+    if metadata.get("width", 1.0) != 1:
+        raise UserError(f"The network in {path} has width {metadata['width']:g}; its front serves at width 1 only.")
+    return str(metadata["name"])
+
+
+def blank_model(name: str) -> nn.Sequential:
+    """Return a network behind its normalisation, with weights that may only be replaced (or for its shapes).
+
+    Args:
+        name: torchvision's, or `timm:NAME`.
+
+    Raises:
+        UserError: there is no such network, or timm is not installed.
+    """
+    with Uninitialised():
+        if not name.startswith(TIMM_PREFIX):
+            require_known(name)
+            return nn.Sequential(normalise_for(name), network_of_file(name, IMAGENET_CLASSES))
+        timm = _timm()
+        network = _created(timm, _known_to_timm(timm, name.removeprefix(TIMM_PREFIX)))
+        config = timm.data.resolve_model_data_config(network)
+        return nn.Sequential(Normalise(config["mean"], config["std"]), network)
+
+
 def label_of_spec(spec: str) -> str:
     """Return what tables call a model: its SPEC, with only the last part of a path."""
     path = Path(spec)
@@ -181,9 +217,7 @@ def _weights_in(folder: Path) -> Path:
 
 def _load_timm(name: str, weights: str) -> Classifier:
     timm = _timm()
-    if not timm.is_model(name):
-        raise UserError(f"There is no timm model {name!r}; `timm.list_models()` names them all.")
-    network, origin = _timm_network(timm, name, weights)
+    network, origin = _timm_network(timm, _known_to_timm(timm, name), weights)
     config = timm.data.resolve_model_data_config(network)
     _, height, width = config["input_size"]
     if height != width or config["crop_mode"] not in _CROP_MODES:
@@ -209,6 +243,17 @@ def _load_timm(name: str, weights: str) -> Classifier:
         class_map=published_classes(int(network.num_classes)) if published else None,
         packages=("timm",),
     )
+
+
+def _known_to_timm(timm: Any, name: str) -> str:
+    """Return the name, unless timm has no such model.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not timm.is_model(name):
+        raise UserError(f"There is no timm model {name!r}; `timm.list_models()` names them all.")
+    return name
 
 
 def _timm_network(timm: Any, name: str, weights: str) -> tuple[Any, str]:

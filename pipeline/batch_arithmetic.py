@@ -78,7 +78,7 @@ class Shifter:
 
     def decode(self, feat_NCHW: Tensor, mean_C: Tensor, deltas: Parameters) -> Tensor:
         """Return the images of features with statistics multiplied by `deltas`: of means and of standard deviations."""
-        shifted = shift_statistics(feat_NCHW, mean_C, *deltas, rectified=self.autoencoder.kind.rectified)
+        shifted = shift_statistics(feat_NCHW, mean_C, *deltas, limits=self.autoencoder.kind.limits)
         decoded: Tensor = self.autoencoder.decoder(shifted).to(self.compute.dtype)
         return decoded
 

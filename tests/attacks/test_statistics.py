@@ -8,6 +8,7 @@ import torch
 from attacks.ascent import ObjectiveValue, Parameters, ascend
 from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, shift_statistics
 from basics.errors import UserError
+from networks.cuts import RECTIFIED, UNLIMITED, Limits
 from tests.support import close
 
 
@@ -21,8 +22,8 @@ def test_means_are_over_batch_and_positions(feat: torch.Tensor) -> None:
     assert close(channel_means(feat).flatten(), expected, relative=1e-12)
 
 
-@pytest.mark.parametrize("rectified", [True, False])
-def test_shift_is_the_formula_position_by_position(feat: torch.Tensor, rectified: bool) -> None:
+@pytest.mark.parametrize("limits", [RECTIFIED, UNLIMITED, (0.0, 1.0)])
+def test_shift_is_the_formula_position_by_position(feat: torch.Tensor, limits: Limits) -> None:
     dice = torch.Generator().manual_seed(1)
     delta_mean, delta_std = (torch.rand(1, 7, 1, 1, generator=dice, dtype=torch.float64) * 2.2 - 0.1 for _ in "ab")
     mean = channel_means(feat)
@@ -30,20 +31,21 @@ def test_shift_is_the_formula_position_by_position(feat: torch.Tensor, rectified
     for n in range(5):
         for c in range(7):
             value = delta_std[0, c] * (feat[n, c] - mean[0, c]) + delta_mean[0, c] * mean[0, c]
-            expected[n, c] = torch.where(value > 0, value, torch.zeros_like(value)) if rectified else value
-    found = shift_statistics(feat, mean, delta_mean, delta_std, rectified=rectified)
+            held = [[min(max(each, limits[0]), limits[1]) for each in row] for row in value.tolist()]
+            expected[n, c] = torch.tensor(held, dtype=torch.float64)
+    found = shift_statistics(feat, mean, delta_mean, delta_std, limits=limits)
     assert close(found, expected, relative=1e-12)
 
 
 def test_multipliers_of_one_give_the_features_back_bit_for_bit(feat: torch.Tensor) -> None:
     single = feat.float()
     one = torch.ones(1, 7, 1, 1)
-    assert torch.equal(shift_statistics(single, channel_means(single), one, one, rectified=False), single)
+    assert torch.equal(shift_statistics(single, channel_means(single), one, one, limits=UNLIMITED), single)
 
 
 def test_shifted_statistics_are_the_multiplied_ones(feat: torch.Tensor) -> None:
     delta_mean, delta_std = torch.full((1, 7, 1, 1), 1.7), torch.full((1, 7, 1, 1), 0.4)
-    shifted = shift_statistics(feat, channel_means(feat), delta_mean, delta_std, rectified=False)
+    shifted = shift_statistics(feat, channel_means(feat), delta_mean, delta_std, limits=UNLIMITED)
     assert close(channel_means(shifted), 1.7 * channel_means(feat), relative=1e-6)
     assert close(shifted.std(dim=(0, 2, 3)), 0.4 * feat.std(dim=(0, 2, 3)), relative=1e-6)
 
@@ -53,7 +55,7 @@ def linear(feat: torch.Tensor, mean: torch.Tensor) -> Callable[[Parameters], Obj
     target = torch.randn(feat.shape, generator=torch.Generator().manual_seed(2), dtype=feat.dtype)
 
     def objective(deltas: Parameters) -> ObjectiveValue[None]:
-        shifted = shift_statistics(feat, mean, *deltas, rectified=False)
+        shifted = shift_statistics(feat, mean, *deltas, limits=UNLIMITED)
         return ObjectiveValue((shifted * target).flatten(1).sum(1), None)
 
     return objective

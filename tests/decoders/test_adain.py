@@ -76,6 +76,6 @@ def test_width_scales_every_layer_but_the_last() -> None:
 
 def test_a_resolution_without_a_stage_is_refused() -> None:
     kind = encoder_kind("vgg")
-    odd = EncoderKind(**{**vars(kind), "reduction": 16})
+    odd = EncoderKind(**{**vars(kind), "reduction": 32})
     with pytest.raises(UserError, match="no stage"):
         build_decoder(odd)

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.statistics import AdvBNConfig
+from attacks.statistics import AdvBNConfig, channel_means, shift_statistics
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import state_with
 from networks.classifiers import build_network
-from networks.cuts import cut_of
+from networks.cuts import UNLIMITED, cut_of
 from tests.support import close, seeded, with_lived_in_batch_norm
 
 CLASSES, WIDTH = 5, 1 / 8
@@ -201,3 +201,16 @@ def test_batch_norm_can_be_synchronised_in_place() -> None:
     assert list(net.state_dict()) == names
     for which, answer in before.items():
         assert torch.equal(net.logits(feat, which), answer)
+
+
+@pytest.mark.slow
+def test_features_out_of_a_relu6_stay_in_its_limits() -> None:
+    with seeded(0):
+        ours = AdvBNNetwork(build_network("mobilenet_v2", 4), cut_of("mobilenet_v2", "features.0"), AdvBNConfig())
+    image = 6 * torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    feat = ours.features(image)
+    shifted = ours.perturb(feat, torch.arange(4))
+    free = shift_statistics(feat, channel_means(feat), *shifted.deltas, limits=UNLIMITED)
+    assert float(free.max()) > 6
+    assert torch.equal(shifted.feat_NCHW, free.clamp(0, 6))
+    assert ours.limits == (0, 6)

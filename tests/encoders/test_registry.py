@@ -15,11 +15,12 @@ from tests.processes import environment
 THIRD = """
 from torch import nn
 from encoders.registry import EncoderKind, register
+from networks.cuts import UNLIMITED
 
 def build(width=1.0):
     return nn.Conv2d(3, round(8 * width), 2, stride=2)
 
-register(EncoderKind(name="third", channels=8, reduction=2, rectified=False, classifier="resnet18", build=build,
+register(EncoderKind(name="third", channels=8, reduction=2, limits=UNLIMITED, classifier="resnet18", build=build,
                      convert=lambda state: (state, "own")))
 """
 
@@ -78,5 +79,5 @@ def test_each_description_fits_its_network(kind: EncoderKind, width: float) -> N
         feat = network(torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0)))
     assert feat.shape == (2, kind.feature_channels(width), 32 // kind.reduction, 48 // kind.reduction)
     assert feat.shape[1] == kind.channels * width
-    assert not kind.rectified or bool((feat >= 0).all())
+    assert bool((feat >= kind.limits[0]).all())
     assert kind.width_of(network.state_dict()) == width

@@ -10,7 +10,7 @@ from torchvision.models import get_model
 
 from basics.errors import UserError
 from networks.classifiers import build_network
-from networks.cuts import CUTS, Cut, cut_of, is_rectified, split
+from networks.cuts import CUTS, RECTIFIED, UNLIMITED, Cut, cut_of, limits_of, split
 from tests.support import seeded, with_lived_in_batch_norm
 
 
@@ -60,7 +60,7 @@ def test_published_cuts_are_where_the_paper_has_them(arch: str, channels: int, r
 )
 def test_features_out_of_a_relu_are_known(arch: str, place: str | None, rectified: bool) -> None:
     front, _ = split(get_model(arch, weights=None).eval(), cut_of(arch, place))
-    assert is_rectified(front) is rectified
+    assert limits_of(front) == (RECTIFIED if rectified else UNLIMITED)
     assert bool((front(torch.randn(1, 3, 64, 64)) >= 0).all()) is rectified
 
 
@@ -135,7 +135,7 @@ def test_timm_networks_are_cut_by_node_name(name: str, node: str, rectified: boo
     image = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(head(front(image)), network(image))
-    assert is_rectified(front) is rectified
+    assert limits_of(front) == (RECTIFIED if rectified else UNLIMITED)
     # Batch norm still knows training from evaluation: tracing must not have fixed one of them.
     with torch.no_grad():
         feat = front(image)
@@ -169,5 +169,5 @@ def test_features_behind_a_relu_and_a_pooling_are_rectified(arch: str, node: str
     front, _ = split(lived_in(arch, num_classes=4, **options), Cut(node=node))
     with torch.no_grad():
         lowest = float(front(torch.randn(2, 3, 64, 64)).min())
-    assert is_rectified(front) is rectified
+    assert limits_of(front) == (RECTIFIED if rectified else UNLIMITED)
     assert (lowest >= 0) is rectified
