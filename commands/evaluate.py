@@ -24,6 +24,12 @@ from commands.options import (
 @click.option("--imagenet-instagram", metavar="P", help="ImageNet-Instagram: filter/class folders.")
 @click.option("--imagenet-sketch", metavar="P", help="ImageNet-Sketch: class folders.")
 @click.option("--imagenet-style", metavar="P", help="Stylized ImageNet: val/class folders.")
+@click.option("--imagenet-v2", metavar="P", help="ImageNet-V2: class folders 0 to 999.")
+@click.option("--imagenet-r", metavar="P", help="ImageNet-R: class folders of 200 classes.")
+@click.option("--imagenet-a", metavar="P", help="ImageNet-A: class folders of 200 classes.")
+@click.option("--cue-conflict", metavar="P", help="Cue conflict: shape/shape1-texture2.png, 16 classes.")
+@click.option("--silhouettes", metavar="P", help="Filled silhouettes: class folders, 16 classes.")
+@click.option("--edges", metavar="P", help="Edges: class folders, 16 classes.")
 @click.option(
     "--advbn", metavar="DIR...", multiple=True, help="Folders of `imagenet-advbn`: perturbed or reconstructed."
 )
@@ -34,7 +40,7 @@ from commands.options import (
 @compute_options
 @json_option
 def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -> None:
-    """Score models on the paper's test sets, each prepared as published, in one pass over each for all models.
+    """Score models on the paper's test sets and others, each prepared as published, in one pass over each for all.
 
     A run folder of `finetune` is scored with main and with auxiliary batch norm. Leaves results.jsonl (a line for each
     model on each subset, and summaries with mCE) and predictions/ (the five most probable classes of every sample).
@@ -72,5 +78,6 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
 
 
 _PATH_OPTIONS = (
-    "imagenet", "imagenet_c", "imagenet_instagram", "imagenet_sketch", "imagenet_style", "advbn", "labels", "limit",
+    "imagenet", "imagenet_c", "imagenet_instagram", "imagenet_sketch", "imagenet_style", "imagenet_v2", "imagenet_r",
+    "imagenet_a", "cue_conflict", "silhouettes", "edges", "advbn", "labels", "limit",
 )  # fmt: skip

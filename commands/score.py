@@ -60,7 +60,8 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
         )
     )  # fmt: skip
     rows = [[row["model"], row["data"], str(row["n"]), _percent(row, "top1"), _percent(row, "top5")] for row in results]
-    lines = [markdown_table(["model", "data", "n", "top-1", "top-5"], rows), str(out)]
+    bias = [_shape_bias(row) for row in results if "cue_conflict" in row]
+    lines = [markdown_table(["model", "data", "n", "top-1", "top-5"], rows), *bias, str(out)]
     print_result({"results": results, "out": str(out)}, lines, as_json=as_json)
 
 
@@ -79,6 +80,16 @@ def _named(option: str, values: tuple[str, ...]) -> dict[str, str]:
             raise UserError(f"Two addresses of {option} are called {name}; give each a name of its own.")
         named[name] = address
     return named
+
+
+def _shape_bias(row: dict[str, Any]) -> str:
+    """Return a sentence on how a model decided where shape and texture conflict."""
+    cues = row["cue_conflict"]
+    bias = "none" if cues["shape_bias"] is None else f"{cues['shape_bias']:.1%}"
+    return (
+        f"{row['model']} on {row['data']}: shape bias {bias} of {cues['either']:.1%} decided for shape or texture "
+        f"({cues['n']} images with conflicting cues)"
+    )
 
 
 def _percent(row: dict[str, Any], name: str) -> str:

@@ -20,12 +20,15 @@ from basics.loading import loaded
 from basics.options import require_loaders
 from basics.progress import progress
 from basics.software import versions_of
+from downstream.cue_conflict import cue_conflict
 from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Scored, ScoredData
 from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
-from sources.classes import Unnamed, compare_classes
+from sources.base import numbered_classes
+from sources.classes import Unnamed, compare_classes, imagenet_map
 from sources.decode import View, decode_rgb, pixels_of
+from sources.sixteen import SIXTEEN
 
 KEPT = 5
 """How many of the most probable classes are kept for each model and sample."""
@@ -60,6 +63,8 @@ def wanted_score(
         more: other fields of the result's row, such as which of two batch-norm sets this is.
     """
     metadata = data.metadata()
+    if _decides_among_sixteen(model, data):
+        metadata["decision"] = "mean probability of each of 16 classes"
     # Addresses do not identify anything: files are moved. The checksums beside them do.
     addresses = {"data_address": metadata.pop("data_address"), CONTENT: data.content, "weights": model.weights}
     identity = {
@@ -77,16 +82,25 @@ def wanted_score(
 def require_fitting(label: str, model: Classifier, data: TestSet) -> Unnamed | None:
     """Refuse a model whose outputs are not the classes of the data set.
 
+    Among the 16 classes of cue conflict, a network of ImageNet-1k decides by the mean probability of each one's.
+
     Returns:
         The one that does not say which classes it has; None if they agree.
 
     Raises:
         UserError: see above.
     """
+    if _decides_among_sixteen(model, data):
+        says = f"The model {label} does not say which classes it has; they are taken to be those of ImageNet-1k."
+        return None if model.outputs.imagenet else Unnamed(f"the model {label}", says)
     return compare_classes(
         f"the model {label}", model.outputs, f"the data set {data.name} ({data.source.address})", data.source.classes,
         "give a model of these classes",
     )  # fmt: skip
+
+
+def _decides_among_sixteen(model: Classifier, data: TestSet) -> bool:
+    return data.sixteen and model.outputs in {imagenet_map(), numbered_classes(imagenet_map().count)}
 
 
 @torch.no_grad()
@@ -159,6 +173,8 @@ def _scored(row: Row, predictions: dict[str, Predictions], data: TestSet) -> Sco
     values: Row = {"n": len(label_N), **_accuracy(predictions[ALL], label_N)}
     if PRESENT in predictions:
         values[PRESENT] = {"classes": len(data.present), **_accuracy(predictions[PRESENT], label_N)}
+    if data.texture_N is not None:
+        values["cue_conflict"] = cue_conflict(predictions[ALL].classes_NK[:, 0], label_N, data.texture_N).to_json()
     return Scored(row={**row, **values}, predictions=predictions)
 
 
@@ -192,13 +208,19 @@ class _Collector:
         model.module.to(compute.device, compute.dtype)
         present = data.present
         self.name = model.name
-        self.present = torch.tensor(present, device=compute.device) if len(present) < model.classes else None
+        self.groups = SIXTEEN.values() if _decides_among_sixteen(model, data) else None
+        classes = model.classes if self.groups is None else len(self.groups)
+        self.present = torch.tensor(present, device=compute.device) if len(present) < classes else None
         self.found: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def add(self, logits_NC: Tensor) -> None:
         logits_NC = logits_NC.double() if logits_NC.device.type != "mps" else logits_NC.float()
         if not bool(logits_NC.isfinite().all()):
             raise WorkError(f"The model {self.name} gives outputs that are not numbers; check its weights.")
+        if self.groups is not None:
+            probability_NC = logits_NC.softmax(1)
+            # Their logarithms, so that a softmax over some of the classes is their shares of the probability.
+            logits_NC = torch.stack([probability_NC[:, group].mean(1) for group in self.groups], dim=1).log()
         self._keep(ALL, logits_NC, None)
         if self.present is not None:
             self._keep(PRESENT, logits_NC[:, self.present], self.present)

@@ -1,9 +1,10 @@
-"""The test sets of the AdvBN paper: their folders, how images are prepared, and which batch norm is published.
+"""The test sets of the AdvBN paper, and others of the field: their folders, how images are prepared, and more.
 
 Layouts are those of the sets' own downloads. ImageNet, ImageNet-Instagram and ImageNet-Sketch are resized before the
 crop; ImageNet-C, Stylized ImageNet and our shards are stored ready to be cropped.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,11 +16,21 @@ from downstream.auxiliary import AUXILIARY, MAIN
 from downstream.mce import CATEGORIES, CORRUPTIONS, SEVERITIES
 from downstream.testset import TestSet, open_named
 from pipeline.dataset.manifest import is_data_set, read_manifest
+from sources.base import Source, numbered_classes
+from sources.classes import imagenet_map
 from sources.decode import BrokenImageError, decode_rgb
 from sources.names import is_image
 
 IMAGENET, IMAGENET_C = "imagenet", "imagenet-c"
 INSTAGRAM, SKETCH, STYLE = "imagenet-instagram", "imagenet-sketch", "imagenet-style"
+IMAGENET_V2, IMAGENET_R, IMAGENET_A = "imagenet-v2", "imagenet-r", "imagenet-a"
+CUE_CONFLICT, SILHOUETTES, EDGES = "cue-conflict", "silhouettes", "edges"
+SOME_CLASSES = (IMAGENET_R, IMAGENET_A)
+"""Sets of 200 of ImageNet's classes, among which alone a model decides (published); the restricted accuracy counts."""
+OF_SIXTEEN_CLASSES = (CUE_CONFLICT, SILHOUETTES, EDGES)
+"""Sets of the 16 classes of `sources.sixteen`, whose images are stored ready to be cropped."""
+OTHERS = (IMAGENET_V2, *SOME_CLASSES, *OF_SIXTEEN_CLASSES)
+"""Test sets that the paper does not have."""
 ADVBN, RECONSTRUCTED = "advbn", "reconstructed"
 FILTERS = 20
 """Filters of ImageNet-Instagram."""
@@ -47,6 +58,18 @@ class TestSetPaths:
     """`<root>/<class>/`."""
     imagenet_style: str | None = None
     """`<root>/val/<class>/`, also without `val`."""
+    imagenet_v2: str | None = None
+    """`<root>/<0-999>/`."""
+    imagenet_r: str | None = None
+    """`<root>/<class>/`."""
+    imagenet_a: str | None = None
+    """`<root>/<class>/`."""
+    cue_conflict: str | None = None
+    """`<root>/<shape>/<shape><n>-<texture><m>.png`."""
+    silhouettes: str | None = None
+    """`<root>/<class>/`."""
+    edges: str | None = None
+    """`<root>/<class>/`."""
     advbn: Sequence[str] = ()
     """Folders of data sets that the main job wrote, perturbed or reconstructed."""
     labels: Path | None = None
@@ -80,12 +103,36 @@ class Subset:
         """
         data = open_named(self.name, self.address, labels=self.labels, limit=self.limit)
         deep = next((each.name for each in data.source.records if each.name.count("/") > 1), None)
-        if deep and self.suite in {IMAGENET_C, INSTAGRAM, SKETCH, STYLE}:
+        if deep and self.suite in {IMAGENET_C, INSTAGRAM, SKETCH, STYLE, *OTHERS}:
             raise UserError(
                 f"{self.address} should hold the class folders of {self.name}, but its images lie deeper (such as "
                 f"{deep}); give the folder in its published layout (docs/shift.md)."
             )
-        return replace(data, suite=self.suite, stored_side=self.cropped_side or data.stored_side)
+        data = replace(data, suite=self.suite, stored_side=self.cropped_side or data.stored_side)
+        if self.suite == IMAGENET_V2:
+            return replace(data, source=_with_numbered_classes(data.source))
+        if self.suite == CUE_CONFLICT and data.texture_N is None:
+            raise UserError(
+                f"The images of --{CUE_CONFLICT} {self.address} are not called <shape><n>-<texture><m> after their "
+                "class folders; give the folder in its published layout (docs/shift.md)."
+            )
+        return data
+
+
+def _with_numbered_classes(source: Source) -> Source:
+    """Return ImageNet-V2 with its classes: its folders are called by ImageNet-1k's indices.
+
+    Raises:
+        UserError: it has other folders.
+    """
+    if source.classes != numbered_classes(imagenet_map().count):
+        raise UserError(
+            f"--{IMAGENET_V2} {source.address} has not the class folders 0 to {imagenet_map().count - 1}; give a "
+            "folder in its published layout (docs/shift.md)."
+        )
+    named = copy.copy(source)
+    named.classes = imagenet_map()
+    return named
 
 
 def is_published_choice(suite: str, batch_norm: str | None) -> bool:
@@ -113,10 +160,21 @@ def find_subsets(paths: TestSetPaths) -> tuple[list[Subset], list[str]]:
         found.append(Subset(name=SKETCH, suite=SKETCH, address=paths.imagenet_sketch))
     if paths.imagenet_style is not None:
         found += _with_stored_side([Subset(name=STYLE, suite=STYLE, address=paths.imagenet_style)])
+    found += _others(paths)
     found += [_own_data_set(address) for address in paths.advbn]
     if not found:
         raise UserError("No test set was given; name one, such as --imagenet ILSVRC2012_val or --imagenet-c DIR.")
     return [replace(subset, limit=paths.limit) for subset in found], ignored
+
+
+def _others(paths: TestSetPaths) -> list[Subset]:
+    """Find the test sets that the paper does not have."""
+    given = {name: getattr(paths, name.replace("-", "_")) for name in OTHERS}
+    found = [Subset(name=name, suite=name, address=address) for name, address in given.items() if address is not None]
+    return [
+        each for subset in found
+        for each in (_with_stored_side([subset]) if subset.suite in OF_SIXTEEN_CLASSES else [subset])
+    ]  # fmt: skip
 
 
 def _own_data_set(address: str) -> Subset:

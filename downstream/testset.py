@@ -7,10 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from basics.errors import UserError
 from basics.files import digest_json
 from basics.paths import AnyPath, as_path
 from basics.reading import is_folder
+from downstream.cue_conflict import texture_labels
 from pipeline.dataset.checks import checksum_problems
 from pipeline.dataset.manifest import Manifest, is_data_set, read_manifest
 from sources.base import ImageRecord, Source
@@ -18,6 +22,7 @@ from sources.content import FileState, content_mark
 from sources.decode import View
 from sources.keys import sample_keys
 from sources.opening import open_source
+from sources.sixteen import is_sixteen
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 
@@ -70,6 +75,16 @@ class TestSet:
     def present(self) -> list[int]:
         """The classes that occur, sorted."""
         return sorted({record.label for record in self.records})
+
+    @property
+    def sixteen(self) -> bool:
+        """Whether its classes are the 16 of cue conflict (see `sources.sixteen`)."""
+        return is_sixteen(self.source.classes.names)
+
+    @cached_property
+    def texture_N(self) -> NDArray[np.int32] | None:
+        """Class of each image's texture, if the names of all images say one (see `downstream.cue_conflict`)."""
+        return texture_labels(self.records, self.source.classes.names)
 
     def view(self, own: View) -> View:
         """Return how images are prepared for a network whose usual preparation is `own`.

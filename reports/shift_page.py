@@ -15,6 +15,7 @@ from reports.tables import Table, markdown_parts
 
 _CSV_COLUMNS = (
     "model", "batch_norm", "published_choice", "data", "summary", "n", "top1", "top5", "mce", "mean_error",
+    "present_top1", "shape_bias", "shape_or_texture",
     "published_method", "published_top1", "published_mce", "published_same_data", "arch", "weights", "weights_sha256",
     "data_address", "data_fingerprint", "transform", "precision", "device",
 )  # fmt: skip
@@ -73,7 +74,13 @@ def published_note(report: Report) -> str:
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"published_{name}": value for name, value in (row["published"] or {}).items()}
+    cues = row.get("cue_conflict", {})
+    return {
+        **{f"published_{name}": value for name, value in (row["published"] or {}).items()},
+        "present_top1": row.get("present", {}).get("top1"),
+        "shape_bias": cues.get("shape_bias"),
+        "shape_or_texture": cues.get("either"),
+    }
 
 
 def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from basics.reading import unreadable
 from downstream.auxiliary import AUXILIARY, MAIN
 from downstream.predictions import IDENTIFYING
 from downstream.result_store import RESULTS, Key, Row, key_of, model_name
-from downstream.suites import IMAGENET_C, INSTAGRAM
+from downstream.suites import CUE_CONFLICT, IMAGENET_C, INSTAGRAM
 
 
 def read_results(folders: Sequence[Path]) -> list[Row]:
@@ -70,9 +70,11 @@ def _is_valid(row: Row) -> bool:
     """
     parts = row["data"].count("/") + 1 == _PARTS.get(row["suite"], 1)
     texts = all(isinstance(row[name], str) for name in _TEXTS)
+    cues = row["suite"] != CUE_CONFLICT or {"shape_bias", "either"} <= row["cue_conflict"].keys()
     return (
         texts
         and parts
+        and cues
         and isinstance(row["imagenet"], bool)
         and row["batch_norm"] in {None, MAIN, AUXILIARY}
         and (isinstance(row["samples_there"], int) and isinstance(row["software"], dict))
