@@ -13,6 +13,7 @@ from commands.options import (
     json_option,
     model_option,
     print_result,
+    restrict_option,
     scoring_options,
 )
 
@@ -36,6 +37,7 @@ from commands.options import (
 @click.option("--labels", type=FILE, help="Label list or devkit of --imagenet as a flat ILSVRC2012 folder.")
 @click.option("--limit", type=int, help="Only the first N images of each subset.")
 @click.option("--out", type=FOLDER, default=Path("evaluation"), show_default=True, help="Folder of the results.")
+@restrict_option
 @scoring_options
 @compute_options
 @json_option
@@ -67,7 +69,7 @@ def evaluate(model: tuple[str, ...], out: Path, as_json: bool, **options: Any) -
             out=out,
             device=options["device"],
             precision=options["precision"],
-            config=ScoringConfig(batch_size=options["batch_size"], loaders=options["loaders"]),
+            config=ScoringConfig(**{name: options[name] for name in ("batch_size", "loaders", "restrict_classes")}),
             overwrite=options["overwrite"],
         )
     )

@@ -54,7 +54,12 @@ _schedule_options = combined_options(
 
 
 @click.command(short_help="Fine-tune a classifier with AdvBN.", cls=ManyValues)
-@click.option("--arch", required=True, metavar="NAME", help="resnet18/34/50/101, densenet121, efficientnet_b0, ...")
+@click.option(
+    "--arch",
+    required=True,
+    metavar="SPEC",
+    help="Network: resnet18/34/50/101, densenet121, efficientnet_b0, ..., or with weights: packaged:NAME, NAME=FILE.",
+)
 @click.option("--method", help="advbn, plain, advprop, pgd-at, advprop+advbn or pgd-at+advbn. [default: advbn]")
 @click.option(
     "--augment", metavar="NAME...", multiple=True,
@@ -62,6 +67,7 @@ _schedule_options = combined_options(
     "[default: none; efficientnet_b0: autoaugment]",
 )  # fmt: skip
 @click.option("--init", metavar="SPEC", help="Weights to start from. [default: the published ones of --arch]")
+@click.option("--classes", type=int, help="Fresh last layer for so many classes, those of the training images.")
 @click.option(
     "--cut", metavar="NAME", help="End of the front: conv2, conv3, conv4, or a module. [default: as published]"
 )
@@ -149,7 +155,7 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
     drawn = options["source"] is None
     if drawn:
         say("No --source: using the embedded drawn world.")
-    arch = options["arch"]
+    arch = options["arch"] = _arch(options)
     request = experiments.finetune(
         arch,
         DrawnSource("train", DRAWN_IMAGE_SIZE) if drawn else options["source"],
@@ -175,9 +181,28 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
         training=replace(request.training, **training),
         init=_init(options),
         held_out=held_out,
-        **{name: options[name] for name in ("width", "labels", "limit", "mix")},
+        **{name: options[name] for name in ("width", "classes", "labels", "limit", "mix")},
         **given(mix_share=options["mix_share"]),
     )
+
+
+def _arch(options: dict[str, Any]) -> str:
+    """Return the name of the network that `--arch` says; if it says weights, too, these are taken for `--init`.
+
+    Raises:
+        UserError: `--init` says others.
+    """
+    from basics.errors import UserError
+    from networks.classifiers import PUBLISHED
+    from networks.specs import name_in_file, split_spec
+
+    spec: str = options["arch"]
+    name, weights = split_spec(spec)
+    if weights != PUBLISHED:
+        if options["init"] is not None:
+            raise UserError(f"--arch {spec} names its weights; leave out --init {options['init']}.")
+        options["init"] = spec
+    return name_in_file(Path(weights)) if name is None else name
 
 
 def _augment(names: tuple[str, ...], published: tuple[str, ...]) -> tuple[str, ...]:

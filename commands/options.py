@@ -131,6 +131,11 @@ class AliasedOption(click.Option):
         self.opts = shown
 
 
+restrict_option = click.option(
+    "--restrict-classes",
+    is_flag=True,
+    help="Let models decide only among the classes that occur in a data set.",
+)
 scoring_options = combined_options(
     click.option("--batch-size", type=int, default=64, show_default=True, help="Images a step."),
     loaders_option,

@@ -13,6 +13,7 @@ from commands.options import (
     json_option,
     model_option,
     print_result,
+    restrict_option,
     scoring_options,
 )
 
@@ -25,6 +26,7 @@ from commands.options import (
 @click.option("--labels", metavar="NAME=F...", multiple=True, help="Label list or devkit of a flat ILSVRC2012 folder.")
 @click.option("--limit", type=int, help="Only the first N images of each data set.")
 @click.option("--out", type=FOLDER, default=Path("scores"), show_default=True, help="Folder of the results.")
+@restrict_option
 @scoring_options
 @compute_options
 @json_option
@@ -45,7 +47,7 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
     from downstream.testset import open_test_set
     from reports.tables import markdown_table
 
-    config = ScoringConfig(batch_size=options["batch_size"], loaders=options["loaders"])
+    config = ScoringConfig(**{name: options[name] for name in ("batch_size", "loaders", "restrict_classes")})
     addresses, labels = _named("--data", data), _named("--labels", options["labels"])
     for name in labels.keys() - addresses.keys():
         raise UserError(f"--labels names {name}, which is none of the data sets {', '.join(addresses)}.")

@@ -12,9 +12,11 @@ from downstream.task import FineTuningConfig, FineTuningTask
 from downstream.testset import open_named
 from networks.checkpoints import read_metadata
 from networks.classifiers import Classifier, classifier_metadata
+from networks.heads import with_fresh_head
 from networks.specs import load_model
 from sources.base import Source
 from sources.classes import require_agreeing
+from sources.fewer_classes import FewerClasses, occurring
 from training.data import Mix, require_same_classes, training_images
 from training.folder import is_first_process
 from training.loop import train
@@ -31,6 +33,8 @@ class FineTuningRequest(TrainingRequest):
     """Cut, method, attacks and augmentation."""
     init: str | None = None
     """SPEC of the weights to start from (see `networks.specs`); None takes the published ones."""
+    classes: int | None = None
+    """Number of classes of a fresh last layer: those that occur in the training images; None keeps the last layer."""
     width: float | None = None
     """Scale of its channels; None: what the weights have."""
     mix: str | None = None
@@ -57,17 +61,14 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
     start = _start(request)
     request.require_possible()
     require_apart(request.mix, request.out)
-    source = _of_its_classes(start, opened(request.source, split="train"))
-    held_source = None
-    if request.held_out is not None:
-        # Only held-out images may lie flat: the labels of training images are their folders.
-        held_source = _of_its_classes(start, opened(request.held_out, labels=request.labels, split="val"))
+    source, held_source, mix = _opened(request)
+    if request.classes is not None:
+        start = with_fresh_head(start, source.classes, config.seed)
+    for each in (source, held_source):
+        _require_its_classes(start, each)
     require_same_classes(source, held_source)
     if start.class_map is None and source.classes.named:
         start = replace(start, class_map=source.classes)
-    mix = None
-    if request.mix is not None:
-        mix = Mix(source=open_named("mix", request.mix, split="train").source, share=request.mix_share)
     images, held_out = training_images(
         source, held_source, config, limit=request.limit, variation=tuning.variation,
         view=start.view.scaled(config.image_size), mix=mix,
@@ -118,14 +119,36 @@ def _start(request: FineTuningRequest) -> Classifier:
     return start
 
 
-def _of_its_classes(start: Classifier, source: Source) -> Source:
-    """Return a source, after a check that its classes are the classifier's.
+def _opened(request: FineTuningRequest) -> tuple[Source, Source | None, Mix | None]:
+    """Open the training images, those to measure on, and a second source; with a fresh head, of its classes alone.
 
     Raises:
-        UserError: they are not.
+        UserError: one cannot be read, or other classes occur than a fresh head is to have.
     """
-    require_agreeing(
-        f"the {start.name} to start from", start.outputs, source.address, source.classes,
-        "give --init with a classifier of these classes",
-    )  # fmt: skip
-    return source
+    source = opened(request.source, split="train")
+    # Only held-out images may lie flat: the labels of training images are their folders.
+    held = None if request.held_out is None else opened(request.held_out, labels=request.labels, split="val")
+    second = None if request.mix is None else open_named("mix", request.mix, split="train").source
+    if request.classes is not None:
+        names = occurring(source)
+        if request.classes != len(names):
+            raise UserError(
+                f"--classes is {request.classes}, but images of {len(names)} classes occur in {source.address}; give "
+                "their number."
+            )
+        source = FewerClasses(source, names)
+        held, second = (None if each is None else FewerClasses(each, names) for each in (held, second))
+    return source, held, None if second is None else Mix(source=second, share=request.mix_share)
+
+
+def _require_its_classes(start: Classifier, source: Source | None) -> None:
+    """Refuse a source of other classes than the classifier's.
+
+    Raises:
+        UserError: see above.
+    """
+    if source is not None:
+        require_agreeing(
+            f"the {start.name} to start from", start.outputs, source.address, source.classes,
+            "give --init with a classifier of these classes, or --classes for a fresh last layer",
+        )  # fmt: skip

@@ -3,7 +3,8 @@
 Legend: N samples, K most probable classes, C classes, V views (distinct ways of preparing an image).
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
 from sources.base import numbered_classes
-from sources.classes import Unnamed, compare_classes, imagenet_map
+from sources.classes import Unnamed, compare_classes, imagenet_index, imagenet_map
 from sources.decode import View, decode_rgb, pixels_of
 from sources.sixteen import SIXTEEN
 
@@ -37,12 +38,14 @@ _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringConfig:
-    """Batch size and decoding processes of a pass over a data set; predictions depend on them only by rounding."""
+    """How a data set is passed through models; predictions depend on batches and processes only by rounding."""
 
     batch_size: int = 64
     """Images a step."""
     loaders: int | None = 0
     """Decoding processes; 0 decodes in threads of this one, None starts as many as fit (`score_all` chooses)."""
+    restrict_classes: bool = False
+    """Whether models decide only among the classes that occur in the data set."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -50,8 +53,14 @@ class ScoringConfig:
         require_loaders(self.loaders)
 
 
-def wanted_score(
-    label: str, model: Classifier, data: TestSet, compute: Compute, more: Mapping[str, Any] | None = None
+def wanted_score(  # noqa: PLR0913 (all that a result depends on)
+    label: str,
+    model: Classifier,
+    data: TestSet,
+    compute: Compute,
+    more: Mapping[str, Any] | None = None,
+    *,
+    restrict_classes: bool = False,
 ) -> Wanted:
     """Return the result of one model on one data set, before it is scored.
 
@@ -61,10 +70,12 @@ def wanted_score(
         data: the data set.
         compute: device and precision.
         more: other fields of the result's row, such as which of two batch-norm sets this is.
+        restrict_classes: whether the model decides only among the classes that occur.
     """
     metadata = data.metadata()
-    if _decides_among_sixteen(model, data):
-        metadata["decision"] = "mean probability of each of 16 classes"
+    decision = _decision(model, data, restrict_classes=restrict_classes)
+    if decision:
+        metadata["decision"] = decision
     # Addresses do not identify anything: files are moved. The checksums beside them do.
     addresses = {"data_address": metadata.pop("data_address"), CONTENT: data.content, "weights": model.weights}
     identity = {
@@ -82,7 +93,8 @@ def wanted_score(
 def require_fitting(label: str, model: Classifier, data: TestSet) -> Unnamed | None:
     """Refuse a model whose outputs are not the classes of the data set.
 
-    Among the 16 classes of cue conflict, a network of ImageNet-1k decides by the mean probability of each one's.
+    Among the 16 classes of cue conflict, a network of ImageNet-1k decides by the mean probability of each one's. A
+    network of some of ImageNet-1k's classes, called by their wnids, is scored on images of these.
 
     Returns:
         The one that does not say which classes it has; None if they agree.
@@ -93,10 +105,56 @@ def require_fitting(label: str, model: Classifier, data: TestSet) -> Unnamed | N
     if _decides_among_sixteen(model, data):
         says = f"The model {label} does not say which classes it has; they are taken to be those of ImageNet-1k."
         return None if model.outputs.imagenet else Unnamed(f"the model {label}", says)
+    outputs = _imagenet_outputs(model, data)
+    if outputs is not None:
+        _require_known_classes(label, outputs, data)
+        return None
     return compare_classes(
         f"the model {label}", model.outputs, f"the data set {data.name} ({data.source.address})", data.source.classes,
         "give a model of these classes",
     )  # fmt: skip
+
+
+def _require_known_classes(label: str, known: Collection[int], data: TestSet) -> None:
+    """Refuse images of ImageNet-1k's classes that a model of some of them does not have.
+
+    Raises:
+        UserError: see above.
+    """
+    unknown = [each for each in data.present if each not in known]
+    if unknown:
+        name = data.source.classes.names[unknown[0]]
+        raise UserError(
+            f"The data set {data.name} ({data.source.address}) has images of classes that the model {label} of "
+            f"{len(known)} classes does not have ({len(unknown)}, such as {name}); give images of its classes alone."
+        )
+
+
+def _imagenet_outputs(model: Classifier, data: TestSet) -> list[int] | None:
+    """Return the ImageNet-1k index of each output of a model of some of its classes, for images of ImageNet-1k."""
+    index, names = imagenet_index(), model.outputs.names
+    some = data.source.classes.imagenet and len(names) < len(index)
+    return [index[name] for name in names] if some and all(name in index for name in names) else None
+
+
+def _choices(model: Classifier, data: TestSet) -> int:
+    """Return the number of classes among which a model decides."""
+    if _decides_among_sixteen(model, data) or _imagenet_outputs(model, data) is not None:
+        return data.source.classes.count
+    return model.classes
+
+
+def _decision(model: Classifier, data: TestSet, *, restrict_classes: bool) -> str:
+    """Return how a model decides, if it is not by all of its outputs as they are; else an empty text."""
+    outputs = _imagenet_outputs(model, data)
+    parts = []
+    if _decides_among_sixteen(model, data):
+        parts.append("mean probability of each of 16 classes")
+    elif outputs is not None:
+        parts.append(f"{len(outputs)} of ImageNet's classes, by their wnids")
+    if restrict_classes and len(data.present) < _choices(model, data):
+        parts.append(f"among the {len(data.present)} classes that occur")
+    return ", ".join(parts)
 
 
 def _decides_among_sixteen(model: Classifier, data: TestSet) -> bool:
@@ -120,7 +178,8 @@ def predict(
         WorkError: a sample was seen twice or not at all, a model's outputs are not finite, or a loader process failed.
     """
     views = views_of([model for _, model in models], data)
-    collectors = [_Collector(model, data, compute) for _, model in models]
+    restrict = config.restrict_classes
+    collectors = [_Collector(model, data, compute, restrict_classes=restrict) for _, model in models]
     seen = 0
     with (
         ThreadPoolExecutor(torch.get_num_threads()) as threads,
@@ -204,13 +263,16 @@ class _Views(Dataset[tuple[Any, ...]]):
 class _Collector:
     """One model's most probable classes, collected over batches."""
 
-    def __init__(self, model: Classifier, data: TestSet, compute: Compute) -> None:
+    def __init__(self, model: Classifier, data: TestSet, compute: Compute, *, restrict_classes: bool) -> None:
         model.module.to(compute.device, compute.dtype)
         present = data.present
         self.name = model.name
         self.groups = SIXTEEN.values() if _decides_among_sixteen(model, data) else None
-        classes = model.classes if self.groups is None else len(self.groups)
-        self.present = torch.tensor(present, device=compute.device) if len(present) < classes else None
+        outputs = _imagenet_outputs(model, data)
+        self.outputs = None if outputs is None else torch.tensor(outputs, device=compute.device)
+        self.restrict_classes = restrict_classes
+        some = len(present) < _choices(model, data)
+        self.present = torch.tensor(present, device=compute.device) if some else None
         self.found: dict[str, list[tuple[Tensor, Tensor]]] = {}
 
     def add(self, logits_NC: Tensor) -> None:
@@ -221,9 +283,15 @@ class _Collector:
             probability_NC = logits_NC.softmax(1)
             # Their logarithms, so that a softmax over some of the classes is their shares of the probability.
             logits_NC = torch.stack([probability_NC[:, group].mean(1) for group in self.groups], dim=1).log()
-        self._keep(ALL, logits_NC, None)
-        if self.present is not None:
-            self._keep(PRESENT, logits_NC[:, self.present], self.present)
+        if self.outputs is not None:
+            # Of the classes that the model does not have, none has any probability.
+            whole = logits_NC.new_full((len(logits_NC), imagenet_map().count), -math.inf)
+            logits_NC = whole.index_copy_(1, self.outputs, logits_NC)
+        among = None if self.present is None else logits_NC[:, self.present]
+        if among is None or not self.restrict_classes:
+            self._keep(ALL, logits_NC, None)
+        if among is not None:
+            self._keep(ALL if self.restrict_classes else PRESENT, among, self.present)
 
     def _keep(self, space: str, logits_NC: Tensor, classes: Tensor | None) -> None:
         probability_NK, class_NK = logits_NC.softmax(1).topk(min(KEPT, logits_NC.shape[1]))

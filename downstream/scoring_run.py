@@ -159,7 +159,11 @@ def _wanted(run: ScoringRun, data: TestSet, notices: dict[str, str]) -> list[Wan
         if unnamed is not None:
             # One for each model or data set that has no names, not one for each pair.
             notices.setdefault(unnamed.what, unnamed.notice)
-    return [wanted_score(model.name, model.classifier, data, run.compute, model.more) for model in run.models]
+    restrict = run.config.restrict_classes
+    return [
+        wanted_score(model.name, model.classifier, data, run.compute, model.more, restrict_classes=restrict)
+        for model in run.models
+    ]
 
 
 def _scored(run: ScoringRun, data: TestSet, todo: Sequence[tuple[Row, Classifier]]) -> ScoredData:

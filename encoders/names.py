@@ -40,7 +40,7 @@ def split_encoder(text: str) -> tuple[str, str | None]:
     if not (spec and module):
         raise UserError(f"The encoder {text!r} lacks its network or its module; give SPEC@MODULE.")
     network, weights = split_spec(spec)
-    return f"{network or name_in_file(Path(weights))}{SEPARATOR}{module}", weights
+    return f"{network or name_in_file(Path(weights), whole=True)}{SEPARATOR}{module}", weights
 
 
 def file_name_of(encoder: str) -> str:

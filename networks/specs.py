@@ -160,16 +160,20 @@ def _load_own(
     return replace(found, view=view_of(metadata) or found.view, class_map=classes_of(metadata))
 
 
-def name_in_file(path: Path) -> str:
+def name_in_file(path: Path, *, whole: bool = False) -> str:
     """Return the network of which a weights file of ours is.
 
+    Args:
+        path: the file.
+        whole: refuse a network that was made narrower.
+
     Raises:
-        UserError: it is not our file, or of a network that was made narrower.
+        UserError: it is not our file, or see above.
     """
     metadata = classifier_metadata(read_metadata(path))
     if "name" not in metadata:
         raise UserError(f"The file {path} does not say of which network it is; give NAME={path}.")
-    if metadata.get("width", 1.0) != 1:
+    if whole and metadata.get("width", 1.0) != 1:
         raise UserError(f"The network in {path} has width {metadata['width']:g}; its front serves at width 1 only.")
     return str(metadata["name"])
 

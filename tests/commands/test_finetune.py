@@ -5,10 +5,12 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors import safe_open
@@ -388,13 +390,12 @@ def test_shards_of_ours_can_be_mixed_in(source: Path, init: Path, tmp_path: Path
 
 
 def test_a_timm_network_is_tuned_and_read_back(source: Path, tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm")
     with seeded(0):
         start = with_lived_in_batch_norm(timm.create_model("resnet18", num_classes=3))
     torch.save(start.state_dict(), tmp_path / "start.pth")
     init = f"timm:resnet18={tmp_path / 'start.pth'}"
     tune(source, init, tmp_path / "run", arch="timm:resnet18", cut="layer1", epochs=1, steps=1, limit=8)
-    theirs = timm.create_model("resnet18", num_classes=3)
+    theirs: Any = timm.create_model("resnet18", num_classes=3)
     theirs.load_state_dict(load_file(tmp_path / "run/main.safetensors"))
     found = load_model(str(tmp_path / "run"))
     assert found.name == "timm:resnet18"
@@ -403,6 +404,39 @@ def test_a_timm_network_is_tuned_and_read_back(source: Path, tmp_path: Path) -> 
     mean, std = (torch.tensor(theirs.default_cfg[name])[:, None, None] for name in ("mean", "std"))
     with torch.no_grad():
         assert torch.allclose(found.module(image), theirs.eval()((image - mean) / std), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "timm:test_resnet"])
+def test_a_fresh_head_has_the_classes_of_the_training_images(tmp_path: Path, arch: str) -> None:
+    """Of three of ImageNet's classes, whose labels in other data are ImageNet's."""
+    three = ("n01440764", "n01443537", "n01491361")
+    source = image_folder(tmp_path / "images", per_class=7, classes=three)
+    with seeded(0):
+        start = timm.create_model("test_resnet") if ":" in arch else build_network("resnet18", 1000)
+    torch.save(with_lived_in_batch_norm(start).state_dict(), tmp_path / "start.pth")
+    options = {
+        "classes": 3,
+        "cut": "layer1",
+        "epochs": 1,
+        "steps": 1,
+        "limit": 8,
+        "arch": f"{arch}={tmp_path}/start.pth",
+    }
+    given = [word for word in words(source, "-", tmp_path / "run", **options) if word not in {"--init", "-"}]
+    done = advbn_gen(*given)
+    assert done.code == 0, done.err
+    found = load_model(str(tmp_path / "run"))
+    assert (found.name, found.classes, found.outputs.names) == (arch, 3, three)
+    theirs: Any = timm.create_model("test_resnet", num_classes=3) if ":" in arch else build_network("resnet18", 3)
+    theirs.load_state_dict(load_file(tmp_path / "run/main.safetensors"))
+    tuned, before = theirs.state_dict(), start.state_dict()
+    assert all(torch.equal(tuned[name], before[name]) for name in tuned if name.startswith(("layer1", "conv1", "bn1")))
+    scores = advbn_gen("score", "--model", tmp_path / "run", "--data", f"d={source}", "--out", tmp_path / "s", "--json")
+    (row,) = json.loads(scores.out)["results"]
+    assert row["decision"] == "3 of ImageNet's classes, by their wnids"
+    given[given.index("--classes") + 1] = 4
+    assert "--classes is 4, but images of 3 classes occur" in refused(*given)
+    assert "names its weights; leave out --init" in refused(*given, "--init", "x")
 
 
 def test_without_a_network_the_option_that_takes_a_file_is_named(

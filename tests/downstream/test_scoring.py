@@ -3,8 +3,10 @@
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +21,12 @@ from basics.errors import UserError, WorkError
 from downstream.predictions import Scored
 from downstream.scoring import ScoringConfig, columns_of, predict, require_fitting, wanted_score
 from downstream.testset import TestSet, open_test_set
-from networks.classifiers import Classifier
+from networks.classifiers import Classifier, build_network, save_classifier
 from networks.specs import load_model
-from sources.base import ImageRecord
+from sources.base import ClassMap, ImageRecord
 from sources.classes import imagenet_index
-from tests.support import image_folder, seeded, tiny_classifier
+from sources.decode import pixels_of
+from tests.support import WIDTH, advbn_gen, image_folder, seeded, tiny_classifier
 from tests.trio import SHOWN, Trio
 
 COMPUTE = choose_compute("cpu", "fp64")
@@ -185,8 +188,64 @@ def test_outputs_that_are_no_numbers_are_an_error(trio: Trio) -> None:
 
 @pytest.mark.parametrize(("field", "value"), [("batch_size", 0), ("loaders", -1)])
 def test_impossible_settings_are_refused(field: str, value: int) -> None:
+    changed: dict[str, Any] = {field: value}
     with pytest.raises(UserError, match=str(value)):
-        ScoringConfig(**{field: value})
+        replace(ScoringConfig(), **changed)
+
+
+def with_names(path: Path, names: Sequence[str], seed: int = 1) -> Path:
+    """A network of some of ImageNet's classes, in an order of its own."""
+    with seeded(seed):
+        network = build_network("resnet18", len(names), WIDTH)
+    classes = ClassMap(names=tuple(names), imagenet=False)
+    save_classifier(path, "resnet18", network, classes, WIDTH, image_size=32)
+    return path
+
+
+@pytest.mark.slow
+def test_a_model_of_some_of_imagenets_classes_is_scored_on_their_images(tmp_path: Path) -> None:
+    names = ("n01491361", "n01440764", "n01494475", "n01443537")
+    folder = image_folder(tmp_path / "val", per_class=6, classes=names[:3])
+    data = open_test_set("val", str(folder))
+    path = with_names(tmp_path / "some.safetensors", names)
+    model = load_model(str(path))
+    (found,) = scored(data, {"m": str(path)})
+    index = [imagenet_index()[name] for name in names]
+    correct, among = 0, 0
+    for record in data.records:
+        image = Image.open(folder / record.name).convert("RGB")
+        pixels = pixels_of(image, data.view(model.view), record.name)[None].double() / 255
+        with torch.no_grad():
+            logits = load_model(str(path)).module.double()(pixels)[0]
+        correct += index[int(logits.argmax())] == record.label
+        among += index[int(logits[:3].argmax())] == record.label
+    assert found.row["top1"] == correct / 18
+    assert found.row["top5"] == 1
+    assert found.row["present"] == {"classes": 3, "top1": among / 18, "top5": 1}
+    assert found.row["decision"] == "4 of ImageNet's classes, by their wnids"
+    strange = open_test_set(
+        "other", str(image_folder(tmp_path / "more", per_class=1, classes=("n01440764", "n02979186")))
+    )
+    with pytest.raises(UserError, match=r"that the model m of 4 classes does not have \(1, such as n02979186\)"):
+        require_fitting("m", model, strange)
+
+
+@pytest.mark.slow
+def test_decisions_can_be_restricted_to_the_classes_that_occur(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "val", per_class=8)
+    path = tiny_classifier(tmp_path / "m.safetensors", 1000, imagenet=True, image_size=32)
+    words = ("score", "--model", path, "--data", f"val={folder}", "--json", "--out")
+    free, held = (
+        advbn_gen(*words, tmp_path / name, *more) for name, more in (("a", ()), ("b", ("--restrict-classes",)))
+    )
+    (before,), (after,) = (json.loads(done.out)["results"] for done in (free, held))
+    classes = before["present"]["classes"]
+    assert (after["top1"], after["top5"]) == (before["present"]["top1"], before["present"]["top5"])
+    assert after["top1"] > before["top1"]
+    assert "present" not in after
+    assert after["decision"] == f"among the {classes} classes that occur"
+    again = advbn_gen(*words, tmp_path / "a", "--restrict-classes")
+    assert (again.code, "decision" in again.err) == (2, True)
 
 
 @pytest.mark.slow
