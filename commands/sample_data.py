@@ -16,10 +16,10 @@ from commands.options import FOLDER, json_option, print_result
 def sample_data(out: Path, size: int, seed: int, clips: bool, as_json: bool) -> None:
     """Draw a labelled data set: the shape is the label; colours, textures, position and size are style.
 
-    Writes train/ and val/ as class folders, and four test sets of shifted images in the layouts of the real ones:
-    imagenet-c/ (corruptions), imagenet-instagram/ (colour filters), imagenet-sketch/ and imagenet-style/. With --clips
-    it writes clips/ and clips-pretraining/, two data sets of different motions, each with train/ and test/. The same
-    command resumes an interrupted drawing.
+    Writes train/ and val/ as class folders, and five test sets of shifted images in the layouts of the real ones:
+    imagenet-c/ (corruptions), imagenet-instagram/ (colour filters), imagenet-sketch/, imagenet-style/ and cue-conflict/
+    (the shape of one class filled with those of another). With --clips it writes clips/ and clips-pretraining/, two
+    data sets of different motions, each with train/ and test/. The same command resumes an interrupted drawing.
 
     \b
     Examples:

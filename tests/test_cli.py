@@ -226,10 +226,11 @@ def test_sample_data_writes_every_set_and_says_how_many(tmp_path: Path, monkeypa
         "imagenet-instagram": 240,
         "imagenet-sketch": 12,
         "imagenet-style": 12,
+        "cue-conflict": 144,
     }
     assert outcome.result == {"out": str(tmp_path / "w"), **expected}
     assert {name: len(list((tmp_path / "w" / name).rglob("*.png"))) for name in expected} == expected
-    assert "1200/1200 images" in outcome.err
+    assert "1344/1344 images" in outcome.err
     again = advbn_gen("sample-data", tmp_path / "w", "--size", 16)
     assert again.code == 0
     lines = [f"{name}: {count} images" for name, count in expected.items()]

@@ -216,6 +216,39 @@ def draw_layers(shape: str, size: int, rng: np.random.Generator) -> Layers:
     return Layers(ground, fill, mask)
 
 
+def draw_tiled(shape: str, tile: str, size: int, rng: np.random.Generator) -> Image.Image:
+    """Draw a shape on plain ground, filled with small copies of another shape, which are its texture.
+
+    Args:
+        shape: one of SHAPES.
+        tile: one of SHAPES.
+        size: width and height in pixels.
+        rng: generator of all random numbers.
+
+    Returns:
+        An RGB image in the colours of the training images.
+    """
+    side = size * SUPERSAMPLING
+    shape_colours, ground_colours = _colours(rng)
+    mask = draw_mask(side, shape, rng)
+    tiles = _tiles(side, tile, rng)
+    fill = Image.composite(_solid(side, ground_colours[0]), _solid(side, shape_colours[0]), tiles)
+    return Image.composite(fill, _solid(side, ground_colours[1]), mask).reduce(SUPERSAMPLING)
+
+
+def _tiles(side: int, shape: str, rng: np.random.Generator) -> Image.Image:
+    """Draw small copies of a shape, white on black (L), in rows and columns over the whole square."""
+    pitch = side * rng.uniform(0.12, 0.16)
+    shift = rng.uniform(0, pitch, 2)
+    mask = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(mask)
+    for row, column in np.ndindex(math.ceil(side / pitch) + 1, math.ceil(side / pitch) + 1):
+        x, y = column * pitch + shift[0] - pitch / 2, row * pitch + shift[1] - pitch / 2
+        for points, ink in _OUTLINES[shape]:
+            draw.polygon([(x + 0.44 * pitch * px, y + 0.44 * pitch * py) for px, py in points], fill=255 * ink)
+    return mask
+
+
 def draw_image(shape: str, size: int, rng: np.random.Generator) -> Image.Image:
     """Draw one RGB picture of `shape`, `size` pixels wide and high.
 

@@ -6,6 +6,7 @@
 | `imagenet-instagram` | `<filter>/` | the same images under a colour filter |
 | `imagenet-sketch` | none | new drawings: pencil sketches |
 | `imagenet-style` | `val/` | all validation images, their shapes unchanged, in new textures and colours |
+| `cue-conflict` | none | new drawings: shapes filled with small copies of each class's shape, `circle03-flower03.png` |
 
 Each of these folders holds class folders and is one source, called a subset. An image that is made of a validation
 image has its name. All randomness of an image comes from a generator of its own, seeded by (seed, set,
@@ -25,13 +26,19 @@ from PIL import Image
 from basics.errors import UserError
 from sources.base import ClassMap, ImageRecord, Source
 from sources.drawn.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from sources.drawn.drawing import SHAPES, draw_image
+from sources.drawn.drawing import SHAPES, draw_image, draw_tiled
 from sources.drawn.source import DEFAULT_SIZE, PER_CLASS, picture_generator, png_bytes, require_drawable
 from sources.drawn.styles import draw_sketch, draw_stylized
 
 SHIFTS_VERSION = 1
 """Increased whenever the same seed would draw other pixels in any of these sets."""
-MOST_PER_CLASS = {"imagenet-c": 10, "imagenet-instagram": 10, "imagenet-sketch": 42, "imagenet-style": 42}
+MOST_PER_CLASS = {
+    "imagenet-c": 10,
+    "imagenet-instagram": 10,
+    "imagenet-sketch": 42,
+    "imagenet-style": 42,
+    "cue-conflict": 12,
+}
 """Images of each class in a subset; those made of validation images are at most as many as these."""
 
 FILTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -59,7 +66,9 @@ FILTERS: dict[str, Callable[[Image.Image], Image.Image]] = {
 """Twenty colour filters by folder name. Of pilgram's 26, these leave out the five that change drawings least (maven,
 perpetua, rise, slumber, valencia) and moon, which is nearly inkwell."""
 
-_SET_NUMBERS = {"imagenet-c": 2, "imagenet-sketch": 3, "imagenet-style": 4}
+_NEW_DRAWINGS = {"imagenet-sketch", "cue-conflict"}
+"""Sets whose images are not made of validation images."""
+_SET_NUMBERS = {"imagenet-c": 2, "imagenet-sketch": 3, "imagenet-style": 4, "cue-conflict": 5}
 """Part of each seed; 0 and 1 are train and val. The filters are not random."""
 
 
@@ -104,11 +113,22 @@ def _stylized(_: list[str], image: _WorldImage) -> Image.Image:
     return draw_stylized(SHAPES[image.label], image.size, drawn, _generator(image, "imagenet-style"))
 
 
+def _conflicting(_: list[str], image: _WorldImage) -> Image.Image:
+    tile = _texture_of(image.label, image.number)
+    return draw_tiled(SHAPES[image.label], tile, image.size, _generator(image, "cue-conflict"))
+
+
+def _texture_of(label: int, number: int) -> str:
+    """Return the class of the texture of an image of the cue-conflict set; the last of a class has its own."""
+    return SHAPES[(label + number) % len(SHAPES)]
+
+
 _DRAW = {
     "imagenet-c": _corrupted,
     "imagenet-instagram": _filtered,
     "imagenet-sketch": _sketched,
     "imagenet-style": _stylized,
+    "cue-conflict": _conflicting,
 }
 
 SHIFT_SETS: dict[str, tuple[str, ...]] = {
@@ -120,6 +140,7 @@ SHIFT_SETS: dict[str, tuple[str, ...]] = {
     "imagenet-instagram": tuple(f"imagenet-instagram/{name}" for name in FILTERS),
     "imagenet-sketch": ("imagenet-sketch",),
     "imagenet-style": ("imagenet-style/val",),
+    "cue-conflict": ("cue-conflict",),
 }
 """The subsets of each set: folders that hold class folders, relative to the world's."""
 
@@ -127,7 +148,14 @@ SHIFT_SETS: dict[str, tuple[str, ...]] = {
 def images_per_class(test_set: str) -> int:
     """Return how many images of each class a subset of this set has."""
     most = MOST_PER_CLASS[test_set]
-    return most if test_set == "imagenet-sketch" else min(most, PER_CLASS["val"])
+    return most if test_set in _NEW_DRAWINGS else min(most, PER_CLASS["val"])
+
+
+def _file_name(test_set: str, label: int, number: int) -> str:
+    if test_set == "cue-conflict":
+        return f"{SHAPES[label]}{number:02d}-{_texture_of(label, number)}{number:02d}.png"
+    part = "sketch" if test_set == "imagenet-sketch" else "val"
+    return f"{SHAPES[label]}-{part}-{number:04d}.png"
 
 
 class ShiftSource(Source):
@@ -155,9 +183,8 @@ class ShiftSource(Source):
         self.address = f"drawn world, {subset} (seed {seed}, {size} px)"
         self.classes = ClassMap(names=SHAPES, imagenet=False)
         self.order = "ImageFolder"
-        part = "sketch" if test_set == "imagenet-sketch" else "val"
         self._images = {
-            ImageRecord(f"{shape}/{shape}-{part}-{index:04d}.png", label): _WorldImage(size, seed, label, index)
+            ImageRecord(f"{shape}/{_file_name(test_set, label, index)}", label): _WorldImage(size, seed, label, index)
             for label, shape in enumerate(SHAPES)
             for index in range(1, images_per_class(test_set) + 1)
         }

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from basics.errors import UserError
+from downstream.cue_conflict import texture_labels
 from sources.drawn import shifts
 from sources.drawn.shifts import FILTERS, SHIFT_SETS, ShiftSource
 from sources.drawn.source import SHAPES, DrawnSource
@@ -28,6 +29,7 @@ SOME = [
     "imagenet-instagram/toaster",
     "imagenet-sketch",
     "imagenet-style/val",
+    "cue-conflict",
 ]
 
 
@@ -46,7 +48,8 @@ def test_the_folders_are_those_of_the_real_sets() -> None:
     assert len(SHIFT_SETS["imagenet-instagram"]) == 20
     assert SHIFT_SETS["imagenet-sketch"] == ("imagenet-sketch",)
     assert SHIFT_SETS["imagenet-style"] == ("imagenet-style/val",)
-    assert len(set(ALL)) == 97
+    assert SHIFT_SETS["cue-conflict"] == ("cue-conflict",)
+    assert len(set(ALL)) == 98
 
 
 @pytest.mark.parametrize("subset", SOME)
@@ -63,6 +66,9 @@ def test_images_are_named_after_the_validation_images_they_are_made_of(subset: s
         assert len(names) == 504
     elif subset == "imagenet-style/val":
         assert names == val
+    elif subset == "cue-conflict":
+        assert names[:2] == ["arrow/arrow01-bolt01.png", "arrow/arrow02-circle02.png"]
+        assert len(names) == 144
     else:
         assert names == [name for name in val if int(name[-8:-4]) <= 10]
 
@@ -244,3 +250,15 @@ def test_an_unknown_record_is_not_drawn() -> None:
 def test_every_subset_draws_images_of_the_asked_size(subset: str) -> None:
     source = ShiftSource(subset, size=17)
     assert pixels(source.read(source.records[-1])).shape == (17, 17, 3)
+
+
+def test_cue_conflict_has_each_texture_once_in_each_shape() -> None:
+    source = ShiftSource("cue-conflict", size=48)
+    texture_N = texture_labels(source.records, source.classes.names)
+    assert texture_N is not None
+    pairs = {(record.label, int(texture)) for record, texture in zip(source.records, texture_N, strict=True)}
+    assert pairs == {(shape, texture) for shape in range(12) for texture in range(12)}
+    # The ground is plain, and the shape has two colours, one of them the texture's.
+    image = pixels(source.read(source.records[5]))
+    colours, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
+    assert len(colours[counts > 0.01 * counts.sum()]) >= 3

@@ -34,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> int:
         monkeypatch.setitem(shifts.MOST_PER_CLASS, name, 1)
     for name, subsets in FEW.items():
         monkeypatch.setitem(shifts.SHIFT_SETS, name, subsets)
-    return (2 + 1 + 2 + 1 + 1 + 1) * len(SHAPES)
+    return (2 + 1 + 2 + 1 + 1 + 1 + 1) * len(SHAPES)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -74,6 +74,7 @@ def test_the_default_world_has_the_counts_that_the_documentation_names() -> None
         "imagenet-instagram": 20 * 120,
         "imagenet-sketch": 504,
         "imagenet-style": 504,
+        "cue-conflict": 144,
     }
 
 
@@ -81,7 +82,9 @@ def test_the_default_world_has_the_counts_that_the_documentation_names() -> None
 def test_a_written_world_holds_the_bytes_that_are_read(tmp_path: Path, small: int) -> None:
     seen: list[tuple[int, int]] = []
     counts = write_world(tmp_path / "w", size=24, seed=5, progress=lambda done, total: seen.append((done, total)))
-    assert counts == {name: images * len(SHAPES) for name, images in zip(WORLD_SETS, (2, 1, 2, 1, 1, 1), strict=True)}
+    assert counts == {
+        name: images * len(SHAPES) for name, images in zip(WORLD_SETS, (2, 1, 2, 1, 1, 1, 1), strict=True)
+    }
     assert tree(tmp_path / "w") == drawn_in_memory(24, 5)
     assert seen == [(done, small) for done in range(1, small + 1)]
     assert facts(tmp_path / "w")["seed"] == 5
