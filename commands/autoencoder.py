@@ -61,11 +61,12 @@ def train_autoencoder(**options: Any) -> None:
     from basics.errors import UserError
     from decoders.request import train_autoencoder as train
     from encoders import file_name_of, split_encoder
+    from networks.classifiers import PUBLISHED
     from pipeline.drawn_networks import drawn_request
     from training.folder import is_first_process
 
     (encoder, own_weights), source = split_encoder(options["encoder"]), options["source"]
-    if own_weights is not None:
+    if own_weights is not None and not (own_weights == PUBLISHED and options["encoder_weights"]):
         if options["encoder_weights"] is not None:
             raise UserError(f"--encoder {options['encoder']} names its weights; leave out --encoder-weights.")
         options["encoder_weights"] = own_weights

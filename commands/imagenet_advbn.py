@@ -134,7 +134,7 @@ def _run(job: "Job", runner: "Runner", options: dict[str, Any]) -> None:
 def _config(options: dict[str, Any]) -> "GenerationConfig":
     """Build the run's config; without a source, it uses the drawn world and its networks and says so."""
     from decoders.autoencoder import require_encoder
-    from encoders import encoder_kind, split_encoder
+    from encoders import encoder_kind, file_name_of, split_encoder
     from experiments import imagenet_advbn as published
     from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_networks
 
@@ -156,8 +156,9 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
     )
     if source is not None:
         return config
-    say("No --source: using the embedded drawn world; the data set is called sample-advbn-" + config.encoder + ".")
-    own_classifier = options["classifier_weights"] is None and options["classifier"] is None
+    say(f"No --source: using the embedded drawn world; the data set is called sample-advbn-{file_name_of(encoder)}.")
+    named = options["classifier"] or _network_of(options["encoder"])
+    own_classifier = options["classifier_weights"] is None and named is None
     if config.autoencoder is not None and not own_classifier:
         return config
     own = drawn_networks(config.encoder)

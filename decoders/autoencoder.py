@@ -148,7 +148,7 @@ def network_state(kind: EncoderKind, weights: str) -> tuple[StateDict, str]:
     Raises:
         UserError: they cannot be had, or are of a narrower network.
     """
-    found = load_with_weights(kind.network, weights, None)
+    found = load_with_weights(kind.network, weights, None, "--encoder")
     if found.width != 1:
         raise UserError(f"The weights of {kind.network} have width {found.width:g}; its front serves at width 1 only.")
     return found.module[1].state_dict(), found.weights  # type: ignore[index]

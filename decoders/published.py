@@ -4,7 +4,7 @@ from pathlib import Path
 
 from basics.files import digest_file
 from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, save_autoencoder
-from encoders import encoder_kind
+from encoders import encoder_kind, split_encoder
 from networks.checkpoints import known_by, load_into, read_weights
 
 
@@ -20,7 +20,7 @@ def import_autoencoder(encoder: str, encoder_weights: Path, decoder_weights: Pat
     Raises:
         UserError: a file is missing, unreadable, holds code, or does not fit.
     """
-    kind = encoder_kind(encoder)
+    kind = encoder_kind(split_encoder(encoder)[0])
     module, form = autoencoder_from_encoder(kind, read_weights(encoder_weights, kind.knows))
     decoder = module.decoder
     load_into(decoder, read_weights(decoder_weights, known_by(decoder)), f"the decoder of the {encoder} encoder")

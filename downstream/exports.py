@@ -72,10 +72,12 @@ class Exports:
     def _plain_state(self, trained: AdvBNNetwork, which: str) -> StateDict:
         """Return the state of the network as it was before it was cut, trained, with one set of batch norm."""
         network: nn.Module = self.start.module[1]  # type: ignore[index]
-        state: StateDict = {**trained.front.state_dict(), **state_with(trained.head, which)}
+        # Layers that no image passes through, such as auxiliary heads, keep the weights that they came with.
+        names = network.state_dict().keys()
+        trained_state = {**trained.front.state_dict(), **state_with(trained.head, which)}
+        state: StateDict = {**network.state_dict(), **trained_state}
         if self.cut.left_out is not None:
             state |= _identity(network.get_submodule(self.cut.left_out), self.cut.left_out)
-        names = network.state_dict().keys()
         assert state.keys() == names, sorted(state.keys() ^ names)  # noqa: S101 (a cut loses and adds nothing)
         return state
 

@@ -61,7 +61,7 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
     start = _start(request)
     request.require_possible()
     require_apart(request.mix, request.out)
-    source, held_source, mix = _opened(request)
+    source, held_source, mix = _opened(request, start)
     if request.classes is not None:
         start = with_fresh_head(start, source.classes, config.seed)
     for each in (source, held_source):
@@ -119,8 +119,10 @@ def _start(request: FineTuningRequest) -> Classifier:
     return start
 
 
-def _opened(request: FineTuningRequest) -> tuple[Source, Source | None, Mix | None]:
-    """Open the training images, those to measure on, and a second source; with a fresh head, of its classes alone.
+def _opened(request: FineTuningRequest, start: Classifier) -> tuple[Source, Source | None, Mix | None]:
+    """Open the training images, those to measure on, and a second source; of the network's classes alone.
+
+    These are a fresh head's, or, of a network of some of ImageNet's classes, those that it names by their wnids.
 
     Raises:
         UserError: one cannot be read, or other classes occur than a fresh head is to have.
@@ -136,6 +138,11 @@ def _opened(request: FineTuningRequest) -> tuple[Source, Source | None, Mix | No
                 f"--classes is {request.classes}, but images of {len(names)} classes occur in {source.address}; give "
                 "their number."
             )
+    elif source.classes.imagenet and set(start.outputs.names) < set(source.classes.names):
+        names = list(start.outputs.names)
+    else:
+        names = []
+    if names:
         source = FewerClasses(source, names)
         held, second = (None if each is None else FewerClasses(each, names) for each in (held, second))
     return source, held, None if second is None else Mix(source=second, share=request.mix_share)

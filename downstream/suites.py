@@ -109,6 +109,13 @@ class Subset:
                 f"{deep}); give the folder in its published layout (docs/shift.md)."
             )
         data = replace(data, suite=self.suite, stored_side=self.cropped_side or data.stored_side)
+        if self.suite in SOME_CLASSES:
+            return replace(data, whole_classes=True)
+        if self.suite in OF_SIXTEEN_CLASSES and data.source.classes.imagenet:
+            raise UserError(
+                f"--{self.suite} {self.address} has class folders of ImageNet, not the set's own (airplane, bear, "
+                "...); give the folder in its published layout (docs/shift.md)."
+            )
         if self.suite == IMAGENET_V2:
             return replace(data, source=_with_numbered_classes(data.source))
         if self.suite == CUE_CONFLICT and data.texture_N is None:

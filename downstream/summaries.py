@@ -12,6 +12,7 @@ from downstream.mce import Errors, mean, summarise
 from downstream.result_store import Row
 from downstream.suites import FILTERS, IMAGENET_C, INSTAGRAM, is_published_choice
 
+_DECISION = "decision"
 _MODEL_FIELDS = ("arch", "weights", "weights_sha256", "precision", "device", "software", "imagenet")
 
 
@@ -47,6 +48,7 @@ def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             "subsets": len(parts),
             "transform": " / ".join(sorted({row["transform"] for row in parts})),
             **{name: parts[0][name] for name in _MODEL_FIELDS},
+            **({_DECISION: parts[0][_DECISION]} if _DECISION in parts[0] else {}),
             **_SUMMARIES[suite](parts),
         }
         for (model, which, suite), parts in groups.items()
@@ -125,9 +127,12 @@ def other_images(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def cut_short(parts: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return how many images were scored, if not all (`--limit`); empty if all were."""
+    """Return what keeps parts from being a whole set: images left out (`--limit`), or other classes to decide among."""
     scored, total = (sum(row[name] for row in parts) for name in ("n", "samples_there"))
-    return [f"{scored} of {total} images"] if scored < total else []
+    found = [f"{scored} of {total} images"] if scored < total else []
+    # Means over parts that were decided in different ways would be of nothing.
+    mixed = len({row.get(_DECISION) for row in parts}) > 1
+    return [*found, *(["parts decided among different classes"] if mixed else [])]
 
 
 _NO_MEANS = {"top1": None, "top5": None}

@@ -88,6 +88,16 @@ class FineTuningConfig:
         }
 
 
+def synchronised(head: Any) -> Any:
+    """Return a network with synchronised batch norm; timm's keeps the activation that it holds, which torch drops."""
+    if any(type(layer).__module__.startswith("timm.") for layer in head.modules()):
+        from timm.layers.norm_act import convert_sync_batchnorm
+
+        with_activation: Any = convert_sync_batchnorm(head)  # type: ignore[no-untyped-call]
+        return with_activation
+    return nn.SyncBatchNorm.convert_sync_batchnorm(head)  # type: ignore[no-untyped-call]
+
+
 class FineTuningTask:
     """The method's terms, added 1:1; only the head learns.
 
@@ -123,7 +133,7 @@ class FineTuningTask:
 
     def synchronise_batch_norm(self) -> None:
         """Let batch norm behind the cut take its statistics over all CUDA devices that share a batch."""
-        self.network.head = nn.SyncBatchNorm.convert_sync_batchnorm(self.network.head)  # type: ignore[no-untyped-call]
+        self.network.head = synchronised(self.network.head)
 
     @property
     def outputs(self) -> list[Path]:

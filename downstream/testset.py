@@ -47,6 +47,8 @@ class TestSet:
     """Manifest of a data set that the main job wrote; None for another source."""
     stored_side: int | None = None
     """Short side of images that are stored ready to be cropped; None for images of any size."""
+    whole_classes: bool = False
+    """Whether the classes of all images count as occurring, also if only some of the images are scored."""
     suite: str = ""
     """Test set of the paper that it is or belongs to (see `downstream.suites`); empty if that is unknown."""
 
@@ -73,8 +75,9 @@ class TestSet:
 
     @property
     def present(self) -> list[int]:
-        """The classes that occur, sorted."""
-        return sorted({record.label for record in self.records})
+        """The classes that occur, sorted; where textures are decided between, those of the whole set."""
+        whole = self.whole_classes or self.texture_N is not None
+        return sorted({record.label for record in (self.source.records if whole else self.records)})
 
     @property
     def sixteen(self) -> bool:

@@ -10,7 +10,7 @@ from basics.errors import UserError
 from encoders.registry import EncoderKind
 from networks.checkpoints import StateDict
 from networks.cuts import Cut, limits_of, split
-from networks.specs import blank_model
+from networks.specs import blank_model, first_line
 
 SEPARATOR = "@"
 _SIDES = (64, 96)
@@ -69,7 +69,14 @@ def _convert(network: str, module: str, state: StateDict) -> tuple[StateDict, st
 @torch.no_grad()
 def _measured(normalise: nn.Module, front: nn.Module, name: str) -> tuple[int, int]:
     """Return channels and reduction of the features, found out with blank images."""
-    found = [_shape(front(normalise(torch.zeros(1, 3, side, side)))) for side in _SIDES]
+    try:
+        found = [_shape(front(normalise(torch.zeros(1, 3, side, side)))) for side in _SIDES]
+    except (AssertionError, RuntimeError, ValueError) as error:
+        # Whatever a network raises that takes images of one size only.
+        raise UserError(
+            f"The encoder {name} does not take images of {_SIDES[0]} and of {_SIDES[1]} px ({first_line(error)}); give "
+            "another network."
+        ) from error
     reductions = {side // max(1, shape[-1]) for side, shape in zip(_SIDES, found, strict=True)}
     whole = all(
         len(shape) == 4 and shape[2] == shape[3] and side % shape[3] == 0

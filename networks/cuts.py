@@ -128,7 +128,7 @@ def split(network: nn.Module, cut: Cut) -> tuple[fx.GraphModule, fx.GraphModule]
 def _traced(network: nn.Module) -> fx.Graph:
     try:
         return _Tracer().trace(network)
-    except (fx.proxy.TraceError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except (fx.proxy.TraceError, TypeError, AttributeError, RuntimeError, ValueError, AssertionError) as error:
         # What a network may do with a placeholder instead of an image ends in any of these.
         raise UserError(
             f"The network {type(network).__name__} decides by its input what to do, so it cannot be cut; give another."

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from basics.errors import UserError
 from networks.checkpoints import weights_checksum
 from networks.classifiers import Classifier, head_of
 from sources.base import ClassMap
@@ -18,11 +19,24 @@ def with_fresh_head(classifier: Classifier, classes: ClassMap, seed: int) -> Cla
         classifier: the classifier; it is not changed.
         classes: the new classes.
         seed: of the layer's weights, which are initialised as torch does.
+
+    Raises:
+        UserError: it has more than one such layer.
     """
     module = copy.deepcopy(classifier.module)
     network: nn.Module = module[1]  # type: ignore[index]
     path = head_of(network)
     layer = network.get_submodule(path)
+    others = [
+        name
+        for name, each in network.named_modules()
+        if name != path and isinstance(each, nn.Linear | nn.Conv2d) and each.weight.shape[0] == classifier.classes
+    ]
+    if others:
+        raise UserError(
+            f"The network {classifier.name} gives its classes in more than one layer ({path}, {', '.join(others)}), so "
+            "--classes cannot replace them; give another network."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network.set_submodule(path, _of_classes(layer, classes.count))

@@ -61,7 +61,8 @@ def load_model(spec: str, option: str = "--model", *, clips: bool = False, colou
         return _load_timm(packaged(spec).arch, spec)
     if spec.startswith(TIMM_PREFIX):
         name, _, weights = spec.removeprefix(TIMM_PREFIX).partition("=")
-        return _load_timm(name, weights or PUBLISHED)
+        _refuse_packaged(weights)
+        return _load_timm_file(name, weights) if weights else _load_timm(name, PUBLISHED)
     # A path first: it may have an equals sign in it.
     path = Path(spec)
     if path.exists() and is_known(spec):
@@ -72,9 +73,16 @@ def load_model(spec: str, option: str = "--model", *, clips: bool = False, colou
     if equals:
         if not weights:
             raise UserError(f"The model {spec!r} names no weights; give NAME=FILE, or NAME alone for published ones.")
+        _refuse_packaged(weights)
         return load(name or None, weights)
     _refuse_missing_path(spec)
     return load(spec, PUBLISHED)
+
+
+def _refuse_packaged(weights: str) -> None:
+    """Refuse weights of a package where a file is meant: their name says the network, too."""
+    if weights.startswith(PACKAGED_PREFIX):
+        raise UserError(f"{weights} names network and weights; give it alone.")
 
 
 def _refuse_missing_path(spec: str) -> None:
@@ -118,16 +126,18 @@ def split_spec(spec: str) -> tuple[str | None, str]:
         return spec, PUBLISHED
     if not (name and weights):
         raise UserError(f"The model {spec!r} names no {'weights' if name else 'network'}; give NAME=FILE.")
+    _refuse_packaged(weights)
     return name, weights if weights.startswith(SEED_PREFIX) else str(Path(weights).absolute())
 
 
-def load_with_weights(name: str | None, weights: str, classes: int | None) -> Classifier:
+def load_with_weights(name: str | None, weights: str, classes: int | None, option: str = "--classifier") -> Classifier:
     """Load a network by its name and weights, as `split_spec` returns them.
 
     Args:
         name: Name of the network, torchvision's or `timm:NAME`; None if the weights file names it.
         weights: `published`, `seed:N`, `packaged:NAME` or a file.
         classes: Number of outputs that are needed; None needs none.
+        option: the command's option for the SPEC, for messages.
 
     Raises:
         UserError: as `load_model`, or it has another number of outputs.
@@ -135,9 +145,9 @@ def load_with_weights(name: str | None, weights: str, classes: int | None) -> Cl
     if name is None:
         found = _load_own(Path(weights))
     elif name.startswith(TIMM_PREFIX):
-        found = _load_timm(name.removeprefix(TIMM_PREFIX), weights)
+        found = _load_timm_file(name.removeprefix(TIMM_PREFIX), weights)
     else:
-        return load_classifier(name, weights, classes)
+        return load_classifier(name, weights, classes, option=option)
     require_classes(found.name, found.classes, classes)
     return found
 
@@ -156,8 +166,24 @@ def _load_own(
     name = str(metadata.get("name", ""))
     if not name.startswith(TIMM_PREFIX) or clips:
         return load(None, str(path))
-    found = _load_timm(name.removeprefix(TIMM_PREFIX), str(path))
-    return replace(found, view=view_of(metadata) or found.view, class_map=classes_of(metadata))
+    return _load_timm_file(name.removeprefix(TIMM_PREFIX), str(path))
+
+
+def _load_timm_file(name: str, weights: str) -> Classifier:
+    """Load a network of timm; a file of ours says how images are prepared for it, and its classes.
+
+    Raises:
+        UserError: as `load_model`, or the file is of another network.
+    """
+    path = Path(weights)
+    metadata = classifier_metadata(read_metadata(path)) if path.suffix == ".safetensors" else {}
+    stored = metadata.get("name", TIMM_PREFIX + name)
+    if stored != TIMM_PREFIX + name:
+        raise UserError(
+            f"The weights {weights} are of a {stored}, not of a {TIMM_PREFIX}{name}; give the one that fits."
+        )
+    found = _load_timm(name, weights)
+    return replace(found, view=view_of(metadata) or found.view, class_map=classes_of(metadata) or found.class_map)
 
 
 def name_in_file(path: Path, *, whole: bool = False) -> str:
@@ -220,7 +246,7 @@ def _weights_in(folder: Path) -> Path:
 
 
 def _load_timm(name: str, weights: str) -> Classifier:
-    timm = _timm()
+    timm = _timm("pretrained" if weights.startswith(PACKAGED_PREFIX) else "timm")
     network, origin = _timm_network(timm, _known_to_timm(timm, name), weights)
     config = timm.data.resolve_model_data_config(network)
     _, height, width = config["input_size"]
@@ -276,11 +302,13 @@ def _timm_network(timm: Any, name: str, weights: str) -> tuple[Any, str]:
                 # but if the network cannot be built without weights either, that is the fault.
                 _created(timm, name)
                 raise UserError(
-                    f"The pretrained weights of timm:{name} cannot be had ({_first_line(error)}); "
+                    f"The pretrained weights of timm:{name} cannot be had ({first_line(error)}); "
                     f"give a file, timm:{name}=FILE."
                 ) from error
         network = _created(timm, name)
         if weights.startswith(PACKAGED_PREFIX):
+            if packaged(weights).arch != name:
+                raise UserError(f"{weights} is of timm's {packaged(weights).arch}, not of {name}; give it alone.")
             load_into(network, packaged_state(weights, network), f"the timm model {name}")
             return network, weights
         checkpoint = read_checkpoint(Path(weights), known_by(network))
@@ -305,7 +333,7 @@ def _created(timm: Any, name: str, **options: Any) -> Any:
     except Exception as error:
         # timm's builders raise whatever they come upon.
         raise UserError(
-            f"timm cannot build the model {name} ({_first_line(error)}); `timm.list_models('*', pretrained=True)` "
+            f"timm cannot build the model {name} ({first_line(error)}); `timm.list_models('*', pretrained=True)` "
             "names the models with their tags."
         ) from error
 
@@ -314,15 +342,16 @@ def _has_one_head(network: Any) -> bool:
     return isinstance(network.default_cfg.get("classifier"), str)
 
 
-def _timm() -> Any:
+def _timm(extra: str = "timm") -> Any:
     try:
         import timm
     except ImportError as error:
         raise UserError(
-            "Models of timm need the package timm, which is not installed; pip install 'advbn-gen[timm]'."
+            f"Models of timm need the package timm, which is not installed; pip install 'advbn-gen[{extra}]'."
         ) from error
     return timm
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, or what it is called."""
     return (str(error).splitlines() or [type(error).__name__])[0]

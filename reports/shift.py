@@ -96,9 +96,9 @@ def _same_data(rows: Sequence[Row]) -> dict[str, bool]:
     complete: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
         if row.get("summary"):
-            complete[row["suite"]].append(not row["missing"])
+            complete[row["suite"]].append(not row["missing"] and "decision" not in row)
         else:
-            complete[row["suite"]].append(row["imagenet"] and row["n"] >= SAMPLES)
+            complete[row["suite"]].append(row["imagenet"] and row["n"] >= SAMPLES and "decision" not in row)
     return {suite: all(each) for suite, each in complete.items()}
 
 

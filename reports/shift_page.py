@@ -15,7 +15,7 @@ from reports.tables import Table, markdown_parts
 
 _CSV_COLUMNS = (
     "model", "batch_norm", "published_choice", "data", "summary", "n", "top1", "top5", "mce", "mean_error",
-    "present_top1", "shape_bias", "shape_or_texture",
+    "present_top1", "shape_bias", "shape_or_texture", "decision",
     "published_method", "published_top1", "published_mce", "published_same_data", "arch", "weights", "weights_sha256",
     "data_address", "data_fingerprint", "transform", "precision", "device",
 )  # fmt: skip

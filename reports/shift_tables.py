@@ -15,6 +15,7 @@ from downstream.suites import (
     IMAGENET_R,
     IMAGENET_V2,
     INSTAGRAM,
+    OF_SIXTEEN_CLASSES,
     OTHERS,
     RECONSTRUCTED,
     SILHOUETTES,
@@ -51,6 +52,8 @@ _OTHER_NAMES = {
     SILHOUETTES: "silhouettes",
     EDGES: "edges",
 }
+_PUBLISHED_CLASSES = 200
+"""Classes of ImageNet-R, and of ImageNet-A."""
 _CHOICE = "*"
 """Marks the batch norm that the paper uses on a test set."""
 
@@ -87,11 +90,21 @@ def missing_notes(report: Report) -> list[str]:
     notes = []
     for row in report["rows"]:
         shown = f"{_shown(row['model'], row['batch_norm'])}, {row['data']}"
+        if not row.get("summary"):
+            notes += [f"{shown}: {each}." for each in _own_decision(row)]
         if row.get("missing"):
             notes.append(f"{shown}: incomplete ({_missing_parts(row['missing'])}). {_partial_means(row)}")
         elif not row.get("summary") and row["suite"] not in {IMAGENET_C, INSTAGRAM} and cut_short([row]):
             notes.append(f"{shown}: {cut_short([row])[0]} only.")
     return notes
+
+
+def _own_decision(row: Mapping[str, Any]) -> list[str]:
+    """Return what a reader has to know of how a model decided on a set."""
+    found = [f"decided by {row['decision']}"] if "decision" in row and row["suite"] not in OF_SIXTEEN_CLASSES else []
+    if row["suite"] in SOME_CLASSES and row.get("present", row)["classes"] != _PUBLISHED_CLASSES:
+        found.append(f"{row.get('present', row)['classes']} classes instead of {_PUBLISHED_CLASSES}")
+    return found
 
 
 def _missing_parts(missing: Iterable[str]) -> str:
@@ -296,7 +309,7 @@ def _others(report: Report) -> Table:
         first="model",
         head=list(columns),
         lines=lines,
-        note="Per cent. On ImageNet-R and -A a model decides among their 200 classes. Shape bias: decisions for the "
+        note="Per cent. On ImageNet-R and -A a model decides among their classes alone. Shape bias: decisions for the "
         "shape among those for shape or texture, of images whose two cues are of two classes; beside it how many were "
         "decided for either (Geirhos et al., 2019, who state 22.1% for ResNet-50). Sets of 16 classes: the class whose "
         "ImageNet classes have the highest mean probability.",

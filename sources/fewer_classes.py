@@ -24,8 +24,14 @@ class FewerClasses(Source):
         self.address, self.order = inner.address, inner.order
         self.is_split, self.split = inner.is_split, inner.split
         self.classes = ClassMap(names=tuple(names), imagenet=False)
-        self._inner_label = [inner.classes.names.index(name) for name in names]
-        own_label = {label: own for own, label in enumerate(self._inner_label)}
+        inner_label = {name: label for label, name in enumerate(inner.classes.names)}
+        own_label = {inner_label[name]: own for own, name in enumerate(names) if name in inner_label}
+        if not own_label:
+            raise UserError(
+                f"{inner.address} has none of the {len(names)} classes (such as {names[0]}), but classes called "
+                f"{', '.join(inner.classes.names[:3])}; give images of these classes."
+            )
+        self._inner_label = {own: label for label, own in own_label.items()}
         other = next((record for record in inner.records if record.label not in own_label), None)
         if other is not None:
             raise UserError(

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torchvision.models import densenet121, resnet18, squeezenet1_1
+from torch import nn
+from torchvision.models import densenet121, googlenet, resnet18, squeezenet1_1
 
 from networks.classifiers import build_network, load_classifier, save_classifier
 from networks.specs import load_model
@@ -434,9 +435,40 @@ def test_a_fresh_head_has_the_classes_of_the_training_images(tmp_path: Path, arc
     scores = advbn_gen("score", "--model", tmp_path / "run", "--data", f"d={source}", "--out", tmp_path / "s", "--json")
     (row,) = json.loads(scores.out)["results"]
     assert row["decision"] == "3 of ImageNet's classes, by their wnids"
+    # Without a fresh head, it goes on from these three classes.
+    further = [word for word in words(source, tmp_path / "run", tmp_path / "further", **options) if word != "-"]
+    at = further.index("--classes")
+    further[further.index("--arch") + 1] = arch
+    done = advbn_gen(*further[:at], *further[at + 2 :])
+    assert done.code == 0, done.err
+    assert load_model(str(tmp_path / "further")).outputs.names == three
+    # The network alone with the file says as much as the file does.
+    given_name = load_model(f"{arch}={tmp_path}/run/main.safetensors")
+    assert (given_name.outputs.names, given_name.view) == (three, found.view)
     given[given.index("--classes") + 1] = 4
     assert "--classes is 4, but images of 3 classes occur" in refused(*given)
     assert "names its weights; leave out --init" in refused(*given, "--init", "x")
+
+
+def test_layers_without_an_image_are_exported_and_two_heads_are_refused(source: Path, tmp_path: Path) -> None:
+    common = {"epochs": 1, "steps": 1, "limit": 8}
+    two = words(source, "googlenet=seed:0", tmp_path / "run", arch="googlenet", cut="conv3", classes=3, **common)
+    assert "more than one layer (fc, aux1.fc2, aux2.fc2)" in refused(*two)
+    levit = words(source, "timm:levit_128s=seed:0", tmp_path / "run", arch="timm:levit_128s", cut="stem", classes=3)
+    assert "gives its classes in more than one layer" in refused(*levit)
+    with seeded(0):
+        start = with_lived_in_batch_norm(googlenet_of(3))
+    torch.save(start.state_dict(), tmp_path / "start.pth")
+    init = f"googlenet={tmp_path / 'start.pth'}"
+    tune(source, init, tmp_path / "run", arch="googlenet", cut="inception4e", **{**common, "image-size": 64})
+    written = load_file(tmp_path / "run/main.safetensors")
+    assert torch.equal(written["aux1.fc2.weight"], start.state_dict()["aux1.fc2.weight"])
+    assert written.keys() == start.state_dict().keys()
+
+
+def googlenet_of(classes: int) -> nn.Module:
+    network: nn.Module = googlenet(num_classes=classes, aux_logits=True, init_weights=True)
+    return network
 
 
 def test_without_a_network_the_option_that_takes_a_file_is_named(

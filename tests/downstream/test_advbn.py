@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 from attacks.statistics import AdvBNConfig, channel_means, shift_statistics
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import state_with
+from downstream.task import synchronised
 from networks.classifiers import build_network
-from networks.cuts import UNLIMITED, cut_of
+from networks.cuts import UNLIMITED, Cut, cut_of
 from tests.support import close, seeded, with_lived_in_batch_norm
 
 CLASSES, WIDTH = 5, 1 / 8
@@ -189,15 +191,26 @@ def test_an_ascent_leaves_no_trace() -> None:
 
 
 @pytest.mark.slow
-def test_batch_norm_can_be_synchronised_in_place() -> None:
-    """As on several GPUs. Without them only evaluation can be tried: names, both sets and answers stay."""
-    net = AdvBNNetwork(fresh("resnet50"), cut_of("resnet50"), AdvBNConfig()).eval()
+@pytest.mark.parametrize("arch", ["resnet50", "timm:test_efficientnet"])
+def test_batch_norm_can_be_synchronised_in_place(arch: str) -> None:
+    """As on several GPUs. Without them only evaluation can be tried: names, both sets and answers stay.
+
+    timm's batch norm holds the activation, which torch's conversion would drop.
+    """
+    if arch == "resnet50":
+        network, cut = fresh("resnet50"), cut_of("resnet50")
+    else:
+        with seeded(0):
+            network = with_lived_in_batch_norm(timm.create_model("test_efficientnet").double())
+        cut = Cut(node="blocks.1")
+    net = AdvBNNetwork(network, cut, AdvBNConfig()).eval()
     feat = net.features(torch.rand(2, 3, 64, 64, dtype=torch.float64))
     before = {which: net.logits(feat, which) for which in ("main", "auxiliary")}
     names = list(net.state_dict())
-    net.head = nn.SyncBatchNorm.convert_sync_batchnorm(net.head)  # type: ignore[no-untyped-call]
-    kinds = {type(layer) for layer in net.head.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)}
-    assert kinds == {nn.SyncBatchNorm}
+    net.head = synchronised(net.head)
+    norms = [layer for layer in net.head.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert norms
+    assert all(isinstance(layer, nn.SyncBatchNorm) for layer in norms)
     assert list(net.state_dict()) == names
     for which, answer in before.items():
         assert torch.equal(net.logits(feat, which), answer)

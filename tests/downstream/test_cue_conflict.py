@@ -15,7 +15,7 @@ from downstream.cue_conflict import cue_conflict, texture_labels
 from networks.specs import load_model
 from sources.base import ImageRecord
 from sources.sixteen import SIXTEEN
-from tests.support import advbn_gen, refused, tiny_classifier
+from tests.support import advbn_gen, image_folder, refused, tiny_classifier
 
 NAMES = tuple(SIXTEEN)
 
@@ -155,6 +155,20 @@ def test_evaluate_takes_every_set_in_its_layout(model: Path, images: Path, tmp_p
     assert "Other test sets" in text
 
 
+@pytest.mark.slow
+def test_a_limit_leaves_the_classes_to_decide_among(model: Path, images: Path, tmp_path: Path) -> None:
+    wnids = ("n01440764", "n01443537", "n01484850", "n01491361")
+    some = image_folder(tmp_path / "r", per_class=2, classes=wnids)
+    words = ("evaluate", "--model", model, "--imagenet-r", some, "--cue-conflict", images, "--limit", 2)
+    done = advbn_gen(*words, "--restrict-classes", "--out", tmp_path / "out", "--json")
+    assert done.code == 0, done.err
+    rows = {row["data"]: row for row in json.loads(done.out)["results"]}
+    assert rows["imagenet-r"]["decision"] == "among the 4 classes that occur"
+    assert "classes that occur" not in rows["cue-conflict"]["decision"]
+    report = advbn_gen("report", "shift", tmp_path / "out", "--out", tmp_path / "report")
+    assert "imagenet-r: decided by among the 4 classes that occur." in report.out
+
+
 def test_other_layouts_are_refused(model: Path, images: Path, tmp_path: Path) -> None:
     few = numbered(tmp_path / "few", 12)
     assert "has not the class folders 0 to 999" in refused("evaluate", "--model", model, "--imagenet-v2", few)
@@ -163,6 +177,8 @@ def test_other_layouts_are_refused(model: Path, images: Path, tmp_path: Path) ->
         (plain / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(plain / name / "1.png")
     assert "are not called <shape><n>-<texture><m>" in refused("evaluate", "--model", model, "--cue-conflict", plain)
+    wnids = image_folder(tmp_path / "wnids", per_class=1)
+    assert "has class folders of ImageNet" in refused("evaluate", "--model", model, "--silhouettes", wnids)
     ten = tiny_classifier(tmp_path / "ten.safetensors", 10)
     assert "has 10 classes, but" in refused(
         "score", "--model", ten, "--data", f"cues={images}", "--out", tmp_path / "o"

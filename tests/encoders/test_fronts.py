@@ -63,6 +63,7 @@ def test_features_are_those_inside_of_the_network(network: str, module: str, red
         ("timm:test_vit@blocks.1", "VisionTransformer decides by its input what to do, so it cannot be cut"),
         ("resnet18@avgpool", "a whole part of the image's side"),
         ("resnet99@layer1", "There is no classifier 'resnet99'"),
+        ("timm:swin_tiny_patch4_window7_224@layers.0", "does not take images of 64 and of 96 px"),
         ("timm:nothing@layer1", "There is no timm model 'nothing'"),
         ("r3d_18@layer1", "takes clips, not images"),
         ("@layer1", "lacks its network or its module"),

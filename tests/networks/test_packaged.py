@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 import tarfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -86,6 +87,19 @@ def test_an_unknown_name_is_refused_with_the_known_ones(spec: str) -> None:
     for read in (load_model, split_spec):
         with pytest.raises(UserError, match=message):
             read(spec)
+
+
+@pytest.mark.parametrize("spec", [f"timm:tf_efficientnet_lite0={LITE0}", f"resnet18={LITE0}"])
+def test_weights_of_a_package_are_given_alone(spec: str) -> None:
+    for read in (load_model, split_spec):
+        with pytest.raises(UserError, match="names network and weights; give it alone"):
+            read(spec)
+
+
+def test_without_timm_the_extra_with_both_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"pip install 'advbn-gen\[pretrained\]'"):
+        load_model(LITE0)
 
 
 def test_clips_are_refused() -> None:

@@ -35,6 +35,17 @@ def test_the_order_of_names_is_that_of_the_labels(tmp_path: Path, write_folder: 
     assert ImageRecord("n01440764/c.png", 1) in fewer.records
 
 
+def test_a_class_without_images_is_no_fault_and_none_at_all_is(tmp_path: Path, write_folder: WriteFiles) -> None:
+    inner = open_source(write_folder(tmp_path, {"cat/a.png": b"", "dog/b.png": b""}))
+    fewer = FewerClasses(inner, ["bird", "cat", "dog"])
+    assert [record.label for record in fewer.records] == [1, 2]
+    assert fewer.read(fewer.records[1]) == b""
+    with pytest.raises(
+        UserError, match=r"none of the 1 classes \(such as n01440764\), but classes called cat, dog"
+    ):
+        FewerClasses(inner, ["n01440764"])
+
+
 def test_an_image_of_another_class_is_refused(tmp_path: Path, write_folder: WriteFiles) -> None:
     inner = open_source(write_folder(tmp_path, FILES))
     with pytest.raises(
