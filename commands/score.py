@@ -62,9 +62,9 @@ def score(model: tuple[str, ...], data: tuple[str, ...], out: Path, as_json: boo
         )
     )  # fmt: skip
     rows = [[row["model"], row["data"], str(row["n"]), _percent(row, "top1"), _percent(row, "top5")] for row in results]
-    bias = [f"{row['model']} on {row['data']}: decided by {row['decision']}" for row in results if "decision" in row]
-    bias += [_shape_bias(row) for row in results if "cue_conflict" in row]
-    lines = [markdown_table(["model", "data", "n", "top-1", "top-5"], rows), *bias, str(out)]
+    notes = [f"{row['model']} on {row['data']}: decision: {row['decision']}" for row in results if "decision" in row]
+    notes += [_shape_bias(row) for row in results if "cue_conflict" in row]
+    lines = [markdown_table(["model", "data", "n", "top-1", "top-5"], rows), *notes, str(out)]
     print_result({"results": results, "out": str(out)}, lines, as_json=as_json)
 
 

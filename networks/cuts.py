@@ -90,8 +90,9 @@ def _limits_of(node: fx.Node, front: fx.GraphModule) -> Limits:
     if node.op == "call_module":
         # timm's batch norms hold their activation, as the last thing that they do.
         layer = [*front.get_submodule(str(node.target)).modules()][-1]
-        if type(layer) in _LIMITING:
-            return _LIMITING[type(layer)]
+        for kind, limits in _LIMITING.items():
+            if isinstance(layer, kind):
+                return limits
         keeping = isinstance(layer, _KEEPING_LIMITS)
     else:
         if node.target in _LIMITING_CALLS:

@@ -101,7 +101,7 @@ def missing_notes(report: Report) -> list[str]:
 
 def _own_decision(row: Mapping[str, Any]) -> list[str]:
     """Return what a reader has to know of how a model decided on a set."""
-    found = [f"decided by {row['decision']}"] if "decision" in row and row["suite"] not in OF_SIXTEEN_CLASSES else []
+    found = [f"decision: {row['decision']}"] if "decision" in row and row["suite"] not in OF_SIXTEEN_CLASSES else []
     if row["suite"] in SOME_CLASSES and row.get("present", row)["classes"] != _PUBLISHED_CLASSES:
         found.append(f"{row.get('present', row)['classes']} classes instead of {_PUBLISHED_CLASSES}")
     return found

@@ -166,7 +166,7 @@ def test_a_limit_leaves_the_classes_to_decide_among(model: Path, images: Path, t
     assert rows["imagenet-r"]["decision"] == "among the 4 classes that occur"
     assert "classes that occur" not in rows["cue-conflict"]["decision"]
     report = advbn_gen("report", "shift", tmp_path / "out", "--out", tmp_path / "report")
-    assert "imagenet-r: decided by among the 4 classes that occur." in report.out
+    assert "imagenet-r: decision: among the 4 classes that occur." in report.out
 
 
 def test_other_layouts_are_refused(model: Path, images: Path, tmp_path: Path) -> None:

@@ -40,9 +40,7 @@ def test_a_class_without_images_is_no_fault_and_none_at_all_is(tmp_path: Path, w
     fewer = FewerClasses(inner, ["bird", "cat", "dog"])
     assert [record.label for record in fewer.records] == [1, 2]
     assert fewer.read(fewer.records[1]) == b""
-    with pytest.raises(
-        UserError, match=r"none of the 1 classes \(such as n01440764\), but classes called cat, dog"
-    ):
+    with pytest.raises(UserError, match=r"none of the 1 classes \(such as n01440764\), but classes called cat, dog"):
         FewerClasses(inner, ["n01440764"])
 
 
