@@ -13,6 +13,7 @@ from abnn.oudefend import Denoise
 from abnn.stages import shapes_of, shrink_stem, stages_of, tapped
 from basics.errors import UserError
 from networks.classifiers import Classifier, build_network, normalise_for, require_known, takes_clips
+from networks.specs import TIMM_PREFIX, fresh_timm, normalise_of
 from networks.uninitialised import Uninitialised
 from networks.video import own_colours
 from training.evaluation import CLIP_BATCH, EVALUATION_BATCH
@@ -30,7 +31,7 @@ class SubstitutePlan:
     """The frozen network beside the target."""
 
     arch: str
-    """Name of the substitute, torchvision's or one of `networks.video.CLIP_NETWORKS`."""
+    """Name of the substitute: torchvision's, `timm:NAME`, or one of `networks.video.CLIP_NETWORKS`."""
     classes: int
     """Number of classes it was trained on; its last layer is left out."""
     width: float = 1.0
@@ -129,13 +130,7 @@ def plan_from(stored: Mapping[str, Any]) -> NetworkPlan:
 
 
 def substitute_plan(model: Classifier, taps: tuple[str, ...] = ()) -> SubstitutePlan:
-    """Return the plan of a trained classifier as a substitute.
-
-    Raises:
-        UserError: it is none of torchvision's networks.
-    """
-    if ":" in model.name:
-        raise UserError(f"The substitute is {model.name}; only torchvision's networks can be substitutes.")
+    """Return the plan of a trained classifier as a substitute."""
     return SubstitutePlan(
         arch=model.name, classes=model.classes, width=model.width, taps=taps, sha256=model.checksum,
         colours=unusual_colours(model.name, model.colours),
@@ -177,8 +172,12 @@ def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
 def _beside_substitute(
     plan: NetworkPlan, target: nn.Module, normalise: nn.Module, planned: SubstitutePlan, substitute: nn.Module | None
 ) -> ABNN:
-    require_known(planned.arch, clips=plan.frames is not None, option="--substitute")
-    if substitute is None:
+    of_timm = planned.arch.startswith(TIMM_PREFIX)
+    if not of_timm or plan.frames is not None:
+        require_known(planned.arch, clips=plan.frames is not None, option="--substitute")
+    if substitute is None and of_timm:
+        substitute = fresh_timm(planned.arch, num_classes=planned.classes)
+    elif substitute is None:
         substitute = build_network(planned.arch, planned.classes, planned.width)
     blocks = plan.blocks or stages_of(target, plan.arch)
     taps = planned.taps or stages_of(substitute, planned.arch)
@@ -194,9 +193,8 @@ def _beside_substitute(
         strict=True,
     )
     layers = [AdaptiveBatchNorm(shape[0], substitute_shape, plan.layer) for shape, substitute_shape in shapes]
-    return ABNN(
-        target, blocks, tapped(substitute, taps, what), layers, normalise, normalise_for(planned.arch, planned.colours)
-    )
+    normalise_substitute = normalise_of(planned.arch, substitute, planned.colours)
+    return ABNN(target, blocks, tapped(substitute, taps, what), layers, normalise, normalise_substitute)
 
 
 def rebuild(plan: NetworkPlan) -> nn.Module:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import VGG, DenseNet, RegNet, ResNet
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.video import VideoResNet as TorchvisionVideoResNet
@@ -20,7 +21,8 @@ _SMALL_IMAGE = 64
 def stages_of(network: nn.Module, arch: str) -> tuple[str, ...]:
     """Return the modules at whose ends a network's blocks end, the stem first.
 
-    Of a ResNet these are stem (with its pooling, if it has one) and four layers, of a VGG its five pooled blocks.
+    Of a ResNet these are stem (with its pooling, if it has one) and four layers, of a VGG its five pooled blocks, of a
+    network of timm those that it lists in its `feature_info`.
 
     Raises:
         UserError: they are not known for this kind of network.
@@ -36,6 +38,9 @@ def stages_of(network: nn.Module, arch: str) -> tuple[str, ...]:
         return ("features.pool0", *(f"features.denseblock{number}" for number in (1, 2, 3, 4)))
     if isinstance(network, RegNet):
         return ("stem", *(f"trunk_output.{name}" for name, _ in network.trunk_output.named_children()))
+    listed = tuple(str(each["module"]) for each in getattr(network, "feature_info", []))
+    if listed:
+        return listed
     raise UserError(f"The blocks of a {arch} are not known; name its modules (--blocks, --taps).")
 
 
@@ -55,15 +60,17 @@ def shrink_stem(network: nn.Module, image_size: int) -> None:
 def tapped(network: nn.Module, taps: Sequence[str], what: str) -> fx.GraphModule:
     """Return the part of a network up to its last tap: images or clips -> the outputs of the taps, in order.
 
-    Blocks of networks of clips stay modules of their own, so that what is set on them holds here as well.
+    Blocks of networks of clips stay modules of their own, so that what is set on them holds here as well. So do layers,
+    of which timm has some that look at the size of their input.
 
     Raises:
         UserError: it has no such module, or cannot be traced.
     """
     names = {tap: str(number) for number, tap in enumerate(taps)}
+    layers = {type(each) for each in network.modules() if isinstance(each, _BatchNorm) or not any(each.children())}
     try:
         extractor: fx.GraphModule = create_feature_extractor(
-            network.eval(), names, tracer_kwargs={"leaf_modules": list(RESIDUAL_BLOCKS)}
+            network.eval(), names, tracer_kwargs={"leaf_modules": [*RESIDUAL_BLOCKS, *layers]}
         )
     except ValueError as error:
         raise UserError(f"The {what} has not all of the modules {', '.join(taps)}; check their names.") from error

@@ -214,13 +214,40 @@ def blank_model(name: str) -> nn.Sequential:
         UserError: there is no such network, or timm is not installed.
     """
     with Uninitialised():
-        if not name.startswith(TIMM_PREFIX):
-            require_known(name)
-            return nn.Sequential(normalise_for(name), network_of_file(name, IMAGENET_CLASSES))
-        timm = _timm()
-        network = _created(timm, _known_to_timm(timm, name.removeprefix(TIMM_PREFIX)))
-        config = timm.data.resolve_model_data_config(network)
-        return nn.Sequential(Normalise(config["mean"], config["std"]), network)
+        if name.startswith(TIMM_PREFIX):
+            network = fresh_timm(name)
+            return nn.Sequential(normalise_of(name, network), network)
+        require_known(name)
+        return nn.Sequential(normalise_for(name), network_of_file(name, IMAGENET_CLASSES))
+
+
+def fresh_timm(name: str, **options: Any) -> nn.Module:
+    """Build a network of timm with fresh weights from torch's global generator.
+
+    Args:
+        name: `timm:NAME`.
+        options: passed on to timm (`num_classes`, ...).
+
+    Raises:
+        UserError: there is no such network, or timm is not installed.
+    """
+    timm = _timm()
+    network: nn.Module = _created(timm, _known_to_timm(timm, name.removeprefix(TIMM_PREFIX)), **options)
+    return network
+
+
+def normalise_of(name: str, network: nn.Module, colours: str | None = None) -> Normalise:
+    """Return the layer that prepares the colours of a network's images or clips.
+
+    Args:
+        name: torchvision's, one of CLIP_NETWORKS, or `timm:NAME`.
+        network: the network, which says it itself if it is of timm.
+        colours: of clips, see `networks.classifiers.normalise_for`.
+    """
+    if not name.startswith(TIMM_PREFIX):
+        return normalise_for(name, colours)
+    config = _timm().data.resolve_model_data_config(network)
+    return Normalise(config["mean"], config["std"])
 
 
 def label_of_spec(spec: str) -> str:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -63,6 +64,31 @@ def test_a_given_substitute_keeps_its_weights() -> None:
     inside = network.substitute.state_dict()
     assert {f"features.{name}" for name in before} == inside.keys()
     assert all(torch.equal(inside[f"features.{name}"], value) for name, value in before.items())
+
+
+@pytest.mark.slow
+def test_a_substitute_of_timm_is_tapped_as_it_is_and_built_again() -> None:
+    with seeded(1):
+        whole = timm.create_model("tf_efficientnet_lite0", num_classes=7).eval()
+    outputs = {}
+    for number, name in enumerate(("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")):
+        module = whole.get_submodule(name)
+        module.register_forward_hook(lambda *called, number=str(number): outputs.update({number: called[2].clone()}))
+    beside = plan(substitute=SubstitutePlan(arch="timm:tf_efficientnet_lite0", classes=7))
+    network = build(beside, whole)
+    assert isinstance(network, ABNN)
+    # 33 px: what timm pads depends on the size.
+    image = torch.rand(2, 3, 33, 33, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        # timm's configuration says mean and standard deviation 0.5 for this network.
+        whole((image - 0.5) / 0.5)
+        found = network.substitute(network.normalise_substitute(image))
+    assert found.keys() == outputs.keys()
+    assert all(torch.equal(found[number], feature) for number, feature in outputs.items())
+    again = rebuild(plan_from(json.loads(json.dumps(beside.as_json()))))
+    again.load_state_dict(network.state_dict(), strict=True)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(image[:, :, :32, :32]), network.eval()(image[:, :, :32, :32]))
 
 
 def test_rebuilding_moves_no_generator() -> None:

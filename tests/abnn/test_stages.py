@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torchvision.models import densenet121, efficientnet_b0, regnet_y_400mf, resnet18, resnet50, vgg19_bn
@@ -40,6 +41,14 @@ def test_features_have_the_channels_of_the_spec() -> None:
 @pytest.mark.parametrize("make", [resnet50, densenet121])
 def test_other_families_have_five_stages(make: object) -> None:
     assert len(stages_of(meta(make), "other")) == 5
+
+
+def test_a_network_of_timm_has_the_stages_that_it_lists() -> None:
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    stages = stages_of(network, "timm:tf_efficientnet_lite0")
+    # In front of each the image is halved once more: the ends of the five resolutions.
+    assert stages == ("blocks.0", "blocks.1", "blocks.2", "blocks.4", "blocks.6")
+    assert [shape[1] for shape in shapes_of(network, stages, (64, 64), "substitute")] == [32, 16, 8, 4, 2]
 
 
 def test_a_regnet_has_five_stages() -> None:

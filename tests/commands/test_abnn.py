@@ -129,7 +129,11 @@ ATTACK = "attack --checkpoint {runs}/none --data {world}"
         ("train --task cifar11 --defence none --data {world} --out {out}", "no task 'cifar11'"),
         ("train --task cifar10 --defence none --data {out} --out {out}2", "does not exist"),
         (f"{TRAIN} --defence wall", "no defence 'wall'"),
-        (f"{TRAIN} --defence abnn --substitute timm:resnet18=seed:0", "only torchvision's networks"),
+        (f"{TRAIN} --defence abnn --substitute timm:resnet19=seed:0", "no timm model 'resnet19'"),
+        (
+            f"{TRAIN} --defence abnn --substitute timm:convnext_tiny=seed:0",
+            "and the substitute timm:convnext_tiny 4",
+        ),
         (f"{OURS} --statistics channel --width 0.125", "as many channels"),
         (f"{OURS} --blocks layer1 layer2", "2 blocks and the substitute"),
         (f"{TRAIN} --defence pgd-at --eps 300/255", "lies in [0, 1]"),
