@@ -104,6 +104,21 @@ def _initialise(decoder: nn.Sequential) -> None:
     _fill_bias(last, 0.5)
 
 
+@torch.no_grad()
+def fit_to_features(decoder: nn.Sequential, feat_NCHW: Tensor) -> None:
+    """Scale a fresh decoder's first layer, so that signals keep the size that they have in features of about 1.
+
+    The features of an inverted bottleneck that no ReLU follows are about ten times as large, and a decoder with fresh
+    weights would answer with images as far from [0, 1], which cost most of its training (docs/choices.md).
+
+    Args:
+        decoder: as `build_decoder` returns it.
+        feat_NCHW: features of some images.
+    """
+    first = next(layer for layer in decoder if isinstance(layer, nn.Conv2d))
+    first.weight /= feat_NCHW.double().square().mean().sqrt().clamp(min=1e-6).to(first.weight)
+
+
 def _fill_bias(layer: nn.Conv2d, value: float) -> None:
     if layer.bias is not None:
         nn.init.constant_(layer.bias, value)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from basics.errors import UserError
-from decoders.adain import UpsampledConv, build_decoder
+from decoders.adain import UpsampledConv, build_decoder, fit_to_features
 from encoders import EncoderKind, encoder_kind
-from tests.support import close, published_decoder
+from tests.support import close, published_decoder, seeded
 
 
 def plain_decoder() -> nn.Sequential:
@@ -79,3 +79,17 @@ def test_a_resolution_without_a_stage_is_refused() -> None:
     odd = EncoderKind(**{**vars(kind), "reduction": 32})
     with pytest.raises(UserError, match="no stage"):
         build_decoder(odd)
+
+
+def test_a_fresh_decoder_answers_large_features_as_it_does_small_ones() -> None:
+    feat = torch.randn(2, 64, 8, 8, generator=torch.Generator().manual_seed(0))
+    size = float(feat.double().square().mean().sqrt())
+    with seeded(0):
+        plain = build_decoder(encoder_kind("resnet"), 1 / 4)
+    with seeded(0):
+        fitted = build_decoder(encoder_kind("resnet"), 1 / 4)
+    fit_to_features(fitted, 30 * feat)
+    with torch.no_grad():
+        # The first layer has no bias yet, so that it answers in proportion.
+        assert close(fitted(30 * feat), plain(feat / size), relative=1e-4)
+        assert float(plain(30 * feat).std()) > 10 * float(fitted(30 * feat).std())
