@@ -1,78 +1,53 @@
-"""`advbn-gen demo`: the whole workflow, offline, on drawn images."""
+"""`advbn-gen demo`: the whole workflow, on drawn images, or with real networks on photographs."""
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from basics.progress import say
+from basics.errors import UserError
 from commands.options import FOLDER, json_option, print_result
 
-if TYPE_CHECKING:
-    from pipeline.config import GenerationConfig
-
-_ENCODER, _UNSEEN = "vgg", "resnet"
-_LABEL = "sample-advbn-vgg"
+_MOST = 64
 
 
-@click.command(short_help="The whole workflow, offline, on drawn images.")
+@click.command(short_help="The whole workflow, offline, on drawn images or your own.")
+@click.option("--pretrained", is_flag=True, help="Attack EfficientNet-Lite0 on photographs instead (extra pretrained).")
+@click.option("--source", metavar="FOLDER", help="Photographs. [default: those that installed packages ship]")
+@click.option("--limit", type=int, help=f"At most so many photographs, evenly spread. [default: {_MOST}]")
 @click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder of all outputs.")
 @json_option
-def demo(out: Path, as_json: bool) -> None:
+def demo(*, pretrained: bool, source: str | None, limit: int | None, out: Path, as_json: bool) -> None:
     """Draw a world of shapes, train small networks on it, attack one of them by AdvBN, and report on two.
 
     Leaves the drawn images, two data sets (perturbed, and reconstructed without perturbation) and report.html, with
     tables, charts and originals beside their AdvBN versions. Takes minutes on two cores; the trained networks are kept
     in the user's cache folder.
 
-    \b
-    Example:
-      advbn-gen demo --out demo
-    """
-    from downstream.gallery import picture_side
-    from downstream.gap import GapRequest, gather
-    from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_classifier, drawn_networks
-    from pipeline.job import prepare, products_of
-    from pipeline.run import run
-    from reports.gap import KIND
-    from reports.gap_page import lead, write_gap_report
-    from reports.page import HTML, require_own_report
-    from reports.tables import accuracy_head, accuracy_lines, markdown_table
-    from sources.drawn.source import PER_CLASS
-    from sources.drawn.world import write_world
+    With --pretrained, EfficientNet-Lite0 (trained on ImageNet) is attacked on photographs, labelled or not, and Lite1
+    and Lite2 see the results as well. The decoder is trained on the same photographs first.
 
-    require_own_report(out, KIND)
-    say("Drawing train/ and val/ ...")
-    drawn = out / "drawn"
-    write_world(drawn, size=DRAWN_IMAGE_SIZE, sets=PER_CLASS)
-    networks = drawn_networks(_ENCODER)
-    unseen = drawn_classifier(_UNSEEN)
-    config = _config(drawn, networks.autoencoder, networks.classifier)
-    perturbed, reconstructed = products_of(config, out / _LABEL, _LABEL)
-    run(prepare(config, (perturbed, reconstructed)))
-    request = GapRequest(
-        original=str(drawn),
-        reconstructed=str(reconstructed.folder),
-        advbn=str(perturbed.folder),
-        models={path.parent.name.removeprefix("classifier-"): str(path) for path in (networks.classifier, unseen)},
-        out=out,
-    )
-    report = write_gap_report(out, *gather(request), picture_side(DRAWN_IMAGE_SIZE))
+    \b
+    Examples:
+      advbn-gen demo --out demo
+      advbn-gen demo --pretrained --source holiday --out holiday-demo
+    """
+    for option, value in (("source", source), ("limit", limit)):
+        if value is not None and not pretrained:
+            raise UserError(f"--{option} is for photographs; give --pretrained as well.")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit is {limit}; give 1 or more.")
+
+    from commands.demo_runs import attack_drawn_world, attack_photographs
+    from reports.gap_page import lead
+    from reports.page import HTML
+    from reports.tables import accuracy_head, accuracy_lines, markdown_table
+
+    report = attack_photographs(source, limit or _MOST, out) if pretrained else attack_drawn_world(out)
     rows = [[line.name, *map(str, line.cells)] for line in accuracy_lines(report)]
     table = markdown_table(["model", *accuracy_head()], rows)
-    lines = [lead(report), "", table, "", f"report: {out / HTML}"]
-    result = {"report": str(out / HTML), "rows": report["rows"], "gaps": report["gaps"], "out": str(out)}
+    lines = [lead(report), "", *report["notes"], *([""] if report["notes"] else []), table, "", f"report: {out / HTML}"]
+    result = {
+        "report": str(out / HTML), "rows": report["rows"], "gaps": report["gaps"], "notes": report["notes"],
+        "out": str(out),
+    }  # fmt: skip
     print_result(result, lines, as_json=as_json)
-
-
-def _config(drawn: Path, autoencoder: Path, classifier: Path) -> "GenerationConfig":
-    from experiments import imagenet_advbn
-    from pipeline.drawn_networks import DRAWN_IMAGE_SIZE
-
-    return replace(
-        imagenet_advbn(_ENCODER, str(drawn.absolute()), str(autoencoder)),
-        classifier_weights=str(classifier),
-        image_size=DRAWN_IMAGE_SIZE,
-        reconstructed=True,
-    )

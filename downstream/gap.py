@@ -57,6 +57,8 @@ class GapInputs:
     """Model -> its row of Table 8, where a user named it."""
     scales: Mapping[str, float] = field(default_factory=dict)
     """Role -> scale of the perturbation, of data sets that were rendered at other scales."""
+    notes: Sequence[str] = ()
+    """What a reader has to know of the images, in sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,8 @@ class GapRequest:
     """Samples to show."""
     published: Mapping[str, str] = field(default_factory=dict)
     """Model -> row of Table 8."""
+    notes: Sequence[str] = ()
+    """What a reader has to know of the images, in sentences."""
     device: str = "auto"
     """Device, see `basics.compute`."""
     precision: str = "auto"
@@ -137,6 +141,7 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
         ledger=ledger.columns,
         manifests={role: data.manifest.values for role, data in sets.items() if data.manifest},
         published=request.published,
+        notes=request.notes,
     )
     return inputs, gallery_samples(sets, advbn, request.gallery)
 

@@ -34,6 +34,7 @@ def gap_report(inputs: GapInputs) -> dict[str, Any]:
     return {
         "report": KIND,
         "n": len(inputs.keys),
+        "notes": list(inputs.notes),
         "encoder": inputs.manifests["advbn"]["config"]["encoder"],
         "rows": [_row(inputs, model, role) for model in inputs.models for role in ROLES],
         "curve": _curve(inputs),

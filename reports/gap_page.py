@@ -158,6 +158,7 @@ def _markdown(report: Mapping[str, Any]) -> str:
     parts = [
         "# Reconstruction gap",
         lead(report),
+        " ".join(report["notes"]),
         "## Accuracy (%)",
         table(accuracy_head(), accuracy_lines(report)),
         published_note(report),
