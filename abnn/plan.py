@@ -13,7 +13,7 @@ from abnn.oudefend import Denoise
 from abnn.stages import shapes_of, shrink_stem, stages_of, tapped
 from basics.errors import UserError
 from networks.classifiers import Classifier, build_network, normalise_for, require_known, takes_clips
-from networks.specs import TIMM_PREFIX, fresh_timm, normalise_of
+from networks.specs import fresh_network, normalise_of, require_named
 from networks.uninitialised import Uninitialised
 from networks.video import own_colours
 from training.evaluation import CLIP_BATCH, EVALUATION_BATCH
@@ -172,13 +172,9 @@ def build(plan: NetworkPlan, substitute: nn.Module | None = None) -> nn.Module:
 def _beside_substitute(
     plan: NetworkPlan, target: nn.Module, normalise: nn.Module, planned: SubstitutePlan, substitute: nn.Module | None
 ) -> ABNN:
-    of_timm = planned.arch.startswith(TIMM_PREFIX)
-    if not of_timm or plan.frames is not None:
-        require_known(planned.arch, clips=plan.frames is not None, option="--substitute")
-    if substitute is None and of_timm:
-        substitute = fresh_timm(planned.arch, num_classes=planned.classes)
-    elif substitute is None:
-        substitute = build_network(planned.arch, planned.classes, planned.width)
+    require_named(planned.arch, clips=plan.frames is not None, option="--substitute")
+    if substitute is None:
+        substitute = fresh_network(planned.arch, planned.classes, planned.width)
     blocks = plan.blocks or stages_of(target, plan.arch)
     taps = planned.taps or stages_of(substitute, planned.arch)
     if len(blocks) != len(taps):

@@ -58,7 +58,9 @@ def abnn() -> None:
     help="Images or clips of another data set than the target's. [default: ucf101: drawn ones]",
 )
 @held_out_options
-@click.option("--arch", metavar="NAME", help="Any torchvision classifier. [default: vgg19_bn; ucf101: hara_resnet18]")
+@click.option(
+    "--arch", metavar="NAME", help="Any classifier, also timm:NAME. [default: vgg19_bn; ucf101: hara_resnet18]"
+)
 @click.option("--image-size", type=int, help="Side of the crops. [default: 32; ucf101: 112]")
 @clip_training_options
 @click.option("--out", type=FOLDER, required=True, help="Run folder.")

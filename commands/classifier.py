@@ -31,7 +31,7 @@ held_out_options = combined_options(
 
 
 @click.command(short_help="Train a classifier from scratch.")
-@click.option("--arch", required=True, metavar="NAME", help="Any torchvision classifier.")
+@click.option("--arch", required=True, metavar="NAME", help="Any classifier of torchvision, or timm:NAME.")
 @click.option("--source", required=True, help="Training images.")
 @held_out_options
 @click.option("--image-size", type=int, help="Side of the crops. [default: 224]")
@@ -40,10 +40,10 @@ held_out_options = combined_options(
 @overwrite_option
 @json_option
 def train_classifier(out: Path, as_json: bool, **options: Any) -> None:
-    """Train a torchvision network from scratch (AdamW, cosine), for data that no published weights fit.
+    """Train a network of torchvision or timm from scratch (AdamW, cosine), for data that no published weights fit.
 
-    Writes classifier.safetensors, a plain torchvision state dict, and metrics.jsonl. Given again, the same command goes
-    on from its checkpoint. The folder serves as a model SPEC, and the file as weights of an encoder.
+    Writes classifier.safetensors, a plain state dict of the network's own library, and metrics.jsonl. Given again, the
+    same command goes on from its checkpoint. The folder serves as a model SPEC, and the file as weights of an encoder.
 
     \b
     Example:

@@ -12,6 +12,7 @@ from downstream.gap import GapRequest, gather
 from downstream.own_images import OwnImages, collect_images
 from encoders import split_encoder
 from experiments import imagenet_advbn
+from networks.packaged import PACKAGED_PREFIX
 from networks.specs import load_model
 from networks.weight_files import AUTOENCODER_FILE
 from pipeline.config import GenerationConfig
@@ -67,7 +68,8 @@ def attack_photographs(source: str | None, most: int, out: Path) -> dict[str, An
     require_own_report(out, KIND)
     for each in _PRETRAINED[1:]:
         load_model(each)
-    images = collect_images(source, out / "originals", most, load_model(_ATTACKED), _ATTACKED)
+    name = _ATTACKED.removeprefix(PACKAGED_PREFIX)
+    images = collect_images(source, out / "originals", most, load_model(_ATTACKED), name)
     encoder, weights = split_encoder(f"{_ATTACKED}@{_FRONT}")
     train_autoencoder(_decoder(images, encoder, weights or "", out / "autoencoder"))
     config = replace(
@@ -75,7 +77,8 @@ def attack_photographs(source: str | None, most: int, out: Path) -> dict[str, An
         classifier_weights=_ATTACKED,
     )
     notes = (*images.notes, "The decoder was trained on these same images, so it renders them better than others.")
-    return _attack(config, "advbn", {each: each for each in _PRETRAINED}, out, notes)
+    models = {each.removeprefix(PACKAGED_PREFIX): each for each in _PRETRAINED}
+    return _attack(config, "advbn", models, out, notes)
 
 
 def _decoder(images: OwnImages, encoder: str, weights: str, out: Path) -> AutoencoderRequest:

@@ -6,9 +6,10 @@ import torch
 
 from basics.errors import UserError
 from networks.checkpoints import read_metadata
-from networks.classifiers import build_network, classifier_metadata, require_known
+from networks.classifiers import classifier_metadata
 from networks.recomputation import recompute_activations
 from networks.shapes import require_batch_norm
+from networks.specs import fresh_network, require_named
 from networks.task import ClassifierConfig, ClassifierTask
 from networks.uninitialised import Uninitialised
 from sources.base import Source
@@ -41,7 +42,7 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
         WorkError: the loss is no longer a number.
     """
     config, clips = request.training, request.clips
-    require_known(request.classifier.arch, clips=clips is not None, option="--arch")
+    require_named(request.classifier.arch, clips=clips is not None, option="--arch")
     request.require_possible()
     if clips is None:
         config.require_batches_for_batch_norm()
@@ -94,7 +95,7 @@ def _require_trainable(request: ClassifierRequest, classes: int) -> None:
     arch, side = classifier.arch, config.image_size
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         with Uninitialised():
-            network = build_network(arch, classes, classifier.width, **classifier.options)
+            network = fresh_network(arch, classes, classifier.width, **classifier.options)
         if clips is not None:
             require_batch_norm(network, config.batch_size // config.devices, (clips.frames, side, side))
             return

@@ -17,6 +17,7 @@ from networks.classifiers import (
     PUBLISHED,
     SEED_PREFIX,
     Classifier,
+    build_network,
     classes_of,
     classifier_metadata,
     is_known,
@@ -215,25 +216,47 @@ def blank_model(name: str) -> nn.Sequential:
     """
     with Uninitialised():
         if name.startswith(TIMM_PREFIX):
-            network = fresh_timm(name)
+            network = _fresh_timm(name)
             return nn.Sequential(normalise_of(name, network), network)
         require_known(name)
         return nn.Sequential(normalise_for(name), network_of_file(name, IMAGENET_CLASSES))
 
 
-def fresh_timm(name: str, **options: Any) -> nn.Module:
-    """Build a network of timm with fresh weights from torch's global generator.
+def fresh_network(name: str, classes: int, width: float = 1.0, **options: Any) -> nn.Module:
+    """Build a network with fresh weights from torch's global generator.
 
     Args:
-        name: `timm:NAME`.
-        options: passed on to timm (`num_classes`, ...).
+        name: torchvision's, one of CLIP_NETWORKS, or `timm:NAME`.
+        classes: number of outputs.
+        width: factor of all channels, see `networks.width`; timm's networks have width 1.
+        options: see `networks.classifiers.build_network`; timm's networks have none.
 
     Raises:
-        UserError: there is no such network, or timm is not installed.
+        UserError: there is no such network, timm is not installed, or its network should be narrower.
     """
+    if not name.startswith(TIMM_PREFIX):
+        return build_network(name, classes, width, **options)
+    if width != 1:
+        raise UserError(f"The network {name} cannot be made narrower; leave --width out, or give one of torchvision's.")
+    return _fresh_timm(name, num_classes=classes)
+
+
+def _fresh_timm(name: str, **options: Any) -> nn.Module:
     timm = _timm()
     network: nn.Module = _created(timm, _known_to_timm(timm, name.removeprefix(TIMM_PREFIX)), **options)
     return network
+
+
+def require_named(name: str, *, clips: bool = False, option: str = "") -> None:
+    """Refuse a name that is none of a network of images, or of clips: as `require_known`, with those of timm.
+
+    Raises:
+        UserError: see above, or timm is not installed.
+    """
+    if name.startswith(TIMM_PREFIX) and not clips:
+        _known_to_timm(_timm(), name.removeprefix(TIMM_PREFIX))
+    else:
+        require_known(name, clips=clips, option=option)
 
 
 def normalise_of(name: str, network: nn.Module, colours: str | None = None) -> Normalise:

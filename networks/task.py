@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from basics.compute import Compute
-from networks.classifiers import build_network, normalise_for, save_classifier, takes_clips
+from networks.classifiers import save_classifier, takes_clips
+from networks.specs import fresh_network, normalise_of
 from networks.weight_files import CLASSIFIER_FILE
 from sources.base import ClassMap
 from training.config import TrainingConfig
@@ -43,7 +44,7 @@ class ClassifierConfig:
     """A classifier to be trained from scratch."""
 
     arch: str
-    """Name of the network, torchvision's or one of `networks.video.CLIP_NETWORKS`."""
+    """Name of the network: torchvision's, `timm:NAME`, or one of `networks.video.CLIP_NETWORKS`."""
     width: float = 1.0
     """Scale of the channels."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -62,7 +63,7 @@ class _NetworkWithSideOutput(nn.Module):
 
     def __init__(self, network: nn.Module, config: ClassifierConfig) -> None:
         super().__init__()
-        self.network, self.normalise, side = network, normalise_for(config.arch), config.side
+        self.network, self.normalise, side = network, normalise_of(config.arch, network), config.side
         # `paint`, which predicts the side image, is a part of the names of weights in stored checkpoints.
         self.paint: nn.Module | None = None
         self._tapped: Tensor | None = None
@@ -93,7 +94,7 @@ class ClassifierTask:
 
     def __init__(self, config: ClassifierConfig, classes: ClassMap, held_out: TrainingImages, out: Path) -> None:
         self.config, self.classes, self.held_out, self.out = config, classes, held_out, out
-        self.network = build_network(config.arch, classes.count, config.width, **config.options)
+        self.network = fresh_network(config.arch, classes.count, config.width, **config.options)
         self.module: nn.Module = _NetworkWithSideOutput(self.network, config)
 
     @property

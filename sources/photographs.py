@@ -17,13 +17,13 @@ SHIPPED = {
     "scikit-image": (
         "skimage/data",
         (
-            "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "hubble_deep_field.jpg",
-            "moon.png", "motorcycle_left.png", "retina.jpg", "rocket.jpg",
+            "astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "motorcycle_left.png",
+            "rocket.jpg",
         ),
     ),
     "scikit-learn": ("sklearn/datasets/images", ("china.jpg", "flower.jpg")),
 }  # fmt: skip
-"""Package -> its folder of samples, and which of these are photographs."""
+"""Package -> its folder of samples, and which of these are photographs of things that ImageNet has classes for."""
 
 
 class ShippedPhotographs(Source):

@@ -3,8 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
+import torch
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
@@ -42,6 +45,22 @@ def test_it_leaves_a_plain_classifier_and_goes_on(source: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_a_network_of_timm_is_one_of_its_own(source: Path, tmp_path: Path) -> None:
+    done = advbn_gen(*words(source, tmp_path / "run", arch="timm:test_resnet", epochs=1))
+    assert done.code == 0, done.err
+    plain: Any = timm.create_model("test_resnet", num_classes=3).eval()
+    plain.load_state_dict(load_file(done.result["classifier"]))
+    found = load_model(str(tmp_path / "run"))
+    assert (found.name, found.classes, found.view.crop, found.outputs.names) == (
+        "timm:test_resnet", 3, 32, ("a", "b", "c"),
+    )  # fmt: skip
+    mean, std = (torch.tensor(plain.default_cfg[name])[:, None, None] for name in ("mean", "std"))
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.allclose(found.module(image), plain((image - mean) / std), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_run_does_not_go_on_over_images_that_were_made_anew(tmp_path: Path) -> None:
     train, val = (image_folder(tmp_path / name, per_class=6, classes=("a", "b", "c")) for name in ("train", "val"))
     small = words(train, tmp_path / "run", val=val, epochs=1, width=0.25)
@@ -70,6 +89,8 @@ def test_it_learns(source: Path, tmp_path: Path) -> None:
     ("changed", "said"),
     [
         ({"arch": "resnet7"}, "no classifier 'resnet7'"),
+        ({"arch": "timm:resnet7"}, "no timm model 'resnet7'"),
+        ({"arch": "timm:test_resnet", "width": 0.5}, "cannot be made narrower"),
         ({"batch_size": 1}, "needs two to learn from"),
         ({"smallest_crop": 2}, "smallest crop is 2 of an image"),
         ({"limit": 3}, "fewer than one batch of 6"),

@@ -9,7 +9,7 @@ import pytest
 from commands import demo_runs
 from tests.support import advbn_gen, image_folder, refused
 
-NETWORKS = [f"packaged:efficientnet-lite{number}" for number in range(3)]
+NETWORKS = [f"efficientnet-lite{number}" for number in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_its_data_sets_are_whole_and_say_what_was_attacked(demo: dict[str, Any])
     for name in ("advbn", "reconstructed"):
         assert advbn_gen("verify", demo["out"] / name).code == 0
     manifest = json.loads((demo["out"] / "advbn/manifest.json").read_text())
-    assert manifest["config"]["classifier_weights"] == NETWORKS[0]
+    assert manifest["config"]["classifier_weights"] == "packaged:efficientnet-lite0"
     assert manifest["identity"]["classifier"]["name"] == "timm:tf_efficientnet_lite0"
     assert manifest["config"]["encoder"] == "timm:tf_efficientnet_lite0@blocks.1"
     assert manifest["config"]["attack"] == {"eps": 1.1, "steps": 6, "step_size": 0.2}

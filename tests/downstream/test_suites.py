@@ -1,8 +1,10 @@
 """The published layouts: what is found in them, and what is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import timm
 
 from basics.errors import UserError
 from downstream.mce import CORRUPTIONS
@@ -117,6 +119,39 @@ def test_style_with_and_without_val(tmp_path: Path) -> None:
     ours = [found(imagenet_style=path)[0].open() for path in (tmp_path / "style", inner)]
     assert ours[0].records == ours[1].records
     assert {each.name for each in ours} == {"imagenet-style"}
+
+
+def timm_list(name: str) -> list[str]:
+    """A published list, as timm ships it."""
+    return (Path(timm.data.__file__).parent / "_info" / name).read_text().split()
+
+
+def with_an_image_each(root: Path, folders: Sequence[str]) -> Path:
+    for name in folders:
+        (root / name).mkdir(parents=True)
+        (root / name / "image.jpeg").touch()
+    return root
+
+
+@pytest.mark.slow
+def test_the_folders_of_imagenet_v2_are_indices_and_not_sorted_as_text(tmp_path: Path) -> None:
+    (data,) = opened(imagenet_v2=with_an_image_each(tmp_path / "v2", [str(index) for index in range(1000)]))
+    assert {record.name: record.label for record in data.records} == {
+        f"{index}/image.jpeg": index for index in range(1000)
+    }
+    assert list(data.source.classes.names) == timm_list("imagenet_synsets.txt")
+    assert data.source.classes.imagenet
+
+
+@pytest.mark.parametrize("name", ["imagenet_r", "imagenet_a"])
+def test_the_200_classes_are_the_published_ones_of_the_1000(tmp_path: Path, name: str) -> None:
+    wnids, indices = timm_list(f"{name}_synsets.txt"), [int(index) for index in timm_list(f"{name}_indices.txt")]
+    (data,) = opened(**{name: with_an_image_each(tmp_path / name, wnids)})
+    assert len(wnids) == 200
+    assert [(record.name, record.label) for record in data.records] == [
+        (f"{wnid}/image.jpeg", index) for wnid, index in sorted(zip(wnids, indices, strict=True))
+    ]
+    assert data.present == sorted(indices)
 
 
 def test_our_shards_by_the_names_of_their_folders(trio: Trio, tmp_path: Path) -> None:
