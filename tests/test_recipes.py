@@ -1,0 +1,72 @@
+"""The shell recipes of docs/experiments: every command in them is one that the program takes."""
+
+import importlib.util
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import click
+import pytest
+
+from cli import advbn_gen
+
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(path.name for path in (ROOT / "docs/experiments").glob("*.sh"))
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/usr/bin/env bash\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def commands_of(recipe: str, folder: Path) -> list[list[str]]:
+    """Run a recipe with programs that only write down how they are called."""
+    tools, log = folder / "bin", folder / "log"
+    tools.mkdir()
+    program(tools / "advbn-gen", f'printf "%s\\n" advbn-gen "$@" "" >> {log}')
+    program(tools / "python", f'printf "%s\\n" python "$@" "" >> {log}; echo 0.01')
+    for number in range(20):
+        for split in ("train", "val"):
+            image = folder / f"images/{split}/n01440764/{number}.jpg"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.touch()
+    work = folder / "work"
+    work.mkdir()
+    subprocess.run(
+        ["bash", ROOT / "docs/experiments" / recipe, folder / "images", folder / "others"], cwd=work, check=True,
+        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    return [block.split("\n") for block in log.read_text().rstrip("\n").split("\n\n")]
+
+
+def parse(words: list[str]) -> None:
+    """Let click parse a command to its end, and not call it.
+
+    Raises:
+        click.UsageError: there is no such command or option, or a value is of another kind.
+    """
+    command: click.Command = advbn_gen
+    context = click.Context(command, info_name="advbn-gen")
+    while isinstance(command, click.Group):
+        name, found, words = command.resolve_command(context, words)
+        assert found is not None
+        command, context = found, click.Context(found, info_name=name, parent=context)
+    command.make_context(context.info_name, list(words), parent=context.parent)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_command_of_a_recipe_is_taken(recipe: str, tmp_path: Path) -> None:
+    commands = commands_of(recipe, tmp_path)
+    ours = [words for name, *words in commands if name == "advbn-gen"]
+    assert len(ours) > 4
+    for words in ours:
+        parse(words)
+    for option, module, *_ in (words for name, *words in commands if name == "python"):
+        assert option == "-m"
+        assert importlib.util.find_spec(module) is not None
+
+
+def test_a_recipe_with_an_unknown_option_would_be_found() -> None:
+    with pytest.raises(click.UsageError, match="nowhere"):
+        parse(["abnn", "train", "--nowhere", "x"])
