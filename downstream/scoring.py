@@ -3,7 +3,6 @@
 Legend: N samples, K most probable classes, C classes, V views (distinct ways of preparing an image).
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Score
 from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
 from networks.classifiers import Classifier
+from networks.heads import among_imagenet, imagenet_outputs
 from sources.base import numbered_classes
-from sources.classes import Unnamed, compare_classes, imagenet_index, imagenet_map
+from sources.classes import Unnamed, compare_classes, imagenet_map
 from sources.decode import View, decode_rgb, pixels_of
 from sources.sixteen import SIXTEEN
 
@@ -132,9 +132,7 @@ def _require_known_classes(label: str, known: Collection[int], data: TestSet) ->
 
 def _imagenet_outputs(model: Classifier, data: TestSet) -> list[int] | None:
     """Return the ImageNet-1k index of each output of a model of some of its classes, for images of ImageNet-1k."""
-    index, names = imagenet_index(), model.outputs.names
-    some = data.source.classes.imagenet and len(names) < len(index)
-    return [index[name] for name in names] if some and all(name in index for name in names) else None
+    return imagenet_outputs(model.outputs) if data.source.classes.imagenet else None
 
 
 def _choices(model: Classifier, data: TestSet) -> int:
@@ -284,9 +282,7 @@ class _Collector:
             # Their logarithms, so that a softmax over some of the classes is their shares of the probability.
             logits_NC = torch.stack([probability_NC[:, group].mean(1) for group in self.groups], dim=1).log()
         if self.outputs is not None:
-            # Of the classes that the model does not have, none has any probability.
-            whole = logits_NC.new_full((len(logits_NC), imagenet_map().count), -math.inf)
-            logits_NC = whole.index_copy_(1, self.outputs, logits_NC)
+            logits_NC = among_imagenet(logits_NC, self.outputs)
         among = None if self.present is None else logits_NC[:, self.present]
         if among is None or not self.restrict_classes:
             self._keep(ALL, logits_NC, None)

@@ -69,6 +69,8 @@ class Classifier:
     """Python packages that its predictions depend on besides torch and torchvision."""
     colours: str | None = None
     """How it has the colours of clips prepared, one of CLIP_COLOURS; None for a classifier of images."""
+    some: tuple[int, ...] = ()
+    """Of a classifier of some of its outputs' classes only (see `networks.heads`), these; else empty."""
 
     @property
     def clips(self) -> bool:

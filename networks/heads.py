@@ -1,15 +1,18 @@
-"""A fresh last layer for another number of classes."""
+"""Outputs for other classes: a fresh last layer, and some of ImageNet-1k's classes among all of them."""
 
 import copy
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from basics.errors import UserError
 from networks.checkpoints import weights_checksum
 from networks.classifiers import Classifier, head_of
 from sources.base import ClassMap
+from sources.classes import imagenet_index, imagenet_map
 
 
 def with_fresh_head(classifier: Classifier, classes: ClassMap, seed: int) -> Classifier:
@@ -58,3 +61,44 @@ def _of_classes(layer: nn.Module, count: int) -> nn.Module:
         return nn.Conv2d(layer.in_channels, count, *size, bias=bias)  # type: ignore[arg-type]
     assert isinstance(layer, nn.Linear)  # noqa: S101 (`head_of` finds no others)
     return nn.Linear(layer.in_features, count, bias=layer.bias is not None)
+
+
+def imagenet_outputs(classes: ClassMap) -> list[int] | None:
+    """Return the ImageNet-1k index of each of some of its classes, called by their wnids; None for other classes."""
+    index = imagenet_index()
+    if len(classes.names) >= len(index) or not all(name in index for name in classes.names):
+        return None
+    return [index[name] for name in classes.names]
+
+
+def among_imagenet(logits_NC: Tensor, outputs_C: Tensor) -> Tensor:
+    """Return logits of all of ImageNet-1k's classes: those of the classes that a network lacks are minus infinity.
+
+    Args:
+        logits_NC: logits of some classes.
+        outputs_C: ImageNet-1k index of each.
+    """
+    whole = logits_NC.new_full((len(logits_NC), imagenet_map().count), -math.inf)
+    return whole.index_copy(1, outputs_C, logits_NC)
+
+
+class _AmongImageNet(nn.Module):
+    """`among_imagenet` as the last module of a network."""
+
+    def __init__(self, outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.outputs_C: Tensor
+        self.register_buffer("outputs_C", torch.tensor(outputs), persistent=False)
+
+    def forward(self, logits_NC: Tensor) -> Tensor:
+        return among_imagenet(logits_NC, self.outputs_C)
+
+
+def with_all_of_imagenet(classifier: Classifier) -> Classifier:
+    """Return a classifier of some of ImageNet-1k's classes, by their wnids, as one of all; another as it is."""
+    outputs = None if classifier.class_map is None else imagenet_outputs(classifier.class_map)
+    if outputs is None:
+        return classifier
+    module = nn.Sequential(classifier.module, _AmongImageNet(outputs)).eval()
+    every = imagenet_map()
+    return replace(classifier, module=module, classes=every.count, class_map=every, some=tuple(outputs))

@@ -1,6 +1,6 @@
 """A run before its first shard: source listed, networks checked, identity computed, outputs named."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -128,7 +128,7 @@ def prepare(
     environment_of = partial(own_environment, classes=ascent.classes)
     environment = common_environment(environment_of, config)
     networks = load_networks(trial_config, ascent.classes)
-    _require_its_classes(networks, source)
+    _require_its_classes(networks, source, source.records[: plan.images])
     _check_forward_pass(trial_config, networks)
     identity = _identity(config, source, plan, environment)
     return Job(
@@ -183,7 +183,7 @@ def required(config: GenerationConfig, perturbation: Perturbation, environment: 
     )
 
 
-def _require_its_classes(networks: Networks, source: Source) -> None:
+def _require_its_classes(networks: Networks, source: Source, records: Sequence[ImageRecord]) -> None:
     """Refuse images of other classes than the attacked classifier's: its loss would be taken for wrong labels."""
     if networks.classifier is None:
         raise ValueError("an ascent needs a classifier")
@@ -191,6 +191,13 @@ def _require_its_classes(networks: Networks, source: Source) -> None:
         f"the classifier {networks.classifier.name}", networks.classifier.outputs, source.address, source.classes,
         "give a classifier trained on these labels (--classifier, --classifier-weights)",
     )  # fmt: skip
+    some = networks.classifier.some
+    unknown = {record.label for record in records}.difference(some) if some else None
+    if unknown:
+        raise UserError(
+            f"{source.address} has images of classes that the classifier {networks.classifier.name} does not have "
+            f"({len(unknown)}, such as {source.classes.names[min(unknown)]}); give images of its classes alone."
+        )
 
 
 def _check_forward_pass(config: GenerationConfig, networks: Networks) -> None:

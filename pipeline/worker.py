@@ -17,10 +17,12 @@ from basics.differences import differences
 from basics.errors import UserError, WorkError
 from basics.software import versions_of
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
-from networks.classifiers import Classifier
+from networks.classifiers import Classifier, require_classes
+from networks.heads import with_all_of_imagenet
 from networks.specs import load_with_weights
 from pipeline.batch_arithmetic import Perturber, Shifter
 from pipeline.config import GenerationConfig
+from sources.classes import imagenet_map
 
 _SOFTWARE = ("advbn-gen", "torch", "torchvision", "pillow", "webdataset")
 
@@ -135,7 +137,11 @@ def _load_classifier(config: GenerationConfig, classes: int) -> Classifier:
     name = config.classifier
     if name is None and not config.classifier_weights.endswith(".safetensors"):
         name = config.kind.classifier
-    return load_with_weights(name, config.classifier_weights, classes)
+    classifier = load_with_weights(name, config.classifier_weights, None)
+    if classes == imagenet_map().count:
+        classifier = with_all_of_imagenet(classifier)
+    require_classes(classifier.name, classifier.classes, classes)
+    return classifier
 
 
 def _identity_of(autoencoder: AutoencoderFile, classifier: Classifier | None) -> dict[str, Any]:

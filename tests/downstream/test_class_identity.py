@@ -15,7 +15,7 @@ from networks.classifiers import build_network, save_classifier
 from networks.specs import load_model
 from sources.base import ClassMap
 from sources.classes import imagenet_map
-from tests.support import WIDTH, advbn_gen, image_folder, refused, seeded, tiny_autoencoder, tiny_classifier
+from tests.support import WIDTH, WNIDS, advbn_gen, image_folder, refused, seeded, tiny_autoencoder, tiny_classifier
 
 BEASTS = ("bird", "cat", "dog")
 
@@ -188,6 +188,41 @@ def test_the_attacked_classifier_is_any_spec(as_pair: bool, timm_weights: Path, 
     assert manifest["identity"]["classifier"]["name"] == "timm:resnet10t"
     assert manifest["config"]["classifier_weights"] == str(timm_weights)
     assert advbn_gen("verify", tmp_path / "made").code == 0
+
+
+def pngs(folder: Path) -> list[bytes]:
+    with tarfile.open(next(folder.glob("*.tar"))) as tar:
+        return [tar.extractfile(each).read() for each in tar if each.name.endswith(".png")]  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_a_network_of_some_of_imagenet_s_classes_is_attacked_as_on_these_classes_alone(
+    beasts: Path, tmp_path: Path
+) -> None:
+    """The same network on the same images, whose labels are once three of the 1,000 and once 0 to 2."""
+    some = network_of(tmp_path / "some.safetensors", *WNIDS)
+    autoencoder = tiny_autoencoder(tmp_path / "autoencoder.safetensors")
+
+    def words(data: Path, classifier: Path, out: str) -> list[object]:
+        return [
+            "imagenet-advbn", "--encoder", "vgg", "--source", data, "--autoencoder", autoencoder, "--classifier",
+            classifier, "--image-size", 32, "--steps", 3, "--threads", 1, "--out", tmp_path / out,
+        ]  # fmt: skip
+
+    images = {classes: image_folder(tmp_path / classes[0], per_class=3, classes=classes) for classes in (WNIDS, BEASTS)}
+    for classes, network, out in ((WNIDS, some, "made"), (BEASTS, beasts, "alone")):
+        done = advbn_gen(*words(images[classes], network, out))
+        assert done.code == 0, done.err
+    assert pngs(tmp_path / "made") == pngs(tmp_path / "alone")
+    with h5py.File(tmp_path / "made/perturbations.h5") as made, h5py.File(tmp_path / "alone/perturbations.h5") as alone:
+        assert all((made[name][:] == alone[name][:]).all() for name in ("loss", "delta_mean", "delta_std"))
+    manifest = json.loads((tmp_path / "made/manifest.json").read_text())
+    assert manifest["classes"]["imagenet"]
+    image_folder(images[WNIDS] / "more", per_class=1, classes=("n01443537",))
+    (images[WNIDS] / "more/n01443537").rename(images[WNIDS] / "n01443537")
+    (images[WNIDS] / "more").rmdir()
+    message = refused(*words(images[WNIDS], some, "other"))
+    assert "has images of classes that the classifier resnet18 does not have (1, such as n01443537)" in message
 
 
 def test_weights_that_are_named_twice_are_refused(timm_weights: Path, tmp_path: Path) -> None:
