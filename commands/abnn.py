@@ -173,10 +173,13 @@ _PIXEL_FIELDS = ("eps", "steps", "step_size", "norm")
 @click.option(
     "--substitute",
     metavar="SPEC",
-    help="The frozen network of ABNN. [default: vgg19_bn, published weights; ucf101: none, give one]",
+    help="The frozen network of ABNN: NAME (torchvision), timm:NAME, packaged:NAME, NAME=FILE, or a run folder. "
+    "[default: vgg19_bn, published weights; ucf101: none, give one]",
 )
 @click.option("--arch", metavar="NAME", help="Another target than the benchmark's.")
-@click.option("--init", metavar="SPEC", help="Weights that the target starts from. [default: fresh ones]")
+@click.option(
+    "--init", metavar="SPEC", help="Weights that the target starts from: NAME=FILE, or a run folder. [default: fresh]"
+)
 @click.option(
     "--normalisation",
     metavar="NAME",

@@ -66,7 +66,11 @@ _schedule_options = combined_options(
     help="autoaugment, fast-autoaugment, randaugment, augmix, cutmix, mixup, moex; or none. "
     "[default: none; efficientnet_b0: autoaugment]",
 )  # fmt: skip
-@click.option("--init", metavar="SPEC", help="Weights to start from. [default: the published ones of --arch]")
+@click.option(
+    "--init",
+    metavar="SPEC",
+    help="Weights to start from: NAME=FILE, timm:NAME=FILE, or a run folder. [default: the published ones of --arch]",
+)
 @click.option("--classes", type=int, help="Fresh last layer for so many classes, those of the training images.")
 @click.option(
     "--cut", metavar="NAME", help="End of the front: conv2, conv3, conv4, or a module. [default: as published]"
