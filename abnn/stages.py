@@ -39,7 +39,8 @@ def stages_of(network: nn.Module, arch: str) -> tuple[str, ...]:
     if isinstance(network, RegNet):
         return ("stem", *(f"trunk_output.{name}" for name, _ in network.trunk_output.named_children()))
     listed = tuple(str(each["module"]) for each in getattr(network, "feature_info", []))
-    if listed:
+    modules = dict(network.named_modules())
+    if listed and all(name in modules for name in listed):
         return listed
     raise UserError(f"The blocks of a {arch} are not known; name its modules (--blocks, --taps).")
 
@@ -64,19 +65,28 @@ def tapped(network: nn.Module, taps: Sequence[str], what: str) -> fx.GraphModule
     of which timm has some that look at the size of their input.
 
     Raises:
-        UserError: it has no such module, or cannot be traced.
+        UserError: it has no such module, cannot be traced, or its features are of another layout.
     """
     names = {tap: str(number) for number, tap in enumerate(taps)}
-    layers = {type(each) for each in network.modules() if isinstance(each, _BatchNorm) or not any(each.children())}
+    if getattr(network, "output_fmt", "NCHW") != "NCHW":
+        raise UserError(f"The {what} gives its features with their channels last; give another network.")
     try:
         extractor: fx.GraphModule = create_feature_extractor(
-            network.eval(), names, tracer_kwargs={"leaf_modules": [*RESIDUAL_BLOCKS, *layers]}
+            network.eval(), names, tracer_kwargs={"leaf_modules": [*RESIDUAL_BLOCKS, *_layer_types(network)]}
         )
     except ValueError as error:
         raise UserError(f"The {what} has not all of the modules {', '.join(taps)}; check their names.") from error
     except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise UserError(f"The {what} decides by its input what to do, so it cannot be tapped; give another.") from error
     return extractor
+
+
+def _layer_types(network: nn.Module) -> set[type[nn.Module]]:
+    """Return the types of a network's innermost modules, and of its batch norms, in which timm has an activation."""
+    outer = [each for each in network.modules() if any(each.children()) and not isinstance(each, _BatchNorm)]
+    inner = {type(each) for each in network.modules()} - {type(each) for each in outer}
+    # An empty Sequential is innermost, and the others are not.
+    return {kind for kind in inner if not any(isinstance(each, kind) for each in outer)}
 
 
 def shapes_of(network: nn.Module, blocks: Sequence[str], size: Sequence[int], what: str) -> list[tuple[int, ...]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from basics.errors import UserError
-from commands.options import FOLDER, json_option, print_result
+from commands.options import FILE, FOLDER, json_option, print_result
 
 _MOST = 64
 
@@ -13,10 +13,19 @@ _MOST = 64
 @click.command(short_help="The whole workflow, offline, on drawn images or your own.")
 @click.option("--pretrained", is_flag=True, help="Attack EfficientNet-Lite0 on photographs instead (extra pretrained).")
 @click.option("--source", metavar="FOLDER", help="Photographs. [default: those that installed packages ship]")
+@click.option("--labels", type=FILE, help="Label list or devkit of photographs in a flat ILSVRC2012 folder.")
 @click.option("--limit", type=int, help=f"At most so many photographs, evenly spread. [default: {_MOST}]")
-@click.option("--out", type=FOLDER, default=Path("demo"), show_default=True, help="Folder of all outputs.")
+@click.option("--out", type=FOLDER, help="Folder of all outputs. [default: demo; with --pretrained: demo-photographs]")
 @json_option
-def demo(*, pretrained: bool, source: str | None, limit: int | None, out: Path, as_json: bool) -> None:
+def demo(  # noqa: PLR0913 (one for each option)
+    *,
+    pretrained: bool,
+    source: str | None,
+    labels: Path | None,
+    limit: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
     """Draw a world of shapes, train small networks on it, attack one of them by AdvBN, and report on two.
 
     Leaves the drawn images, two data sets (perturbed, and reconstructed without perturbation) and report.html, with
@@ -31,18 +40,19 @@ def demo(*, pretrained: bool, source: str | None, limit: int | None, out: Path, 
       advbn-gen demo --out demo
       advbn-gen demo --pretrained --source holiday --out holiday-demo
     """
-    for option, value in (("source", source), ("limit", limit)):
+    for option, value in (("source", source), ("labels", labels), ("limit", limit)):
         if value is not None and not pretrained:
             raise UserError(f"--{option} is for photographs; give --pretrained as well.")
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
 
+    out = out or Path("demo-photographs" if pretrained else "demo")
     from commands.demo_runs import attack_drawn_world, attack_photographs
     from reports.gap_page import lead
     from reports.page import HTML
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
 
-    report = attack_photographs(source, limit or _MOST, out) if pretrained else attack_drawn_world(out)
+    report = attack_photographs(source, labels, limit or _MOST, out) if pretrained else attack_drawn_world(out)
     rows = [[line.name, *map(str, line.cells)] for line in accuracy_lines(report)]
     table = markdown_table(["model", *accuracy_head()], rows)
     lines = [lead(report), "", *report["notes"], *([""] if report["notes"] else []), table, "", f"report: {out / HTML}"]

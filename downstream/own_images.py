@@ -8,8 +8,8 @@ from pathlib import Path
 
 from basics.compute import choose_compute
 from basics.errors import UserError
-from basics.files import digest_json, require_apart, write_bytes, write_json
-from basics.ownership import ANOTHER_OUT, lock_folder, require_owner
+from basics.files import TEMPORARY_SUFFIX, digest_file, digest_json, require_apart, write_bytes, write_json
+from basics.ownership import ANOTHER_OUT, lock_folder, occupied_folder_error, require_owner
 from basics.progress import say
 from downstream.predictions import ALL
 from downstream.scoring import ScoringConfig, predict
@@ -17,6 +17,7 @@ from downstream.testset import TestSet
 from networks.classifiers import Classifier
 from sources.base import ImageRecord, Source
 from sources.classes import imagenet_map
+from sources.decode import BrokenImageError, decode_rgb
 from sources.keys import sample_keys
 from sources.photographs import ShippedPhotographs, open_photographs
 from training.data import evenly
@@ -37,7 +38,9 @@ class OwnImages:
     """Where the images come from, and what their labels are: sentences for a report."""
 
 
-def collect_images(address: str | None, out: Path, most: int, classifier: Classifier, name: str) -> OwnImages:
+def collect_images(  # noqa: PLR0913 (which images, and what labels them)
+    address: str | None, out: Path, most: int, classifier: Classifier, name: str, *, labels: Path | None = None
+) -> OwnImages:
     """Copy images into folders of ImageNet-1k's classes, named by the classes' wnids.
 
     Args:
@@ -47,10 +50,10 @@ def collect_images(address: str | None, out: Path, most: int, classifier: Classi
         most: at most so many images, evenly spread.
         classifier: network of ImageNet-1k whose most probable class is the label of an image without one.
         name: what notes call it.
+        labels: label list or devkit of a flat ILSVRC2012 folder.
 
     Raises:
         UserError: there are no images, or `out` holds other ones.
-        BrokenImageError: an image cannot be decoded.
     """
     notes = []
     source: Source
@@ -61,11 +64,16 @@ def collect_images(address: str | None, out: Path, most: int, classifier: Classi
         say(notes[-1])
     else:
         require_apart(address, out)
-        source, labelled = open_photographs(address)
-    records = evenly(source.records, most)
-    if len(records) < len(source.records):
-        notes.append(f"These are {len(records)} of {len(source.records):,} images, evenly spread.")
+        source, labelled = open_photographs(address, labels)
+    chosen = evenly(source.records, most)
+    if len(chosen) < len(source.records):
+        notes.append(f"These are {len(chosen)} of {len(source.records):,} images, evenly spread.")
         say(notes[-1])
+    records = [record for record in chosen if _can_be_decoded(source, record)]
+    if len(records) < len(chosen):
+        notes.append(f"{len(chosen) - len(records)} of them are left out, because they cannot be decoded.")
+    if not records:
+        raise UserError(f"None of the images of {source.address} can be decoded; give other images.")
     if not labelled:
         records = _predicted(source, records, classifier)
         notes.append(
@@ -76,6 +84,15 @@ def collect_images(address: str | None, out: Path, most: int, classifier: Classi
         say(notes[-1])
     _write(source, records, out)
     return OwnImages(folder=out, count=len(records), notes=tuple(notes))
+
+
+def _can_be_decoded(source: Source, record: ImageRecord) -> bool:
+    try:
+        decode_rgb(_content(source, record), record.name)
+    except BrokenImageError as error:
+        say(f"Left out: {error}")
+        return False
+    return True
 
 
 def _predicted(source: Source, records: Sequence[ImageRecord], classifier: Classifier) -> list[ImageRecord]:
@@ -101,10 +118,15 @@ def _write(source: Source, labelled: Sequence[ImageRecord], out: Path) -> None:
     identity = {"images": len(files), "images_sha256": digest_json(digests)}
     with lock_folder(out):
         there = next((f"other files ({path.name})" for path in sorted(out.iterdir())), "")
+        present = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+        foreign = {name for name in present - {RECORD} if digests.get(name) != digest_file(out / name)}
+        foreign = {name for name in foreign if not name.endswith(TEMPORARY_SUFFIX)}
         require_owner(
             out, recorded=_recorded(out / RECORD), identity=identity, files=there, other="other images",
             advice=ANOTHER_OUT,
         )  # fmt: skip
+        if foreign:
+            raise occupied_folder_error(out, f"a file that is none of these images ({min(foreign)})")
         write_json(out / RECORD, identity)
         for name, record in files.items():
             path = out / name

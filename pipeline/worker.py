@@ -137,9 +137,9 @@ def _load_classifier(config: GenerationConfig, classes: int) -> Classifier:
     name = config.classifier
     if name is None and not config.classifier_weights.endswith(".safetensors"):
         name = config.kind.classifier
-    classifier = load_with_weights(name, config.classifier_weights, None)
-    if classes == imagenet_map().count:
-        classifier = with_all_of_imagenet(classifier)
+    if classes != imagenet_map().count:
+        return load_with_weights(name, config.classifier_weights, classes)
+    classifier = with_all_of_imagenet(load_with_weights(name, config.classifier_weights, None))
     require_classes(classifier.name, classifier.classes, classes)
     return classifier
 

@@ -1,6 +1,6 @@
 """Images that nobody labelled for ImageNet: a folder of photographs, or those that installed packages ship."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sources.base import ImageRecord, Source
 from sources.classes import imagenet_index, imagenet_map
 from sources.folder import FolderSource
 from sources.listing import list_folder
+from sources.names import check_printable
 from sources.opening import open_source
 
 SHIPPED = {
@@ -69,11 +70,12 @@ def _shipped() -> tuple[Mapping[str, Path], list[str]]:
     return files, packages
 
 
-def open_photographs(address: str) -> tuple[Source, bool]:
+def open_photographs(address: str, labels: Path | None = None) -> tuple[Source, bool]:
     """Open images, with labels of ImageNet-1k or without.
 
     Args:
         address: a source (see `sources.opening`), or a folder of images with any folders in it.
+        labels: label list or devkit of a flat ILSVRC2012 folder.
 
     Returns:
         The source, and whether its labels are those of ImageNet-1k. If not, they mean nothing.
@@ -82,12 +84,19 @@ def open_photographs(address: str) -> tuple[Source, bool]:
         UserError: there are no images, or the source cannot be opened.
     """
     path = as_path(address)
-    if is_folder(path):
-        listing = list_folder(path).listing()
-        folders = {part for name in listing.images for part in name.split("/")[:-1]}
-        if listing.images and folders.isdisjoint(imagenet_index()):
-            listing.left_out.folders = []
-            listing.left_out.say(address)
-            return FolderSource(address, path, dict.fromkeys(listing.images, 0), imagenet_map()), False
-    source = open_source(address)
-    return source, source.classes.imagenet
+    try:
+        listing = list_folder(path).listing() if is_folder(path) else None
+    except OSError as error:
+        raise UserError(f"The folder {address} cannot be listed ({error.strerror or error}); check it.") from error
+    if labels is not None or listing is None or not listing.images or _has_class_folders(listing.images):
+        source = open_source(address, labels=labels)
+        return source, source.classes.imagenet
+    check_printable(listing.images, address)
+    listing.left_out.folders = []
+    listing.left_out.say(address)
+    return FolderSource(address, path, dict.fromkeys(listing.images, 0), imagenet_map()), False
+
+
+def _has_class_folders(names: Collection[str]) -> bool:
+    folders = {part for name in names for part in name.split("/")[:-1]}
+    return not folders.isdisjoint(imagenet_index())

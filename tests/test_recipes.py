@@ -1,9 +1,9 @@
 """The shell recipes of docs/experiments: every command in them is one that the program takes."""
 
-import importlib.util
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -25,17 +25,24 @@ def commands_of(recipe: str, folder: Path) -> list[list[str]]:
     tools, log = folder / "bin", folder / "log"
     tools.mkdir()
     program(tools / "advbn-gen", f'printf "%s\\n" advbn-gen "$@" "" >> {log}')
-    program(tools / "python", f'printf "%s\\n" python "$@" "" >> {log}; echo 0.01')
+    # The modules are looked for from the recipe's own folder, as the real program would.
+    look = f'{sys.executable} -c "import importlib.util, sys; assert importlib.util.find_spec(sys.argv[1])"'
+    program(
+        tools / "python",
+        f'{look} "$2" || exit 3; printf "%s\\n" python "$@" "" >> {log}; mkdir -p shifted.tmp; echo 0.01',
+    )
     for number in range(20):
         for split in ("train", "val"):
-            image = folder / f"images/{split}/n01440764/{number}.jpg"
+            image = folder / f"my images/{split}/n01440764/{number}.jpg"
             image.parent.mkdir(parents=True, exist_ok=True)
             image.touch()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["PATH"] = f"{tools}:{environment['PATH']}"
     work = folder / "work"
     work.mkdir()
     subprocess.run(
-        ["bash", ROOT / "docs/experiments" / recipe, folder / "images", folder / "others"], cwd=work, check=True,
-        env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}, stdout=subprocess.DEVNULL,
+        ["bash", ROOT / "docs/experiments" / recipe, folder / "my images", folder / "my others"], cwd=work, check=True,
+        env=environment, stdout=subprocess.DEVNULL,
     )  # fmt: skip
     return [block.split("\n") for block in log.read_text().rstrip("\n").split("\n\n")]
 
@@ -47,7 +54,8 @@ def parse(words: list[str]) -> None:
         click.UsageError: there is no such command or option, or a value is of another kind.
     """
     command: click.Command = advbn_gen
-    context = click.Context(command, info_name="advbn-gen")
+    # With the group's own settings: a command keeps the help option that it is first asked for.
+    context = click.Context(command, info_name="advbn-gen", **command.context_settings)
     while isinstance(command, click.Group):
         name, found, words = command.resolve_command(context, words)
         assert found is not None
@@ -62,9 +70,17 @@ def test_every_command_of_a_recipe_is_taken(recipe: str, tmp_path: Path) -> None
     assert len(ours) > 4
     for words in ours:
         parse(words)
-    for option, module, *_ in (words for name, *words in commands if name == "python"):
-        assert option == "-m"
-        assert importlib.util.find_spec(module) is not None
+    for words in ours:
+        assert not any(word in {"images/train", "others"} for word in words), "a path with a space was split"
+
+
+def test_images_that_a_choice_is_made_on_are_not_trained_on(tmp_path: Path) -> None:
+    commands_of("finetuning.sh", tmp_path)
+    train, chosen_on = (
+        {path.name for path in (tmp_path / "work/part" / name).rglob("*.jpg")} for name in ("train", "chosen-on")
+    )
+    assert (len(train), len(chosen_on)) == (18, 2)
+    assert train.isdisjoint(chosen_on)
 
 
 def test_a_recipe_with_an_unknown_option_would_be_found() -> None:

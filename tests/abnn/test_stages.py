@@ -51,6 +51,19 @@ def test_a_network_of_timm_has_the_stages_that_it_lists() -> None:
     assert [shape[1] for shape in shapes_of(network, stages, (64, 64), "substitute")] == [32, 16, 8, 4, 2]
 
 
+@pytest.mark.slow
+def test_networks_of_timm_with_odd_layers_are_tapped_or_refused() -> None:
+    # It has empty Sequentials, which are no layers.
+    network = timm.create_model("ghostnet_100").eval()
+    found = tapped(network, stages_of(network, "timm:ghostnet_100"), "substitute")
+    with torch.no_grad():
+        assert len(found(torch.zeros(1, 3, 32, 32))) == 5
+    with pytest.raises(UserError, match="blocks of a timm:hrnet_w18_small are not known; name its modules"):
+        stages_of(timm.create_model("hrnet_w18_small"), "timm:hrnet_w18_small")
+    with pytest.raises(UserError, match="channels last"):
+        tapped(timm.create_model("swin_tiny_patch4_window7_224"), ["layers.0"], "substitute")
+
+
 def test_a_regnet_has_five_stages() -> None:
     assert len(stages_of(regnet_y_400mf(weights=None), "regnet_y_400mf")) == 5
 

@@ -225,6 +225,19 @@ def test_a_network_of_some_of_imagenet_s_classes_is_attacked_as_on_these_classes
     assert "has images of classes that the classifier resnet18 does not have (1, such as n01443537)" in message
 
 
+@pytest.mark.slow
+def test_fresh_weights_have_the_classes_of_the_images(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", per_class=1, classes=BEASTS)
+    done = advbn_gen(
+        "imagenet-advbn", "--encoder", "vgg", "--source", data, "--autoencoder",
+        tiny_autoencoder(tmp_path / "autoencoder.safetensors"), "--classifier", "squeezenet1_1", "--classifier-weights",
+        "seed:0", "--image-size", 32, "--steps", 1, "--out", tmp_path / "made",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    manifest = json.loads((tmp_path / "made/manifest.json").read_text())
+    assert manifest["identity"]["classifier"]["classes"] == 3
+
+
 def test_weights_that_are_named_twice_are_refused(timm_weights: Path, tmp_path: Path) -> None:
     data = image_folder(tmp_path / "data", per_class=2, classes=BEASTS)
     message = refused(

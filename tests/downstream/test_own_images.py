@@ -1,5 +1,6 @@
 """Images that nobody labelled, as a source of ImageNet's classes."""
 
+import os
 import shutil
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -22,7 +23,8 @@ CLASSES = Path(__file__).parents[2] / "sources/imagenet_classes.tsv"
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Classifier:
-    return load_model(str(tiny_classifier(tmp_path_factory.mktemp("network") / "classifier.safetensors", 1000)))
+    path = tmp_path_factory.mktemp("network") / "classifier.safetensors"
+    return load_model(str(tiny_classifier(path, 1000, seed=3, answers=(0, 217, 491))))
 
 
 @pytest.fixture
@@ -62,6 +64,7 @@ def test_the_most_probable_class_is_the_label(photographs: Path, classifier: Cla
         wnid, _, rest = name.partition("/")
         assert path.read_bytes() == given[rest].read_bytes()
         assert wnid == most_probable(classifier, path)
+    assert len({name.partition("/")[0] for name in copied}) > 1, "the labels say something"
     source = open_source(str(found.folder))
     assert (source.classes.imagenet, len(source.records)) == (True, 8)
     (note,) = found.notes
@@ -91,6 +94,10 @@ def test_the_same_images_again_are_left_as_they_are_and_others_are_refused(
     before = {path: path.stat().st_ino for path in images_of(out).values()}
     collect(photographs, out, classifier)
     assert {path: path.stat().st_ino for path in images_of(out).values()} == before
+    shutil.copy(photographs / "same.jpg", out / "n01440764-mine.jpg")
+    with pytest.raises(UserError, match=r"none of these images \(n01440764-mine.jpg\)"):
+        collect(photographs, out, classifier)
+    (out / "n01440764-mine.jpg").unlink()
     first = min(images_of(photographs).values())
     Image.new("RGB", (50, 40), "red").save(first)
     with pytest.raises(UserError, match=r"holds other images .*give another --out"):
@@ -100,6 +107,47 @@ def test_the_same_images_again_are_left_as_they_are_and_others_are_refused(
     with pytest.raises(UserError, match=r"holds other files \(letter.txt\)"):
         collect(photographs, tmp_path / "mine", classifier)
     assert (tmp_path / "mine/letter.txt").read_text() == "mine"
+
+
+def test_what_cannot_be_decoded_is_left_out_and_said(
+    photographs: Path, classifier: Classifier, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photographs / "broken.jpg").write_bytes(b"no image")
+    (photographs / "gone.jpg").symlink_to(photographs / "nowhere.jpg")
+    with pytest.raises(UserError, match=r"gone.jpg .* cannot be read"):
+        collect(photographs, tmp_path / "out", classifier)
+    (photographs / "gone.jpg").unlink()
+    found = collect(photographs, tmp_path / "out", classifier)
+    assert found.count == 8
+    assert "1 of them are left out" in " ".join(found.notes)
+    assert "Left out: The image broken.jpg is broken" in capsys.readouterr().err
+    for path in images_of(photographs).values():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="None of the images"):
+        collect(photographs, tmp_path / "none", classifier)
+
+
+def test_odd_folders_are_refused_in_one_sentence(photographs: Path, classifier: Classifier, tmp_path: Path) -> None:
+    (photographs / "again").symlink_to(photographs)
+    with pytest.raises(UserError, match="cannot be listed"):
+        collect(photographs, tmp_path / "out", classifier)
+    (photographs / "again").unlink()
+    shutil.copy(photographs / "same.jpg", photographs / os.fsdecode(b"caf\xe9.jpg"))
+    with pytest.raises(UserError, match="UTF-8"):
+        collect(photographs, tmp_path / "out", classifier)
+
+
+def test_a_label_list_of_validation_images_is_used(photographs: Path, classifier: Classifier, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number in (1, 2, 3):
+        shutil.copy(photographs / "same.jpg", flat / f"ILSVRC2012_val_{number:08d}.JPEG")
+    assert "no labels" in collect(flat, tmp_path / "without", classifier).notes[0]
+    (flat / "val.txt").write_text("".join(f"ILSVRC2012_val_{number:08d}.JPEG {9 * number}\n" for number in (1, 2, 3)))
+    found = collect_images(str(flat), tmp_path / "with", 64, classifier, "the network", labels=flat / "val.txt")
+    assert found.notes == ()
+    wnids = [line.split("\t")[1] for line in CLASSES.read_text().splitlines()[1:]]
+    assert {Path(name).parts[0] for name in images_of(found.folder)} == {wnids[9], wnids[18], wnids[27]}
 
 
 @pytest.mark.parametrize(("name", "message"), [("nowhere", "does not exist"), ("empty", "images")])
