@@ -28,7 +28,7 @@ if [ ! -d part ]; then
 fi
 tune=(advbn-gen finetune --arch $lite0 --cut blocks.1 --classes 10 --source part/train --val part/chosen-on --limit 1750
   --image-size 112 --smallest-crop 0.35 --batch-size 32 --epochs 4 --schedule cosine)
-for rate in 0.001 0.003 0.01; do
+for rate in 0.001 0.003 0.01 0.03; do
   "${tune[@]}" --method plain --lr $rate --out choice/plain-$rate
 done
 best=$(python -m docs.experiments.best choice/plain-*)
