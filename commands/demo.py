@@ -55,9 +55,9 @@ def demo(  # noqa: PLR0913 (one for each option)
     report = attack_photographs(source, labels, limit or _MOST, out) if pretrained else attack_drawn_world(out)
     rows = [[line.name, *map(str, line.cells)] for line in accuracy_lines(report)]
     table = markdown_table(["model", *accuracy_head()], rows)
-    lines = [lead(report), "", *report["notes"], *([""] if report["notes"] else []), table, "", f"report: {out / HTML}"]
+    notes = report.get("notes", [])
+    lines = [lead(report), "", *notes, *([""] if notes else []), table, "", f"report: {out / HTML}"]
     result = {
-        "report": str(out / HTML), "rows": report["rows"], "gaps": report["gaps"], "notes": report["notes"],
-        "out": str(out),
+        "report": str(out / HTML), "rows": report["rows"], "gaps": report["gaps"], "notes": notes, "out": str(out),
     }  # fmt: skip
     print_result(result, lines, as_json=as_json)

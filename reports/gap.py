@@ -29,12 +29,12 @@ def gap_report(inputs: GapInputs) -> dict[str, Any]:
     """Return the whole report as JSON values.
 
     They are `rows`, `curve`, `gaps`, `classes`, `quality`, `ascent` and `provenance`. The curve is empty without data
-    sets of other scales.
+    sets of other scales. There are `notes` only where a reader has to know something of the images.
     """
     return {
         "report": KIND,
         "n": len(inputs.keys),
-        "notes": list(inputs.notes),
+        **({"notes": list(inputs.notes)} if inputs.notes else {}),
         "encoder": inputs.manifests["advbn"]["config"]["encoder"],
         "rows": [_row(inputs, model, role) for model in inputs.models for role in ROLES],
         "curve": _curve(inputs),

@@ -95,6 +95,7 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
         "gap.html",
         report=report,
         lead=lead(report),
+        notes=report.get("notes", []),
         accuracy_head=accuracy_head(),
         accuracy_rows=accuracy_lines(report),
         present_rows=accuracy_lines(report, "present"),
@@ -158,7 +159,7 @@ def _markdown(report: Mapping[str, Any]) -> str:
     parts = [
         "# Reconstruction gap",
         lead(report),
-        " ".join(report["notes"]),
+        " ".join(report.get("notes", [])),
         "## Accuracy (%)",
         table(accuracy_head(), accuracy_lines(report)),
         published_note(report),
