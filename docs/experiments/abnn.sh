@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ABNN beside a substitute trained on ImageNet, on CIFAR-10: bash docs/experiments/abnn.sh CIFAR10
 #
-# Three defences, three seeds. Works in the current folder; started again, it goes on. About two hours on two cores.
+# Three defences, three seeds. Works in the current folder; started again, it goes on. Its time is not known yet.
 set -euo pipefail
 cifar10=$1
 train=(advbn-gen abnn train --task cifar10 --data "$cifar10" --width 0.125 --limit 10000 --epochs 12)

@@ -14,19 +14,14 @@ from statistics import fmean
 STYLES = ("imagenet-instagram", "imagenet-sketch", "imagenet-style")
 """The test sets that shift style; their mean is a column of its own."""
 STYLE_MEAN = "mean of styles"
+Parts = dict[tuple[str, str, str], list[float]]
+"""(method, seed, test set) -> top-1 on each of its parts, in per cent."""
 
 
 def main(folder: Path) -> None:
     """Print the table."""
-    parts: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        if row["published_choice"] and not row.get("summary"):
-            method, _, seed = row["model"].rpartition("-")
-            shards = row["suite"] in {"advbn", "reconstructed"}
-            # Of a test set with parts, their plain mean; not all severities need be there.
-            data = row["suite"] if row["suite"] in {"imagenet-c", "imagenet-instagram"} else row["data"]
-            parts[method, seed, f"{data}, {row['batch_norm'] or 'main'}" if shards else data].append(100 * row["top1"])
+    parts = _parts(folder)
+    _require_even(parts)
     found: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     for (method, seed, name), values in parts.items():
         found[method][seed][name] = fmean(values)
@@ -39,6 +34,29 @@ def main(folder: Path) -> None:
     for column in columns:
         cells = [_cell([values[column] for values in seeds.values() if column in values]) for seeds in found.values()]
         print(f"| {column} | " + " | ".join(cells) + " |")  # noqa: T201
+
+
+def _parts(folder: Path) -> Parts:
+    parts: Parts = defaultdict(list)
+    for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["published_choice"] and not row.get("summary"):
+            method, _, seed = row["model"].rpartition("-")
+            shards = row["suite"] in {"advbn", "reconstructed"}
+            # Of a test set with parts, their plain mean; not all severities need be there.
+            data = row["suite"] if row["suite"] in {"imagenet-c", "imagenet-instagram"} else row["data"]
+            parts[method, seed, f"{data}, {row['batch_norm'] or 'main'}" if shards else data].append(100 * row["top1"])
+    return parts
+
+
+def _require_even(parts: Parts) -> None:
+    """End if models have results on different parts of a test set: their means would not be of the same images."""
+    counts: dict[str, set[int]] = defaultdict(set)
+    for (_, _, name), values in parts.items():
+        counts[name].add(len(values))
+    uneven = [name for name, numbers in counts.items() if len(numbers) > 1]
+    if uneven:
+        sys.exit(f"Not every model has results on the same parts of {', '.join(uneven)}; give the command again.")
 
 
 def _cell(values: list[float]) -> str:
