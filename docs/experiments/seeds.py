@@ -27,7 +27,8 @@ def main(folder: Path) -> None:
         found[method][seed][name] = fmean(values)
     for by_seed in found.values():
         for values_by_name in by_seed.values():
-            values_by_name[STYLE_MEAN] = fmean(values_by_name[name] for name in STYLES)
+            if values_by_name.keys() >= set(STYLES):
+                values_by_name[STYLE_MEAN] = fmean(values_by_name[name] for name in STYLES)
     columns = list(dict.fromkeys(name for seeds in found.values() for values in seeds.values() for name in values))
     print("| test set | " + " | ".join(found) + " |")  # noqa: T201
     print("|---|" + "---|" * len(found))  # noqa: T201
