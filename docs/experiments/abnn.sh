@@ -5,6 +5,8 @@
 # in the current folder; started again, it goes on. All numbers end up in report.csv in tables/ and in tables-autoattack/.
 # Took about 140 minutes of CPU time.
 set -euo pipefail
+# Some awks would else print a decimal comma.
+export LC_ALL=C
 cifar10=$1
 train=(advbn-gen abnn train --task cifar10 --data "$cifar10" --width 0.125 --limit 10000 --epochs 12)
 attack=(advbn-gen abnn attack --data "$cifar10")

@@ -2,7 +2,7 @@
 # Fine-tuning a real network with AdvBN: bash docs/experiments/finetuning.sh IMAGENETTE IMAGES
 #
 # EfficientNet-Lite0 with a fresh head for ten classes, plain and with AdvBN, three seeds. Run it in the folder of gap.sh,
-# whose autoencoder around VGG-19's shape makes the AdvBN shards. IMAGENETTE holds train/ and val/ as class folders;
+# whose autoencoder around VGG-19's shape makes the first AdvBN shards. IMAGENETTE holds train/ and val/ as class folders;
 # IMAGES are other images, whose styles are lent. Started again, it goes on. Took about 140 minutes of CPU time.
 set -euo pipefail
 export LC_ALL=C
