@@ -3,7 +3,7 @@
 Legend: N samples of the batch, S steps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -42,6 +42,12 @@ class ObjectiveValue(Generic[Extra]):
     """What else the forward pass computed and the caller needs from the first and the last one (images, logits)."""
 
 
+Objective = Callable[[Parameters], ObjectiveValue[Extra]]
+"""What is maximised, of a batch or of a part of it."""
+Values = tuple[ObjectiveValue[Extra], ...]
+"""The values of all objectives of an ascent at one point, in their order."""
+
+
 @dataclass(frozen=True)
 class AscentResult(Generic[Extra]):
     """Start and end of an ascent."""
@@ -50,44 +56,69 @@ class AscentResult(Generic[Extra]):
     """The parameters after the last step."""
     losses_SN: Tensor
     """Loss of each sample before the first step and after each step: (steps + 1, N)."""
-    first: ObjectiveValue[Extra]
-    """The objective's value at the start, detached."""
-    last: ObjectiveValue[Extra]
-    """The objective's value at the end, detached; the same object as `first` if there were no steps."""
+    first: Values[Extra]
+    """The objectives' values at the start, detached."""
+    last: Values[Extra]
+    """The objectives' values at the end, detached; the same object as `first` if there were no steps."""
 
 
 def climb(
-    objective: Callable[[Parameters], ObjectiveValue[Extra]],
+    objectives: Sequence[Objective[Extra]],
     threat: ThreatModel,
     steps: int,
-    watch: Callable[[ObjectiveValue[Extra]], None] | None = None,
+    watch: Callable[[Values[Extra]], None] | None = None,
 ) -> Parameters:
-    """Climb `objective` for `steps` steps of `threat` and return the parameters after the last one.
+    """Climb the sum of `objectives` for `steps` steps of `threat` and return the parameters after the last one.
 
-    Costs `steps` forward and backward passes. Only the parameters get gradients: the networks inside the objective must
-    not require any. The sum over samples is climbed, not the mean, so that a last, smaller batch sees gradients of the
-    same scale.
+    Each step costs one forward and backward pass of each objective. Only the parameters get gradients: the networks
+    inside the objectives must not require any. The sum over samples is climbed, not the mean, so that a last, smaller
+    batch sees gradients of the same scale.
+
+    Parameters that all samples share, such as AdvBN's multipliers, are climbed with little memory by one objective for
+    each part of the batch: its activations are freed before the next part's are computed. The parts' gradients are
+    added in their order and in float64, so that only the networks' own rounding can make a step differ from that of
+    the whole batch. Where every sample has parameters of its own, see `attacks.micro_batches`.
 
     Args:
-        objective: what is maximised.
+        objectives: what is maximised; several are the parts of one batch, in order.
         threat: where to start, how to step, how to project.
         steps: number of steps.
-        watch: called with the objective's value at the beginning of each step.
+        watch: called with the objectives' values at the beginning of each step.
     """
     parameters = threat.start()
     for _ in range(steps):
         leaves = tuple(parameter.detach().requires_grad_() for parameter in parameters)
-        with torch.enable_grad():
-            value = objective(leaves)
-            gradients = torch.autograd.grad(value.loss_N.sum(), leaves)
+        values, gradients = _values_and_gradients(objectives, leaves)
         if watch is not None:
-            watch(ObjectiveValue(value.loss_N.detach(), value.extra))
+            watch(values)
         with torch.no_grad():
             parameters = threat.project(threat.step(parameters, gradients))
     return parameters
 
 
-def of_images(loss_of: LossOf) -> Callable[[Parameters], ObjectiveValue[None]]:
+def _values_and_gradients(
+    objectives: Sequence[Objective[Extra]], leaves: Parameters
+) -> tuple[Values[Extra], Parameters]:
+    """Return each objective's value, and the gradients of the sum of all."""
+    values: list[ObjectiveValue[Extra]] = []
+    total: Parameters = ()
+    for objective in objectives:
+        with torch.enable_grad():
+            value = objective(leaves)
+            gradients: Parameters = torch.autograd.grad(value.loss_N.sum(), leaves)
+        values.append(ObjectiveValue(value.loss_N.detach(), value.extra))
+        if len(objectives) > 1:
+            gradients = tuple(_widest(gradient) for gradient in gradients)
+        total = tuple(a + b for a, b in zip(total, gradients, strict=True)) if total else gradients
+    return tuple(values), total
+
+
+def _widest(value: Tensor) -> Tensor:
+    """Return a tensor in float64, where its device has that."""
+    return value if value.device.type == "mps" else value.double()
+
+
+def of_images(loss_of: LossOf) -> Objective[None]:
     """Return the objective of an attack whose only parameter is the batch of images itself."""
 
     def objective(parameters: Parameters) -> ObjectiveValue[None]:
@@ -96,20 +127,18 @@ def of_images(loss_of: LossOf) -> Callable[[Parameters], ObjectiveValue[None]]:
     return objective
 
 
-def ascend(
-    objective: Callable[[Parameters], ObjectiveValue[Extra]], threat: ThreatModel, steps: int
-) -> AscentResult[Extra]:
-    """Climb as `climb` does, and also return the first and last value and all losses; one more forward pass."""
-    first: list[ObjectiveValue[Extra]] = []
+def ascend(objectives: Sequence[Objective[Extra]], threat: ThreatModel, steps: int) -> AscentResult[Extra]:
+    """Climb as `climb` does, and also return the first and last values and all losses; one more forward pass."""
+    first: list[Values[Extra]] = []
     losses: list[Tensor] = []
 
-    def watch(value: ObjectiveValue[Extra]) -> None:
-        losses.append(value.loss_N)
+    def watch(values: Values[Extra]) -> None:
+        losses.append(torch.cat([value.loss_N for value in values]))
         if not first:
-            first.append(value)
+            first.append(values)
 
-    parameters = climb(objective, threat, steps, watch)
+    parameters = climb(objectives, threat, steps, watch)
     with torch.no_grad():
-        last = objective(parameters)
-    losses.append(last.loss_N)
+        last = tuple(objective(parameters) for objective in objectives)
+    losses.append(torch.cat([value.loss_N for value in last]))
     return AscentResult(parameters, torch.stack(losses), (first or [last])[0], last)

@@ -169,4 +169,4 @@ def attack_rectangles(loss_of: LossOf, image_N3HW: Tensor, config: RectangleConf
         UserError: if the rectangle is larger than the images.
     """
     threat = RectangleThreat(config, image_N3HW, find_positions(loss_of, image_N3HW, config))
-    return climb(of_images(loss_of), threat, config.steps)[0]
+    return climb([of_images(loss_of)], threat, config.steps)[0]

@@ -16,6 +16,7 @@ from commands.options import (
     given,
     json_option,
     loaders_option,
+    micro_batch_option,
     overwrite_option,
     print_result,
     training_options,
@@ -45,6 +46,7 @@ _attack_options = combined_options(
         "--statistics", metavar="WHOSE",
         help="On several devices: those of each device's part of a batch (local), or synchronised. [default: local]",
     ),
+    micro_batch_option,
 )  # fmt: skip
 _schedule_options = combined_options(
     click.option("--schedule", help="Learning-rate schedule: step, cosine or constant. [default: step]"),
@@ -128,6 +130,7 @@ def _refuse_unused(options: dict[str, Any], method_name: str) -> None:
     without_effect = {
         "mix_share": options["mix"] is None,
         "labels": options["held_out"] is None,
+        "micro_batch": method is not None and not method.statistics and method.pixels is None,
         **dict.fromkeys(_STATISTICS_OPTIONS, method is not None and not method.statistics),
         **dict.fromkeys(_PIXEL_OPTIONS, method is not None and method.pixels is None),
     }
@@ -175,7 +178,7 @@ def _request(options: dict[str, Any]) -> "FineTuningRequest":
         pixels=replace(request.tuning.pixels, **given(**{name: options[f"pixel_{name}"] for name in _STRENGTH})),
         augment=_augment(options["augment"], request.tuning.augment),
         **given(smallest_crop=drawn_crop) | given(smallest_crop=options["smallest_crop"]),
-        **given(method=options["method"], statistics=options["statistics"]),
+        **given(**{name: options[name] for name in ("method", "statistics", "micro_batch")}),
     )
     training = given(image_size=drawn_size) | given(**{name: options[name] for name in _CONFIG_OPTIONS})
     held_out = options["held_out"] or (DrawnSource("val", DRAWN_IMAGE_SIZE) if drawn else None)

@@ -12,6 +12,7 @@ from basics.progress import counted, say
 from commands.options import (
     ADDRESS,
     FILE,
+    MICRO_BATCH,
     absolute,
     absolute_address,
     compute_options,
@@ -71,6 +72,15 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 @click.option(
     "--threads", type=int, help="Computing threads a process. [default: all cores, divided among the workers]"
 )
+@click.option(
+    "--micro-batch",
+    type=MICRO_BATCH,
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    help="Images of a batch in one pass, to save memory; statistics are the whole batch's. auto: on a CPU as many as "
+    "8 images of 256 px, else the whole batch.",
+)
 @workers_options
 @click.option("--reconstructed", is_flag=True, help="Also write the unperturbed reconstructions, as a second data set.")
 @overwrite_option
@@ -96,7 +106,9 @@ def imagenet_advbn(**options: Any) -> None:
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{file_name_of(config.encoder)}"
     products = products_of(config, options["out"] or Path(name), name)
     with select_runner(config, options["scheduler"]) as selection:
-        job = prepare(selection.config, products, selection.environment, selection.trial_config)
+        job = prepare(
+            selection.config, products, selection.environment, selection.trial_config, anew=options["overwrite"]
+        )
         if options["dry_run"]:
             _print_plan(job, options)
         else:
@@ -174,7 +186,7 @@ def _network_of(encoder: str) -> str | None:
     return encoder.rpartition("@")[0] or None
 
 
-_CONFIG_FIELDS = ("limit", "split", "device", "precision", "threads", "workers", "reconstructed")
+_CONFIG_FIELDS = ("limit", "split", "device", "precision", "threads", "workers", "micro_batch", "reconstructed")
 
 
 def _classifier(spec: str | None, weights: str | None) -> dict[str, Any]:

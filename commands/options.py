@@ -24,7 +24,23 @@ class _Address(click.ParamType):  # type: ignore[type-arg]  # generic in new ver
         return as_path(value)
 
 
+class _MicroBatch(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """A number of images, or `auto`."""
+
+    name = "micro-batch"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """Return the number, or `auto`."""
+        if value == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number of images; give one such as 4, or auto.", param, ctx)
+
+
 ADDRESS = _Address()
+MICRO_BATCH = _MicroBatch()
 FILE = click.Path(path_type=Path)
 FOLDER = click.Path(path_type=Path)
 

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attacks.ascent import ObjectiveValue, Parameters, climb
+from attacks.ascent import Objective, ObjectiveValue, Parameters, climb
+from attacks.micro_batches import micro_batches
 from attacks.statistics import AdvBNConfig, Average, StatisticsThreat, channel_means, one_process, shift_statistics
 from downstream.auxiliary import AUXILIARY, MAIN, add_auxiliary, using
 from networks.cuts import Cut, limits_of, split
@@ -52,14 +53,23 @@ class AdvBNNetwork(nn.Module):
         attack: strength of the perturbation.
         average: mean over the processes that share a batch, if the statistics are to be those of the whole batch;
             the published ones are of each process's part.
+        micro_batch: most images in one pass of an attack; None passes a batch as a whole.
     """
 
-    def __init__(self, network: nn.Module, cut: Cut, attack: AdvBNConfig, average: Average = one_process) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        cut: Cut,
+        attack: AdvBNConfig,
+        average: Average = one_process,
+        micro_batch: int | None = None,
+    ) -> None:
         super().__init__()
         self.front, self.head = split(network, cut)
         self.front.requires_grad_(False)
         add_auxiliary(self.head)
         self.limits, self.attack, self.average = limits_of(self.front), attack, average
+        self.micro_batch = micro_batch
 
     def train(self, mode: bool = True) -> "AdvBNNetwork":
         """Switch the head's mode."""
@@ -103,12 +113,16 @@ class AdvBNNetwork(nn.Module):
         threat = StatisticsThreat(self.attack, channel_means(feat_NCHW), self.average)
         with self.attacked(AUXILIARY) as weights:
 
-            def objective(deltas: Parameters) -> ObjectiveValue[None]:
-                shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, limits=self.limits)
-                logits_NK = functional_call(self.head, weights, (shifted,))
-                return ObjectiveValue(F.cross_entropy(logits_NK, target, reduction="none"), None)
+            def of_part(part: slice) -> Objective[None]:
+                def objective(deltas: Parameters) -> ObjectiveValue[None]:
+                    shifted = shift_statistics(feat_NCHW[part], threat.mean_C, *deltas, limits=self.limits)
+                    logits_NK = functional_call(self.head, weights, (shifted,))
+                    return ObjectiveValue(F.cross_entropy(logits_NK, target[part], reduction="none"), None)
 
-            deltas = climb(objective, threat, self.attack.steps)
+                return objective
+
+            objectives = [of_part(part) for part in micro_batches(len(feat_NCHW), self.micro_batch)]
+            deltas = climb(objectives, threat, self.attack.steps)
         with torch.no_grad():
             shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, limits=self.limits)
         return Shifted(feat_NCHW=shifted, deltas=deltas)

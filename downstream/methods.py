@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attacks.ascent import ObjectiveValue, Parameters, climb
-from attacks.pixels import PixelConfig, PixelThreat
+from attacks.micro_batches import in_micro_batches
+from attacks.pixels import PixelConfig, attack_pixels
 from downstream.advbn import AdvBNNetwork
 from downstream.auxiliary import AUXILIARY, MAIN
 from downstream.mixing import MomentExchange
@@ -105,16 +105,14 @@ class MethodLoss(nn.Module):
 
     def perturb_pixels(self, image_N3HW: Tensor, target: Tensor, which: str) -> Tensor:
         """Attack the pixels of images in [0, 1] through one set of batch norm, in evaluation mode."""
-        threat = PixelThreat(self.pixels, image_N3HW)
         with self.network.attacked(which) as weights:
 
-            def objective(parameters: Parameters) -> ObjectiveValue[None]:
-                feat_NCHW = self.network.front(self.normalise(parameters[0]))
+            def loss_of(moved_N3HW: Tensor, part: slice) -> Tensor:
+                feat_NCHW = self.network.front(self.normalise(moved_N3HW))
                 logits_NK = functional_call(self.network.head, weights, (feat_NCHW,))
-                return ObjectiveValue(F.cross_entropy(logits_NK, target, reduction="none"), None)
+                return F.cross_entropy(logits_NK, target[part], reduction="none")
 
-            (perturbed,) = climb(objective, threat, self.pixels.steps)
-        return perturbed
+            return attack_pixels(in_micro_batches(loss_of, self.network.micro_batch), image_N3HW, self.pixels)
 
 
 def _term(name: str, logits_NK: Tensor, target: Tensor) -> dict[str, Tensor]:

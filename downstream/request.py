@@ -58,6 +58,9 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
         WorkError: the loss is no longer a number.
     """
     config, tuning = request.training, request.tuning
+    if tuning.micro_batch is not None and tuning.micro_batch >= config.batch_size:
+        # It cuts no batch, so the training is the one without it.
+        tuning = replace(tuning, micro_batch=None)
     start = _start(request)
     request.require_possible()
     require_apart(request.mix, request.out)

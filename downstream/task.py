@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.optim import SGD, Optimizer
 
+from attacks.micro_batches import require_micro_batch
 from attacks.pixels import PixelConfig
 from attacks.statistics import AdvBNConfig, one_process
 from basics.compute import Compute
@@ -50,10 +51,13 @@ class FineTuningConfig:
     """Smallest share of an image's area that a random crop covers."""
     statistics: Literal["local", "synchronised"] = "local"
     """Whether processes that share a batch perturb the statistics of their parts (published), or those of the whole."""
+    micro_batch: int | None = None
+    """Most images in one pass of an attack; None passes a batch as a whole."""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UserError(f"There is no method {self.method!r}; give one of {', '.join(METHODS)}.")
+        require_micro_batch(self.micro_batch)
         if self.statistics not in {"local", "synchronised"}:
             raise UserError(f"The statistics are {self.statistics!r}; give local or synchronised.")
         for name in self.augment:
@@ -85,6 +89,8 @@ class FineTuningConfig:
             "augment": list(self.augment),
             "smallest_crop": self.smallest_crop,
             "statistics": self.statistics if self.parts.statistics else None,
+            # Earlier versions had none.
+            **({} if self.micro_batch is None else {"micro_batch": self.micro_batch}),
         }
 
 
@@ -122,7 +128,7 @@ class FineTuningTask:
         start_copy: Any = copy.deepcopy(start.module).requires_grad_(True)
         normalise, network = start_copy
         average = over_processes if config.statistics == "synchronised" else one_process
-        self.network = AdvBNNetwork(network, config.cut, config.attack, average)
+        self.network = AdvBNNetwork(network, config.cut, config.attack, average, config.micro_batch)
         exchange = MomentExchange(self.network.front, start.name) if MOEX in config.augment else None
         self.trained = MethodLoss(self.network, config.parts, normalise, config.pixels, exchange)
         self.mixing = Mixing([name for name in config.augment if name in MIXINGS], start.classes)

@@ -1,22 +1,27 @@
 """One batch through the autoencoder with AdvBN inside (section 3): all the arithmetic of the main job.
 
+The statistics are always those of the whole batch. The networks may be passed by parts of it (micro-batches), which
+takes less memory.
+
 Legend: N images of the batch, C feature channels, K classes, S steps and the state before them.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.ascent import ObjectiveValue, Parameters, ascend
+from attacks.ascent import Objective, ObjectiveValue, Parameters, Values, ascend
+from attacks.micro_batches import micro_batches, outputs_in_micro_batches
 from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, multiplier_dtype, shift_statistics
 from basics.compute import Compute
 from basics.errors import WorkError
 from decoders.autoencoder import Autoencoder
+from pipeline.transfers import Arrivals, to_device
 
 PIXEL_MAXIMUM = 255
 
@@ -52,12 +57,55 @@ class PerturbedBatch:
     """The classifier's predictions on the perturbed images as they were attacked: before rounding to 8 bit."""
 
 
-class Shifter:
-    """An autoencoder, ready on a device: images to features, and features with other statistics to images."""
+@dataclass(frozen=True, kw_only=True)
+class PendingBatch:
+    """A batch whose work has been given to the device, which may still be at it."""
 
-    def __init__(self, autoencoder: Autoencoder, compute: Compute) -> None:
-        self.autoencoder, self.compute = autoencoder, compute
+    batch: PerturbedBatch
+    """The results, as they will be once they have arrived; see `result`."""
+    arrivals: Arrivals
+
+    @classmethod
+    def of(cls, batch: PerturbedBatch) -> Self:
+        """Return results that are there already."""
+        return cls(batch=batch, arrivals=Arrivals())
+
+    def result(self) -> PerturbedBatch:
+        """Return the results; waits for them.
+
+        Raises:
+            WorkError: a loss is not finite.
+        """
+        self.arrivals.wait()
+        batch = self.batch
+        if not bool(batch.losses_SN.isfinite().all()):
+            raise WorkError("the loss is not a number; check the weights of the autoencoder and of the classifier.")
+        # Here and not on the device, because mps has no float64.
+        return replace(
+            batch,
+            delta_mean_C=batch.delta_mean_C.double(),
+            delta_std_C=batch.delta_std_C.double(),
+            losses_SN=batch.losses_SN.double(),
+        )
+
+
+class Shifter:
+    """An autoencoder, ready on a device: images to features, and features with other statistics to images.
+
+    Args:
+        autoencoder: the network.
+        compute: device and precision.
+        micro_batch: most images in one pass; None passes a batch as a whole.
+    """
+
+    def __init__(self, autoencoder: Autoencoder, compute: Compute, micro_batch: int | None = None) -> None:
+        self.autoencoder, self.compute, self.micro_batch = autoencoder, compute, micro_batch
         _make_ready(autoencoder, compute)
+
+    @property
+    def ahead(self) -> int:
+        """Batches that are given to the device before the results of the one before are taken from it."""
+        return 1 if self.compute.device.type == "cuda" else 0
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -67,17 +115,20 @@ class Shifter:
 
     def on_device(self, image_N3HW: Tensor) -> Tensor:
         """Return 8-bit images as the networks take them: in [0, 1] and on the device."""
-        moved = image_N3HW.to(self.compute.device).contiguous(memory_format=torch.channels_last)
+        moved = to_device(image_N3HW, self.compute.device).contiguous(memory_format=torch.channels_last)
         return moved.to(self.compute.dtype) / PIXEL_MAXIMUM
 
     def features(self, original_N3HW: Tensor) -> Tensor:
         """Return the features (N, C, H, W) of images that are on the device."""
         # Statistics and deltas stay in full precision, also when autocast made the features bf16.
-        feat: Tensor = self.autoencoder.encoder(original_N3HW).to(self.compute.dtype)
-        return feat
+        feat: Tensor = outputs_in_micro_batches(self.autoencoder.encoder, self.micro_batch)(original_N3HW)
+        return feat.to(self.compute.dtype)
 
     def decode(self, feat_NCHW: Tensor, mean_C: Tensor, deltas: Parameters) -> Tensor:
-        """Return the images of features with statistics multiplied by `deltas`: of means and of standard deviations."""
+        """Return the images of features with statistics multiplied by `deltas`: of means and of standard deviations.
+
+        In one pass: the features may be those of a part of the batch, while `mean_C` is of all of it.
+        """
         shifted = shift_statistics(feat_NCHW, mean_C, *deltas, limits=self.autoencoder.kind.limits)
         decoded: Tensor = self.autoencoder.decoder(shifted).to(self.compute.dtype)
         return decoded
@@ -94,13 +145,13 @@ class Shifter:
             feat = self.features(self.on_device(image_N3HW))
             mean_C = channel_means(feat)
             deltas = tuple(
-                delta_C.to(mean_C.device, multiplier_dtype(mean_C)).view_as(mean_C)
+                to_device(delta_C.to(multiplier_dtype(mean_C)), mean_C.device).view_as(mean_C)
                 for delta_C in (delta_mean_C, delta_std_C)
             )
-            decoded = self.decode(feat, mean_C, deltas)
+            decoded = outputs_in_micro_batches(lambda part: self.decode(part, mean_C, deltas), self.micro_batch)(feat)
             if not bool(decoded.isfinite().all()):
                 raise WorkError("an image has values that are not numbers; give a smaller --scale.")
-            return to_pixels(decoded)
+            return to_pixels(decoded).cpu()
 
 
 class Perturber:
@@ -111,7 +162,15 @@ class Perturber:
         _make_ready(classifier, shifter.compute)
 
     def __call__(self, image_N3HW: Tensor, label_N: Tensor, attack: AdvBNConfig) -> PerturbedBatch:
-        """Perturb one batch.
+        """Perturb one batch, and wait for the result; see `begin`.
+
+        Raises:
+            WorkError: a loss is not finite.
+        """
+        return self.begin(image_N3HW, label_N, attack).result()
+
+    def begin(self, image_N3HW: Tensor, label_N: Tensor, attack: AdvBNConfig) -> PendingBatch:
+        """Begin to perturb one batch. On a CUDA device this returns while the device works; elsewhere, when it is done.
 
         Args:
             image_N3HW: 8-bit originals.
@@ -119,39 +178,51 @@ class Perturber:
             attack: strength of the perturbation.
 
         The statistics are those of this batch as it is: an image's result depends on its neighbours.
-
-        Raises:
-            WorkError: a loss is not finite.
         """
         shifter = self._shifter
         with shifter.working():
             original = shifter.on_device(image_N3HW)
-            label_N = label_N.to(original.device)
-            clean_N = self.classifier(original).argmax(1)
+            label_N = to_device(label_N, original.device)
+            predicted = outputs_in_micro_batches(lambda part: self.classifier(part).argmax(1), shifter.micro_batch)
+            clean_N = predicted(original)
             feat = shifter.features(original)
             threat = StatisticsThreat(attack, channel_means(feat))
+            parts = micro_batches(len(feat), shifter.micro_batch)
+            objectives = [self._objective(feat[part], label_N[part], threat.mean_C) for part in parts]
+            ascent = ascend(objectives, threat, attack.steps)
+            first, last = _joined(ascent.first), _joined(ascent.last)
+            arrivals = Arrivals()
+            delta_mean, delta_std = (arrivals.to_host(delta.flatten()) for delta in ascent.parameters)
+            batch = PerturbedBatch(
+                perturbed_N3HW=arrivals.to_host(to_pixels(last.image_N3HW)),
+                reconstructed_N3HW=arrivals.to_host(to_pixels(first.image_N3HW)),
+                delta_mean_C=delta_mean,
+                delta_std_C=delta_std,
+                losses_SN=arrivals.to_host(ascent.losses_SN),
+                clean_N=arrivals.to_host(clean_N),
+                reconstructed_N=arrivals.to_host(first.logits_NK.argmax(1)),
+                adversarial_N=arrivals.to_host(last.logits_NK.argmax(1)),
+            )
+        return PendingBatch(batch=batch, arrivals=arrivals)
 
-            def objective(deltas: Parameters) -> ObjectiveValue[DecoderOutput]:
-                decoded = shifter.decode(feat, threat.mean_C, deltas)
-                logits = self.classifier(decoded).to(decoded.dtype)
-                loss_N = F.cross_entropy(logits, label_N, reduction="none")
-                return ObjectiveValue(loss_N, DecoderOutput(decoded.detach(), logits.detach()))
+    def _objective(self, feat_NCHW: Tensor, label_N: Tensor, mean_C: Tensor) -> Objective[DecoderOutput]:
+        """Return the loss of a part of the batch, whose statistics are those of the whole batch."""
 
-            ascent = ascend(objective, threat, attack.steps)
-            if not bool(ascent.losses_SN.isfinite().all()):
-                raise WorkError("the loss is not a number; check the weights of the autoencoder and of the classifier.")
-        first, last = ascent.first.extra, ascent.last.extra
-        delta_mean, delta_std = (delta.flatten().cpu().double() for delta in ascent.parameters)
-        return PerturbedBatch(
-            perturbed_N3HW=to_pixels(last.image_N3HW),
-            reconstructed_N3HW=to_pixels(first.image_N3HW),
-            delta_mean_C=delta_mean,
-            delta_std_C=delta_std,
-            losses_SN=ascent.losses_SN.cpu().double(),
-            clean_N=clean_N.cpu(),
-            reconstructed_N=first.logits_NK.argmax(1).cpu(),
-            adversarial_N=last.logits_NK.argmax(1).cpu(),
-        )
+        def objective(deltas: Parameters) -> ObjectiveValue[DecoderOutput]:
+            decoded = self._shifter.decode(feat_NCHW, mean_C, deltas)
+            logits = self.classifier(decoded).to(decoded.dtype)
+            loss_N = F.cross_entropy(logits, label_N, reduction="none")
+            return ObjectiveValue(loss_N, DecoderOutput(decoded.detach(), logits.detach()))
+
+        return objective
+
+
+def _joined(values: Values[DecoderOutput]) -> DecoderOutput:
+    """Return what the parts of a batch were decoded to, as one."""
+    if len(values) == 1:
+        return values[0].extra
+    parts = [value.extra for value in values]
+    return DecoderOutput(torch.cat([part.image_N3HW for part in parts]), torch.cat([part.logits_NK for part in parts]))
 
 
 def _make_ready(network: nn.Module, compute: Compute) -> None:
@@ -161,5 +232,5 @@ def _make_ready(network: nn.Module, compute: Compute) -> None:
 
 
 def to_pixels(image_N3HW: Tensor) -> Tensor:
-    """Return 8-bit images on the CPU, rounded as torchvision's `save_image` does: x 255, + 0.5, clamp, truncate."""
-    return image_N3HW.mul(PIXEL_MAXIMUM).add(0.5).clamp(0, PIXEL_MAXIMUM).to("cpu", torch.uint8)
+    """Return 8-bit images, rounded as torchvision's `save_image` does: x 255, + 0.5, clamp, truncate."""
+    return image_N3HW.mul(PIXEL_MAXIMUM).add(0.5).clamp(0, PIXEL_MAXIMUM).to(torch.uint8)

@@ -2,8 +2,10 @@
 
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from basics.errors import UserError
 from basics.files import (
@@ -50,12 +52,44 @@ def check_outputs(datasets: Iterable[DatasetDescription], source: str | None, *,
     """
     for dataset in datasets:
         require_apart(source, dataset.folder)
-        try:
+        with _reached(dataset.folder):
             if exists(dataset.folder):
                 _check_owner(dataset, overwrite=overwrite)
-        except OSError as error:
-            reason = error.strerror or error
-            raise UserError(f"The output {dataset.folder} cannot be reached ({reason}); check it.") from error
+
+
+@contextmanager
+def _reached(folder: AnyPath) -> Iterator[None]:
+    """Refuse an output folder that cannot be read.
+
+    Raises:
+        UserError: see above.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"The output {folder} cannot be reached ({error.strerror or error}); check it.") from error
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an output folder says of a data set that was begun there."""
+
+    arithmetic: Mapping[str, Any] | None
+    """The arithmetic in its manifest's identity; None if the manifest is lost or damaged, or there is none."""
+    has_marks: bool
+    """Whether there are marks of shards."""
+
+
+def begun_in(folder: AnyPath) -> Begun:
+    """Return what a folder says of a data set that was begun there, whosever it is.
+
+    Raises:
+        UserError: the folder cannot be reached.
+    """
+    with _reached(folder):
+        manifest = read_intact_manifest(folder)
+        arithmetic = None if manifest is None else manifest.values["identity"].get("arithmetic")
+        return Begun(arithmetic, any(_MARK.fullmatch(path.name) for path in _entries(folder / STATS)))
 
 
 def _check_owner(dataset: DatasetDescription, *, overwrite: bool) -> None:

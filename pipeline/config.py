@@ -2,9 +2,11 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from attacks.micro_batches import require_micro_batch
 from attacks.statistics import AdvBNConfig
 from basics.compute import available_cores
 from basics.errors import UserError
@@ -14,7 +16,12 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.plan import Plan
 
 _FILE_NAME_PART = re.compile(r"[A-Za-z0-9_-]+")
-_NOT_STORED = {"workers", "reconstructed", "threads"}
+_NOT_STORED = {"workers", "reconstructed", "threads", "micro_batch"}
+
+AUTO: Literal["auto"] = "auto"
+_AUTO_PIXELS = {"cpu": 8 * 256**2}
+"""Pixels of the images in one pass where the micro-batch is `auto`, by kind of device; where there is no number, a
+batch is passed as a whole (docs/choices.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,9 @@ class GenerationConfig:
     """Computing threads of each process; None for all cores, divided among the workers."""
     workers: int = 0
     """Worker processes; 0 to work in this process."""
+    micro_batch: int | Literal["auto"] | None = AUTO
+    """Images in one pass of the networks; None passes a batch as a whole. Statistics are the whole batch's in any case,
+    but rounding depends on it, so `auto` depends only on the kind of device and on the settings."""
     reconstructed: bool = False
     """Also write the reconstructions without perturbation, as a second data set."""
 
@@ -65,6 +75,8 @@ class GenerationConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name} is {value}; give {least} or more.")
+        if self.micro_batch not in (None, AUTO):
+            require_micro_batch(self.micro_batch)
         if not _FILE_NAME_PART.fullmatch(self.split):
             raise UserError(f"The split is {self.split!r}; give a name of letters, digits, '-' and '_', e.g. val.")
         self.plan(images=1)
@@ -83,6 +95,14 @@ class GenerationConfig:
         """Return the computing threads of one process."""
         return self.threads or max(1, available_cores() // max(1, self.workers))
 
+    def micro_batch_on(self, device: str) -> int | None:
+        """Return the images in one pass on a kind of device (`cpu`, `cuda`, ...); None where it takes a whole batch."""
+        size = self.micro_batch
+        if size == AUTO:
+            pixels = _AUTO_PIXELS.get(device)
+            size = None if pixels is None else max(1, pixels // self.image_size**2)
+        return None if size is None or size >= self.batch_size else size
+
     def to_json(self) -> dict[str, Any]:
         """Return the settings that a manifest stores to repeat the run; how the work was distributed is not stored."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
@@ -92,7 +112,16 @@ class GenerationConfig:
 def config_of_manifest(manifest: Manifest) -> GenerationConfig:
     """Rebuild the settings of the run that made a data set from its manifest.
 
-    The threads are not among the stored settings, and are taken from the identity.
+    Threads and micro-batch are not among the stored settings, and are taken from the identity.
     """
-    values, threads = manifest.values["config"], manifest.values["identity"]["arithmetic"]["threads"]
-    return GenerationConfig(**{**values, "attack": AdvBNConfig(**values["attack"]), "threads": threads})
+    values, arithmetic = manifest.values["config"], manifest.values["identity"]["arithmetic"]
+    return GenerationConfig(
+        **{**values, "attack": AdvBNConfig(**values["attack"]), "threads": arithmetic["threads"]},
+        micro_batch=recorded_micro_batch(arithmetic),
+    )
+
+
+def recorded_micro_batch(arithmetic: Mapping[str, Any]) -> int | None:
+    """Return the micro-batch of a run from the arithmetic in its identity, which names it where a batch was cut."""
+    size: int | None = arithmetic.get("micro_batch")
+    return size

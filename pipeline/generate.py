@@ -40,8 +40,8 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
         if not is_out_of_memory(error):
             raise
         message = (
-            f"shard {shard}: out of memory ({error}). A smaller batch would change the images; "
-            "use --precision bf16 or a larger device."
+            f"shard {shard}: out of memory ({error}). Give a smaller --micro-batch: it changes no statistics, as a "
+            "smaller --batch-size would."
         )
         return ShardResult(shard=shard, outcome=Outcome.MACHINE_FAULT, reason=message)
     return ShardResult(shard=shard)

@@ -11,8 +11,9 @@ import torch
 from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from basics.paths import AnyPath
-from pipeline.config import GenerationConfig
-from pipeline.dataset.manifest import FORMAT_VERSION, DatasetDescription
+from pipeline.claim import begun_in
+from pipeline.config import AUTO, GenerationConfig, recorded_micro_batch
+from pipeline.dataset.manifest import FORMAT_VERSION, DatasetDescription, marked_shards
 from pipeline.dataset.plan import Plan
 from pipeline.perturbation import Ascent, Perturbation
 from pipeline.shard import Indexed, ShardPlan
@@ -108,8 +109,12 @@ def prepare(
     products: tuple[Product, ...],
     common_environment: CommonEnvironment = _in_this_process,
     trial_config: GenerationConfig | None = None,
+    *,
+    anew: bool = False,
 ) -> Job:
     """Check everything that can be checked before work starts, and return the job of an ascent.
+
+    Where the micro-batch is left to us, a data set that was begun with another one is gone on with as it was begun.
 
     Args:
         config: the run.
@@ -117,14 +122,38 @@ def prepare(
         common_environment: returns the environment of the processes that will make the shards.
         trial_config: settings with which this process passes one image through the networks; None for `config`. They
             differ where other machines make the shards, since this process does not need their device.
+        anew: whether data sets that were begun will be removed.
 
     Raises:
         UserError: anything that a user has to correct.
     """
+    trial_config = trial_config or config
+    begun = [] if anew or config.micro_batch != AUTO else [begun_in(product.folder) for product in products]
+    recorded = [each.arithmetic for each in begun if each.arithmetic is not None]
+    if recorded:
+        size = recorded_micro_batch(recorded[0])
+        config, trial_config = (replace(each, micro_batch=size) for each in (config, trial_config))
+    job = _prepared(config, products, common_environment, trial_config)
+    if recorded or not any(each.has_marks for each in begun) or _has_shards(job):
+        return job
+    # The manifest is lost. The marks of an earlier version's shards have the fingerprint of batches passed as a whole.
+    whole = _prepared(replace(config, micro_batch=None), products, common_environment, trial_config)
+    return whole if _has_shards(whole) else job
+
+
+def _has_shards(job: Job) -> bool:
+    return any(marked_shards(dataset) for dataset in job.datasets)
+
+
+def _prepared(
+    config: GenerationConfig,
+    products: tuple[Product, ...],
+    common_environment: CommonEnvironment,
+    trial_config: GenerationConfig,
+) -> Job:
     source = open_images(config)
     plan = config.plan(len(source.records))
     ascent = Ascent(attack=config.attack, classes=source.classes.count)
-    trial_config = trial_config or config
     environment_of = partial(own_environment, classes=ascent.classes)
     environment = common_environment(environment_of, config)
     networks = load_networks(trial_config, ascent.classes)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attacks.statistics import AdvBNConfig
-from pipeline.batch_arithmetic import PerturbedBatch
+from pipeline.batch_arithmetic import PendingBatch
 from pipeline.worker import Networks
 
 _NO_STEPS = AdvBNConfig(steps=0)
@@ -86,8 +86,8 @@ class Perturbation(Protocol):
         """
         ...
 
-    def perturb(self, networks: Networks, batch: DecodedBatch, *, attack: bool) -> PerturbedBatch:
-        """Perturb one batch.
+    def begin(self, networks: Networks, batch: DecodedBatch, *, attack: bool) -> PendingBatch:
+        """Begin to perturb one batch; a device may still be at work on it when this returns.
 
         Args:
             networks: the networks of the run.
@@ -124,8 +124,8 @@ class Ascent:
     def check_original(self, index: int, name: str, sha256: str) -> None:
         """See `Perturbation`; an ascent expects no particular file."""
 
-    def perturb(self, networks: Networks, batch: DecodedBatch, *, attack: bool) -> PerturbedBatch:
+    def begin(self, networks: Networks, batch: DecodedBatch, *, attack: bool) -> PendingBatch:
         """See `Perturbation`."""
         if networks.perturber is None:
             raise ValueError("an ascent needs a classifier")
-        return networks.perturber(batch.image_N3HW, batch.label_N, self.attack if attack else _NO_STEPS)
+        return networks.perturber.begin(batch.image_N3HW, batch.label_N, self.attack if attack else _NO_STEPS)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from basics.errors import WorkError
-from pipeline.batch_arithmetic import PerturbedBatch
+from pipeline.batch_arithmetic import PendingBatch, PerturbedBatch
 from pipeline.dataset.ledger import SAMPLES, Columns, losses_in_nats
 from pipeline.dataset.shard_file import NO_PREDICTION
 from pipeline.perturbation import DecodedBatch
@@ -72,7 +72,7 @@ class Replay:
                 f"not {expected[:12]}); put the original file in its place."
             )
 
-    def perturb(self, networks: Networks, batch: DecodedBatch, *, attack: bool) -> PerturbedBatch:  # noqa: ARG002
+    def begin(self, networks: Networks, batch: DecodedBatch, *, attack: bool) -> PendingBatch:  # noqa: ARG002
         """See `Perturbation`: what the ledger's run made of the batch, or what the scaled multipliers make of it.
 
         There are no reconstructions. At a scale other than 1 only the first loss is known, and predictions on the
@@ -86,7 +86,7 @@ class Replay:
             for name in ("delta_mean", "delta_std")
         )
         losses_NS = losses_in_nats(samples)
-        return PerturbedBatch(
+        perturbed = PerturbedBatch(
             perturbed_N3HW=networks.shifter.shifted(image_N3HW, delta_mean_C, delta_std_C),
             reconstructed_N3HW=image_N3HW[:0],
             delta_mean_C=delta_mean_C,
@@ -96,6 +96,7 @@ class Replay:
             reconstructed_N=_predictions(samples, "reconstructed"),
             adversarial_N=self._adversarial(samples),
         )
+        return PendingBatch.of(perturbed)
 
     def _adversarial(self, samples: Columns) -> Tensor:
         if self.scale in {0, 1}:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from basics.files import commit, digest_file, working_folder
 from basics.paths import is_remote
-from pipeline.batch_arithmetic import PerturbedBatch
+from pipeline.batch_arithmetic import PendingBatch, PerturbedBatch
 from pipeline.claim import require_same_fingerprint
 from pipeline.dataset.layout import ShardMark, ledger_part_path, mark_path, shard_name, stored_checksum
 from pipeline.dataset.ledger import BatchRow, Columns, LedgerRows, pixel_means, write_ledger
@@ -148,8 +148,14 @@ def _perturbed(
     """Yield each batch before and after the perturbation."""
     # Where only the reconstructions are missing, no step of the ascent is taken.
     attack = any(dataset.perturbed for dataset in datasets)
+    begun: deque[tuple[DecodedBatch, PendingBatch]] = deque()
     for batch in _decoded(pool, plan):
-        yield batch, plan.perturbation.perturb(networks, batch, attack=attack)
+        begun.append((batch, plan.perturbation.begin(networks, batch, attack=attack)))
+        if len(begun) > networks.shifter.ahead:
+            decoded, pending = begun.popleft()
+            yield decoded, pending.result()
+    for decoded, pending in begun:
+        yield decoded, pending.result()
 
 
 def _encoded(

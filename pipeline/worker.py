@@ -122,7 +122,7 @@ def load_networks(config: GenerationConfig, classes: int | None) -> Networks:
     compute = choose_compute(config.device, config.precision)
     # Without an ascent, another encoder is found when the environment is compared with the ledger's.
     autoencoder = load_autoencoder(Path(config.autoencoder), config.encoder if classes is not None else None)
-    shifter = Shifter(autoencoder.module, compute)
+    shifter = Shifter(autoencoder.module, compute, config.micro_batch_on(compute.device.type))
     classifier = None if classes is None else _load_classifier(config, classes)
     return Networks(
         autoencoder=autoencoder,
@@ -153,6 +153,7 @@ def _identity_of(autoencoder: AutoencoderFile, classifier: Classifier | None) ->
 
 
 def _arithmetic_and_software(config: GenerationConfig, compute: Compute) -> dict[str, Any]:
+    micro_batch = config.micro_batch_on(compute.device.type)
     return {
         "arithmetic": {
             "precision": compute.precision,
@@ -160,6 +161,8 @@ def _arithmetic_and_software(config: GenerationConfig, compute: Compute) -> dict
             "machine": platform.machine(),
             # On a GPU the CPU's threads only decode and encode, which never changes a byte.
             "threads": config.threads_each() if compute.device.type == "cpu" else None,
+            # Runs that pass a batch as a whole have the identity of those before there were micro-batches.
+            **({} if micro_batch is None else {"micro_batch": micro_batch}),
         },
         "software": _software(),
     }

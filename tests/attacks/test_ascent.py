@@ -1,5 +1,7 @@
 """The loop itself, on a function whose ascent is known in closed form."""
 
+from collections.abc import Callable
+
 import torch
 
 from attacks.ascent import ObjectiveValue, Parameters, ascend
@@ -24,12 +26,12 @@ def slope(parameters: Parameters) -> ObjectiveValue[float]:
 
 
 def test_losses_are_kept_before_the_first_and_after_each_step() -> None:
-    ascent = ascend(slope, Line(), steps=4)
+    ascent = ascend([slope], Line(), steps=4)
     points = [0.0, 0.3, 0.6, 0.9, 1.0]
     expected = torch.tensor([[point, 2 * point] for point in points], dtype=torch.float64)
     torch.testing.assert_close(ascent.losses_SN, expected)
-    assert ascent.first.extra == 0.0
-    assert ascent.last.extra == 1.0
+    assert ascent.first[0].extra == 0.0
+    assert ascent.last[0].extra == 1.0
     assert float(ascent.parameters[0]) == 1.0
 
 
@@ -40,13 +42,41 @@ def test_no_step_evaluates_once_at_the_start() -> None:
         calls.append(1)
         return slope(parameters)
 
-    ascent = ascend(counted, Line(), steps=0)
+    ascent = ascend([counted], Line(), steps=0)
     assert len(calls) == 1
     assert ascent.first is ascent.last
     assert ascent.losses_SN.shape == (1, 2)
 
 
 def test_nothing_that_is_returned_holds_a_graph() -> None:
-    ascent = ascend(slope, Line(), steps=2)
-    tensors = (*ascent.parameters, ascent.losses_SN, ascent.first.loss_N, ascent.last.loss_N)
+    ascent = ascend([slope], Line(), steps=2)
+    tensors = (*ascent.parameters, ascent.losses_SN, ascent.first[0].loss_N, ascent.last[0].loss_N)
     assert not any(tensor.requires_grad for tensor in tensors)
+
+
+def test_parts_of_a_batch_are_climbed_as_their_sum_in_float64() -> None:
+    class Recorded(Line):
+        """Line, which keeps the gradients that it was given."""
+
+        def __init__(self) -> None:
+            self.seen: list[torch.Tensor] = []
+
+        def start(self) -> Parameters:
+            return (torch.zeros(1),)
+
+        def step(self, parameters: Parameters, gradients: Parameters) -> Parameters:
+            self.seen.append(gradients[0])
+            return (parameters[0] + 0.1 * gradients[0],)
+
+    # In single precision 2 ** 24 + 1 - 2 ** 24 is 0.
+    factors = [2.0**24, 1.0, -(2.0**24)]
+    threat = Recorded()
+
+    def part(factor: float) -> Callable[[Parameters], ObjectiveValue[float]]:
+        return lambda parameters: ObjectiveValue(factor * parameters[0], factor)
+
+    ascent = ascend([part(factor) for factor in factors], threat, steps=2)
+    assert [float(gradient) for gradient in threat.seen] == [1.0, 1.0]
+    assert [value.extra for value in ascent.first] == [value.extra for value in ascent.last] == factors
+    assert ascent.losses_SN.shape == (3, 3)
+    torch.testing.assert_close(ascent.losses_SN[1], torch.tensor(factors, dtype=torch.float64) * 0.1)

@@ -66,7 +66,7 @@ def linear(feat: torch.Tensor, mean: torch.Tensor) -> Callable[[Parameters], Obj
 def test_multipliers_stay_in_their_ball_and_reach_its_border(feat: torch.Tensor, eps: float, steps: int) -> None:
     config = AdvBNConfig(eps=eps, steps=steps)
     mean = channel_means(feat)
-    ascent = ascend(linear(feat, mean), StatisticsThreat(config, mean), steps)
+    ascent = ascend([linear(feat, mean)], StatisticsThreat(config, mean), steps)
     reach = min(eps, steps * config.step_size)
     for delta in ascent.parameters:
         assert (delta - 1).abs().max() <= eps + 1e-12
@@ -77,7 +77,7 @@ def test_multipliers_stay_in_their_ball_and_reach_its_border(feat: torch.Tensor,
 def test_the_attack_beats_doing_nothing_and_more_steps_beat_fewer(feat: torch.Tensor) -> None:
     mean = channel_means(feat)
     threat = StatisticsThreat(AdvBNConfig(), mean)
-    ends = [ascend(linear(feat, mean), threat, steps).losses_SN[-1].sum() for steps in (0, 1, 3, 5)]
+    ends = [ascend([linear(feat, mean)], threat, steps).losses_SN[-1].sum() for steps in (0, 1, 3, 5)]
     assert ends[0] < ends[1] < ends[2] < ends[3]
 
 

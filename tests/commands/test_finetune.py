@@ -485,3 +485,17 @@ def test_without_a_network_the_option_that_takes_a_file_is_named(
     torch.save(resnet18(num_classes=3).state_dict(), tmp_path / "plain.pth")
     message = refused("score", "--model", tmp_path / "plain.pth", "--data", f"d={source}", "--out", tmp_path / "out")
     assert message.endswith(f"do not say of which network they are; give --model NAME={tmp_path / 'plain.pth'}.")
+
+
+def test_the_micro_batch_is_a_part_of_the_run_where_it_cuts_a_batch(
+    source: Path, init: Path, tuned: Path, tmp_path: Path
+) -> None:
+    """With the whole batch or more, the run is the one without it."""
+    copied = Path(shutil.copytree(tuned, tmp_path / "copied"))
+    tune(source, init, copied, micro_batch=5)
+    assert files(copied) == files(tuned)
+    assert "micro_batch: (absent) -> 2" in refused(*words(source, init, copied, micro_batch=2))
+    tune(source, init, tmp_path / "cut", micro_batch=2, epochs=1)
+    assert "micro-batch is 0" in refused(*words(source, init, tmp_path / "none", micro_batch=0))
+    said = refused(*words(source, init, tmp_path / "plain", method="plain", micro_batch=2))
+    assert "--micro-batch" in said

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.statistics import AdvBNConfig, channel_means, shift_statistics
-from downstream.advbn import AdvBNNetwork
+from downstream.advbn import AdvBNNetwork, Shifted
 from downstream.auxiliary import state_with
 from downstream.task import synchronised
 from networks.classifiers import build_network
@@ -227,3 +227,20 @@ def test_features_out_of_a_relu6_stay_in_its_limits() -> None:
     assert float(free.max()) > 6
     assert torch.equal(shifted.feat_NCHW, free.clamp(0, 6))
     assert ours.limits == (0, 6)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4])
+def test_an_ascent_in_parts_ends_where_the_whole_batch_does(micro_batch: int) -> None:
+    def shifted(size: int | None) -> Shifted:
+        torch.manual_seed(3)
+        network = fresh("resnet50")
+        ours = AdvBNNetwork(network, cut_of("resnet50"), AdvBNConfig(steps=3), micro_batch=size).train()
+        image = torch.randn(6, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        # Shares of the classes, as of mixed images.
+        target = torch.rand(6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).softmax(1)
+        return ours.perturb(ours.features(image), target)
+
+    whole, parts = shifted(None), shifted(micro_batch)
+    for found, expected in zip(parts.deltas, whole.deltas, strict=True):
+        assert torch.equal(found, expected)
+    assert torch.equal(parts.feat_NCHW, whole.feat_NCHW)

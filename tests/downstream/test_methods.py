@@ -136,3 +136,14 @@ def test_moments_are_exchanged_in_both_terms(network: nn.Module, image: Tensor) 
     assert close(found["clean_loss"], expected, relative=1e-6)
     assert close(found["adversarial_loss"], expected, relative=1e-6)
     assert not close(module(image, LABEL)["clean_loss"], expected, relative=1e-6), "it exchanges without being asked"
+
+
+@pytest.mark.parametrize("method", ["pgd-at", "advprop"])
+def test_attacked_pixels_are_the_same_in_parts(network: nn.Module, image: Tensor, method: str) -> None:
+    module = trained(network, method)
+    found = []
+    for size in (None, 3):
+        module.network.micro_batch = size
+        found.append(module.perturb_pixels(image, LABEL, "main"))
+    assert close(found[1], found[0], relative=1e-12)
+    assert not torch.equal(found[0], image)

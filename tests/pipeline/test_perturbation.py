@@ -27,7 +27,7 @@ def batch(job: Job) -> DecodedBatch:
 
 def test_both_answer_the_whole_protocol() -> None:
     names = {name for name in vars(Perturbation) if not name.startswith("_")}
-    assert names == {"classes", "rendered", "part", "check_listed", "check_original", "perturb"}
+    assert names == {"classes", "rendered", "part", "check_listed", "check_original", "begin"}
     for kind in (Ascent, Replay):
         assert names <= {*vars(kind), *get_type_hints(kind)}
 
@@ -42,7 +42,7 @@ def test_an_ascent_is_the_same_for_every_shard_and_small(job: Job) -> None:
 def test_without_an_attack_no_step_is_taken(job: Job, batch: DecodedBatch) -> None:
     """As for a shard of which only the reconstructions are missing."""
     networks, ascent = ready_worker(job.requirements), Ascent(attack=AdvBNConfig(steps=2), classes=1000)
-    attacked, still = (ascent.perturb(networks, batch, attack=attack) for attack in (True, False))
+    attacked, still = (ascent.begin(networks, batch, attack=attack).result() for attack in (True, False))
     assert (len(attacked.losses_SN), len(still.losses_SN)) == (3, 1)
     assert torch.equal(still.perturbed_N3HW, attacked.reconstructed_N3HW)
     assert not torch.equal(attacked.perturbed_N3HW, attacked.reconstructed_N3HW)
