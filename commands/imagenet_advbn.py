@@ -81,6 +81,12 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
     help="Images of a batch in one pass, to save memory; statistics are the whole batch's. auto: on a CPU as many as "
     "8 images of 256 px, else the whole batch.",
 )
+@click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the networks (torch.compile); rounding differs. Needs a C++ compiler, on a GPU Triton.",
+)
 @workers_options
 @click.option("--reconstructed", is_flag=True, help="Also write the unperturbed reconstructions, as a second data set.")
 @overwrite_option
@@ -186,7 +192,9 @@ def _network_of(encoder: str) -> str | None:
     return encoder.rpartition("@")[0] or None
 
 
-_CONFIG_FIELDS = ("limit", "split", "device", "precision", "threads", "workers", "micro_batch", "reconstructed")
+_CONFIG_FIELDS = (
+    "limit", "split", "device", "precision", "threads", "workers", "micro_batch", "compiled", "reconstructed",
+)  # fmt: skip
 
 
 def _classifier(spec: str | None, weights: str | None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, mul
 from basics.compute import Compute
 from basics.errors import WorkError
 from decoders.autoencoder import Autoencoder
+from pipeline.compiled import CompiledForSize
 from pipeline.transfers import Arrivals, to_device
 
 PIXEL_MAXIMUM = 255
@@ -96,11 +97,26 @@ class Shifter:
         autoencoder: the network.
         compute: device and precision.
         micro_batch: most images in one pass; None passes a batch as a whole.
+        compiled_size: images in the passes that networks are compiled for; None compiles none.
     """
 
-    def __init__(self, autoencoder: Autoencoder, compute: Compute, micro_batch: int | None = None) -> None:
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        compute: Compute,
+        micro_batch: int | None = None,
+        compiled_size: int | None = None,
+    ) -> None:
         self.autoencoder, self.compute, self.micro_batch = autoencoder, compute, micro_batch
-        _make_ready(autoencoder, compute)
+        self._compiled_size = compiled_size
+        self._encoder, self._decoder = self.ready(autoencoder.encoder), self.ready(autoencoder.decoder)
+
+    def ready(self, network: nn.Module) -> nn.Module:
+        """Put a network on the device, in evaluation mode and without gradients, and return it to be passed."""
+        # channels_last is the layout that convolutions are fastest in, on CPUs and on GPUs.
+        network.to(self.compute.device, self.compute.dtype).to(memory_format=torch.channels_last)
+        network.eval().requires_grad_(False)
+        return network if self._compiled_size is None else CompiledForSize(network, self._compiled_size)
 
     @property
     def ahead(self) -> int:
@@ -121,7 +137,7 @@ class Shifter:
     def features(self, original_N3HW: Tensor) -> Tensor:
         """Return the features (N, C, H, W) of images that are on the device."""
         # Statistics and deltas stay in full precision, also when autocast made the features bf16.
-        feat: Tensor = outputs_in_micro_batches(self.autoencoder.encoder, self.micro_batch)(original_N3HW)
+        feat: Tensor = outputs_in_micro_batches(self._encoder, self.micro_batch)(original_N3HW)
         return feat.to(self.compute.dtype)
 
     def decode(self, feat_NCHW: Tensor, mean_C: Tensor, deltas: Parameters) -> Tensor:
@@ -130,7 +146,7 @@ class Shifter:
         In one pass: the features may be those of a part of the batch, while `mean_C` is of all of it.
         """
         shifted = shift_statistics(feat_NCHW, mean_C, *deltas, limits=self.autoencoder.kind.limits)
-        decoded: Tensor = self.autoencoder.decoder(shifted).to(self.compute.dtype)
+        decoded: Tensor = self._decoder(shifted).to(self.compute.dtype)
         return decoded
 
     def shifted(self, image_N3HW: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor) -> Tensor:
@@ -158,8 +174,7 @@ class Perturber:
     """An autoencoder and the classifier that it is turned against, ready on a device."""
 
     def __init__(self, shifter: Shifter, classifier: nn.Module) -> None:
-        self._shifter, self.classifier = shifter, classifier
-        _make_ready(classifier, shifter.compute)
+        self._shifter, self._classifier = shifter, shifter.ready(classifier)
 
     def __call__(self, image_N3HW: Tensor, label_N: Tensor, attack: AdvBNConfig) -> PerturbedBatch:
         """Perturb one batch, and wait for the result; see `begin`.
@@ -183,7 +198,7 @@ class Perturber:
         with shifter.working():
             original = shifter.on_device(image_N3HW)
             label_N = to_device(label_N, original.device)
-            predicted = outputs_in_micro_batches(lambda part: self.classifier(part).argmax(1), shifter.micro_batch)
+            predicted = outputs_in_micro_batches(lambda part: self._classifier(part).argmax(1), shifter.micro_batch)
             clean_N = predicted(original)
             feat = shifter.features(original)
             threat = StatisticsThreat(attack, channel_means(feat))
@@ -210,7 +225,7 @@ class Perturber:
 
         def objective(deltas: Parameters) -> ObjectiveValue[DecoderOutput]:
             decoded = self._shifter.decode(feat_NCHW, mean_C, deltas)
-            logits = self.classifier(decoded).to(decoded.dtype)
+            logits = self._classifier(decoded).to(decoded.dtype)
             loss_N = F.cross_entropy(logits, label_N, reduction="none")
             return ObjectiveValue(loss_N, DecoderOutput(decoded.detach(), logits.detach()))
 
@@ -223,12 +238,6 @@ def _joined(values: Values[DecoderOutput]) -> DecoderOutput:
         return values[0].extra
     parts = [value.extra for value in values]
     return DecoderOutput(torch.cat([part.image_N3HW for part in parts]), torch.cat([part.logits_NK for part in parts]))
-
-
-def _make_ready(network: nn.Module, compute: Compute) -> None:
-    # channels_last is the layout that convolutions are fastest in, on CPUs and on GPUs.
-    network.to(compute.device, compute.dtype).to(memory_format=torch.channels_last)
-    network.eval().requires_grad_(False)
 
 
 def to_pixels(image_N3HW: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.plan import Plan
 
 _FILE_NAME_PART = re.compile(r"[A-Za-z0-9_-]+")
-_NOT_STORED = {"workers", "reconstructed", "threads", "micro_batch"}
+_NOT_STORED = {"workers", "reconstructed", "threads", "micro_batch", "compiled"}
 
 AUTO: Literal["auto"] = "auto"
 _AUTO_PIXELS = {"cpu": 8 * 256**2}
@@ -66,6 +66,8 @@ class GenerationConfig:
     micro_batch: int | Literal["auto"] | None = AUTO
     """Images in one pass of the networks; None passes a batch as a whole. Statistics are the whole batch's in any case,
     but rounding depends on it, so `auto` depends only on the kind of device and on the settings."""
+    compiled: bool = False
+    """Whether networks are compiled by torch.compile, which changes rounding."""
     reconstructed: bool = False
     """Also write the reconstructions without perturbation, as a second data set."""
 
@@ -112,12 +114,13 @@ class GenerationConfig:
 def config_of_manifest(manifest: Manifest) -> GenerationConfig:
     """Rebuild the settings of the run that made a data set from its manifest.
 
-    Threads and micro-batch are not among the stored settings, and are taken from the identity.
+    Threads, micro-batch and compilation are not among the stored settings, and are taken from the identity.
     """
     values, arithmetic = manifest.values["config"], manifest.values["identity"]["arithmetic"]
     return GenerationConfig(
         **{**values, "attack": AdvBNConfig(**values["attack"]), "threads": arithmetic["threads"]},
         micro_batch=recorded_micro_batch(arithmetic),
+        compiled="compiled" in arithmetic,
     )
 
 

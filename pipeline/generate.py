@@ -6,6 +6,7 @@ from collections.abc import Callable
 from basics.errors import UserError, WorkError
 from basics.memory import is_out_of_memory
 from basics.ownership import FolderTakenError
+from pipeline.compiled import is_compilation_error
 from pipeline.dataset.layout import is_done
 from pipeline.job import Job
 from pipeline.outcome import Outcome, ShardResult
@@ -36,12 +37,23 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         outcome = Outcome.MACHINE_FAULT if full else Outcome.TRANSIENT
         return ShardResult(shard=shard, outcome=outcome, reason=f"shard {shard}: {error}.")
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+    except Exception as error:
+        known = _known(shard, error)
+        if known is None:
             raise
-        message = (
-            f"shard {shard}: out of memory ({error}). Give a smaller --micro-batch: it changes no statistics, as a "
-            "smaller --batch-size would."
-        )
-        return ShardResult(shard=shard, outcome=Outcome.MACHINE_FAULT, reason=message)
+        return known
     return ShardResult(shard=shard)
+
+
+def _known(shard: int, error: Exception) -> ShardResult | None:
+    """Return what torch's error means for a shard; None if it is a fault of this program."""
+    if is_out_of_memory(error):
+        reason = f"out of memory ({error}). Give a smaller --micro-batch: it changes no statistics, as a smaller "
+        return ShardResult(
+            shard=shard, outcome=Outcome.MACHINE_FAULT, reason=f"shard {shard}: {reason}--batch-size would."
+        )
+    if is_compilation_error(error):
+        first_line = str(error).partition("\n")[0]
+        reason = f"shard {shard}: a network cannot be compiled ({first_line}); leave out --compile."
+        return ShardResult(shard=shard, outcome=Outcome.FATAL, reason=reason)
+    return None

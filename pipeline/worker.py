@@ -21,6 +21,7 @@ from networks.classifiers import Classifier, require_classes
 from networks.heads import with_all_of_imagenet
 from networks.specs import load_with_weights
 from pipeline.batch_arithmetic import Perturber, Shifter
+from pipeline.compiled import compiler_of
 from pipeline.config import GenerationConfig
 from sources.classes import imagenet_map
 
@@ -122,7 +123,10 @@ def load_networks(config: GenerationConfig, classes: int | None) -> Networks:
     compute = choose_compute(config.device, config.precision)
     # Without an ascent, another encoder is found when the environment is compared with the ledger's.
     autoencoder = load_autoencoder(Path(config.autoencoder), config.encoder if classes is not None else None)
-    shifter = Shifter(autoencoder.module, compute, config.micro_batch_on(compute.device.type))
+    micro_batch = config.micro_batch_on(compute.device.type)
+    shifter = Shifter(
+        autoencoder.module, compute, micro_batch, (micro_batch or config.batch_size) if config.compiled else None
+    )
     classifier = None if classes is None else _load_classifier(config, classes)
     return Networks(
         autoencoder=autoencoder,
@@ -163,6 +167,7 @@ def _arithmetic_and_software(config: GenerationConfig, compute: Compute) -> dict
             "threads": config.threads_each() if compute.device.type == "cpu" else None,
             # Runs that pass a batch as a whole have the identity of those before there were micro-batches.
             **({} if micro_batch is None else {"micro_batch": micro_batch}),
+            **({"compiled": compiler_of(compute.device)} if config.compiled else {}),
         },
         "software": _software(),
     }
