@@ -1,9 +1,11 @@
 """The device and the precision in which networks run."""
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -111,6 +113,17 @@ def _device_name(device: str) -> str:
     if index >= present:
         raise UserError(f"The device {device} is not on this machine; give --device auto or cpu.")
     return device
+
+
+def machine_kind(device: torch.device) -> str:
+    """Return the kind of machine that computes: a GPU's name, or the processor's and its cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text("utf-8").splitlines() if listed.is_file() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return f"{processor}, {available_cores()} cores" + ("" if device.type == "cpu" else f", {device.type}")
 
 
 def available_cores() -> int:

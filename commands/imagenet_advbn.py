@@ -91,6 +91,9 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 @click.option("--reconstructed", is_flag=True, help="Also write the unperturbed reconstructions, as a second data set.")
 @overwrite_option
 @click.option("--dry-run", is_flag=True, help="Check everything and print the plan; write nothing.")
+@click.option(
+    "--estimate", is_flag=True, help="With --dry-run: time a few batches on this machine; print hours, disk and memory."
+)
 @json_option
 def imagenet_advbn(**options: Any) -> None:
     """Stream images through an autoencoder with AdvBN inside, into verified WebDataset shards.
@@ -108,6 +111,7 @@ def imagenet_advbn(**options: Any) -> None:
     from pipeline.job import prepare, products_of
     from pipeline.runners.selection import select_runner
 
+    _require_estimable(options)
     config = _config(options)
     name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{file_name_of(config.encoder)}"
     products = products_of(config, options["out"] or Path(name), name)
@@ -119,6 +123,14 @@ def imagenet_advbn(**options: Any) -> None:
             _print_plan(job, options)
         else:
             _run(job, selection.runner, options)
+
+
+def _require_estimable(options: dict[str, Any]) -> None:
+    """Refuse `--estimate` where nothing is timed, or where other machines than this one would work."""
+    if options["estimate"] and not options["dry_run"]:
+        raise UserError("--estimate only computes what a run would cost; give --dry-run as well.")
+    if options["estimate"] and options["scheduler"] is not None:
+        raise UserError("--estimate times this machine, not a scheduler's workers; run it on one of these.")
 
 
 def _print_plan(job: "Job", options: dict[str, Any]) -> None:
@@ -133,7 +145,14 @@ def _print_plan(job: "Job", options: dict[str, Any]) -> None:
         *(f"{dataset.name} -> {dataset.folder}" for dataset in job.datasets),
     ]
     counts = {"images": plan.images, "batches": plan.batches, "shards": plan.shards, "missing": missing}
-    print_result({**counts, "identity": job.identity}, lines, as_json=options["as_json"])
+    cost = {}
+    if options["estimate"]:
+        from pipeline.estimate import estimate
+
+        estimated = estimate(job, missing)
+        cost = {"estimate": estimated.to_json()}
+        lines += estimated.lines()
+    print_result({**counts, "identity": job.identity, **cost}, lines, as_json=options["as_json"])
 
 
 def _run(job: "Job", runner: "Runner", options: dict[str, Any]) -> None:
