@@ -20,8 +20,10 @@ from attacks.micro_batches import micro_batches, outputs_in_micro_batches
 from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, multiplier_dtype, shift_statistics
 from basics.compute import Compute
 from basics.errors import WorkError
+from decoders.adain import UpsampledConv
 from decoders.autoencoder import Autoencoder
 from pipeline.compiled import CompiledForSize
+from pipeline.config import REVISION
 from pipeline.transfers import Arrivals, to_device
 
 PIXEL_MAXIMUM = 255
@@ -98,6 +100,7 @@ class Shifter:
         compute: device and precision.
         micro_batch: most images in one pass; None passes a batch as a whole.
         compiled_size: images in the passes that networks are compiled for; None compiles none.
+        revision: which of this program's ways to compute, see `REVISION`.
     """
 
     def __init__(
@@ -106,9 +109,13 @@ class Shifter:
         compute: Compute,
         micro_batch: int | None = None,
         compiled_size: int | None = None,
+        revision: int = REVISION,
     ) -> None:
         self.autoencoder, self.compute, self.micro_batch = autoencoder, compute, micro_batch
         self._compiled_size = compiled_size
+        for layer in autoencoder.decoder.modules():
+            if isinstance(layer, UpsampledConv):
+                layer.layout = torch.contiguous_format if revision < REVISION else None
         self._encoder, self._decoder = self.ready(autoencoder.encoder), self.ready(autoencoder.decoder)
 
     def ready(self, network: nn.Module) -> nn.Module:

@@ -16,8 +16,12 @@ from pipeline.dataset.manifest import Manifest
 from pipeline.dataset.plan import Plan
 
 _FILE_NAME_PART = re.compile(r"[A-Za-z0-9_-]+")
-_NOT_STORED = {"workers", "reconstructed", "threads", "micro_batch", "compiled"}
+_NOT_STORED = {"workers", "reconstructed", "threads", "micro_batch", "compiled", "revision"}
 
+REVISION = 2
+"""This program's way to compute a batch. Revision 2 computes convolutions behind an upsampling in the layout of the
+other ones, which rounds differently. Data sets that were begun with 1, which identities do not name, are gone on with
+and rendered as they were begun."""
 AUTO: Literal["auto"] = "auto"
 _AUTO_PIXELS = {"cpu": 8 * 256**2}
 """Pixels of the images in one pass where the micro-batch is `auto`, by kind of device; where there is no number, a
@@ -68,6 +72,8 @@ class GenerationConfig:
     but rounding depends on it, so `auto` depends only on the kind of device and on the settings."""
     compiled: bool = False
     """Whether networks are compiled by torch.compile, which changes rounding."""
+    revision: int = REVISION
+    """Way to compute, see `REVISION`."""
     reconstructed: bool = False
     """Also write the reconstructions without perturbation, as a second data set."""
 
@@ -114,17 +120,19 @@ class GenerationConfig:
 def config_of_manifest(manifest: Manifest) -> GenerationConfig:
     """Rebuild the settings of the run that made a data set from its manifest.
 
-    Threads, micro-batch and compilation are not among the stored settings, and are taken from the identity.
+    How it was computed is not among the stored settings, and is taken from the identity.
     """
     values, arithmetic = manifest.values["config"], manifest.values["identity"]["arithmetic"]
     return GenerationConfig(
         **{**values, "attack": AdvBNConfig(**values["attack"]), "threads": arithmetic["threads"]},
-        micro_batch=recorded_micro_batch(arithmetic),
+        **recorded_computation(arithmetic),
         compiled="compiled" in arithmetic,
     )
 
 
-def recorded_micro_batch(arithmetic: Mapping[str, Any]) -> int | None:
-    """Return the micro-batch of a run from the arithmetic in its identity, which names it where a batch was cut."""
-    size: int | None = arithmetic.get("micro_batch")
-    return size
+def recorded_computation(arithmetic: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the micro-batch and the revision of a run from the arithmetic in its identity.
+
+    It names the micro-batch where it cut a batch, and the revision from 2 on.
+    """
+    return {"micro_batch": arithmetic.get("micro_batch"), "revision": arithmetic.get("revision", 1)}

@@ -12,7 +12,7 @@ from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from basics.paths import AnyPath
 from pipeline.claim import begun_in
-from pipeline.config import AUTO, GenerationConfig, recorded_micro_batch
+from pipeline.config import AUTO, GenerationConfig, recorded_computation
 from pipeline.dataset.manifest import FORMAT_VERSION, DatasetDescription, marked_shards
 from pipeline.dataset.plan import Plan
 from pipeline.perturbation import Ascent, Perturbation
@@ -114,7 +114,7 @@ def prepare(
 ) -> Job:
     """Check everything that can be checked before work starts, and return the job of an ascent.
 
-    Where the micro-batch is left to us, a data set that was begun with another one is gone on with as it was begun.
+    A data set that was begun by an earlier version is gone on with as it was begun.
 
     Args:
         config: the run.
@@ -128,17 +128,25 @@ def prepare(
         UserError: anything that a user has to correct.
     """
     trial_config = trial_config or config
-    begun = [] if anew or config.micro_batch != AUTO else [begun_in(product.folder) for product in products]
+    begun = [] if anew else [begun_in(product.folder) for product in products]
     recorded = [each.arithmetic for each in begun if each.arithmetic is not None]
     if recorded:
-        size = recorded_micro_batch(recorded[0])
-        config, trial_config = (replace(each, micro_batch=size) for each in (config, trial_config))
+        config, trial_config = (_as_begun(each, recorded[0]) for each in (config, trial_config))
     job = _prepared(config, products, common_environment, trial_config)
     if recorded or not any(each.has_marks for each in begun) or _has_shards(job):
         return job
-    # The manifest is lost. The marks of an earlier version's shards have the fingerprint of batches passed as a whole.
-    whole = _prepared(replace(config, micro_batch=None), products, common_environment, trial_config)
-    return whole if _has_shards(whole) else job
+    # The manifest is lost; the marks of shards that an earlier version made have the fingerprint of its arithmetic.
+    config, trial_config = (_as_begun(each, {}) for each in (config, trial_config))
+    earlier = _prepared(config, products, common_environment, trial_config)
+    return earlier if _has_shards(earlier) else job
+
+
+def _as_begun(config: GenerationConfig, arithmetic: Mapping[str, Any]) -> GenerationConfig:
+    """Return settings with the recorded way to compute; a micro-batch that was given stays."""
+    recorded = recorded_computation(arithmetic)
+    if config.micro_batch != AUTO:
+        del recorded["micro_batch"]
+    return replace(config, **recorded)
 
 
 def _has_shards(job: Job) -> bool:

@@ -8,7 +8,7 @@ from basics.errors import UserError
 from basics.files import digest_json, is_plain_name
 from basics.paths import AnyPath
 from encoders import encoder_kind
-from pipeline.config import GenerationConfig, recorded_micro_batch
+from pipeline.config import GenerationConfig, recorded_computation
 from pipeline.dataset.ledger import RENDERABLE, SAMPLES, Ledger, damaged, read_ledger
 from pipeline.dataset.plan import Plan
 from sources.base import ImageRecord
@@ -106,5 +106,5 @@ def config_of(ledger: Ledger) -> GenerationConfig:
         device="cpu" if arithmetic["hardware"] == "cpu" else "auto",
         precision=arithmetic["precision"],
         threads=arithmetic["threads"],
-        micro_batch=recorded_micro_batch(arithmetic),
+        **recorded_computation(arithmetic),
     )

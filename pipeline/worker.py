@@ -125,8 +125,9 @@ def load_networks(config: GenerationConfig, classes: int | None) -> Networks:
     autoencoder = load_autoencoder(Path(config.autoencoder), config.encoder if classes is not None else None)
     micro_batch = config.micro_batch_on(compute.device.type)
     shifter = Shifter(
-        autoencoder.module, compute, micro_batch, (micro_batch or config.batch_size) if config.compiled else None
-    )
+        autoencoder.module, compute, micro_batch,
+        compiled_size=(micro_batch or config.batch_size) if config.compiled else None, revision=config.revision,
+    )  # fmt: skip
     classifier = None if classes is None else _load_classifier(config, classes)
     return Networks(
         autoencoder=autoencoder,
@@ -165,7 +166,8 @@ def _arithmetic_and_software(config: GenerationConfig, compute: Compute) -> dict
             "machine": platform.machine(),
             # On a GPU the CPU's threads only decode and encode, which never changes a byte.
             "threads": config.threads_each() if compute.device.type == "cpu" else None,
-            # Runs that pass a batch as a whole have the identity of those before there were micro-batches.
+            # Earlier versions had one revision, passed a batch as a whole and compiled nothing.
+            **({} if config.revision == 1 else {"revision": config.revision}),
             **({} if micro_batch is None else {"micro_batch": micro_batch}),
             **({"compiled": compiler_of(compute.device)} if config.compiled else {}),
         },

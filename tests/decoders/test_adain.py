@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from basics.errors import UserError
@@ -66,6 +67,52 @@ def test_both_ways_have_the_value_and_gradients_of_the_layers(size: tuple[int, i
         results.append((value, *torch.autograd.grad((value * weighting).sum(), (leaf, kernel))))
     for found, expected in zip(*results, strict=True):
         assert close(found, expected, relative=1e-12)
+
+
+def computed_by_earlier_versions(layer: UpsampledConv, small: torch.Tensor) -> torch.Tensor:
+    """Concatenated padding, slices and stacks, as data sets of revision 1 were computed."""
+
+    def pad(image: torch.Tensor) -> torch.Tensor:
+        tall = torch.cat((image[:, :, 0, None], image, image[:, :, -1, None]), dim=2)
+        return torch.cat((tall[..., 0, None], tall, tall[..., -1, None]), dim=3)
+
+    def phases(kernel: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+        first, middle, last = kernel.unbind(dim)
+        return torch.stack((first, middle + last), dim), torch.stack((first + middle, last), dim)
+
+    (height, width), padded, rows = small.shape[-2:], pad(small), []
+    for row, kernel_row in enumerate(phases(layer.weight, 2)):
+        both = [
+            F.conv2d(padded[:, :, row : row + height + 1, column : column + width + 1], kernel, layer.bias)
+            for column, kernel in enumerate(phases(kernel_row, 3))
+        ]
+        rows.append(torch.stack(both, dim=-1).flatten(-2))
+    return torch.stack(rows, dim=-2).flatten(-3, -2)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (5, 4), (16, 19)])
+def test_revision_1_has_the_bits_of_earlier_versions(size: tuple[int, int]) -> None:
+    dice = torch.Generator().manual_seed(3)
+    with seeded(1):
+        layer = UpsampledConv(64, 48).to(memory_format=torch.channels_last)
+    layer.layout = torch.contiguous_format
+    small = torch.randn(3, 64, *size, generator=dice).contiguous(memory_format=torch.channels_last)
+    weighting = torch.randn(3, 48, 2 * size[0], 2 * size[1], generator=dice)
+    results = []
+    for function in (layer, lambda image: computed_by_earlier_versions(layer, image)):
+        leaf = small.clone().requires_grad_()
+        value = function(leaf).relu()
+        results.append((value, *torch.autograd.grad((value * weighting).sum(), leaf)))
+    for found, expected in zip(*results, strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_layout_of_the_image_is_that_of_the_result(layout: torch.memory_format) -> None:
+    """So that no layer behind it has to change it back."""
+    layer = UpsampledConv(64, 48).to(memory_format=layout)
+    found = layer(torch.randn(2, 64, 4, 5).contiguous(memory_format=layout))
+    assert found.is_contiguous(memory_format=layout)
 
 
 def test_width_scales_every_layer_but_the_last() -> None:

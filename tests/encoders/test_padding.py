@@ -31,3 +31,14 @@ def test_values_and_gradients_are_torchs(pad: Pad, mode: str, size: tuple[int, i
 def test_one_position_is_replicated() -> None:
     image = torch.tensor([[[[3.0]]]])
     assert torch.equal(replicate_by_one(image), torch.full((1, 1, 3, 3), 3.0))
+
+
+@pytest.mark.parametrize("pad", [reflect_by_one, replicate_by_one])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_layout_stays(pad: Pad, layout: torch.memory_format) -> None:
+    image = torch.randn(2, 3, 4, 5).contiguous(memory_format=layout).requires_grad_()
+    padded = pad(image)
+    assert padded.is_contiguous(memory_format=layout)
+    (gradient,) = torch.autograd.grad(padded.sum(), image)
+    # The gradient is a part of a taller one, in the same order.
+    assert (gradient.stride(1) == 1) == (layout == torch.channels_last)

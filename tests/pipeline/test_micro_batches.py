@@ -1,6 +1,7 @@
 """Batches passed in parts: the results of the whole batch, and data sets that were begun before there were parts."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from attacks.statistics import AdvBNConfig
 from basics.compute import choose_compute
 from basics.errors import UserError
+from commands.imagenet_advbn import _CONFIG_FIELDS, _config
 from decoders.autoencoder import load_autoencoder
 from networks.classifiers import load_classifier
 from pipeline.batch_arithmetic import PerturbedBatch, Perturber, Shifter
@@ -20,7 +22,7 @@ from pipeline.job import prepare, products_of
 from pipeline.worker import ready_worker
 from sources.decode import load_image
 from sources.drawn.source import SHAPES, DrawnSource
-from tests.pipeline.world import SHARDS, World, tar_of, without_addresses
+from tests.pipeline.world import NAME, SHARDS, World, tar_of, without_addresses
 from tests.support import advbn_gen, folder_bytes, refused
 
 LIKE_THREADS = 0.99
@@ -130,6 +132,18 @@ def test_a_run_in_parts_is_recorded_resumed_rendered_and_repaired_as_such(
     assert tar_of(tmp_path / "rendered", 3).read_bytes() == tar_of(out, 3).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def earlier(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set as an earlier version made it: of revision 1 and whole batches, which it did not record."""
+    out = tmp_path_factory.mktemp("earlier") / NAME
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("commands.imagenet_advbn._CONFIG_FIELDS", (*_CONFIG_FIELDS, "revision"))
+        patch.setattr("commands.imagenet_advbn._config", lambda options: _config({**options, "revision": 1}))
+        done = world.make(out)
+    assert done.code == 0, done.err
+    return out
+
+
 @pytest.fixture
 def auto_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `auto` cut batches of 4 small images, as it does batches of 32 images of 256 px."""
@@ -140,9 +154,11 @@ def auto_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("auto_cuts")
 @pytest.mark.parametrize("lost", [None, "manifest.json", "damaged"])
 def test_a_data_set_of_whole_batches_is_gone_on_with_as_it_was_begun(
-    world: World, copied: Path, finished: Path, lost: str | None
+    world: World, earlier: Path, tmp_path: Path, lost: str | None
 ) -> None:
     """Also where its manifest is lost or damaged."""
+    copied = Path(shutil.copytree(earlier, tmp_path / "copied"))
+    assert not {"micro_batch", "revision"} & recorded(copied).keys()
     tar_of(copied, 2).unlink()
     if lost == "damaged":
         (copied / "manifest.json").write_text("{")
@@ -151,7 +167,7 @@ def test_a_data_set_of_whole_batches_is_gone_on_with_as_it_was_begun(
     outcome = world.make(copied, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.result["made"] == 1
-    assert without_addresses(folder_bytes(copied)) == without_addresses(folder_bytes(finished))
+    assert without_addresses(folder_bytes(copied)) == without_addresses(folder_bytes(earlier))
     assert "arithmetic.micro_batch: (absent) -> 2" in refused(*world.words(copied, micro_batch=2))
 
 
