@@ -9,19 +9,15 @@ hashing and writing overlap the arithmetic; the ratio shows how much of them doe
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from benchmarks.workload import described, workload, workload_options
-from pipeline.dataset.layout import STATS
-from pipeline.generate import generate_shard
+from benchmarks.workload import described, loaded_batches, whole_shard, workload, workload_options
 from pipeline.job import Job, Product, prepare
 from pipeline.worker import ready_worker
-from sources.decode import load_image
 
 
 @click.command()
@@ -32,11 +28,11 @@ def main(rounds: int, **settings: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = workload(Path(folder), **settings)
         job = prepare(config, (Product(folder=Path(folder) / "out", name="benchmark", perturbed=True),))
-        loaded = _loaded(job)
+        loaded = loaded_batches(job)
         _ascent_alone(job, loaded)
         ratios, clean = [], []
         for number in range(rounds):
-            whole, bare = _whole_shard(job, Path(folder) / f"out{number}"), _ascent_alone(job, loaded)
+            whole, bare = whole_shard(job, Path(folder) / f"out{number}"), _ascent_alone(job, loaded)
             ratios.append(whole / bare)
             clean.append(_prediction(job, loaded) / bare)
             click.echo(f"end to end {whole:.2f} s, ascent alone {bare:.2f} s, ratio {ratios[-1]:.3f}")
@@ -44,15 +40,6 @@ def main(rounds: int, **settings: Any) -> None:
         f"median ratio {statistics.median(ratios):.3f} ({described(job)}); of the ascent alone "
         f"{statistics.median(clean):.1%} is the prediction on the originals"
     )
-
-
-def _loaded(job: Job) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    batches = []
-    for _, indices in job.plan.batches_of(0):
-        records = [job.records[index] for index in indices]
-        images = [load_image(job.source.read(record), record.name, job.config.image_size) for record in records]
-        batches.append((torch.stack(images), torch.tensor([record.label for record in records])))
-    return batches
 
 
 def _ascent_alone(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> float:
@@ -73,17 +60,6 @@ def _prediction(job: Job, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> f
     for image, _ in batches:
         networks.classifier.module(image.to(compute.device, compute.dtype) / 255).argmax(1).cpu()
     return time.perf_counter() - start
-
-
-def _whole_shard(job: Job, out: Path) -> float:
-    (out / STATS).mkdir(parents=True)
-    fresh = replace(job, datasets=(replace(job.datasets[0], folder=out),))
-    start = time.perf_counter()
-    result = generate_shard(fresh, 0)
-    seconds = time.perf_counter() - start
-    if not result.done:
-        raise click.ClickException(result.reason)
-    return seconds
 
 
 if __name__ == "__main__":

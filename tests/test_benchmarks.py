@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from benchmarks.reference import main as reference
 from benchmarks.scoring import main as scoring
 from benchmarks.video_step import Step, measure
 from tests.support import image_folder
@@ -32,3 +33,16 @@ def test_steps_on_clips_are_measured() -> None:
     assert plain.gigaflop < min(again.gigaflop, beside.gigaflop)
     assert min(plain.seconds, again.seconds) > 0
     assert plain.gibibytes > 0.1
+
+
+@pytest.mark.slow
+def test_the_plain_reference_makes_the_same_images_in_double_precision(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "val", per_class=2, classes=("a", "b"))
+    size = ["--image-size", "16", "--batch-size", "2", "--batches", "2", "--width", "0.0625", "--micro-batch", "1"]
+    words = ["--source", str(source), "--classifier", "shufflenet_v2_x0_5", *size, "--rounds", "1", "--device", "cpu"]
+    done = CliRunner().invoke(reference, [*words, "--precision", "fp64"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"ratio \d+\.\d{3} \(100\.00% of the values within one grey level\)\n", done.output)
+    assert re.search(
+        r"median ratio \d+\.\d{3}, .* 4 images in batches of 2 \(micro-batches of 1\), cpu, fp64", done.output
+    )
