@@ -111,6 +111,7 @@ def plain_reference(
     plain = with_torch_layers(autoencoder)
     for network in (plain, classifier):
         network.to(device, dtype).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    attacked = nn.Sequential(plain.decoder, classifier)
     out.mkdir(parents=True)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
         start = time.perf_counter()
@@ -118,7 +119,7 @@ def plain_reference(
             label = torch.tensor(labels[first : first + batch_size], device=device)
             with torch.no_grad():
                 feat = plain.encoder(image)
-            deltas = _climbed(feat, label, plain.decoder, classifier, (steps, step_size, eps))
+            deltas = climbed(feat, label, attacked, steps=steps, step_size=step_size, eps=eps)
             with torch.no_grad():
                 save_pngs(plain.decoder(shifted(feat, *deltas)), out, first)
         return time.perf_counter() - start
@@ -161,17 +162,30 @@ def shifted(feat_NCHW: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor) -> Ten
     return F.relu(delta_std_C * (feat_NCHW - mean_C) + delta_mean_C * mean_C)
 
 
-def _climbed(
-    feat_NCHW: Tensor, label_N: Tensor, decoder: nn.Module, classifier: nn.Module, ball: tuple[int, float, float]
+def climbed(
+    feat_NCHW: Tensor,
+    label_N: Tensor,
+    network: nn.Module,
+    *,
+    steps: int = STEPS,
+    step_size: float = STEP_SIZE,
+    eps: float = EPS,
 ) -> tuple[Tensor, Tensor]:
-    """Return the multipliers of means and of standard deviations after all steps."""
-    steps, step_size, eps = ball
-    shape = (1, feat_NCHW.shape[1], 1, 1)
-    deltas = [torch.ones(shape, device=feat_NCHW.device, dtype=feat_NCHW.dtype) for _ in range(2)]
+    """Return the multipliers of means and of standard deviations after all steps.
+
+    Args:
+        feat_NCHW: clean features.
+        label_N: true classes.
+        network: features -> logits.
+        steps: ascent steps.
+        step_size: of each.
+        eps: radius of the ball around 1.
+    """
+    deltas = [feat_NCHW.new_ones(1, feat_NCHW.shape[1], 1, 1) for _ in range(2)]
     for _ in range(steps):
         for delta in deltas:
             delta.requires_grad_()
-        loss = F.cross_entropy(classifier(decoder(shifted(feat_NCHW, *deltas))), label_N, reduction="sum")
+        loss = F.cross_entropy(network(shifted(feat_NCHW, *deltas)), label_N, reduction="sum")
         gradients = torch.autograd.grad(loss, deltas)
         pairs = zip(deltas, gradients, strict=True)
         deltas = [(delta.detach() + step_size * slope.sign()).clamp(1 - eps, 1 + eps) for delta, slope in pairs]

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
+from benchmarks import loops
 from benchmarks.reference import main as reference
 from benchmarks.scoring import main as scoring
 from benchmarks.video_step import Step, measure
@@ -46,3 +48,27 @@ def test_the_plain_reference_makes_the_same_images_in_double_precision(tmp_path:
     assert re.search(
         r"median ratio \d+\.\d{3}, .* 4 images in batches of 2 \(micro-batches of 1\), cpu, fp64", done.output
     )
+
+
+SMALL = ["--images", "4", "--batch-size", "2", "--image-size", "32", "--width", "0.0625", "--rounds", "1"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", loops.COMPARISONS)
+def test_a_plain_loop_gives_the_same_and_is_timed(name: str) -> None:
+    done = CliRunner().invoke(loops.main, [*SMALL, "--only", name])
+    assert done.exit_code == 0, done.output
+    assert re.search(rf"{name}: plain \d+\.\d{{3}} s, ours \d+\.\d{{3}} s, ratio \d+\.\d{{3}}\n", done.output)
+    assert re.search(rf"{name}: median ratio \d+\.\d{{3}}, \d+\.\d{{3}} of the best times, same results", done.output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", loops.COMPARISONS)
+def test_another_result_than_the_plain_loops_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loops, "decode_rgb", lambda *_: Image.new("RGB", (32, 32)))
+    monkeypatch.setattr(loops, "shifted", lambda feat, *_: feat)
+    monkeypatch.setattr(loops, "_plain_pgd", lambda _, image, *__: image + 0.01)
+    done = CliRunner().invoke(loops.main, [*SMALL, "--only", name])
+    assert done.exit_code == 1, done.output
+    assert f"Error: {name}: " in done.output
+    assert "ratio" not in done.output
