@@ -80,7 +80,7 @@ class Sizes:
     arch: str
     """Network that is fine-tuned."""
     width: float
-    """Scale of the autoencoder's channels, and of the attacked network's."""
+    """Scale of all networks' channels."""
     device: str
     """Device."""
 
@@ -155,7 +155,7 @@ def finetune(_: Path, sizes: Sizes) -> Pair:
         click.ClickException: their losses, or the weights after one step, differ.
     """
     torch.manual_seed(0)
-    network = build_network(sizes.arch, 10)
+    network = build_network(sizes.arch, 10, sizes.width)
     image = torch.rand(sizes.batch_size, 3, sizes.image_size, sizes.image_size, device=sizes.device)
     label = torch.arange(sizes.batch_size, device=sizes.device) % 10
     exact = copy.deepcopy(network).double()
@@ -168,7 +168,7 @@ def finetune(_: Path, sizes: Sizes) -> Pair:
     return Pair(
         plain=lambda: plain(image, label),
         ours=lambda: ours(image, label),
-        what=f"a step of {sizes.arch}, {sizes.batch_size} images of {_side(sizes)}",
+        what=f"a step of {sizes.arch}, {sizes.width:g} wide, {sizes.batch_size} images of {_side(sizes)}",
     )
 
 
@@ -216,7 +216,7 @@ COMPARISONS: dict[str, Callable[[Path, Sizes], Pair]] = {
 @click.option("--image-size", default=64, show_default=True)
 @click.option("--batch-size", default=8, show_default=True)
 @click.option("--arch", default="resnet18", show_default=True, help="Network that is fine-tuned.")
-@click.option("--width", default=0.25, show_default=True, help="Scale of autoencoder and attacked network.")
+@click.option("--width", default=0.5, show_default=True, help="Scale of all networks' channels.")
 @click.option("--device", default="cpu", show_default=True)
 def main(only: tuple[str, ...], rounds: int, **options: float) -> None:
     """Print, for each comparison, the ratio of each round, in the median and of the best times."""
@@ -257,14 +257,14 @@ def _close(found: Tensor, expected: Tensor) -> bool:
 
 
 def _data_set(folder: Path, sizes: Sizes) -> Job:
-    """Make a data set of images of soft random colours, with one step of the ascent."""
+    """Make a data set of images of soft random colours, with two large steps of the ascent."""
     if sizes.images % sizes.batch_size:
         raise click.ClickException(f"give a number of images that batches of {sizes.batch_size} make up")
     source = image_folder(folder / "images", per_class=-(-sizes.images // len(CLASSES)), classes=CLASSES)
     config = workload(
         folder, encoder="vgg", batches=sizes.images // sizes.batch_size, batch_size=sizes.batch_size,
         source=str(source), width=sizes.width, classifier="shufflenet_v2_x0_5", image_size=sizes.image_size,
-        attack=AdvBNConfig(steps=1), device=sizes.device, precision="fp32",
+        attack=AdvBNConfig(steps=2, step_size=0.4), device=sizes.device, precision="fp32",
     )  # fmt: skip
     job = prepare(config, products_of(config, folder / "out", "benchmark-advbn"))
     run(job)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import torch
+from torch import nn
 
 from commands.options import MICRO_BATCH
 from decoders.autoencoder import Autoencoder, save_autoencoder
@@ -19,6 +20,8 @@ from pipeline.job import Job
 from sources.decode import load_image
 
 CLASSIFIER_WEIGHTS = "seed:0"
+_SPREAD = 0.2
+"""Root mean square of the decoded values' distance from grey."""
 _OPTIONS = (
     click.option("--source", required=True, help="Labelled images."),
     click.option("--encoder", default="vgg", show_default=True),
@@ -44,10 +47,10 @@ def workload(
 ) -> GenerationConfig:
     """Return the config of a run of one shard with so many batches; its autoencoder is written to a folder.
 
-    Weights come from a seed: their values do not change the cost.
+    Weights come from a seed: their values do not change the cost. They are such that a perturbation can be seen.
     """
     autoencoder = folder / "autoencoder.safetensors"
-    save_autoencoder(autoencoder, Autoencoder(encoder_kind(encoder), width), "seed", {})
+    save_autoencoder(autoencoder, _seeded_autoencoder(encoder, width), "seed", {})
     return GenerationConfig(
         encoder=encoder,
         autoencoder=str(autoencoder),
@@ -57,6 +60,25 @@ def workload(
         limit=batches * batch_size,
         **settings,
     )
+
+
+@torch.no_grad()
+def _seeded_autoencoder(encoder: str, width: float) -> Autoencoder:
+    """Return an autoencoder whose images are as different as photographs.
+
+    With torch's own initial weights signals die out in the encoder, and all images would be the same grey whatever is
+    done to the features.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = Autoencoder(encoder_kind(encoder), width)
+        for layer in module.encoder.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        noise = module(torch.rand(2, 3, 64, 64))
+    last = [layer for layer in module.decoder if isinstance(layer, nn.Conv2d)][-1]
+    last.weight *= _SPREAD / (noise - 0.5).square().mean().sqrt()
+    return module
 
 
 def loaded_batches(job: Job) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from PIL import Image
 
-from benchmarks import loops
-from benchmarks.reference import main as reference
+from benchmarks import growth, loops, reference
 from benchmarks.scoring import main as scoring
 from benchmarks.video_step import Step, measure
 from tests.support import image_folder
@@ -37,17 +36,29 @@ def test_steps_on_clips_are_measured() -> None:
     assert plain.gibibytes > 0.1
 
 
-@pytest.mark.slow
-def test_the_plain_reference_makes_the_same_images_in_double_precision(tmp_path: Path) -> None:
-    source = image_folder(tmp_path / "val", per_class=2, classes=("a", "b"))
+def compared_with_the_reference(folder: Path) -> Result:
+    source = image_folder(folder / "val", per_class=2, classes=("a", "b"))
     size = ["--image-size", "16", "--batch-size", "2", "--batches", "2", "--width", "0.0625", "--micro-batch", "1"]
     words = ["--source", str(source), "--classifier", "shufflenet_v2_x0_5", *size, "--rounds", "1", "--device", "cpu"]
-    done = CliRunner().invoke(reference, [*words, "--precision", "fp64"])
+    return CliRunner().invoke(reference.main, [*words, "--precision", "fp64"])
+
+
+@pytest.mark.slow
+def test_the_plain_reference_makes_the_same_images_in_double_precision(tmp_path: Path) -> None:
+    done = compared_with_the_reference(tmp_path)
     assert done.exit_code == 0, done.output
     assert re.search(r"ratio \d+\.\d{3} \(100\.00% of the values within one grey level\)\n", done.output)
     assert re.search(
         r"median ratio \d+\.\d{3}, .* 4 images in batches of 2 \(micro-batches of 1\), cpu, fp64", done.output
     )
+
+
+@pytest.mark.slow
+def test_other_images_than_the_references_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "shifted", lambda feat, mean, std: (std * feat + (mean - 1)).relu())
+    done = compared_with_the_reference(tmp_path)
+    assert done.exit_code == 1, done.output
+    assert re.search(r"Error: only \d\d?\.\d+% of the values are within one grey level of the reference", done.output)
 
 
 SMALL = ["--images", "4", "--batch-size", "2", "--image-size", "32", "--width", "0.0625", "--rounds", "1"]
@@ -72,3 +83,42 @@ def test_another_result_than_the_plain_loops_is_refused(name: str, monkeypatch: 
     assert done.exit_code == 1, done.output
     assert f"Error: {name}: " in done.output
     assert "ratio" not in done.output
+
+
+@pytest.mark.slow
+def test_growth_is_measured_one_setting_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points: list[growth.Point] = []
+
+    def measured(point: growth.Point) -> growth.Measured:
+        # In this process, because a new one takes seconds to load the libraries.
+        points.append(point)
+        return growth.measure(point)
+
+    monkeypatch.setattr(growth, "in_own_process", measured)
+    base = ["--base-images", "2", "--base-batch", "2", "--base-image-size", "16", "--base-micro-batch", "1"]
+    networks = ["--classifier", "shufflenet_v2_x0_5", "--scored", "shufflenet_v2_x0_5", "--width", "0.0625"]
+    words = [*base, *networks, "--factors", "1,2", "--rounds", "1", "--plot", str(tmp_path / "plot.png")]
+    done = CliRunner().invoke(growth.main, words)
+    assert done.exit_code == 0, done.output
+    found = [(each.images, each.batch, each.image_size, each.steps, each.micro_batch, each.models) for each in points]
+    assert found == [
+        (2, 2, 16, 2, None, 0), (4, 2, 16, 2, None, 0), (4, 2, 16, 2, None, 0), (4, 4, 16, 2, None, 0),
+        (2, 2, 16, 2, None, 0), (2, 2, 32, 2, None, 0), (2, 2, 16, 2, None, 0), (2, 2, 16, 4, None, 0),
+        (2, 2, 16, 2, 1, 0), (2, 2, 16, 2, 2, 0), (2, 2, 16, 2, None, 1), (2, 2, 16, 2, None, 2),
+    ]  # fmt: skip
+    for setting in growth.UNITS:
+        assert re.search(rf"^{setting}: from \d+ to \d+, time exponent -?\d+\.\d\d \(", done.output, re.MULTILINE)
+    with Image.open(tmp_path / "plot.png") as plot:
+        assert plot.width > 1000
+
+
+def test_exponents_are_those_of_the_last_two_points() -> None:
+    measured = [
+        growth.Measured(seconds=seconds, gibibytes=gibibytes) for seconds, gibibytes in ((1, 1), (3, 1), (7, 2))
+    ]
+    curve = list(zip((8, 16, 32), measured, strict=True))
+    assert growth.growth("images", curve) == (
+        "from 16 to 32, time exponent 1.22 (0.25 s more for each image, before 0.25); "
+        "memory exponent 1.00 (64 MiB more for each image, before 0)"
+    )
+    assert "time exponent 0.61 (5.208 s more for each 1,000 pixels" in growth.growth("image-size", curve)
