@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from commands.options import MICRO_BATCH
@@ -21,7 +22,7 @@ from sources.decode import load_image
 
 CLASSIFIER_WEIGHTS = "seed:0"
 _SPREAD = 0.2
-"""Root mean square of the decoded values' distance from grey."""
+"""Standard deviation of the decoded values, whose mean is grey."""
 _OPTIONS = (
     click.option("--source", required=True, help="Labelled images."),
     click.option("--encoder", default="vgg", show_default=True),
@@ -75,9 +76,11 @@ def _seeded_autoencoder(encoder: str, width: float) -> Autoencoder:
         for layer in module.encoder.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        noise = module(torch.rand(2, 3, 64, 64))
+        soft = F.interpolate(torch.rand(4, 3, 8, 8), size=64, mode="bilinear")
     last = [layer for layer in module.decoder if isinstance(layer, nn.Conv2d)][-1]
-    last.weight *= _SPREAD / (noise - 0.5).square().mean().sqrt()
+    assert last.bias is not None
+    last.weight *= _SPREAD / module(soft).std()
+    last.bias += 0.5 - module(soft).mean(dim=(0, 2, 3))
     return module
 
 
