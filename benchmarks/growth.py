@@ -3,8 +3,9 @@
     OMP_WAIT_POLICY=PASSIVE python -m benchmarks.growth --plot growth.png
 
 Each point is a process of its own, which makes one shard, or scores models. Its time is the best of some rounds of this
-work, without the start of the process and the loading of networks; its memory is the peak of the whole process (of
-tensors, on a GPU), with libraries and weights.
+work, without the start of the process and the loading of networks; the busy time is what the process computed for it,
+over all threads, to which other work on the machine adds less. Its memory is the peak of the process during the work
+(of tensors, on a GPU), with libraries and weights, after what loading took in passing was given back.
 
 A table is printed, and for each setting how time and memory grow between its last two points: with an exponent of 1
 doubling the setting (of an image's side: its pixels) doubles them, with 0 they stay. What does not depend on the
@@ -12,15 +13,20 @@ setting, such as weights, makes exponents smaller. The slopes beside them are wi
 points is that of the two before, growth is linear.
 """
 
+import ctypes
+import gc
 import math
+import re
 import resource
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, count, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -86,42 +92,72 @@ class Measured:
 
     seconds: float
     """Shortest time of the work."""
+    busy_seconds: float
+    """Shortest time that the process computed for it, over all of its threads."""
     gibibytes: float
     """Peak memory."""
 
 
 def measure(point: Point) -> Measured:
     """Do the work of a point in this process."""
-    seconds = _score(point) if point.models else _generate(point)
     on_gpu = choose_compute(point.device, "auto").device.type == "cuda"
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Measured(seconds=seconds, gibibytes=peak / 2**30)
-
-
-def _generate(point: Point) -> float:
-    """Make a shard, and return how long that took at best."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config = workload(
-            folder, encoder=point.encoder, batches=point.images // point.batch, batch_size=point.batch,
-            width=point.width, source=str(point.source), classifier=point.classifier, image_size=point.image_size,
-            attack=AdvBNConfig(steps=point.steps), micro_batch=point.micro_batch, device=point.device,
-        )  # fmt: skip
-        job = prepare(config, (Product(folder=folder / "out", name="benchmark", perturbed=True),))
-        return min(whole_shard(job, folder / f"shard{number}") for number in range(point.rounds))
+        work = _scoring(point) if point.models else _generation(point, Path(name))
+        _forget_peak(on_gpu=on_gpu)
+        timed = []
+        for _ in range(point.rounds):
+            busy = time.process_time()
+            timed.append((seconds_of(work, point.device), time.process_time() - busy))
+        peak = _peak_bytes(on_gpu=on_gpu)
+    seconds, busy_seconds = map(min, zip(*timed, strict=True))
+    return Measured(seconds=seconds, busy_seconds=busy_seconds, gibibytes=peak / 2**30)
 
 
-def _score(point: Point) -> float:
-    """Score models in one pass, and return how long that took at best."""
+def _generation(point: Point, folder: Path) -> Callable[[], object]:
+    """Return a function that makes the shard in a new folder each time."""
+    config = workload(
+        folder, encoder=point.encoder, batches=point.images // point.batch, batch_size=point.batch,
+        width=point.width, source=str(point.source), classifier=point.classifier, image_size=point.image_size,
+        attack=AdvBNConfig(steps=point.steps), micro_batch=point.micro_batch, device=point.device,
+    )  # fmt: skip
+    job = prepare(config, (Product(folder=folder / "out", name="benchmark", perturbed=True),))
+    numbers = count()
+    return lambda: whole_shard(job, folder / f"shard{next(numbers)}")
+
+
+def _scoring(point: Point) -> Callable[[], object]:
+    """Return a function that scores the models in one pass over the images."""
     use_threads(available_cores())  # as many as a shard is made with
     compute = choose_compute(point.device, "auto")
     data = open_test_set("data", str(point.source), limit=point.images)
     models = [load_model(f"{point.scored}=seed:{number}") for number in range(point.models)]
     rows = [dict(wanted_score(f"model{number}", model, data, compute).row) for number, model in enumerate(models)]
-    pairs, config = list(zip(rows, models, strict=True)), ScoringConfig(batch_size=point.batch)
-    work = partial(predict, pairs, data, compute, config)
-    return min(seconds_of(work, point.device) for _ in range(point.rounds))
+    pairs = list(zip(rows, models, strict=True))
+    return partial(predict, pairs, data, compute, ScoringConfig(batch_size=point.batch))
+
+
+def _forget_peak(*, on_gpu: bool) -> None:
+    """Give back what is free, and begin to measure the peak of the memory anew, where the system can."""
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    if sys.platform == "linux":
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_bytes(*, on_gpu: bool) -> int:
+    """Return the peak of the memory, of tensors if they are on a GPU."""
+    if on_gpu:
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
+    if found:
+        return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def in_own_process(point: Point) -> Measured:
@@ -156,7 +192,7 @@ def main(vary: tuple[str, ...], factors: str, plot: Path | None, **options: Any)
     multiples = [int(factor) for factor in factors.split(",")]
     points = {setting: points_of(setting, base, multiples, options) for setting in vary or UNITS}
     curves: dict[str, Curve] = {}
-    click.echo("setting      images  batch  image size  steps  micro-batch  models        s     GiB")
+    click.echo("setting      images  batch  image size  steps  micro-batch  models        s   busy s     GiB")
     with tempfile.TemporaryDirectory() as name:
         most = max(point.images for _, point in chain(*points.values()))
         source = image_folder(Path(name) / "images", per_class=-(-most // len(CLASSES)), classes=CLASSES, side=64)
@@ -202,26 +238,27 @@ def _measured(setting: str, point: Point) -> Measured:
     of_shard = f"{point.image_size:10}  {point.steps:5}  {point.micro_batch or 'none':>11}"
     click.echo(
         f"{setting:11}  {point.images:6}  {point.batch:5}  {'' if point.models else of_shard:28}  "
-        f"{point.models or '':6}  {found.seconds:7.2f}  {found.gibibytes:6.2f}"
+        f"{point.models or '':6}  {found.seconds:7.2f}  {found.busy_seconds:7.2f}  {found.gibibytes:6.2f}"
     )
     return found
 
 
 def growth(setting: str, curve: Curve) -> str:
-    """Return how time and memory grow between the last two points of a curve."""
+    """Return, in one line each, how time and memory grow between the last two points of a curve."""
     if len(curve) < 2:
         return "one point only"
     sizes = [value**2 / 1000 if setting == "image-size" else float(value) for value, _ in curve]
     texts = []
     for what, unit, values in (
         ("time", "s", [found.seconds for _, found in curve]),
+        ("busy time", "s", [found.busy_seconds for _, found in curve]),
         ("memory", "MiB", [found.gibibytes * 1024 for _, found in curve]),
     ):
         exponent = math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])
         slopes = [(b - a) / (y - x) for (a, b), (x, y) in zip(pairwise(values), pairwise(sizes), strict=True)]
         before = f", before {slopes[-2]:.4g}" if len(slopes) > 1 else ""
         texts.append(f"{what} exponent {exponent:.2f} ({slopes[-1]:.4g} {unit} more for each {UNITS[setting]}{before})")
-    return f"from {curve[-2][0]} to {curve[-1][0]}, {'; '.join(texts)}"
+    return "\n  ".join([f"from {curve[-2][0]} to {curve[-1][0]}", *texts])
 
 
 def _plot(curves: Mapping[str, Curve], path: Path) -> None:

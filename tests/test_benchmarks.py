@@ -86,39 +86,55 @@ def test_another_result_than_the_plain_loops_is_refused(name: str, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_growth_is_measured_one_setting_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    points: list[growth.Point] = []
-
-    def measured(point: growth.Point) -> growth.Measured:
-        # In this process, because a new one takes seconds to load the libraries.
-        points.append(point)
-        return growth.measure(point)
-
-    monkeypatch.setattr(growth, "in_own_process", measured)
+def test_growth_is_measured_and_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In this process, because a new one takes seconds to load the libraries.
+    monkeypatch.setattr(growth, "in_own_process", growth.measure)
     base = ["--base-images", "2", "--base-batch", "2", "--base-image-size", "16", "--base-micro-batch", "1"]
     networks = ["--classifier", "shufflenet_v2_x0_5", "--scored", "shufflenet_v2_x0_5", "--width", "0.0625"]
     words = [*base, *networks, "--factors", "1,2", "--rounds", "1", "--plot", str(tmp_path / "plot.png")]
-    done = CliRunner().invoke(growth.main, words)
+    done = CliRunner().invoke(growth.main, [*words, "--vary", "micro-batch", "--vary", "models"])
     assert done.exit_code == 0, done.output
-    found = [(each.images, each.batch, each.image_size, each.steps, each.micro_batch, each.models) for each in points]
-    assert found == [
-        (2, 2, 16, 2, None, 0), (4, 2, 16, 2, None, 0), (4, 2, 16, 2, None, 0), (4, 4, 16, 2, None, 0),
-        (2, 2, 16, 2, None, 0), (2, 2, 32, 2, None, 0), (2, 2, 16, 2, None, 0), (2, 2, 16, 4, None, 0),
-        (2, 2, 16, 2, 1, 0), (2, 2, 16, 2, 2, 0), (2, 2, 16, 2, None, 1), (2, 2, 16, 2, None, 2),
-    ]  # fmt: skip
-    for setting in growth.UNITS:
-        assert re.search(rf"^{setting}: from \d+ to \d+, time exponent -?\d+\.\d\d \(", done.output, re.MULTILINE)
+    numbers = r" +\d+\.\d\d +\d+\.\d\d +\d+\.\d\d$"
+    for row in ("2 +2 +16 +2 +1", "2 +2 +16 +2 +2"):
+        assert re.search(rf"^micro-batch +{row}{numbers}", done.output, re.MULTILINE)
+    for row in ("2 +2 +1", "2 +2 +2"):
+        assert re.search(rf"^models +{row}{numbers}", done.output, re.MULTILINE)
+    for setting in ("micro-batch", "models"):
+        assert re.search(rf"^{setting}: from 1 to 2\n  time exponent -?\d+\.\d\d \(", done.output, re.MULTILINE)
     with Image.open(tmp_path / "plot.png") as plot:
-        assert plot.width > 1000
+        assert plot.width > 500
+
+
+def test_one_setting_grows_and_the_others_stay() -> None:
+    base = {"images": 8, "batch": 8, "image-size": 64, "steps": 2, "micro-batch": 4, "models": 1}
+    networks = {"encoder": "vgg", "width": 1, "classifier": None, "scored": "resnet18", "device": "cpu", "rounds": 1}
+    found = {
+        setting: [
+            (value, each.images, each.batch, each.image_size, each.steps, each.micro_batch, each.models)
+            for value, each in growth.points_of(setting, base, (1, 4), networks)
+        ]
+        for setting in growth.UNITS
+    }
+    assert found == {
+        "images": [(8, 8, 8, 64, 2, None, 0), (32, 32, 8, 64, 2, None, 0)],
+        "batch": [(8, 32, 8, 64, 2, None, 0), (32, 32, 32, 64, 2, None, 0)],
+        "image-size": [(64, 8, 8, 64, 2, None, 0), (256, 8, 8, 256, 2, None, 0)],
+        "steps": [(2, 8, 8, 64, 2, None, 0), (8, 8, 8, 64, 8, None, 0)],
+        "micro-batch": [(4, 16, 16, 64, 2, 4, 0), (16, 16, 16, 64, 2, 16, 0)],
+        "models": [(1, 8, 8, 64, 2, None, 1), (4, 8, 8, 64, 2, None, 4)],
+    }
 
 
 def test_exponents_are_those_of_the_last_two_points() -> None:
     measured = [
-        growth.Measured(seconds=seconds, gibibytes=gibibytes) for seconds, gibibytes in ((1, 1), (3, 1), (7, 2))
+        growth.Measured(seconds=seconds, busy_seconds=1, gibibytes=gibibytes)
+        for seconds, gibibytes in ((1, 1), (3, 1), (7, 2))
     ]
     curve = list(zip((8, 16, 32), measured, strict=True))
-    assert growth.growth("images", curve) == (
-        "from 16 to 32, time exponent 1.22 (0.25 s more for each image, before 0.25); "
-        "memory exponent 1.00 (64 MiB more for each image, before 0)"
-    )
-    assert "time exponent 0.61 (5.208 s more for each 1,000 pixels" in growth.growth("image-size", curve)
+    assert growth.growth("images", curve).splitlines() == [
+        "from 16 to 32",
+        "  time exponent 1.22 (0.25 s more for each image, before 0.25)",
+        "  busy time exponent 0.00 (0 s more for each image, before 0)",
+        "  memory exponent 1.00 (64 MiB more for each image, before 0)",
+    ]
+    assert "  time exponent 0.61 (5.208 s more for each 1,000 pixels" in growth.growth("image-size", curve)
