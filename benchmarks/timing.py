@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from basics.compute import Compute
+
 
 class Round(NamedTuple):
     """Seconds of both in one round."""
@@ -50,3 +52,19 @@ def summary(rounds: Sequence[Round]) -> str:
     median = statistics.median(each.ratio for each in rounds)
     best = min(each.plain for each in rounds) / min(each.ours for each in rounds)
     return f"median ratio {median:.3f}, {best:.3f} of the best times"
+
+
+@torch.no_grad()
+def matrix_rate(compute: Compute, size: int, rounds: int = 5, products: int = 4) -> float:
+    """Return the operations a second of products of square matrices in a precision, the best of several rounds."""
+    dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
+    left, right = (torch.randn(size, size, device=compute.device, dtype=dtype) for _ in range(2))
+
+    def multiply() -> None:
+        for _ in range(products):
+            torch.mm(left, right)
+
+    with compute.kernels():
+        multiply()
+        best = min(seconds_of(multiply, str(compute.device)) for _ in range(rounds))
+    return 2 * size**3 * products / best

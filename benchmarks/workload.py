@@ -51,7 +51,7 @@ def workload(
     Weights come from a seed: their values do not change the cost. They are such that a perturbation can be seen.
     """
     autoencoder = folder / "autoencoder.safetensors"
-    save_autoencoder(autoencoder, _seeded_autoencoder(encoder, width), "seed", {})
+    save_autoencoder(autoencoder, seeded_autoencoder(encoder, width), "seed", {})
     return GenerationConfig(
         encoder=encoder,
         autoencoder=str(autoencoder),
@@ -64,7 +64,7 @@ def workload(
 
 
 @torch.no_grad()
-def _seeded_autoencoder(encoder: str, width: float) -> Autoencoder:
+def seeded_autoencoder(encoder: str, width: float) -> Autoencoder:
     """Return an autoencoder whose images are as different as photographs.
 
     With torch's own initial weights signals die out in the encoder, and all images would be the same grey whatever is

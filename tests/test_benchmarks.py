@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from benchmarks import growth, loops, reference
+from benchmarks import batch_profile, growth, loops, reference
 from benchmarks.scoring import main as scoring
 from benchmarks.video_step import Step, measure
 from tests.support import image_folder
@@ -138,3 +138,34 @@ def test_exponents_are_those_of_the_last_two_points() -> None:
         "  memory exponent 1.00 (64 MiB more for each image, before 0)",
     ]
     assert "  time exponent 0.61 (5.208 s more for each 1,000 pixels" in growth.growth("image-size", curve)
+
+
+@pytest.mark.slow
+def test_the_time_of_a_batch_is_divided_among_kinds_of_operations(tmp_path: Path) -> None:
+    source = image_folder(tmp_path / "val", per_class=1, classes=("a", "b"))
+    size = ["--image-size", "16", "--batch-size", "2", "--width", "0.0625", "--gemm-side", "64", "--rounds", "1"]
+    words = ["--source", str(source), "--classifier", "shufflenet_v2_x0_5", "--device", "cpu"]
+    done = CliRunner().invoke(batch_profile.main, [*words, *size])
+    assert done.exit_code == 0, done.output
+    shares = {line[9:]: float(line[:7].rstrip("%")) for line in done.output.splitlines() if line[6:7] == "%"}
+    assert {"convolution, forward", "convolution, backward", batch_profile.OTHER} <= shares.keys()
+    assert sum(shares.values()) == pytest.approx(100, abs=1)
+    assert re.search(
+        r"^\d+ GFLOP a batch; median \d+\.\d% of the rate of a product of 64 x 64", done.output, re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [
+        ("aten::convolution_backward", "convolution, backward"),
+        ("aten::mkldnn_convolution", "convolution, forward"),
+        ("aten::addmm", "matrix product"),
+        ("aten::copy_", "copies and changes of layout"),
+        ("aten::max_pool2d_with_indices", "pooling"),
+        ("aten::threshold_backward", "ReLU and other arithmetic by element"),
+        ("aten::empty", "other operators"),
+    ],
+)
+def test_an_operator_has_its_kind(operator: str, kind: str) -> None:
+    assert batch_profile.kind_of(operator) == kind
