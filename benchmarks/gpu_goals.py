@@ -55,6 +55,7 @@ def goals_of(encoders: tuple[str, ...]) -> list[Goal]:
         ),
         _true("a shard made twice has the same bytes", stages.BYTES, "same_twice"),
         _true("batches begun ahead give the same bytes", stages.BYTES, "same_ahead"),
+        _true("copies that nobody waits for give the same bytes", stages.BYTES, "same_as_with_plain_copies"),
         _true("micro-batches give the same pixels in fp64", stages.DOUBLE, "identical"),
     ]
 

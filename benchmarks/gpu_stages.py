@@ -43,6 +43,7 @@ from benchmarks.timing import matrix_rate, seconds_of
 from decoders.autoencoder import Autoencoder, load_autoencoder
 from encoders import encoder_kind
 from networks.classifiers import load_classifier
+from pipeline import batch_arithmetic
 from pipeline.batch_arithmetic import PendingBatch, Shifter
 from pipeline.config import GenerationConfig
 from pipeline.dataset.layout import STATS
@@ -52,6 +53,7 @@ from pipeline.outcome import ShardResult
 from pipeline.run import run
 from pipeline.runners.runner import OnProgress, Runner
 from pipeline.runners.selection import select_runner
+from pipeline.transfers import Arrivals
 from pipeline.worker import Networks, load_networks, ready_worker
 from sources.drawn.source import SHAPES
 
@@ -350,7 +352,17 @@ def same_bytes(settings: Settings, results: Results, *, encoder: str) -> Values:
         first, again = _shard_bytes(job, out / "first"), _shard_bytes(job, out / "again")
         # A batch alone and one beside the next, whichever of the two is usual on this device.
         ahead = [_shard_bytes(job, out / f"ahead{count}", count) for count in (0, 1)]
-    return {"mode": mode, "same_twice": first == again, "same_ahead": first == ahead[0] == ahead[1]}
+        with (
+            mock.patch.object(Arrivals, "to_host", lambda _, value: value.cpu()),
+            mock.patch.object(batch_arithmetic, "to_device", lambda value, device: value.to(device)),
+        ):
+            plain = _shard_bytes(job, out / "plain")
+    return {
+        "mode": mode,
+        "same_twice": first == again,
+        "same_ahead": first == ahead[0] == ahead[1],
+        "same_as_with_plain_copies": first == plain,
+    }
 
 
 def _shard_bytes(job: Job, out: Path, ahead: int | None = None) -> dict[str, bytes]:

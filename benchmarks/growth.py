@@ -13,7 +13,6 @@ setting, such as weights, makes exponents smaller. The slopes beside them are wi
 points is that of the two before, growth is linear.
 """
 
-import ctypes
 import gc
 import math
 import re
@@ -36,6 +35,7 @@ import torch
 from matplotlib.figure import Figure
 
 from attacks.statistics import AdvBNConfig
+from basics.allocation import give_back_freed_memory
 from basics.compute import available_cores, choose_compute
 from benchmarks.timing import seconds_of
 from benchmarks.workload import whole_shard, workload
@@ -142,9 +142,7 @@ def _forget_peak(*, on_gpu: bool) -> None:
         torch.cuda.reset_peak_memory_stats()
     if sys.platform == "linux":
         gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+        give_back_freed_memory()
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
 

@@ -138,7 +138,8 @@ def _print_plan(job: "Job", options: dict[str, Any]) -> None:
     from pipeline.run import missing_shards
 
     check_outputs(job.datasets, job.config.source, overwrite=options["overwrite"])
-    missing = missing_shards(job.datasets)
+    # What is overwritten is made again.
+    missing = list(range(job.plan.shards)) if options["overwrite"] else missing_shards(job.datasets)
     plan = job.plan
     lines = [
         f"{plan.images} images in {counted(plan.shards, 'shard')}, {len(missing)} of them to do",
@@ -149,7 +150,7 @@ def _print_plan(job: "Job", options: dict[str, Any]) -> None:
     if options["estimate"]:
         from pipeline.estimate import estimate
 
-        estimated = estimate(job, missing)
+        estimated = estimate(job, missing, overwrite=options["overwrite"])
         cost = {"estimate": estimated.to_json()}
         lines += estimated.lines()
     print_result({**counts, "identity": job.identity, **cost}, lines, as_json=options["as_json"])

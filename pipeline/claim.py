@@ -52,13 +52,13 @@ def check_outputs(datasets: Iterable[DatasetDescription], source: str | None, *,
     """
     for dataset in datasets:
         require_apart(source, dataset.folder)
-        with _reached(dataset.folder):
+        with reached(dataset.folder):
             if exists(dataset.folder):
                 _check_owner(dataset, overwrite=overwrite)
 
 
 @contextmanager
-def _reached(folder: AnyPath) -> Iterator[None]:
+def reached(folder: AnyPath) -> Iterator[None]:
     """Refuse an output folder that cannot be read.
 
     Raises:
@@ -86,7 +86,7 @@ def begun_in(folder: AnyPath) -> Begun:
     Raises:
         UserError: the folder cannot be reached.
     """
-    with _reached(folder):
+    with reached(folder):
         manifest = read_intact_manifest(folder)
         arithmetic = None if manifest is None else manifest.values["identity"].get("arithmetic")
         return Begun(arithmetic, any(_MARK.fullmatch(path.name) for path in _entries(folder / STATS)))

@@ -7,15 +7,16 @@ import subprocess
 import sys
 import warnings
 from functools import cache
+from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 
 from basics.errors import UserError
 from basics.progress import say
-from basics.software import versions_of
 
 _COMPILABLE = ("cpu", "cuda")
+_OWN_WARNING = r"The \.grad attribute of a Tensor that is not a leaf"
 _RECOMPILE_LIMIT = 64
 """Variants of one function: networks share the code of torch's modules, and each is compiled with gradients and
 without. torch's own limit is 8, beyond which it goes on uncompiled without a word."""
@@ -39,11 +40,19 @@ class CompiledForSize(nn.Module):
         if len(value_N) != self.size:
             plain: Tensor = self.network(value_N)
             return plain
-        with warnings.catch_warnings():
-            # While torch compiles, it looks at this attribute of every tensor that is passed.
-            warnings.filterwarnings("ignore", r"The \.grad attribute of a Tensor that is not a leaf")
-            result: Tensor = self.compiled(value_N)
+        _ignore_torchs_own_look_at_gradients()
+        result: Tensor = self.compiled(value_N)
         return result
+
+
+def _ignore_torchs_own_look_at_gradients() -> None:
+    """Ignore a warning that torch causes itself where it compiles: it looks at this attribute of all that is passed.
+
+    Set again at every pass and not taken back, as in `sources.decode`: decoding threads set filters of their own.
+    """
+    first = warnings.filters[0] if warnings.filters else None
+    if first is None or getattr(first[1], "pattern", None) != _OWN_WARNING:
+        warnings.filterwarnings("ignore", _OWN_WARNING)
 
 
 @cache
@@ -86,8 +95,15 @@ def is_compilation_error(error: BaseException) -> bool:
     return dynamo is not None and isinstance(error, dynamo.TorchDynamoException | dynamo.FailOnRecompileLimitHit)
 
 
+def compilation_failure(error: BaseException) -> str:
+    """Return a sentence on such an error, and what helps."""
+    first_line = str(error).partition("\n")[0]
+    return f"A network cannot be compiled ({first_line}); leave out --compile."
+
+
 def _triton() -> str:
-    return f"triton {versions_of(['triton'])['triton']}"
+    # By its module: the distribution has other names for other GPUs.
+    return f"triton {import_module('triton').__version__}"
 
 
 def _cpp_compiler() -> str:

@@ -85,6 +85,11 @@ class GenerationConfig:
                 raise UserError(f"--{name} is {value}; give {least} or more.")
         if self.micro_batch not in (None, AUTO):
             require_micro_batch(self.micro_batch)
+        if not 1 <= self.revision <= REVISION:
+            raise UserError(
+                f"This was made by revision {self.revision} of the arithmetic, and this version of advbn-gen knows "
+                f"1 to {REVISION}; update it."
+            )
         if not _FILE_NAME_PART.fullmatch(self.split):
             raise UserError(f"The split is {self.split!r}; give a name of letters, digits, '-' and '_', e.g. val.")
         self.plan(images=1)

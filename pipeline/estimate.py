@@ -17,7 +17,9 @@ from basics.errors import UserError, WorkError
 from basics.memory import enough_memory
 from basics.paths import AnyPath, is_remote
 from basics.progress import say
-from pipeline.dataset.layout import STATS
+from pipeline.compiled import compilation_failure, is_compilation_error
+from pipeline.dataset.layout import STATS, is_done
+from pipeline.dataset.manifest import DatasetDescription
 from pipeline.job import Job
 from pipeline.shard import ShardPlan, make_shard
 from pipeline.worker import ready_worker
@@ -35,7 +37,8 @@ class Cost:
 
     images: int
     hours: float
-    """Wall time, if the processes do not slow each other down."""
+    """Wall time, if the processes do not slow each other down: that of the process with most images, since a shard is
+    made by one."""
     disk_bytes: int
     """Size of all shards."""
 
@@ -96,7 +99,7 @@ class Estimate:
         ]
 
 
-def estimate(job: Job, missing: Sequence[int]) -> Estimate:
+def estimate(job: Job, missing: Sequence[int], *, overwrite: bool = False) -> Estimate:
     """Make batches of a run's first missing shard, throw them away, and compute what the run costs.
 
     On a machine where a batch takes long, that is one batch. Elsewhere the first one warms up, and the following ones
@@ -105,23 +108,32 @@ def estimate(job: Job, missing: Sequence[int]) -> Estimate:
     Args:
         job: the run.
         missing: its shards that are to be made.
+        overwrite: whether finished shards of the data sets are made again.
 
     Raises:
         UserError: the batches cannot be made.
     """
     say("Making batches to estimate the cost; they are not kept.")
+    shard = missing[0] if missing else 0
+    lacking = [each for each in job.datasets if overwrite or not is_done(each.folder, shard, each.fingerprint)]
     try:
         with tempfile.TemporaryDirectory() as folder, enough_memory("give a smaller --micro-batch"):
-            timed = _timed(job, missing[0] if missing else 0, Path(folder))
+            timed = _timed(job, shard, lacking or job.datasets, Path(folder))
     except (WorkError, OSError) as error:
-        raise UserError(f"No batch could be timed: {error}.".replace("..", ".")) from error
+        raise UserError(f"No batch could be timed: {str(error).rstrip('.')}.") from error
+    except Exception as error:
+        if is_compilation_error(error):
+            raise UserError(compilation_failure(error)) from error
+        raise
     networks = ready_worker(job.requirements)
     device = networks.shifter.compute.device
     processes = max(1, job.config.workers)
+    imagenet = replace(job.plan, images=IMAGENET)
     unit = 1 if sys.platform == "darwin" else 1024
 
-    def cost(images: int) -> Cost:
-        hours = images * timed.seconds / timed.images / processes / 3600
+    def cost(shards: Sequence[int]) -> Cost:
+        images = sum(shards)
+        hours = _most_images(shards, processes) * timed.seconds / timed.images / 3600
         return Cost(images=images, hours=hours, disk_bytes=round(images * timed.bytes_an_image))
 
     return Estimate(
@@ -135,8 +147,8 @@ def estimate(job: Job, missing: Sequence[int]) -> Estimate:
         memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
         device_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         free_bytes=_free(job.datasets[0].folder),
-        to_do=cost(sum(job.plan.samples_in(shard) for shard in missing)),
-        imagenet=cost(IMAGENET),
+        to_do=cost([job.plan.samples_in(shard) for shard in missing]),
+        imagenet=cost([imagenet.samples_in(shard) for shard in range(imagenet.shards)]),
     )
 
 
@@ -148,23 +160,31 @@ class _Timed:
     bytes_an_image: float
 
 
-def _timed(job: Job, shard: int, folder: Path) -> _Timed:
+def _most_images(shards: Sequence[int], processes: int) -> int:
+    """Return the images of the process that makes most, where each takes the next shard when it has none."""
+    busy = [0] * processes
+    for images in shards:
+        busy[busy.index(min(busy))] += images
+    return max(busy)
+
+
+def _timed(job: Job, shard: int, datasets: Sequence[DatasetDescription], folder: Path) -> _Timed:
     plan = job.shard_plan(shard)
-    first = _made(job, replace(plan, batches=plan.batches[:1]), folder / "first")
+    first = _made(job, replace(plan, batches=plan.batches[:1]), datasets, folder / "first")
     # The first batch of networks that are compiled is mostly the compilation.
     if first.seconds >= _LONG_ENOUGH and not job.config.compiled:
         return first
     following = (plan.batches[1:] or plan.batches)[: max(1, min(_MOST_BATCHES, int(_LONG_ENOUGH / first.seconds)))]
-    return _made(job, replace(plan, batches=following), folder / "following")
+    return _made(job, replace(plan, batches=following), datasets, folder / "following")
 
 
-def _made(job: Job, plan: ShardPlan, folder: Path) -> _Timed:
-    """Make some batches in a folder of their own."""
-    datasets = [replace(dataset, folder=folder / dataset.name) for dataset in job.datasets]
-    for dataset in datasets:
-        (folder / dataset.name / STATS).mkdir(parents=True)
+def _made(job: Job, plan: ShardPlan, datasets: Sequence[DatasetDescription], folder: Path) -> _Timed:
+    """Make some batches of data sets in a folder of their own."""
+    moved = [replace(dataset, folder=folder / dataset.name) for dataset in datasets]
+    for dataset in moved:
+        (dataset.folder / STATS).mkdir(parents=True)
     start = time.perf_counter()
-    make_shard(ready_worker(job.requirements), plan, datasets)
+    make_shard(ready_worker(job.requirements), plan, moved)
     seconds = time.perf_counter() - start
     images = sum(len(indices) for _, indices in plan.batches)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from basics.errors import UserError, WorkError
 from basics.memory import is_out_of_memory
 from basics.ownership import FolderTakenError
-from pipeline.compiled import is_compilation_error
+from pipeline.compiled import compilation_failure, is_compilation_error
 from pipeline.dataset.layout import is_done
 from pipeline.job import Job
 from pipeline.outcome import Outcome, ShardResult
@@ -38,22 +38,27 @@ def generate_shard(job: Job, shard: int, on_batch: Callable[[int], None] | None 
         outcome = Outcome.MACHINE_FAULT if full else Outcome.TRANSIENT
         return ShardResult(shard=shard, outcome=outcome, reason=f"shard {shard}: {error}.")
     except Exception as error:
-        known = _known(shard, error)
+        known = _known(job, shard, error)
         if known is None:
             raise
         return known
     return ShardResult(shard=shard)
 
 
-def _known(shard: int, error: Exception) -> ShardResult | None:
+def _known(job: Job, shard: int, error: Exception) -> ShardResult | None:
     """Return what torch's error means for a shard; None if it is a fault of this program."""
     if is_out_of_memory(error):
-        reason = f"out of memory ({error}). Give a smaller --micro-batch: it changes no statistics, as a smaller "
-        return ShardResult(
-            shard=shard, outcome=Outcome.MACHINE_FAULT, reason=f"shard {shard}: {reason}--batch-size would."
-        )
+        reason = f"shard {shard}: out of memory ({error}). {_advice(job)}"
+        return ShardResult(shard=shard, outcome=Outcome.MACHINE_FAULT, reason=reason)
     if is_compilation_error(error):
-        first_line = str(error).partition("\n")[0]
-        reason = f"shard {shard}: a network cannot be compiled ({first_line}); leave out --compile."
-        return ShardResult(shard=shard, outcome=Outcome.FATAL, reason=reason)
+        return ShardResult(shard=shard, outcome=Outcome.FATAL, reason=f"shard {shard}: {compilation_failure(error)}")
     return None
+
+
+def _advice(job: Job) -> str:
+    if job.perturbation.rendered is not None:
+        return "Use a device with more memory, such as --device cpu."
+    return (
+        "Give a smaller --micro-batch, which changes no statistics, as a smaller --batch-size would; it is another "
+        "run, so give another --out or --overwrite as well."
+    )

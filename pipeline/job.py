@@ -11,7 +11,9 @@ import torch
 from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from basics.paths import AnyPath
-from pipeline.claim import begun_in
+from basics.progress import say
+from pipeline.claim import begun_in, reached
+from pipeline.compiled import compilation_failure, is_compilation_error
 from pipeline.config import AUTO, GenerationConfig, recorded_computation
 from pipeline.dataset.manifest import FORMAT_VERSION, DatasetDescription, marked_shards
 from pipeline.dataset.plan import Plan
@@ -131,6 +133,7 @@ def prepare(
     begun = [] if anew else [begun_in(product.folder) for product in products]
     recorded = [each.arithmetic for each in begun if each.arithmetic is not None]
     if recorded:
+        _say_what_differs(config, recorded[0], products[0])
         config, trial_config = (_as_begun(each, recorded[0]) for each in (config, trial_config))
     job = _prepared(config, products, common_environment, trial_config)
     if recorded or not any(each.has_marks for each in begun) or _has_shards(job):
@@ -149,8 +152,21 @@ def _as_begun(config: GenerationConfig, arithmetic: Mapping[str, Any]) -> Genera
     return replace(config, **recorded)
 
 
+def _say_what_differs(config: GenerationConfig, arithmetic: Mapping[str, Any], product: Product) -> None:
+    """Say where a data set goes on in another way than a new one would be made, which may need more memory."""
+    if recorded_computation(arithmetic)["revision"] < config.revision:
+        say(
+            f"{product.folder} was begun by an earlier version of this program; it goes on in the way and with the "
+            "memory of then. --overwrite starts anew."
+        )
+
+
 def _has_shards(job: Job) -> bool:
-    return any(marked_shards(dataset) for dataset in job.datasets)
+    for dataset in job.datasets:
+        with reached(dataset.folder):
+            if marked_shards(dataset):
+                return True
+    return False
 
 
 def _prepared(
@@ -247,6 +263,8 @@ def _check_forward_pass(config: GenerationConfig, networks: Networks) -> None:
     except WorkError as error:
         raise UserError(f"With these weights {error}") from error
     except RuntimeError as error:
+        if is_compilation_error(error):
+            raise UserError(compilation_failure(error)) from error
         raise UserError(
             f"The classifier {networks.classifier.name} does not take images of {config.image_size} px ({error}); "
             "give another --image-size or --classifier."

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from basics.allocation import give_back_freed_memory
 from basics.compute import Compute, choose_compute
 from basics.differences import differences
 from basics.errors import UserError, WorkError
@@ -129,6 +130,7 @@ def load_networks(config: GenerationConfig, classes: int | None) -> Networks:
         compiled_size=(micro_batch or config.batch_size) if config.compiled else None, revision=config.revision,
     )  # fmt: skip
     classifier = None if classes is None else _load_classifier(config, classes)
+    give_back_freed_memory()
     return Networks(
         autoencoder=autoencoder,
         classifier=classifier,

@@ -105,7 +105,7 @@ STAGE_VALUES = {
     "end to end: vgg, 1 worker": {"images_per_s", "ascent_alone_images_per_s", "waiting_share"},
     "plain reference": {"images_per_s", "ratio"},
     "coding": {"decoded_per_s_one_thread", "encoded_per_s_threads", "encoded_per_s_processes", "threads_needed"},
-    "results: bytes": {"same_twice", "same_ahead"},
+    "results: bytes": {"same_twice", "same_ahead", "same_as_with_plain_copies"},
     "results: fp64": {"identical"},
     "results: memory": {"skipped"},
     "fidelity: precisions": {"rows", "fastest_that_passes"},
@@ -130,6 +130,7 @@ def test_a_dry_run_of_the_gpu_benchmark_measures_every_stage(tmp_path: Path) -> 
         assert expected <= stages[name].keys(), stages[name]
     assert stages["results: bytes"]["same_twice"]
     assert stages["results: bytes"]["same_ahead"]
+    assert stages["results: bytes"]["same_as_with_plain_copies"]
     assert stages["results: fp64"]["identical"]
     table = (tmp_path / "results" / gpu.TABLE).read_text(encoding="utf-8")
     for goal in gpu_goals.goals_of(("vgg",)):
@@ -194,6 +195,7 @@ def test_goals_are_judged_by_the_fastest_mode_and_run() -> None:
         "share of the time that all coding threads are busy": (1.5, False),
         "a shard made twice has the same bytes": (None, None),
         "batches begun ahead give the same bytes": (None, None),
+        "copies that nobody waits for give the same bytes": (None, None),
         "micro-batches give the same pixels in fp64": (None, None),
     }
 

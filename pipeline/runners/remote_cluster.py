@@ -129,6 +129,11 @@ def threads_per_slot(client: Client, resources: Mapping[str, float]) -> int:
     return min(max(1, number // slots[address]) for address, number in cores.items())
 
 
+def trial_of(config: GenerationConfig) -> GenerationConfig:
+    """Return settings with which this process can load the networks of a run whose arithmetic is the workers'."""
+    return replace(config, device="cpu", precision="auto", compiled=False)
+
+
 def common_environment(
     client: Client, resources: Mapping[str, float], environment_of: EnvironmentOf, config: GenerationConfig
 ) -> Environment:
@@ -143,7 +148,7 @@ def common_environment(
     Raises:
         UserError: the workers differ from each other or from this process, or one cannot load the networks.
     """
-    own = environment_of(replace(config, device="cpu", precision="auto"))
+    own = environment_of(trial_of(config))
     calls = {
         address: client.submit(environment_of, config, workers=[address], pure=False, resources=dict(resources))
         for address in worker_slots(client, resources)

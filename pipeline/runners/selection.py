@@ -17,6 +17,7 @@ from pipeline.runners.remote_cluster import (
     needed_resources,
     require_code,
     threads_per_slot,
+    trial_of,
 )  # fmt: skip
 from pipeline.runners.runner import Runner
 from pipeline.runners.serial import SerialRunner
@@ -39,7 +40,7 @@ class RunnerSelection:
     @property
     def trial_config(self) -> GenerationConfig:
         """Settings with which this process can try the networks: the CPU if the workers are a remote cluster's."""
-        return self.config if self.client is None else replace(self.config, device="cpu", precision="auto")
+        return self.config if self.client is None else trial_of(self.config)
 
     def environment(self, environment_of: EnvironmentOf, config: GenerationConfig) -> Environment:
         """Return the environment that the workers have in common.

@@ -131,4 +131,4 @@ def test_a_network_that_cannot_be_compiled_ends_the_run(job: Job, monkeypatch: p
     monkeypatch.setattr(job.source, "read", fail)
     result = generate_shard(job, 3)
     assert result.outcome is Outcome.FATAL
-    assert result.reason == "shard 3: a network cannot be compiled (too many variants); leave out --compile."
+    assert result.reason == "shard 3: A network cannot be compiled (too many variants); leave out --compile."

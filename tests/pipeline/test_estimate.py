@@ -10,7 +10,7 @@ from basics.errors import WorkError
 from pipeline import estimate as estimating
 from pipeline.job import Job
 from pipeline.run import missing_shards
-from tests.pipeline.world import IMAGES, World, tar_of
+from tests.pipeline.world import IMAGES, SHARDS, World, tar_of
 from tests.support import folder_bytes, refused
 
 DRY = ("--dry-run", "--estimate")
@@ -46,7 +46,37 @@ def test_only_what_is_missing_is_to_do_and_processes_share_it(world: World, copi
     assert "to do: 4 images, " in outcome.out
     assert "ImageNet's validation set at these settings: 50000 images, " in outcome.out
     found = world.make(copied, *DRY, "--json", workers=2).result["estimate"]
-    assert found["to_do"]["hours"] == pytest.approx(found["seconds"] / 2 / 3600)
+    # One process makes the only shard, and of ImageNet's 12,500 shards of 4 images each makes half.
+    assert found["to_do"]["hours"] == pytest.approx(found["seconds"] / 3600)
+    assert found["imagenet"]["hours"] == pytest.approx(25_000 / 4 * found["seconds"] / 3600)
+
+
+@pytest.mark.slow
+def test_what_is_overwritten_is_to_do_and_what_is_there_is_not(world: World, copied: Path) -> None:
+    for more, images in (((), 0), (("--overwrite",), IMAGES)):
+        result = world.make(copied, *DRY, "--json", *more).result
+        assert result["estimate"]["to_do"]["images"] == images
+        assert len(result["missing"]) == (SHARDS if more else 0)
+
+
+def test_where_only_reconstructions_are_missing_no_step_is_timed(
+    world: World, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[list[bool]] = []
+
+    def recorded(_networks: object, _plan: object, datasets: Any) -> None:
+        made.append([dataset.perturbed for dataset in datasets])
+
+    monkeypatch.setattr(estimating, "make_shard", recorded)
+    assert world.make(copied, *DRY, "--reconstructed").code == 0
+    assert made[0] == [False]
+
+
+@pytest.mark.parametrize(
+    ("shards", "processes", "most"), [([5, 5, 5, 2], 1, 17), ([5, 5, 5, 2], 2, 10), ([5, 5, 5, 2], 8, 5), ([], 2, 0)]
+)
+def test_a_process_makes_whole_shards(shards: list[int], processes: int, most: int) -> None:
+    assert estimating._most_images(shards, processes) == most
 
 
 def test_where_a_batch_takes_long_it_is_the_only_one(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +102,19 @@ def test_a_batch_that_cannot_be_made_is_refused(world: World, tmp_path: Path, mo
     monkeypatch.setattr(estimating, "make_shard", fail)
     said = refused(*world.words(tmp_path / "out", *DRY))
     assert "No batch could be timed: the image cat.JPEG is broken." in said
+
+
+def test_networks_that_cannot_be_compiled_are_refused(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._dynamo.exc import FailOnRecompileLimitHit
+
+    def fail(*_: object) -> None:
+        raise FailOnRecompileLimitHit("too many variants\nand more")
+
+    monkeypatch.setattr(estimating, "make_shard", fail)
+    said = refused(*world.words(tmp_path / "out", *DRY))
+    assert "A network cannot be compiled (too many variants); leave out --compile." in said
 
 
 def test_memory_that_is_full_is_refused_with_what_helps(

@@ -19,6 +19,7 @@ from pipeline.batch_arithmetic import PerturbedBatch, Perturber, Shifter
 from pipeline.config import GenerationConfig
 from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_networks
 from pipeline.job import prepare, products_of
+from pipeline.transfers import Arrivals
 from pipeline.worker import ready_worker
 from sources.decode import load_image
 from sources.drawn.source import SHAPES, DrawnSource
@@ -167,6 +168,7 @@ def test_a_data_set_of_whole_batches_is_gone_on_with_as_it_was_begun(
     outcome = world.make(copied, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.result["made"] == 1
+    assert ("was begun by an earlier version of this program" in outcome.err) == (lost is None)
     assert without_addresses(folder_bytes(copied)) == without_addresses(folder_bytes(earlier))
     assert "arithmetic.micro_batch: (absent) -> 2" in refused(*world.words(copied, micro_batch=2))
 
@@ -196,6 +198,38 @@ def test_batches_that_are_begun_ahead_are_the_same(
     assert world.make(tmp_path / "serial", batches_per_shard=3).code == 0
     assert folder_bytes(tmp_path / "out") == folder_bytes(tmp_path / "serial")
     assert len(list(finished.glob("*.tar"))) == SHARDS
+
+
+class LateArrivals(Arrivals):
+    """Copies as those of a CUDA device: garbage until they have been waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late: list[tuple[Tensor, Tensor]] = []
+
+    def to_host(self, value: Tensor) -> Tensor:
+        host = torch.full_like(value, 77)
+        self.late.append((host, value.clone()))
+        return host
+
+    def wait(self) -> None:
+        for host, value in self.late:
+            host.copy_(value)
+
+
+@pytest.mark.slow
+def test_nothing_is_read_before_it_has_arrived(
+    world: World, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.batch_arithmetic.Arrivals", LateArrivals)
+    monkeypatch.setattr(Shifter, "ahead", 1)
+    assert world.make(tmp_path / "out", "--reconstructed").code == 0
+    assert folder_bytes(tmp_path / "out") == folder_bytes(finished)
+
+
+def test_a_revision_of_a_later_version_is_refused() -> None:
+    with pytest.raises(UserError, match="revision 3 of the arithmetic, and this version of advbn-gen knows 1 to 2"):
+        GenerationConfig(encoder="vgg", source=None, autoencoder=None, revision=3)
 
 
 def test_networks_are_loaded_for_the_micro_batch_of_the_run(world: World, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from basics.ownership import FolderTakenError
 from pipeline.generate import generate_shard
 from pipeline.job import Job
 from pipeline.outcome import Outcome
+from pipeline.perturbation import Ascent
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,19 @@ def test_an_error_has_one_outcome(
     assert result.outcome is outcome
     assert result.reason.startswith("shard 3: ")
     assert str(error) in result.reason
+
+
+def test_full_memory_is_answered_with_what_the_command_has(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> NoReturn:
+        raise MemoryError
+
+    job.datasets[0].folder.mkdir()
+    monkeypatch.setattr(job.source, "read", fail)
+    assert "Give a smaller --micro-batch" in generate_shard(job, 3).reason
+    monkeypatch.setattr(Ascent, "rendered", {"ledger": "perturbations.h5"})
+    reason = generate_shard(job, 3).reason
+    assert "--micro-batch" not in reason
+    assert "--device cpu" in reason
 
 
 def test_an_unknown_error_is_not_hidden(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
