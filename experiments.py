@@ -43,7 +43,7 @@ def imagenet_advbn_vgg(source: str | None = None, autoencoder: str | None = None
     Expected: top-1 / top-5 of ResNet-50 with standard training: 1.6 / 4.7, and 45.8 / 70.6 on the reconstructions
     (`--reconstructed`), of 76.1 on the originals.
 
-    Run time: 271 s for a batch of 32 on two CPU cores, so five days for all (docs/measurements.md).
+    Run time: 198 s for a batch of 32 on two CPU cores, so 86 hours for all (docs/measurements.md).
     """
     return imagenet_advbn("vgg", source, autoencoder)
 
@@ -60,7 +60,7 @@ def imagenet_advbn_resnet(source: str | None = None, autoencoder: str | None = N
     Expected: top-1 / top-5 of ResNet-50 with standard training: 0.4 / 1.3, and 65.7 / 86.9 on the reconstructions
     (`--reconstructed`), of 76.1 on the originals.
 
-    Run time: 144 s for a batch of 32 on two CPU cores, so nearly three days for all (docs/measurements.md).
+    Run time: 96 s for a batch of 32 on two CPU cores, so 42 hours for all (docs/measurements.md).
     """
     return imagenet_advbn("resnet", source, autoencoder)
 

@@ -18,12 +18,14 @@ PHASES = ((0, 0), (0, 1), (1, 0), (1, 1))
 
 
 class _Windows(torch.autograd.Function):
-    """Copies of the four windows."""
+    """The four windows: views of the image in its own layout, copies in another one."""
 
     @staticmethod
-    def forward(ctx: Any, padded_NCHW: Tensor, layout: torch.memory_format) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, padded_NCHW: Tensor, layout: torch.memory_format | None) -> tuple[Tensor, ...]:
         ctx.shape, ctx.layout = padded_NCHW.shape, memory_format_of(padded_NCHW)
-        return tuple(_window(padded_NCHW, phase).contiguous(memory_format=layout) for phase in PHASES)
+        seen = tuple(_window(padded_NCHW, phase) for phase in PHASES)
+        # A convolution keeps what it is given for its backward pass: of views, that is the image itself.
+        return seen if layout is None else tuple(each.contiguous(memory_format=layout) for each in seen)
 
     @staticmethod
     @once_differentiable
@@ -69,7 +71,7 @@ def windows(padded_NCHW: Tensor, layout: torch.memory_format | None = None) -> t
         padded_NCHW: the padded image.
         layout: their layout; None for the image's.
     """
-    found: tuple[Tensor, ...] = _Windows.apply(padded_NCHW, layout or memory_format_of(padded_NCHW))
+    found: tuple[Tensor, ...] = _Windows.apply(padded_NCHW, layout)
     return found
 
 
