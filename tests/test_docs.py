@@ -2,11 +2,13 @@
 
 import importlib.util
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from cli import COMMANDS
+from tests.test_recipes import parse, program
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +37,12 @@ def test_every_page_is_in_the_navigation_and_in_the_readme() -> None:
     navigation, readme = (ROOT / "mkdocs.yml").read_text(), (ROOT / "README.md").read_text()
     pages = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
     assert {page for page in pages if f": {page}\n" not in navigation} == set()
-    assert {page for page in pages if f"](docs/{page})" not in readme} == {"index.md", "cli.md"}
+    # The README leads to the status page, and that to the pages of the papers' tables.
+    tables = {page for page in pages if re.fullmatch(r"experiments/\w+-table-\d\.md", page)}
+    status = (ROOT / "docs/experiments/status.md").read_text()
+    assert len(tables) == 9
+    assert {page for page in tables if f"]({Path(page).name})" not in status} == set()
+    assert {page for page in pages - tables if f"](docs/{page})" not in readme} == {"index.md", "cli.md"}
 
 
 def test_the_glossary_has_one_meaning_for_each_word() -> None:
@@ -49,6 +56,44 @@ def test_the_glossary_has_one_meaning_for_each_word() -> None:
 
 def test_every_module_that_pages_name_is_there() -> None:
     rooms = "|".join(path.parent.name for path in ROOT.glob("*/__init__.py"))
-    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")):
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
         for name in re.findall(rf"`((?:{rooms}|benchmarks|tests|docs)/[\w/]+\.py)", page.read_text()):
             assert (ROOT / name).is_file(), f"{page.name} names {name}"
+
+
+def blocks_of(page: Path) -> list[str]:
+    return re.findall(r"^```text\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def commands_of(page: Path, tools: Path) -> list[list[str]]:
+    """Words of each `advbn-gen` and `python` command in a page's blocks, as bash calls them: loops and all.
+
+    The blocks are given to bash with stand-ins for the two programs, which write down their words. There are no others,
+    so that nothing else that stands in a block is carried out.
+    """
+    log = tools / "log"
+    for name in ("advbn-gen", "python"):
+        program(tools / name, f'printf "%s\\n" {name} "$@" "" >> {log}')
+    (tools / "bash").symlink_to("/bin/bash")
+    for block in blocks_of(page):
+        if "advbn-gen " in block or "-m benchmarks." in block:
+            words = [str(tools / "bash"), "-c", block]
+            subprocess.run(words, env={"PATH": str(tools)}, cwd=tools, check=False, capture_output=True)
+    return [each.split("\n") for each in log.read_text().rstrip("\n").split("\n\n")] if log.exists() else []
+
+
+PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if path.name != "cli.md"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_every_command_on_a_page_is_taken(page: Path, tmp_path: Path) -> None:
+    commands = commands_of(page, tmp_path)
+    # What bash cannot read would not be looked at.
+    expected = [line for block in blocks_of(page) for line in block.splitlines() if line.startswith("advbn-gen ")]
+    assert len(commands) >= len(expected)
+    for name, *words in commands:
+        if name == "advbn-gen":
+            parse(words)
+        elif words[:1] == ["-m"]:
+            assert importlib.util.find_spec(words[1]), f"{page.name} names {words[1]}"

@@ -1,6 +1,7 @@
 """The shell recipes of docs/experiments: every command in them is one that the program takes."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -72,6 +73,17 @@ def test_every_command_of_a_recipe_is_taken(recipe: str, tmp_path: Path) -> None
         parse(words)
     for words in ours:
         assert not any(word in {"images/train", "others"} for word in words), "a path with a space was split"
+
+
+def test_every_system_of_the_status_page_has_a_full_scale_command() -> None:
+    text = (ROOT / "docs/experiments/status.md").read_text()
+    systems = {int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
+    with_command: set[int] = set()
+    for comment in re.findall(r"^# (\d.*)\nadvbn-gen ", text, re.MULTILINE):
+        numbers = [int(number) for number in re.findall(r"\d+", comment.partition(":")[0])]
+        with_command.update(range(numbers[0], numbers[-1] + 1))
+    assert len(systems) > 20
+    assert systems == with_command
 
 
 def test_images_that_a_choice_is_made_on_are_not_trained_on(tmp_path: Path) -> None:
