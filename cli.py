@@ -14,7 +14,7 @@ PACKAGES = (
     "reports", "commands",
 )  # fmt: skip
 """Top-level packages of advbn-gen. Their names are so common that another project's may hide them."""
-MODULES = ("experiments",)
+MODULES = ("experiments", "advbn_gen")
 """Top-level modules beside this one, with the same risk."""
 COMMANDS = {
     "demo": "commands.demo:demo",
@@ -59,8 +59,19 @@ class LazyGroup(click.Group):
         return command
 
 
+def _print_version(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:  # noqa: ARG001 (click's signature)
+    """Print the version, and those of the data format and of the arithmetic, which data sets record."""
+    if not wanted or ctx.resilient_parsing:
+        return
+    from basics.software import FORMAT_VERSION, REVISION, versions_of
+
+    version = versions_of(["advbn-gen"])["advbn-gen"]
+    click.echo(f"advbn-gen {version} (data format {FORMAT_VERSION}, revision {REVISION} of the arithmetic)")
+    ctx.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="advbn-gen")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show it.")
 def advbn_gen() -> None:
     """Make and check ImageNet-AdvBN: images whose style was turned against a classifier.
 

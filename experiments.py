@@ -22,6 +22,7 @@ from networks.cuts import Cut, cut_of
 from networks.request import ClassifierRequest
 from networks.task import ClassifierConfig
 from pipeline.config import GenerationConfig
+from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_networks
 from sources.base import Source
 from training.config import TrainingConfig
 from training.data import Variation
@@ -81,6 +82,20 @@ def imagenet_advbn(encoder: str, source: str | None = None, autoencoder: str | N
         batch_size=32,
         image_size=256,
         batches_per_shard=49,
+    )
+
+
+def sample_advbn(encoder: str) -> GenerationConfig:
+    """Return the same attack on the embedded drawn world against its own small networks, trained at first use.
+
+    Args:
+        encoder: `vgg` or `resnet`.
+    """
+    own = drawn_networks(encoder)
+    return replace(
+        imagenet_advbn(encoder, None, str(own.autoencoder)),
+        classifier_weights=str(own.classifier),
+        image_size=DRAWN_IMAGE_SIZE,
     )
 
 

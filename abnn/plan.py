@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from abnn.layer import AdaptiveBatchNorm, LayerConfig
+from abnn.beside import put_beside
+from abnn.layer import LayerConfig
 from abnn.network import ABNN
 from abnn.oudefend import Denoise
-from abnn.stages import shapes_of, shrink_stem, stages_of, tapped
-from basics.errors import UserError
+from abnn.stages import shapes_of, shrink_stem, stages_of
 from networks.classifiers import Classifier, build_network, normalise_for, require_known, takes_clips
 from networks.specs import fresh_network, normalise_of, require_named
 from networks.uninitialised import Uninitialised
@@ -177,20 +177,17 @@ def _beside_substitute(
         substitute = fresh_network(planned.arch, planned.classes, planned.width)
     blocks = plan.blocks or stages_of(target, plan.arch)
     taps = planned.taps or stages_of(substitute, planned.arch)
-    if len(blocks) != len(taps):
-        raise UserError(
-            f"The target {plan.arch} has {len(blocks)} blocks and the substitute {planned.arch} {len(taps)}; "
-            "name as many modules of each with --blocks and --taps."
-        )
-    what = f"substitute {planned.arch}"
-    shapes = zip(
-        shapes_of(target, blocks, plan.size, f"target {plan.arch}"),
-        shapes_of(substitute, taps, plan.size, what),
-        strict=True,
+    return put_beside(
+        target,
+        substitute,
+        blocks=blocks,
+        taps=taps,
+        size=plan.size,
+        layer=plan.layer,
+        normalise=normalise,
+        normalise_substitute=normalise_of(planned.arch, substitute, planned.colours),
+        names=(f"target {plan.arch}", f"substitute {planned.arch}"),
     )
-    layers = [AdaptiveBatchNorm(shape[0], substitute_shape, plan.layer) for shape, substitute_shape in shapes]
-    normalise_substitute = normalise_of(planned.arch, substitute, planned.colours)
-    return ABNN(target, blocks, tapped(substitute, taps, what), layers, normalise, normalise_substitute)
 
 
 def rebuild(plan: NetworkPlan) -> nn.Module:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.ascent import Parameters
+from attacks.ascent import Extra, Objective, ObjectiveValue, Parameters
+from attacks.micro_batches import micro_batches
 from basics.errors import UserError
 from networks.cuts import RECTIFIED, UNLIMITED, Limits
 
@@ -108,3 +109,30 @@ class StatisticsThreat:
         """Clamp to [1 - eps, 1 + eps]."""
         eps = self.config.eps
         return tuple(value.clamp(1 - eps, 1 + eps) for value in parameters)
+
+
+def objectives_of_parts(
+    feat_NCHW: Tensor,
+    mean_C: Tensor,
+    value_of: Callable[[Tensor, slice], ObjectiveValue[Extra]],
+    *,
+    limits: Limits,
+    micro_batch: int | None = None,
+) -> list[Objective[Extra]]:
+    """Return what an ascent on the statistics of a batch climbs: an objective for each part of it.
+
+    Args:
+        feat_NCHW: clean features of the whole batch.
+        mean_C: their channel means (1, C, 1, 1).
+        value_of: (shifted features of a part, which samples of the batch these are) -> its value.
+        limits: least and greatest value of the features.
+        micro_batch: most samples in a part; None: one part.
+    """
+
+    def of_part(part: slice) -> Objective[Extra]:
+        def objective(deltas: Parameters) -> ObjectiveValue[Extra]:
+            return value_of(shift_statistics(feat_NCHW[part], mean_C, *deltas, limits=limits), part)
+
+        return objective
+
+    return [of_part(part) for part in micro_batches(len(feat_NCHW), micro_batch)]

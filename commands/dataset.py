@@ -65,18 +65,27 @@ def verify(folder: "AnyPath", *, repair: bool, quick: bool, as_json: bool, **add
 
 
 @click.command(short_help="What a data set, checkpoint or ledger is.")
-@click.argument("path", metavar="PATH", type=ADDRESS)
+@click.argument("path", metavar="PATH", type=ADDRESS, required=False)
+@click.option("--system", is_flag=True, help="Describe this machine instead: versions, devices, threads.")
 @json_option
-def info(path: "AnyPath", as_json: bool) -> None:
+def info(path: "AnyPath | None", system: bool, as_json: bool) -> None:
     """Describe what a data set, an autoencoder, a classifier or a ledger is and how it was made.
 
     \b
-    Example:
+    Examples:
       advbn-gen info imagenet-advbn-vgg
+      advbn-gen info --system
     """
-    from pipeline.info import describe
+    if (path is None) != system:
+        raise UserError("Give either the path of what is to be described, or --system.")
+    if path is None:
+        from basics.system import describe_system
 
-    description = describe(path)
+        description = describe_system()
+    else:
+        from pipeline.info import describe
+
+        description = describe(path)
     print_result(description, indented(description), as_json=as_json)
 
 

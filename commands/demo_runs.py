@@ -8,8 +8,7 @@ from typing import Any
 from basics.files import require_apart
 from basics.progress import say
 from decoders.request import AutoencoderRequest, train_autoencoder
-from downstream.gallery import picture_side
-from downstream.gap import GapRequest, gather
+from downstream.gap import GapRequest
 from downstream.own_images import OwnImages, collect_images
 from encoders import split_encoder
 from experiments import imagenet_advbn
@@ -18,10 +17,10 @@ from networks.specs import load_model
 from networks.weight_files import AUTOENCODER_FILE
 from pipeline.config import GenerationConfig
 from pipeline.drawn_networks import DRAWN_IMAGE_SIZE, drawn_classifier, drawn_networks
-from pipeline.job import prepare, products_of
-from pipeline.run import run
+from pipeline.generation import generate
+from pipeline.job import products_of
 from reports.gap import KIND
-from reports.gap_page import write_gap_report
+from reports.gap_object import GapReport
 from reports.page import require_own_report
 from sources.drawn.source import PER_CLASS
 from sources.drawn.world import write_world
@@ -101,9 +100,9 @@ def _attack(
     """Make the data sets `name` and its reconstructions in `out`, and report on models."""
     config = replace(config, reconstructed=True)
     perturbed, reconstructed = products_of(config, out / name, name)
-    run(prepare(config, (perturbed, reconstructed)))
+    generate(config, out / name, name=name)
     request = GapRequest(
         original=str(config.source), reconstructed=str(reconstructed.folder), advbn=str(perturbed.folder),
         models=models, out=out, notes=notes,
     )  # fmt: skip
-    return write_gap_report(out, *gather(request), picture_side(config.image_size))
+    return dict(GapReport.compute(request).write())

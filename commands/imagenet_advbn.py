@@ -107,22 +107,17 @@ def imagenet_advbn(**options: Any) -> None:
       advbn-gen imagenet-advbn --encoder vgg --source ILSVRC2012_val --labels devkit.tar.gz \\
         --autoencoder autoencoder.safetensors --reconstructed
     """
-    from encoders import file_name_of
-    from pipeline.job import prepare, products_of
-    from pipeline.runners.selection import select_runner
+    from pipeline.generation import default_name, prepared
 
     _require_estimable(options)
     config = _config(options)
-    name = f"{'sample' if config.source is None else 'imagenet'}-advbn-{file_name_of(config.encoder)}"
-    products = products_of(config, options["out"] or Path(name), name)
-    with select_runner(config, options["scheduler"]) as selection:
-        job = prepare(
-            selection.config, products, selection.environment, selection.trial_config, anew=options["overwrite"]
-        )
+    name = default_name(config)
+    out, overwrite = options["out"] or Path(name), options["overwrite"]
+    with prepared(config, out, name, scheduler=options["scheduler"], overwrite=overwrite) as (job, runner):
         if options["dry_run"]:
             _print_plan(job, options)
         else:
-            _run(job, selection.runner, options)
+            _run(job, runner, options)
 
 
 def _require_estimable(options: dict[str, Any]) -> None:

@@ -58,13 +58,11 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
       advbn-gen report gap --original ILSVRC2012_val --reconstructed imagenet-reconstructed-vgg \\
         --advbn imagenet-advbn-vgg --model resnet50 timm:convnext_tiny --out gap-vgg
     """
-    from downstream.gallery import picture_side
-    from downstream.gap import GapRequest, gather
+    from downstream.gap import GapRequest
     from downstream.scoring import ScoringConfig
     from downstream.scoring_run import named_models
-    from reports.gap import KIND
-    from reports.gap_page import lead, write_gap_report
-    from reports.page import HTML, require_own_report
+    from reports.gap_object import GapReport
+    from reports.page import HTML
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
 
     request = GapRequest(
@@ -74,14 +72,12 @@ def gap(out: Path, as_json: bool, **options: Any) -> None:
         published=_rows(options["published"]),
         config=ScoringConfig(batch_size=options["batch_size"], loaders=options["loaders"]),
     )
-    require_own_report(out, KIND)  # before hours of scoring
-    inputs, samples = gather(request)
-    side = picture_side(inputs.manifests["advbn"]["config"]["image_size"])
-    found = write_gap_report(out, inputs, samples, side)
+    computed = GapReport.compute(request)
+    found = computed.write()
     table = markdown_table(
         ["model", *accuracy_head()], [[line.name, *map(str, line.cells)] for line in accuracy_lines(found)]
     )
-    lines = [lead(found), "", table, "", f"report: {out / HTML}"]
+    lines = [computed.lead, "", table, "", f"report: {out / HTML}"]
     print_result({"report": str(out / HTML), "rows": found["rows"], "gaps": found["gaps"]}, lines, as_json=as_json)
 
 

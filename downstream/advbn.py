@@ -13,9 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attacks.ascent import Objective, ObjectiveValue, Parameters, climb
-from attacks.micro_batches import micro_batches
-from attacks.statistics import AdvBNConfig, Average, StatisticsThreat, channel_means, one_process, shift_statistics
+from attacks.ascent import ObjectiveValue, Parameters, climb
+from attacks.statistics import (
+    AdvBNConfig,
+    Average,
+    StatisticsThreat,
+    channel_means,
+    objectives_of_parts,
+    one_process,
+    shift_statistics,
+)
 from downstream.auxiliary import AUXILIARY, MAIN, add_auxiliary, using
 from networks.cuts import Cut, limits_of, split
 
@@ -113,15 +120,13 @@ class AdvBNNetwork(nn.Module):
         threat = StatisticsThreat(self.attack, channel_means(feat_NCHW), self.average)
         with self.attacked(AUXILIARY) as weights:
 
-            def of_part(part: slice) -> Objective[None]:
-                def objective(deltas: Parameters) -> ObjectiveValue[None]:
-                    shifted = shift_statistics(feat_NCHW[part], threat.mean_C, *deltas, limits=self.limits)
-                    logits_NK = functional_call(self.head, weights, (shifted,))
-                    return ObjectiveValue(F.cross_entropy(logits_NK, target[part], reduction="none"), None)
+            def value_of(shifted_NCHW: Tensor, part: slice) -> ObjectiveValue[None]:
+                logits_NK = functional_call(self.head, weights, (shifted_NCHW,))
+                return ObjectiveValue(F.cross_entropy(logits_NK, target[part], reduction="none"), None)
 
-                return objective
-
-            objectives = [of_part(part) for part in micro_batches(len(feat_NCHW), self.micro_batch)]
+            objectives = objectives_of_parts(
+                feat_NCHW, threat.mean_C, value_of, limits=self.limits, micro_batch=self.micro_batch
+            )
             deltas = climb(objectives, threat, self.attack.steps)
         with torch.no_grad():
             shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, limits=self.limits)

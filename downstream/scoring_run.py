@@ -1,5 +1,6 @@
 """Scores models on data sets, and writes to a folder what its earlier results lack."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,7 +14,7 @@ from basics.progress import say
 from downstream.predictions import SAME_SAMPLES, PredictionFile, ScoredData
 from downstream.result_store import CONTENT, PREDICTIONS, Key, Layout, Row, Wanted, opened_store, without_mark
 from downstream.scoring import ScoringConfig, image_bytes, predict, require_fitting, views_of, wanted_score
-from downstream.testset import TestSet
+from downstream.testset import TestSet, open_test_set
 from networks.classifiers import Classifier
 from networks.specs import label_of_spec, load_model
 from sources.decode import View
@@ -104,6 +105,45 @@ def score(request: ScoreRequest) -> list[Row]:
     )
     rows = score_all(run)
     return [rows[data.name, label] for data in request.data for label in request.models]
+
+
+def score_models(  # noqa: PLR0913 (what is scored, on what, where to, and how)
+    models: Sequence[str] | Mapping[str, str],
+    data: Mapping[str, str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 64,
+    overwrite: bool = False,
+) -> list[Row]:
+    """Score models on data sets, as `advbn-gen score` does; what is scored already in the folder is not scored again.
+
+    Args:
+        models: SPECs such as `resnet50`, `timm:convnext_tiny`, `resnet50=mine.pth` or a run folder; or name -> SPEC.
+        data: name -> address of anything that `--source` takes, such as a folder of shards.
+        out: folder of `results.jsonl` and of the predictions of every sample.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32, tf32, bf16 or fp64.
+        batch_size: images a step.
+        overwrite: replace results of the same names.
+
+    Returns:
+        A row for each model on each data set: `model`, `data`, `n`, `top1` and `top5` (0..1), and more.
+
+    Raises:
+        UserError: a model or a data set cannot be used, or another one has the same name in the folder.
+        WorkError: an image is broken, or a model's outputs are not finite.
+    """
+    named = dict(models) if isinstance(models, Mapping) else named_models(models)
+    sets = [open_test_set(name, os.fspath(address)) for name, address in data.items()]
+    config = ScoringConfig(batch_size=batch_size)
+    return score(
+        ScoreRequest(
+            models=named, data=sets, out=Path(out), device=device, precision=precision, config=config,
+            overwrite=overwrite,
+        )
+    )  # fmt: skip
 
 
 def _same(data: TestSet) -> TestSet:

@@ -9,21 +9,30 @@ Legend: N images of the batch, C feature channels, K classes, S steps and the st
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.ascent import Objective, ObjectiveValue, Parameters, Values, ascend
-from attacks.micro_batches import micro_batches, outputs_in_micro_batches
-from attacks.statistics import AdvBNConfig, StatisticsThreat, channel_means, multiplier_dtype, shift_statistics
+from attacks.ascent import ObjectiveValue, Values, ascend
+from attacks.micro_batches import outputs_in_micro_batches
+from attacks.statistics import (
+    AdvBNConfig,
+    StatisticsThreat,
+    channel_means,
+    multiplier_dtype,
+    objectives_of_parts,
+    shift_statistics,
+)
 from basics.compute import Compute
 from basics.errors import WorkError
+from basics.software import REVISION
 from decoders.adain import UpsampledConv
 from decoders.autoencoder import Autoencoder
+from networks.cuts import Limits
 from pipeline.compiled import CompiledForSize
-from pipeline.config import REVISION
 from pipeline.transfers import Arrivals, to_device
 
 PIXEL_MAXIMUM = 255
@@ -100,7 +109,7 @@ class Shifter:
         compute: device and precision.
         micro_batch: most images in one pass; None passes a batch as a whole.
         compiled_size: images in the passes that networks are compiled for; None compiles none.
-        revision: which of this program's ways to compute, see `REVISION`.
+        revision: which of this program's ways to compute, see `basics.software.REVISION`.
     """
 
     def __init__(
@@ -147,13 +156,14 @@ class Shifter:
         feat: Tensor = outputs_in_micro_batches(self._encoder, self.micro_batch)(original_N3HW)
         return feat.to(self.compute.dtype)
 
-    def decode(self, feat_NCHW: Tensor, mean_C: Tensor, deltas: Parameters) -> Tensor:
-        """Return the images of features with statistics multiplied by `deltas`: of means and of standard deviations.
+    @property
+    def limits(self) -> Limits:
+        """Least and greatest value of the features."""
+        return self.autoencoder.kind.limits
 
-        In one pass: the features may be those of a part of the batch, while `mean_C` is of all of it.
-        """
-        shifted = shift_statistics(feat_NCHW, mean_C, *deltas, limits=self.autoencoder.kind.limits)
-        decoded: Tensor = self._decoder(shifted).to(self.compute.dtype)
+    def decode(self, feat_NCHW: Tensor) -> Tensor:
+        """Return the images of features, in one pass."""
+        decoded: Tensor = self._decoder(feat_NCHW).to(self.compute.dtype)
         return decoded
 
     def shifted(self, image_N3HW: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor) -> Tensor:
@@ -171,7 +181,11 @@ class Shifter:
                 to_device(delta_C.to(multiplier_dtype(mean_C)), mean_C.device).view_as(mean_C)
                 for delta_C in (delta_mean_C, delta_std_C)
             )
-            decoded = outputs_in_micro_batches(lambda part: self.decode(part, mean_C, deltas), self.micro_batch)(feat)
+
+            def shift_and_decode(part_NCHW: Tensor) -> Tensor:
+                return self.decode(shift_statistics(part_NCHW, mean_C, *deltas, limits=self.limits))
+
+            decoded = outputs_in_micro_batches(shift_and_decode, self.micro_batch)(feat)
             if not bool(decoded.isfinite().all()):
                 raise WorkError("an image has values that are not numbers; give a smaller --scale.")
             return to_pixels(decoded).cpu()
@@ -209,8 +223,10 @@ class Perturber:
             clean_N = predicted(original)
             feat = shifter.features(original)
             threat = StatisticsThreat(attack, channel_means(feat))
-            parts = micro_batches(len(feat), shifter.micro_batch)
-            objectives = [self._objective(feat[part], label_N[part], threat.mean_C) for part in parts]
+            objectives = objectives_of_parts(
+                feat, threat.mean_C, partial(self._value, label_N), limits=shifter.limits,
+                micro_batch=shifter.micro_batch,
+            )  # fmt: skip
             ascent = ascend(objectives, threat, attack.steps)
             first, last = _joined(ascent.first), _joined(ascent.last)
             arrivals = Arrivals()
@@ -227,16 +243,12 @@ class Perturber:
             )
         return PendingBatch(batch=batch, arrivals=arrivals)
 
-    def _objective(self, feat_NCHW: Tensor, label_N: Tensor, mean_C: Tensor) -> Objective[DecoderOutput]:
-        """Return the loss of a part of the batch, whose statistics are those of the whole batch."""
-
-        def objective(deltas: Parameters) -> ObjectiveValue[DecoderOutput]:
-            decoded = self._shifter.decode(feat_NCHW, mean_C, deltas)
-            logits = self._classifier(decoded).to(decoded.dtype)
-            loss_N = F.cross_entropy(logits, label_N, reduction="none")
-            return ObjectiveValue(loss_N, DecoderOutput(decoded.detach(), logits.detach()))
-
-        return objective
+    def _value(self, label_N: Tensor, shifted_NCHW: Tensor, part: slice) -> ObjectiveValue[DecoderOutput]:
+        """Return the loss of a part of the batch whose labels are given, and what it was decoded to."""
+        decoded = self._shifter.decode(shifted_NCHW)
+        logits = self._classifier(decoded).to(decoded.dtype)
+        loss_N = F.cross_entropy(logits, label_N[part], reduction="none")
+        return ObjectiveValue(loss_N, DecoderOutput(decoded.detach(), logits.detach()))
 
 
 def _joined(values: Values[DecoderOutput]) -> DecoderOutput:

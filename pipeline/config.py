@@ -10,6 +10,7 @@ from attacks.micro_batches import require_micro_batch
 from attacks.statistics import AdvBNConfig
 from basics.compute import available_cores
 from basics.errors import UserError
+from basics.software import REVISION
 from encoders import EncoderKind, encoder_kind
 from networks.classifiers import PUBLISHED
 from pipeline.dataset.manifest import Manifest
@@ -18,10 +19,6 @@ from pipeline.dataset.plan import Plan
 _FILE_NAME_PART = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_STORED = {"workers", "reconstructed", "threads", "micro_batch", "compiled", "revision"}
 
-REVISION = 2
-"""This program's way to compute a batch. Revision 2 computes convolutions behind an upsampling in the layout of the
-other ones, which rounds differently. Data sets that were begun with 1, which identities do not name, are gone on with
-and rendered as they were begun."""
 AUTO: Literal["auto"] = "auto"
 _AUTO_PIXELS = {"cpu": 8 * 256**2}
 """Pixels of the images in one pass where the micro-batch is `auto`, by kind of device; where there is no number, a
@@ -73,7 +70,7 @@ class GenerationConfig:
     compiled: bool = False
     """Whether networks are compiled by torch.compile, which changes rounding."""
     revision: int = REVISION
-    """Way to compute, see `REVISION`."""
+    """Way to compute, see `basics.software.REVISION`."""
     reconstructed: bool = False
     """Also write the reconstructions without perturbation, as a second data set."""
 

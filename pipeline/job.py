@@ -12,10 +12,11 @@ from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from basics.paths import AnyPath
 from basics.progress import say
+from basics.software import FORMAT_VERSION
 from pipeline.claim import begun_in, reached
 from pipeline.compiled import compilation_failure, is_compilation_error
 from pipeline.config import AUTO, GenerationConfig, recorded_computation
-from pipeline.dataset.manifest import FORMAT_VERSION, DatasetDescription, marked_shards
+from pipeline.dataset.manifest import DatasetDescription, marked_shards
 from pipeline.dataset.plan import Plan
 from pipeline.perturbation import Ascent, Perturbation
 from pipeline.shard import Indexed, ShardPlan

@@ -2,7 +2,8 @@
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import cycle
 from typing import Any
@@ -29,9 +30,13 @@ Series = Mapping[str, Mapping[str, float]]
 Ranges = Mapping[str, Mapping[str, tuple[float, float]]]
 """The same -> lowest and highest value."""
 
+Draw = Callable[[Axes], None]
+"""Draws on the axes that it is given."""
+_WIDTH = 6.6
 _LONGEST_NAME = 30
 _INK = "#010203"
 """Stands for the page's text colour until the SVG is written."""
+_INKED = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names may hold a dollar sign
@@ -41,14 +46,50 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), _INK
-    ),
+    **dict.fromkeys(_INKED, _INK),
     "legend.frameon": False,
 }
 
 
-def accuracy_chart(report: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Chart:
+    """A chart that can be drawn: as a figure for a notebook, or as SVG for a page."""
+
+    name: str
+    """Name, which no other chart of a page has."""
+    draw: Draw
+    alt: str
+    """What it shows, in words."""
+    height: float
+    """In inches, as the width."""
+    width: float = _WIDTH
+
+    def figure(self) -> Figure:
+        """Return it as a figure of matplotlib in usual colours."""
+        style: Any = {**_STYLE, **dict.fromkeys(_INKED, "black")}
+        with mpl.rc_context(style):
+            figure = Figure(figsize=(self.width, self.height), layout="constrained")
+            self.draw(figure.add_subplot())
+        return figure
+
+    def svg(self) -> str:
+        """Return it as an SVG element whose names cannot collide with those of another one on the page."""
+        style: Any = {**_STYLE, "svg.hashsalt": self.name}
+        with mpl.rc_context(style):
+            figure = Figure(figsize=(self.width, self.height), layout="constrained")
+            figure.patch.set_alpha(0)
+            axes = figure.add_subplot()
+            axes.patch.set_alpha(0)
+            self.draw(axes)
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        drawn = buffer.getvalue()
+        drawn = drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
+        drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{self.name}-", drawn)
+        return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(self.alt)}" class="chart" ', 1)
+
+
+def accuracy_chart(report: Mapping[str, Any]) -> Chart:
     """Draw each model's top-1 in the three data sets with 95% intervals."""
     models = list(dict.fromkeys(row["model"] for row in report["rows"]))
 
@@ -77,10 +118,10 @@ def accuracy_chart(report: Mapping[str, Any]) -> str:
         + ", ".join(f"{ROLE_NAME[row['data']]} {row['top1']:.1%}" for row in report["rows"] if row["model"] == model)
         for model in models
     )
-    return svg("accuracy", draw, f"Top-1 accuracy. {alt}.", height=1.1 + 0.5 * len(models))
+    return Chart("accuracy", draw, f"Top-1 accuracy. {alt}.", height=1.1 + 0.5 * len(models))
 
 
-def ascent_chart(ascent: Mapping[str, Any]) -> str:
+def ascent_chart(ascent: Mapping[str, Any]) -> Chart:
     """Draw how the batches' loss climbed over the steps."""
     mean, low, high = (ascent[name] for name in ("loss_mean", "loss_q10", "loss_q90"))
     colour = ROLE_STYLE["advbn"][0]
@@ -93,10 +134,10 @@ def ascent_chart(ascent: Mapping[str, Any]) -> str:
         axes.set_ylim(bottom=0)
         legend_above(axes, 2)
 
-    return svg("ascent", draw, f"Mean loss of the attacked classifier, from {mean[0]:.2f} to {mean[-1]:.2f}.", 2.8)
+    return Chart("ascent", draw, f"Mean loss of the attacked classifier, from {mean[0]:.2f} to {mean[-1]:.2f}.", 2.8)
 
 
-def delta_chart(ascent: Mapping[str, Any]) -> str:
+def delta_chart(ascent: Mapping[str, Any]) -> Chart:
     """Draw how the multipliers of means and standard deviations are distributed."""
     edges = np.array(ascent["delta_edges"])
 
@@ -109,10 +150,10 @@ def delta_chart(ascent: Mapping[str, Any]) -> str:
         legend_above(axes, 2)
 
     alt = f"Distribution of the multipliers between {edges[0]:.2f} and {edges[-1]:.2f}."
-    return svg("deltas", draw, alt, 2.8)
+    return Chart("deltas", draw, alt, 2.8)
 
 
-def curve_chart(curve: Sequence[Mapping[str, Any]]) -> str:
+def curve_chart(curve: Sequence[Mapping[str, Any]]) -> Chart:
     """Draw each model's top-1 over the scale of the perturbation, with 95% intervals."""
     models = list(dict.fromkeys(row["model"] for row in curve))
 
@@ -127,10 +168,10 @@ def curve_chart(curve: Sequence[Mapping[str, Any]]) -> str:
         axes.set_ylim(bottom=0)
         legend_above(axes, _LEGEND_COLUMNS)
 
-    return svg("curve", draw, f"Top-1 of {len(models)} models over the scale of the perturbation.", 3.2)
+    return Chart("curve", draw, f"Top-1 of {len(models)} models over the scale of the perturbation.", 3.2)
 
 
-def class_chart(classes: Sequence[Mapping[str, Any]], model: str) -> str:
+def class_chart(classes: Sequence[Mapping[str, Any]], model: str) -> Chart:
     """Draw each class's top-1 before and after the perturbation, one point a class."""
     before, after = (
         np.array([each["top1"][model][role] for each in classes]) * 100 for role in ("reconstructed", "advbn")
@@ -144,7 +185,7 @@ def class_chart(classes: Sequence[Mapping[str, Any]], model: str) -> str:
         axes.set(xlim=(-3, 103), ylim=(-3, 103), xlabel="reconstructed, top-1 (%)", ylabel="AdvBN, top-1 (%)")
 
     alt = f"{model}: {int((after < before).sum())} of {len(classes)} classes lose accuracy to the perturbation."
-    return svg("classes", draw, alt, 3.4)
+    return Chart("classes", draw, alt, 3.4)
 
 
 def quality_chart(name: str, values_N: NDArray[np.float64], label: str) -> str:
@@ -204,18 +245,6 @@ def legend_above(axes: Axes, columns: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, borderaxespad=0)
 
 
-def svg(name: str, draw: Any, alt: str, height: float, width: float = 6.6) -> str:
-    """Return a chart as an SVG element whose names cannot collide with those of another one on the page."""
-    style: Any = {**_STYLE, "svg.hashsalt": name}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        draw(axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = buffer.getvalue()
-    drawn = drawn[drawn.index("<svg") :].replace(_INK, "currentColor")
-    drawn = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", drawn)
-    return drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" class="chart" ', 1)
+def svg(name: str, draw: Draw, alt: str, height: float, width: float = _WIDTH) -> str:
+    """Return a chart as an SVG element, see `Chart`."""
+    return Chart(name, draw, alt, height, width).svg()

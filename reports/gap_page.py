@@ -9,6 +9,7 @@ from downstream.gallery import GallerySample
 from downstream.gap import ROLES, GapInputs
 from reports.charts import (
     ROLE_NAME,
+    Chart,
     accuracy_chart,
     ascent_chart,
     class_chart,
@@ -89,7 +90,7 @@ def quality_text(quality: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[GallerySample], picture_side: int) -> str:
-    model = next((gaps["model"] for gaps in report["gaps"] if not gaps["attacked"]), inputs.models[0])
+    model = _shown_model(report)
     first = report["rows"][0]
     return render(
         "gap.html",
@@ -109,11 +110,8 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
         class_rows=_class_rows(report["classes"], model),
         quality_text=quality_text(report["quality"]),
         charts={
-            "accuracy": accuracy_chart(report),
-            "curve": curve_chart(report["curve"]) if report["curve"] else "",
-            "ascent": ascent_chart(report["ascent"]),
-            "deltas": delta_chart(report["ascent"]),
-            "classes": class_chart(report["classes"], model),
+            "curve": "",
+            **{chart.name: chart.svg() for chart in gap_charts(report)},
             "quality": [quality_chart(name, values, _QUALITY_WORDS[name]) for name, values in inputs.quality.items()],
         },
         cards=gallery_cards(samples, inputs),
@@ -122,6 +120,24 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
         provenance=json.dumps(_without_shards(report["provenance"]), indent=1, ensure_ascii=False),
         software=software(report["rows"]),
     )
+
+
+def gap_charts(report: Mapping[str, Any]) -> list[Chart]:
+    """Return the charts of a report; that of the scales only if there are some."""
+    charts = [accuracy_chart(report), ascent_chart(report["ascent"]), delta_chart(report["ascent"])]
+    charts.append(class_chart(report["classes"], _shown_model(report)))
+    return [*charts, curve_chart(report["curve"])] if report["curve"] else charts
+
+
+def _shown_model(report: Mapping[str, Any]) -> str:
+    """Return the model whose classes are shown: one that was not attacked, if there is one."""
+    unseen = [gaps["model"] for gaps in report["gaps"] if not gaps["attacked"]]
+    return str((unseen or [report["gaps"][0]["model"]])[0])
+
+
+def flat_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of a report without nested values, as a table has them."""
+    return [{**row, **_flat(row)} for row in report["rows"]]
 
 
 def _class_rows(classes: Sequence[Mapping[str, Any]], model: str) -> list[dict[str, Any]]:
@@ -176,7 +192,7 @@ def _markdown(report: Mapping[str, Any]) -> str:
 
 
 def _csv(report: Mapping[str, Any]) -> str:
-    return csv_text(_CSV_COLUMNS, [{**row, **_flat(row)} for row in report["rows"]])
+    return csv_text(_CSV_COLUMNS, flat_rows(report))
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The front door: help, exit codes, what is imported when."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -157,7 +158,21 @@ def test_every_long_command_prints_json_on_request() -> None:
 def test_the_version_is_the_packages() -> None:
     from importlib.metadata import version
 
-    assert version("advbn-gen") in advbn_gen("--version").out
+    expected = rf"advbn-gen {version('advbn-gen')} \(data format \d+, revision \d+ of the arithmetic\)\n"
+    assert re.fullmatch(expected, advbn_gen("--version").out)
+
+
+def test_a_machine_is_described_for_reports_of_faults() -> None:
+    found = advbn_gen("info", "--system", "--json").result
+    assert found["packages"]["torch"].startswith("2.")
+    assert found["cores"] >= 1
+    assert found["auto"]["precision"] in {"fp32", "tf32"}
+    assert "OMP_WAIT_POLICY" in found["environment"]
+
+
+@pytest.mark.parametrize("words", [(), ("somewhere", "--system")])
+def test_either_a_path_or_the_machine_is_described(words: tuple[str, ...]) -> None:
+    assert "Give either the path of what is to be described, or --system." in refused("info", *words)
 
 
 def test_an_unknown_command_is_refused() -> None:

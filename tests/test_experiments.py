@@ -40,7 +40,7 @@ ENTRY_POINTS = {
     "finetune": "downstream.request.train_fine_tuning",
     "abnn train": "abnn.request.train_defence",
     "abnn pretrain": "networks.request.train_classifier",
-    "imagenet-advbn": "pipeline.job.prepare",
+    "imagenet-advbn": "pipeline.generation.prepare",
 }
 """Command -> the function that is handed its config."""
 

@@ -19,13 +19,12 @@ from basics.files import (
 )
 from basics.paths import AnyPath, is_remote
 from basics.reading import read_bytes
+from basics.software import FORMAT_VERSION
 from pipeline.dataset.layout import MANIFEST, READER_FILES, ShardMark, of_each, read_mark
 from pipeline.dataset.plan import Plan
 from pipeline.dataset.shard_file import NO_PREDICTION
 
 FORMAT = "advbn-gen data set"
-FORMAT_VERSION = 2
-"""Version of the data-set format; 2 added each sample's losses and pixel mean to the ledger."""
 
 
 @dataclass(frozen=True, kw_only=True)

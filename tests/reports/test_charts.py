@@ -15,10 +15,10 @@ def charts(models: int = 2) -> list[str]:
     inputs = synthetic_inputs(200, models, 12)
     report = gap_report(inputs)
     return [
-        accuracy_chart(report),
-        ascent_chart(report["ascent"]),
-        delta_chart(report["ascent"]),
-        class_chart(report["classes"], "model-1"),
+        accuracy_chart(report).svg(),
+        ascent_chart(report["ascent"]).svg(),
+        delta_chart(report["ascent"]).svg(),
+        class_chart(report["classes"], "model-1").svg(),
         quality_chart("psnr", inputs.quality["psnr"], "PSNR (dB)"),
     ]
 
@@ -63,4 +63,12 @@ def test_equal_numbers_give_equal_charts() -> None:
 def test_extreme_numbers_can_be_drawn() -> None:
     assert quality_chart("psnr", np.full(3, 100.0), "PSNR (dB)")
     inputs = synthetic_inputs(5, 14, 1000)
-    assert accuracy_chart(gap_report(inputs)).count("model-13") >= 1
+    assert accuracy_chart(gap_report(inputs)).svg().count("model-13") >= 1
+
+
+@pytest.mark.slow
+def test_a_chart_is_a_figure_as_well() -> None:
+    figure = accuracy_chart(gap_report(synthetic_inputs(200, 2, 12))).figure()
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "top-1 (%)"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["model-0", "model-1"]

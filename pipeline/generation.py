@@ -1,0 +1,65 @@
+"""Data sets in one call: a run prepared, with the processes that make its shards, and carried out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from basics.paths import AnyPath, as_path
+from encoders import file_name_of
+from pipeline.config import GenerationConfig
+from pipeline.job import Job, prepare, products_of
+from pipeline.run import RunResult, run
+from pipeline.runners.runner import Runner
+from pipeline.runners.selection import select_runner
+
+
+def default_name(config: GenerationConfig) -> str:
+    """Return the name of a run's data set: with it begin the names of its files and, without another, its folder."""
+    return f"{'sample' if config.source is None else 'imagenet'}-advbn-{file_name_of(config.encoder)}"
+
+
+@contextmanager
+def prepared(
+    config: GenerationConfig, out: AnyPath, name: str, *, scheduler: str | None = None, overwrite: bool = False
+) -> Iterator[tuple[Job, Runner]]:
+    """Check everything that can be checked before work starts; yield the job and what will make its shards.
+
+    Args:
+        config: the run.
+        out: folder of the perturbed images; reconstructions, if there are any, lie beside it.
+        name: name of the data set.
+        scheduler: address of a running Dask scheduler to work on.
+        overwrite: whether what an earlier run left in the folders will be removed.
+
+    Raises:
+        UserError: anything that a user has to correct.
+    """
+    products = products_of(config, out, name)
+    with select_runner(config, scheduler) as selection:
+        job = prepare(selection.config, products, selection.environment, selection.trial_config, anew=overwrite)
+        yield job, selection.runner
+
+
+def generate(
+    config: GenerationConfig,
+    out: AnyPath | str,
+    *,
+    name: str | None = None,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+) -> RunResult:
+    """Make a data set, or go on with one that was interrupted.
+
+    Args:
+        config: the run; `experiments.imagenet_advbn` returns the published one.
+        out: folder of the perturbed images, or address; reconstructions, if there are any, lie beside it.
+        name: name of the data set; None: `imagenet-advbn-ENCODER`, or `sample-advbn-ENCODER` of the drawn world.
+        scheduler: address of a running Dask scheduler to work on.
+        overwrite: remove what an earlier run left in the folders, and start anew.
+
+    Raises:
+        UserError: anything that a user has to correct; no work has been done.
+        WorkError: some shards failed; the others are finished.
+    """
+    named = name or default_name(config)
+    with prepared(config, as_path(str(out)), named, scheduler=scheduler, overwrite=overwrite) as (job, runner):
+        return run(job, runner, overwrite=overwrite)
