@@ -35,8 +35,8 @@ class UpsampledConv(nn.Conv2d):
     """
 
     layout: torch.memory_format | None = None
-    """Layout in which the four convolutions are computed; None for the image's, which takes up to half the time of the
-    other one. Rounding depends on it."""
+    """Layout in which the four convolutions are computed; None for the image's. Rounding depends on it, and time: with
+    channels last, they took a third to two thirds of what they take in the other layout."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__(channels_in, channels_out, kernel_size=3)
