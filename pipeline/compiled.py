@@ -72,7 +72,7 @@ def compiler_of(device: torch.device) -> str:
     dynamo_config.fail_on_recompile_limit_hit = True
     if hasattr(inductor_config, "deterministic"):  # since torch 2.10
         inductor_config.deterministic = True
-    say("Networks are compiled at their first pass, which takes a minute or more.")
+    say("Networks are compiled at their first passes, which takes minutes.")
     try:
         name = _triton() if device.type == "cuda" else _cpp_compiler()
         torch.compile(_tried)(torch.ones(2, device=device))
