@@ -1,8 +1,8 @@
 """The four phases of an image of twice the size: windows of the small image, and the results put together again.
 
 The windows of a padded image start at its rows 0 and 1 and its columns 0 and 1; phase (r, c) of the large image is its
-rows r, r + 2, ... and its columns c, c + 2, ... Both functions write each position once, in the layout of what they are
-given, and add gradients in a fixed order.
+rows r, r + 2, ... and its columns c, c + 2, ... Both functions write each position at most once, in the layout of what
+they are given, and add gradients in a fixed order.
 """
 
 from typing import Any

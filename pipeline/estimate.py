@@ -69,8 +69,9 @@ class Estimate:
     """Free disk space where the data set is to be; None for an object store."""
     to_do: Cost
     """Images that this run will make."""
-    imagenet: Cost
-    """ImageNet's validation set at the same settings."""
+    imagenet: Cost | None
+    """ImageNet's validation set at the same settings; None if only some of the run's data sets are to be made, whose
+    cost is not that of all."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
@@ -85,7 +86,8 @@ class Estimate:
             memory += f", {self.device_memory_bytes / 1e9:.2f} GB on the device"
         if self.processes > 1:
             memory += f", in each of {self.processes} processes; times if they do not slow each other down"
-        costs = [self.to_do, *([] if self.to_do.images == self.imagenet.images else [self.imagenet])]
+        whole = self.imagenet
+        costs = [self.to_do, *([whole] if whole is not None and whole.images != self.to_do.images else [])]
         names = ["to do", "ImageNet's validation set at these settings"]
         free = "" if self.free_bytes is None else f" (free there: {self.free_bytes / 1e9:.1f} GB)"
         return [
@@ -128,7 +130,7 @@ def estimate(job: Job, missing: Sequence[int], *, overwrite: bool = False) -> Es
     networks = ready_worker(job.requirements)
     device = networks.shifter.compute.device
     processes = max(1, job.config.workers)
-    imagenet = replace(job.plan, images=IMAGENET)
+    imagenet, partly = replace(job.plan, images=IMAGENET), 0 < len(lacking) < len(job.datasets)
     unit = 1 if sys.platform == "darwin" else 1024
 
     def cost(shards: Sequence[int]) -> Cost:
@@ -148,7 +150,7 @@ def estimate(job: Job, missing: Sequence[int], *, overwrite: bool = False) -> Es
         device_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         free_bytes=_free(job.datasets[0].folder),
         to_do=cost([job.plan.samples_in(shard) for shard in missing]),
-        imagenet=cost([imagenet.samples_in(shard) for shard in range(imagenet.shards)]),
+        imagenet=None if partly else cost([imagenet.samples_in(shard) for shard in range(imagenet.shards)]),
     )
 
 

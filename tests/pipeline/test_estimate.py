@@ -68,8 +68,12 @@ def test_where_only_reconstructions_are_missing_no_step_is_timed(
         made.append([dataset.perturbed for dataset in datasets])
 
     monkeypatch.setattr(estimating, "make_shard", recorded)
-    assert world.make(copied, *DRY, "--reconstructed").code == 0
+    found = world.make(copied, *DRY, "--json", "--reconstructed")
+    assert found.code == 0, found.err
     assert made[0] == [False]
+    # Of all of ImageNet's data sets the cost would be another one.
+    assert found.result["estimate"]["imagenet"] is None
+    assert "ImageNet" not in world.make(copied, *DRY, "--reconstructed").out
 
 
 @pytest.mark.parametrize(
