@@ -23,21 +23,23 @@ def corrupted(
     flat: Iterable[str] = (),
     corruptions: Iterable[str] = CORRUPTIONS,
     severities: Iterable[int] = SEVERITIES,
+    classes: tuple[str, ...] = CLASSES,
+    per_class: int = 2,
     side: int = 32,
 ) -> Path:
-    """ImageNet-C of 6 images a subset, each subset with its own; corruptions in `flat` without their category."""
+    """ImageNet-C, each subset with images of its own; corruptions in `flat` without their category."""
     for name in corruptions:
         for level in severities:
             parent = root if name in flat else root / CATEGORY[name]
             seed = 10 * CORRUPTIONS.index(name) + level
-            image_folder(parent / name / str(level), per_class=2, classes=CLASSES, side=side, seed=seed)
+            image_folder(parent / name / str(level), per_class=per_class, classes=classes, side=side, seed=seed)
     return root
 
 
-def filtered(root: Path, filters: int = 20) -> Path:
+def filtered(root: Path, filters: int = 20, classes: tuple[str, ...] = CLASSES) -> Path:
     """ImageNet-Instagram with 6 images a filter."""
     for number in range(filters):
-        image_folder(root / f"Filter {number}", per_class=2, classes=CLASSES, seed=1000 + number)
+        image_folder(root / f"Filter {number}", per_class=2, classes=classes, seed=1000 + number)
     return root
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli import COMMANDS
+from tests.pages.blocks import blocks_of, name_of, pages
 from tests.test_recipes import parse, program
 
 ROOT = Path(__file__).parents[1]
@@ -61,10 +62,6 @@ def test_every_module_that_pages_name_is_there() -> None:
             assert (ROOT / name).is_file(), f"{page.name} names {name}"
 
 
-def blocks_of(page: Path) -> list[str]:
-    return re.findall(r"^```text\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-
-
 def commands_of(page: Path, tools: Path) -> list[list[str]]:
     """Words of each `advbn-gen` and `python` command in a page's blocks, as bash calls them: loops and all.
 
@@ -76,24 +73,31 @@ def commands_of(page: Path, tools: Path) -> list[list[str]]:
         program(tools / name, f'printf "%s\\n" {name} "$@" "" >> {log}')
     (tools / "bash").symlink_to("/bin/bash")
     for block in blocks_of(page):
-        if "advbn-gen " in block or "-m benchmarks." in block:
-            words = [str(tools / "bash"), "-c", block]
+        if block.language == "bash" and ("advbn-gen " in block.code or "-m benchmarks." in block.code):
+            words = [str(tools / "bash"), "-c", block.code]
             subprocess.run(words, env={"PATH": str(tools)}, cwd=tools, check=False, capture_output=True)
     return [each.split("\n") for each in log.read_text().rstrip("\n").split("\n\n")] if log.exists() else []
 
 
-PAGES = [path for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if path.name != "cli.md"]
-
-
+# Those of the other pages are run, in small (tests/pages).
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
-def test_every_command_on_a_page_is_taken(page: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in pages() if name_of(page).startswith("experiments/")], ids=name_of)
+def test_every_command_of_a_page_of_results_is_taken(page: Path, tmp_path: Path) -> None:
     commands = commands_of(page, tmp_path)
     # What bash cannot read would not be looked at.
-    expected = [line for block in blocks_of(page) for line in block.splitlines() if line.startswith("advbn-gen ")]
+    expected = [line for block in blocks_of(page) for line in block.code.splitlines() if line.startswith("advbn-gen ")]
     assert len(commands) >= len(expected)
     for name, *words in commands:
         if name == "advbn-gen":
             parse(words)
         elif words[:1] == ["-m"]:
             assert importlib.util.find_spec(words[1]), f"{page.name} names {words[1]}"
+
+
+def test_every_block_with_a_command_is_marked_as_code() -> None:
+    """Blocks of other kinds are not run."""
+    for page in pages():
+        for language, code in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+            assert language, f"a block of {page.name} has no language"
+            if language not in {"bash", "python"}:
+                assert not re.search(r"^(advbn-gen|pip|python3?|make|bash|dask) ", code, re.MULTILINE), code

@@ -6,12 +6,10 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
-from sources.classes import imagenet_map
+from tests.devkit import write_devkit
 from tests.s3 import s3, s3_server  # noqa: F401 (fixtures)
 
 WriteFiles = Callable[[Path, Mapping[str, bytes]], Path]
@@ -69,21 +67,4 @@ def unprivileged(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_devkit() -> Callable[[Path, list[int]], Path]:
-    """Build an ILSVRC2012 devkit with the given ground truth; its IDs follow no order that a wnid has."""
-
-    def make(parent: Path, truth: list[int]) -> Path:
-        fields = ["ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children"]
-        synsets = np.zeros((1001, 1), dtype=[(field, object) for field in fields])
-        wnids = imagenet_map().names
-        for row in range(1000):
-            wnid = wnids[(row * 7 + 3) % 1000]
-            synsets[row, 0] = (float(row + 1), wnid, f"word {row}, other", "gloss", 0.0, [])
-        synsets[1000, 0] = (1001.0, "n00001740", "entity", "gloss", 2.0, [1.0, 2.0])
-        data = parent / "ILSVRC2012_devkit_t12" / "data"
-        data.mkdir(parents=True)
-        savemat(data / "meta.mat", {"synsets": synsets})
-        lines = "".join(f"{number}\n" for number in truth)
-        (data / "ILSVRC2012_validation_ground_truth.txt").write_text(lines)
-        return data.parent
-
-    return make
+    return write_devkit
