@@ -1,4 +1,4 @@
-"""The front door: `advbn-gen COMMAND`. Each command is a module of `commands/`, imported only when it is used."""
+"""The command line, `advbn-gen COMMAND`. Each command is a module of `commands/`, imported only when it is used."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,7 @@
-"""Outputs for other classes: a fresh last layer, and some of ImageNet-1k's classes among all of them."""
+"""Outputs for other classes: a fresh last layer, and some of ImageNet-1k's classes among all of them.
+
+Legend: N images, C classes.
+"""
 
 import copy
 import math

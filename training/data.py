@@ -1,4 +1,7 @@
-"""Training images: decoding, random translations and order that depend on nothing but seed, epoch and index."""
+"""Training images: decoding, random translations and order that depend on nothing but seed, epoch and index.
+
+Legend: S pixels of an image's side.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
