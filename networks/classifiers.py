@@ -69,8 +69,9 @@ class Classifier:
     """Python packages that its predictions depend on besides torch and torchvision."""
     colours: str | None = None
     """How it has the colours of clips prepared, one of CLIP_COLOURS; None for a classifier of images."""
-    some: tuple[int, ...] = ()
-    """Of a classifier of some of its outputs' classes only (see `networks.heads`), these; else empty."""
+    real_outputs: tuple[int, ...] = ()
+    """Outputs that are not always minus infinity, of a classifier of a part of ImageNet-1k (see `networks.heads`);
+    empty if all are real."""
 
     @property
     def clips(self) -> bool:
@@ -236,14 +237,14 @@ def load_classifier(  # noqa: PLR0913 (which network, with which weights, for wh
             network = published_network(name, f"{option} {name}=FILE")
             found = _outputs(network, network.state_dict())
         else:
-            blank = _blank(name)
-            known = known_by(blank)
+            meta = _meta_network(name)
+            known = known_by(meta)
             checkpoint = read_checkpoint(Path(weights), lambda state: known(_present_names(state)))
             state, origin = _present_names(checkpoint.state), origin_of(weights, checkpoint.averaged)
             if clips:
-                _require_of_network(state, blank, name, weights, option)
+                _require_of_network(state, meta, name, weights, option)
             colours = colours or metadata.get("colours") or _colours_of(name, checkpoint, weights)
-            found = _outputs(blank, state)
+            found = _outputs(meta, state)
             with Uninitialised():
                 network = network_of_file(name, found, width)
             load_into(network, state, f"the classifier {name}")
@@ -377,8 +378,8 @@ def _one_name(given: str | None, stored: str | None, weights: str, option: str) 
     return name
 
 
-def _blank(name: str) -> nn.Module:
-    """Return a network without memory for its weights, for the names and kinds of its layers."""
+def _meta_network(name: str) -> nn.Module:
+    """Return a network on the meta device, which has no values: for the names and kinds of its layers."""
     with torch.device("meta"):
         return build_network(name, IMAGENET_CLASSES)
 
@@ -389,7 +390,7 @@ def head_of(network: nn.Module) -> str:
     return paths[-1]
 
 
-def _require_of_network(state: StateDict, blank: nn.Module, name: str, weights: str, option: str) -> None:
+def _require_of_network(state: StateDict, meta: nn.Module, name: str, weights: str, option: str) -> None:
     """Refuse weights of images, or of another network of clips: that of a file is easily mistaken.
 
     Raises:
@@ -398,10 +399,10 @@ def _require_of_network(state: StateDict, blank: nn.Module, name: str, weights: 
     if {value.ndim for value in state.values()} & {4, 5} == {4}:
         raise UserError(f"The weights {weights} are of a network of images, not of clips; give {option} with others.")
     names = _without_counters(state)
-    if names == _without_counters(blank.state_dict()):
+    if names == _without_counters(meta.state_dict()):
         return
     for other in CLIP_NETWORKS:
-        if names == _without_counters(_blank(other).state_dict()):
+        if names == _without_counters(_meta_network(other).state_dict()):
             raise UserError(
                 f"The weights {weights} are of a {other}, not of a {name}; give {option} {other}={weights}."
             )

@@ -104,4 +104,4 @@ def with_all_of_imagenet(classifier: Classifier) -> Classifier:
         return classifier
     module = nn.Sequential(classifier.module, _AmongImageNet(outputs)).eval()
     every = imagenet_map()
-    return replace(classifier, module=module, classes=every.count, class_map=every, some=tuple(outputs))
+    return replace(classifier, module=module, classes=every.count, class_map=every, real_outputs=tuple(outputs))

@@ -79,10 +79,10 @@ def refuse_backslashes(names: Collection[str], where: str, media: Media = "image
     """
     inside = [name for name in names if "/" in name or "\\" in name]
     if inside and all("\\" in name.rpartition("/")[2] for name in inside):
-        mend = "pack them again with /" if archive else f"move each {media} into the folders that its name says"
+        advice = "pack them again with /" if archive else f"move each {media} into the folders that its name says"
         raise UserError(
             f"The names of the {media}s of {where} have backslashes and not / between folders (such as {min(inside)}); "
-            f"{mend}."
+            f"{advice}."
         )
 
 
