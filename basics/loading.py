@@ -33,7 +33,7 @@ _IN_USE = 2
 _FILES_EACH = 4
 """Files that this process keeps open for each loader process, beside those of tensors."""
 _FILES_SPARE = 100
-"""Files that may be opened later: a source keeps up to 64 tars open, and torch needs some to tell of a shortage."""
+"""Files that may be opened later: a source keeps up to 64 tars open, and torch needs some to report a shortage."""
 _ENDING = 1.0
 """Seconds within which a loader process that has closed its connections ends."""
 _FAULT = "DataLoader worker (pid"

@@ -37,6 +37,7 @@ PUBLISHED = "published"
 FORMAT = "advbn-gen classifier"
 IMAGENET_CLASSES = 1000
 _TRANSFORMING = {"inception_v3", "googlenet"}
+"""Networks with torchvision's option `transform_input`, which converts the colours for weights that were ported."""
 PUBLISHED_VIEW = View(crop=224, resize=256)
 """The field's evaluation of ImageNet classifiers."""
 CLIP_VIEW = View(crop=112, resize=112)
@@ -141,7 +142,7 @@ def normalise_for(name: str, colours: str | None = None) -> Normalise:
 
 
 def require_colours(colours: str | None) -> None:
-    """Refuse an unknown way to prepare the colours of clips; None is known.
+    """Refuse an unknown way to prepare the colours of clips; None is what is usual for a network.
 
     Raises:
         UserError: see above.

@@ -40,7 +40,7 @@ _UNKNOWN_SIZE = 2**31 - 1
 _WITH_LENGTH = ("avi", "mov,mp4,m4a,3gp,3g2,mj2")
 """FFmpeg's names of the formats whose header has the length of each stream."""
 _NO_PICTURE = 16
-"""Bytes of the largest packet that may stand for the picture before it, or for one that came with that."""
+"""Bytes of the largest packet without a picture: it repeats the last one, or stands for one packed with the last."""
 _WITH_HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1", "libdav1d", "libvpx-vp9"})
 """Codecs of which some packets are no pictures but what later ones refer to."""
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}

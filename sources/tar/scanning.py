@@ -45,7 +45,7 @@ class Location(NamedTuple):
 
 
 class MemberTable:
-    """MemberTable of many images by name, in columns: a third of the memory that an object for each would take."""
+    """Location of each of many images by its name, in columns: a third of the memory that an object for each takes."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
