@@ -301,7 +301,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     ]
     found = "; ".join(complaint for complaint in complaints if complaint)
     if found:
-        raise UserError(f"The weights do not fit {what}: {found}.")
+        raise UserError(f"The weights do not fit {what}: {found}; give weights of the same network.")
     # With the versions of torch's own layers, which decide whether they read a state dict as an old one.
     versioned = OrderedDict(state)
     versioned._metadata = getattr(expected, "_metadata", None)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +125,9 @@ def require_known(name: str, *, clips: bool = False, option: str = "") -> None:
         with_option = f"{option} with " if option else ""
         raise UserError(f"The network {name} takes clips, not images; give {with_option}a network of images.")
     if not is_known(name):
-        near = ", ".join(list_models(module=_zoo())[:4])
-        raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. vgg19, resnet50, {near}.")
+        known = list_models(module=_zoo())
+        similar = get_close_matches(name, known, 4) or ["vgg19", "resnet50", *known[:4]]
+        raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. {', '.join(similar)}.")
 
 
 def normalise_for(name: str, colours: str | None = None) -> Normalise:

@@ -80,9 +80,7 @@ def _data(
     config, clips = request.training, request.clips
     if clips is None:
         return training_images(source, held_source, config, limit=request.limit, variation=request.variation)
-    return training_clips(
-        source, held_source, config, frames=clips.frames, limit=request.limit, held_out_most=None, cache=clips.cache
-    )
+    return training_clips(source, held_source, config, frames=clips.frames, limit=request.limit, cache=clips.cache)
 
 
 def _require_trainable(request: ClassifierRequest, classes: int) -> None:

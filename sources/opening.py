@@ -104,7 +104,9 @@ def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str, 
         there = list(pool.map(exists, tars))
     missing = [tar for tar, known in zip(tars, there, strict=True) if not known]
     if missing:
-        raise UserError(f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]}).")
+        raise UserError(
+            f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]}); check the pattern."
+        )
     return _open_archives(address, tars, labels, split, media)
 
 

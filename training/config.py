@@ -81,4 +81,6 @@ class TrainingConfig:
         if self.devices > 1 and ":" in self.device:
             raise UserError(f"The device is {self.device}, but --devices is {self.devices}; give --device cuda.")
         if self.batch_size % self.devices:
-            raise UserError(f"A batch of {self.batch_size} does not divide among {self.devices} devices.")
+            raise UserError(
+                f"A batch of {self.batch_size} does not divide among {self.devices} devices; give a multiple."
+            )

@@ -260,7 +260,7 @@ def test_a_second_source_has_its_share_of_every_batch(folder: Path, tmp_path: Pa
 def test_a_mix_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     first = open_source(str(folder))
     other = open_source(str(image_folder(tmp_path / "other", classes=("x", "y"))))
-    with pytest.raises(UserError, match="only data sets of the same classes"):
+    with pytest.raises(UserError, match="give a second source of the same classes"):
         training_images(first, first, config(), limit=None, variation=Variation(), mix=Mix(source=other, share=0.5))
     with pytest.raises(UserError, match="leaves one of the two sources without"):
         training_images(first, first, config(), limit=None, variation=Variation(), mix=Mix(source=first, share=0.1))
