@@ -1,4 +1,4 @@
-"""The front door: `advbn-gen COMMAND`. Each command is a module of `commands/`, imported only when it is used."""
+"""The command line, `advbn-gen COMMAND`. Each command is a module of `commands/`, imported only when it is used."""
 
 import importlib
 import importlib.util
@@ -104,7 +104,7 @@ def foreign_package() -> str | None:
     return None
 
 
-def _require_readable_words() -> None:
+def _require_readable_arguments() -> None:
     """Refuse a command line that this locale cannot read, and let any name be printed.
 
     Raises:
@@ -132,7 +132,7 @@ def main() -> None:
     # process two spinning threads run at half the speed of two sleeping ones. Read once, when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        _require_readable_words()
+        _require_readable_arguments()
         sys.exit(advbn_gen.main(standalone_mode=False) or 0)
     except (click.exceptions.Abort, KeyboardInterrupt):
         say("Interrupted. What was finished is kept; the same command goes on from there.")

@@ -30,7 +30,7 @@ from basics.errors import UserError
 from basics.files import digest_json
 from basics.memory import enough_memory
 from basics.progress import Advance, progress
-from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store, without_mark
+from downstream.result_store import SAMPLES, Key, ResultStore, Row, opened_store, without_content
 from downstream.scoring_run import refuse_repeated
 from networks.recomputation import recompute_activations
 from training.config import require_seed
@@ -128,7 +128,7 @@ def attack_all(request: AttackRequest) -> list[Row]:
             for checkpoint in _checkpoints(results.runs):
                 published_attack = benchmark_of(checkpoint.task, request.benchmarks).pixels
                 rows += _worst(results, checkpoint, published_attack)
-    return [without_mark(row) for row in rows]
+    return [without_content(row) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from sources.decode import decode_rgb
 from sources.opening import open_held_out
 from sources.ucf101 import open_clips, training_digests
 from training.clips import TrainingClips, decoded_clips
-from training.data import TrainingImages, evenly
+from training.data import TrainingImages, evenly_spread
 
 
 def open_test_for(checkpoints: Sequence[Checkpoint], address: str | None, clips: HeldOutOptions) -> Source:
@@ -97,7 +97,7 @@ class HeldOut:
         Raises:
             UserError: no clip can be decoded, or the cache does not fit.
         """
-        records = evenly(self.source.records, self.limit)
+        records = evenly_spread(self.source.records, self.limit)
         if plan.frames is None:
             return TrainingImages(self.source, plan.image_size, records=records)
         view = ClipView(frames=plan.frames, size=plan.image_size)

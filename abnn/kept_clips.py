@@ -97,7 +97,7 @@ def read_clips(folder: Path, row: Row) -> dict[int, KeptClip]:
     path = _path(folder, row)
     if not path.exists():
         return {}
-    with open_hdf5(path, mend=_MEND) as file:
+    with open_hdf5(path, advice=_MEND) as file:
         try:
             before = {CONTENT: str(file.attrs.get(CONTENT, ""))}
             if file.attrs["pair"] != row["pair"] or other_images(before, row):

@@ -33,7 +33,7 @@ from training.clips import training_clips
 from training.data import TrainingImages, Variation, require_same_classes, training_images
 from training.folder import is_first_process, require_free, require_own_so_far
 from training.loop import train
-from training.request import TrainingRequest, TrainingResult, opened
+from training.request import TrainingRequest, TrainingResult, open_if_address
 
 CPU_BATCH = 32
 """Images of the steps whose cost is measured on a CPU, at most: whole batches would take minutes there."""
@@ -41,7 +41,7 @@ CPU_BATCH_OF_CLIPS = 2
 """The same of clips, of which one has as many values as 40 images of its size."""
 _SMALLEST_BATCH = 2
 """Samples of the steps whose cost is measured, at least: batch norm may need two."""
-HELD_OUT_MOST = 1000
+HELD_OUT_LIMIT = 1000
 """Most test images, evenly spread, that are scored after each epoch."""
 
 
@@ -140,11 +140,11 @@ def _sources(request: DefenceRequest) -> tuple[Source, Source]:
     Raises:
         UserError: they cannot be read, have other classes, or are images of another size.
     """
-    source = opened(request.source, split="train", clips=request.clips)
+    source = open_if_address(request.source, split="train", clips=request.clips)
     if request.held_out is not None:
-        held_source = opened(request.held_out, labels=request.labels, split="test", clips=request.clips)
+        held_source = open_if_address(request.held_out, labels=request.labels, split="test", clips=request.clips)
     elif request.clips is not None:
-        held_source = opened(source.address, split="test", clips=request.clips)
+        held_source = open_if_address(source.address, split="test", clips=request.clips)
     else:
         held_source = open_held_out(source.address)
     require_same_classes(source, held_source)
@@ -158,11 +158,11 @@ def _data(request: DefenceRequest, source: Source, held_source: Source) -> tuple
     config, clips = request.training, request.clips
     if clips is not None:
         return training_clips(
-            source, held_source, config, frames=clips.frames, limit=request.limit, held_out_most=HELD_OUT_MOST,
+            source, held_source, config, frames=clips.frames, limit=request.limit, held_out_limit=HELD_OUT_LIMIT,
             cache=clips.cache,
         )  # fmt: skip
     return training_images(
-        source, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST,
+        source, held_source, config, limit=request.limit, held_out_limit=HELD_OUT_LIMIT,
         variation=Variation(translation=request.benchmark.translation),
     )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 results.jsonl   one line a network and attack
 samples.h5      a data set of int8 for each of these, by the line's `pair`: 1 correct, 0 wrong, -1 not attacked yet;
-                its attribute `data_content` is the mark of the images
+                its attribute `data_content` is the state checksum of the images
 clips/          a few attacked clips, see `abnn.kept_clips`; of images there are none
 """
 

@@ -1,1 +1,1 @@
-"""What every room stands on: errors that users see, files that are never half-written, checksums, progress."""
+"""What every other package may import: errors that users see, files that are whole or absent, checksums, progress."""

@@ -17,7 +17,7 @@ from upath import UPath
 from basics.errors import UserError
 from basics.paths import AnyPath, as_path, is_remote
 from basics.reading import is_file, read_bytes
-from basics.remote import faults_of, file_system, plain_faults
+from basics.remote import file_system, os_errors_only
 
 NAME_LIMIT = 255
 """Bytes that the name of a file may have on nearly all file systems."""
@@ -68,7 +68,7 @@ def working_folder(folder: AnyPath) -> Iterator[Path]:
 def commit(temporary: Path, path: AnyPath) -> None:
     """Move a finished local file to its path: flushed to the disk and renamed, or uploaded."""
     if is_remote(path):
-        with plain_faults(path):
+        with os_errors_only(path):
             file_system(path).put_file(str(temporary), path.path)
         return
     with temporary.open("rb") as file:
@@ -83,14 +83,14 @@ def upload_new(path: UPath, content: bytes) -> None:
         FileExistsError: the object exists.
         OSError: it cannot be written.
     """
-    with plain_faults(path):
+    with os_errors_only(path):
         file_system(path).pipe_file(path.path, content, mode="create")
 
 
 def remove_files(paths: Sequence[AnyPath]) -> None:
     """Remove those of several files that exist."""
     for path in paths:
-        with faults_of(path):
+        with os_errors_only(path):
             path.unlink(missing_ok=True)
 
 
@@ -166,7 +166,7 @@ def unsealed(values: Any) -> dict[str, Any]:
 
 def digest_file(path: AnyPath, algorithm: str = "sha256") -> str:
     """Return the checksum (hex) of a file, read in blocks."""
-    with faults_of(path), path.open("rb") as file:
+    with os_errors_only(path), path.open("rb") as file:
         return hashlib.file_digest(cast("io.BufferedIOBase", file), algorithm).hexdigest()
 
 
@@ -200,7 +200,7 @@ def require_writable_folder(path: AnyPath, advice: str = "give another --out") -
     try:
         if is_file(path):
             raise UserError(f"The output {path} is a file, not a folder; {advice}.")
-        with faults_of(path):
+        with os_errors_only(path):
             _try_to_write(path)
     except OSError as error:
         reason = error.strerror or error

@@ -11,22 +11,22 @@ from basics.progress import say
 from basics.reading import cannot_be_read, unreadable
 
 _PAUSE = 1.0
-_MEND = "restore it, move it away to make its results again, or give another --out"
+_ADVICE = "restore it, move it away to make its results again, or give another --out"
 
 
-def open_hdf5(path: Path, patience: float = 0.0, mend: str = _MEND, *, locking: bool = True) -> h5py.File:
+def open_hdf5(path: Path, timeout: float = 0.0, advice: str = _ADVICE, *, locking: bool = True) -> h5py.File:
     """Open a file to be read.
 
     Args:
         path: the file.
-        patience: seconds to wait, with a notice, for another program that has it open for writing.
-        mend: what a user does about a damaged file, for the message.
+        timeout: seconds to wait, with a notice, for another program that has it open for writing.
+        advice: what a user does about a damaged file, for the message.
         locking: whether nobody may write to the file meanwhile; False for one whose structure never changes.
 
     Raises:
         UserError: another program has it open for writing, it cannot be read, or it is no HDF5 or a damaged one.
     """
-    end, waited = time.monotonic() + patience, False
+    end, waited = time.monotonic() + timeout, False
     while True:
         try:
             return _open(path) if locking else h5py.File(path, "r", locking=False)
@@ -37,7 +37,7 @@ def open_hdf5(path: Path, patience: float = 0.0, mend: str = _MEND, *, locking: 
         except OSError as error:
             if cannot_be_read(error):
                 raise unreadable(path, error) from error
-            raise damaged_hdf5(path, error, mend) from error
+            raise damaged_hdf5(path, error, advice) from error
         if not waited:
             say(f"{said}; waiting until it is closed there.")
             waited = True
@@ -54,6 +54,6 @@ def _open(path: Path) -> h5py.File:
     return h5py.File(path, "r", locking=False)
 
 
-def damaged_hdf5(path: Path, error: Exception, mend: str = _MEND) -> UserError:
+def damaged_hdf5(path: Path, error: Exception, advice: str = _ADVICE) -> UserError:
     """Return the error for a file whose content is not what it should be."""
-    return UserError(f"The file {path} is damaged or of another program ({error}); {mend}.")
+    return UserError(f"The file {path} is damaged or of another program ({error}); {advice}.")

@@ -33,7 +33,7 @@ _IN_USE = 2
 _FILES_EACH = 4
 """Files that this process keeps open for each loader process, beside those of tensors."""
 _FILES_SPARE = 100
-"""Files that may be opened later: a source keeps up to 64 tars open, and torch needs some to tell of a shortage."""
+"""Files that may be opened later: a source keeps up to 64 tars open, and torch needs some to report a shortage."""
 _ENDING = 1.0
 """Seconds within which a loader process that has closed its connections ends."""
 _FAULT = "DataLoader worker (pid"
@@ -131,7 +131,7 @@ def _mebibytes(count: int) -> str:
 
 
 @contextmanager
-def loaded(dataset: Dataset[Any], loaders: int, **batching: Any) -> Iterator[Iterator[Any]]:
+def loaded_batches(dataset: Dataset[Any], loaders: int, **batching: Any) -> Iterator[Iterator[Any]]:
     """Provide the batches of a data set, made by loader processes or by this one.
 
     What goes wrong in a loader process is raised here as it was raised there. torch notices the end of one at any
@@ -157,11 +157,11 @@ def loaded(dataset: Dataset[Any], loaders: int, **batching: Any) -> Iterator[Ite
     except OSError as error:
         raise WorkError(f"No loader process can be started ({error.strerror or error}); {_FEWER}.") from error
     try:
-        yield _whole(batches)
+        yield _without_faults(batches)
     except RuntimeError as error:
         if not str(error).startswith((_FAULT, _TOO_MANY_FILES)):
             raise
-        raise WorkError(_sentence(str(error), _exit_codes(batches))) from error
+        raise WorkError(_failure_message(str(error), _exit_codes(batches))) from error
     finally:
         # torch does so when the last reference is gone, which the traceback of an exception may keep for long. Of a
         # process that ends just now torch would speak again.
@@ -169,7 +169,7 @@ def loaded(dataset: Dataset[Any], loaders: int, **batching: Any) -> Iterator[Ite
             cast("Any", batches)._shutdown_workers()
 
 
-def _whole(batches: Iterator[Any]) -> Iterator[Any]:
+def _without_faults(batches: Iterator[Any]) -> Iterator[Any]:
     """Yield batches; raise what a loader process sent in place of one."""
     while True:
         try:
@@ -178,7 +178,7 @@ def _whole(batches: Iterator[Any]) -> Iterator[Any]:
             return
         except (EOFError, OSError) as error:
             # The process that sent it has ended, or one of the two cannot open another file.
-            raise WorkError(_sentence(str(error), _exit_codes(batches), _shortage_of(error))) from error
+            raise WorkError(_failure_message(str(error), _exit_codes(batches), _shortage_of(error))) from error
         if isinstance(batch, _Fault):
             _raise(batch.error)
         yield batch
@@ -205,7 +205,7 @@ def _shortage_of(error: BaseException) -> int:
     return 0
 
 
-def _sentence(message: str, codes: list[int], shortage: int = 0) -> str:
+def _failure_message(message: str, codes: list[int], shortage: int = 0) -> str:
     """Return what became of the loader processes.
 
     Args:

@@ -98,5 +98,5 @@ def _require_package(scheme: str) -> None:
         raise UserError(f"There is no file system {scheme}://; give a path, or an address such as s3://...") from error
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
-        mend = f"pip install 'advbn-gen[{extra}]'" if extra else str(error)
-        raise UserError(f"Addresses of {scheme}:// need a package that is not installed; {mend}.") from error
+        advice = f"pip install 'advbn-gen[{extra}]'" if extra else str(error)
+        raise UserError(f"Addresses of {scheme}:// need a package that is not installed; {advice}.") from error

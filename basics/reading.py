@@ -12,7 +12,7 @@ from upath import UPath
 
 from basics.errors import UserError
 from basics.paths import AnyPath, is_remote
-from basics.remote import file_system, plain_faults, remote_info
+from basics.remote import file_system, os_errors_only, remote_info
 
 
 def unreadable(path: AnyPath, error: OSError) -> UserError:
@@ -81,7 +81,7 @@ def read_bytes(path: AnyPath) -> bytes:
         if error.errno != errno.EINVAL:
             raise
     # S3 refuses any range of an empty file.
-    with plain_faults(path):
+    with os_errors_only(path):
         content: bytes = file_system(path).cat_file(path.path)
     return content
 
@@ -92,7 +92,7 @@ def read_range(path: UPath, start: int, end: int | None) -> bytes:
     Raises:
         OSError: they cannot be read.
     """
-    with plain_faults(path):
+    with os_errors_only(path):
         content: bytes = file_system(path).cat_file(path.path, start=start, end=end)
     return content
 
@@ -109,6 +109,6 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / path.name
-        with plain_faults(path):
+        with os_errors_only(path):
             file_system(path).get_file(path.path, str(copy))
         yield copy

@@ -16,7 +16,7 @@ from upath import UPath
 from basics.errors import UserError
 from basics.paths import AnyPath, is_remote
 
-PATIENCE = 30.0
+RESPONSE_TIMEOUT = 30.0
 """Seconds within which a server must respond to the first request. Packages retry by themselves, some for minutes."""
 
 _RENEW = "renew them where the file system's own tools look for them"
@@ -85,28 +85,21 @@ def file_system(path: UPath) -> Any:
 
 
 @contextmanager
-def plain_faults(path: UPath) -> Iterator[None]:
+def os_errors_only(path: AnyPath) -> Iterator[None]:
     """Turn any exception of a file system's package in the block into an OSError of the matching class.
 
     Its `strerror` is a plain reason, its `filename` the address. The packages have retried before. The original
-    exception is not chained, since it may quote addresses and requests with keys in them.
+    exception is not chained, since it may quote addresses and requests with keys in them. On a local path the block's
+    exceptions stay as they are: those of a disk are OSErrors already.
     """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:  # botocore's, aiohttp's and others' errors have no base class in common
+        if not is_remote(path):
+            raise
         raise _with_reason(path, error) from None
-
-
-@contextmanager
-def faults_of(path: AnyPath) -> Iterator[None]:
-    """Apply `plain_faults` if a path is remote; faults of a disk are OSErrors already."""
-    if is_remote(path):
-        with plain_faults(path):
-            yield
-    else:
-        yield
 
 
 def _with_reason(path: UPath, error: Exception) -> OSError:
@@ -150,12 +143,12 @@ def as_os_error(error: BaseException, address: str) -> OSError:
 
 
 def remote_info(path: UPath) -> dict[str, Any]:
-    """Return fsspec's `info` of a file or folder (`type`, `size`...), waiting at most `PATIENCE` seconds.
+    """Return fsspec's `info` of a file or folder (`type`, `size`...), waiting at most `RESPONSE_TIMEOUT` seconds.
 
     Raises:
         OSError: it does not exist (FileNotFoundError), or its server does not respond or denies access.
     """
-    with plain_faults(path):
+    with os_errors_only(path):
         found: dict[str, Any] = _in_time(file_system(path), "info", path.path)
     return found
 
@@ -165,7 +158,7 @@ def _in_time(system: Any, method: str, *args: Any, **options: Any) -> Any:
         return getattr(system, method)(*args, **options)
 
     async def request() -> Any:
-        return await asyncio.wait_for(getattr(system, f"_{method}")(*args, **options), PATIENCE)
+        return await asyncio.wait_for(getattr(system, f"_{method}")(*args, **options), RESPONSE_TIMEOUT)
 
     return sync(system.loop, request)
 

@@ -100,7 +100,7 @@ def pretrain(out: Path, as_json: bool, **options: Any) -> None:
 
 
 def _data_of(benchmark: "Benchmark", options: Mapping[str, Any], motions: str) -> "tuple[str | Source, Source | None]":
-    """Return where training samples are, and where held-out ones are; None where the former say it.
+    """Return the source of training samples, and that of held-out ones; None if the first is an address with both.
 
     Args:
         benchmark: the benchmark of the command.

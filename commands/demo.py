@@ -7,14 +7,14 @@ import click
 from basics.errors import UserError
 from commands.options import FILE, FOLDER, json_option, print_result
 
-_MOST = 64
+_DEFAULT_LIMIT = 64
 
 
 @click.command(short_help="The whole workflow, offline, on drawn images or your own.")
 @click.option("--pretrained", is_flag=True, help="Attack EfficientNet-Lite0 on photographs instead (extra pretrained).")
 @click.option("--source", metavar="FOLDER", help="Photographs. [default: those that installed packages ship]")
 @click.option("--labels", type=FILE, help="Label list or devkit of photographs in a flat ILSVRC2012 folder.")
-@click.option("--limit", type=int, help=f"At most so many photographs, evenly spread. [default: {_MOST}]")
+@click.option("--limit", type=int, help=f"At most so many photographs, evenly spread. [default: {_DEFAULT_LIMIT}]")
 @click.option("--out", type=FOLDER, help="Folder of all outputs. [default: demo; with --pretrained: demo-photographs]")
 @json_option
 def demo(  # noqa: PLR0913 (one for each option)
@@ -52,7 +52,7 @@ def demo(  # noqa: PLR0913 (one for each option)
     from reports.page import HTML
     from reports.tables import accuracy_head, accuracy_lines, markdown_table
 
-    report = attack_photographs(source, labels, limit or _MOST, out) if pretrained else attack_drawn_world(out)
+    report = attack_photographs(source, labels, limit or _DEFAULT_LIMIT, out) if pretrained else attack_drawn_world(out)
     rows = [[line.name, *map(str, line.cells)] for line in accuracy_lines(report)]
     table = markdown_table(["model", *accuracy_head()], rows)
     notes = report.get("notes", [])

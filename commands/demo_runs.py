@@ -53,13 +53,13 @@ def attack_drawn_world(out: Path) -> dict[str, Any]:
     return _attack(config, "sample-advbn-vgg", models, out)
 
 
-def attack_photographs(source: str | None, labels: Path | None, most: int, out: Path) -> dict[str, Any]:
+def attack_photographs(source: str | None, labels: Path | None, limit: int, out: Path) -> dict[str, Any]:
     """Attack a real network on photographs, and return the values of the report in `out`.
 
     Args:
         source: a source, or a folder of images without labels; None for the photographs of installed packages.
         labels: label list or devkit of a flat ILSVRC2012 folder.
-        most: at most so many images, evenly spread.
+        limit: at most so many images, evenly spread.
         out: folder of all outputs.
 
     Raises:
@@ -71,7 +71,7 @@ def attack_photographs(source: str | None, labels: Path | None, most: int, out: 
     for each in _PRETRAINED[1:]:
         load_model(each)
     name = _ATTACKED.removeprefix(PACKAGED_PREFIX)
-    images = collect_images(source, out / "originals", most, load_model(_ATTACKED), name, labels=labels)
+    images = collect_images(source, out / "originals", limit, load_model(_ATTACKED), name, labels=labels)
     encoder, weights = split_encoder(f"{_ATTACKED}@{_FRONT}")
     train_autoencoder(_decoder(images, encoder, weights or "", out / "autoencoder"))
     config = replace(

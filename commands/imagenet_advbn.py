@@ -224,6 +224,9 @@ def _classifier(spec: str | None, weights: str | None) -> dict[str, Any]:
 
 
 def _weights(weights: str | None) -> str | None:
-    if weights is None or weights.startswith("seed:") or weights == "published":
+    """Return weights as the config has them: a file by its absolute path, all else as it is."""
+    from networks.classifiers import PUBLISHED, SEED_PREFIX
+
+    if weights is None or weights.startswith(SEED_PREFIX) or weights == PUBLISHED:
         return weights
     return absolute(Path(weights))

@@ -114,10 +114,10 @@ def _mismatch_message(result: "RenderResult") -> str:
     comparison = result.comparison
     if comparison.bytes_promised and comparison.differing:
         return (
-            "software and kind of machine are those of the ledger, but these shards are not the manifest's bytes: "
+            "Software and kind of machine are those of the ledger, but these shards are not the manifest's bytes: "
             f"{', '.join(comparison.differing)}. Make them anew with --overwrite, or check the machine."
         )
     return (
-        f"an image's mean is {comparison.pixel_mean_difference:.3g} grey levels away from the original run's, more "
-        f"than the tolerance of {comparison.tolerance:g}."
+        f"An image's mean is {comparison.pixel_mean_difference:.3g} grey levels away from the original run's, more "
+        f"than the tolerance of {comparison.tolerance:g}; make them anew with --overwrite and the ledger's --precision."
     )

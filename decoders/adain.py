@@ -104,11 +104,11 @@ def _initialise(decoder: nn.Sequential) -> None:
 
 
 @torch.no_grad()
-def fit_to_features(decoder: nn.Sequential, feat_NCHW: Tensor) -> None:
+def scale_to_features(decoder: nn.Sequential, feat_NCHW: Tensor) -> None:
     """Scale a fresh decoder's first layer, so that signals keep the size that they have in features of about 1.
 
     The features of an inverted bottleneck that no ReLU follows are about ten times as large, and a decoder with fresh
-    weights would answer with images as far from [0, 1], which cost most of its training (docs/choices.md).
+    weights would give images as far from [0, 1], which cost most of its training (docs/choices.md).
 
     Args:
         decoder: as `build_decoder` returns it.

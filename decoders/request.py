@@ -7,20 +7,20 @@ from typing import Any
 import torch
 
 from basics.errors import UserError
-from decoders.adain import fit_to_features
+from decoders.adain import scale_to_features
 from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder, load_encoder, network_state
 from decoders.task import TOTAL_VARIATION_WEIGHT, AutoencoderTask
 from encoders import EncoderKind, encoder_kind
 from networks.checkpoints import StateDict, read_weights, weights_checksum
 from networks.classifiers import PUBLISHED, SEED_PREFIX, published_network, seed_of
-from training.data import HELD_OUT_MOST, Variation, training_images
+from training.data import HELD_OUT_LIMIT, Variation, training_images
 from training.evaluation import batched
 from training.folder import is_first_process
 from training.loop import train
-from training.request import TrainingRequest, TrainingResult, opened
+from training.request import TrainingRequest, TrainingResult, open_if_address
 
-_FITTED_TO = 16
-"""Held-out images from whose features the size of a front's features is found out."""
+_SCALE_IMAGES = 16
+"""Held-out images whose features show how large a front's features are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,17 +53,17 @@ def train_autoencoder(request: AutoencoderRequest, *, overwrite: bool = False) -
     kind = encoder_kind(request.encoder)
     kind.require_size(config.image_size)
     request.require_possible()
-    source = opened(request.source, labels=request.labels, split="train")
-    held_source = None if request.held_out is None else opened(request.held_out, split="val")
+    source = open_if_address(request.source, labels=request.labels, split="train")
+    held_source = None if request.held_out is None else open_if_address(request.held_out, split="val")
     images, held_out = training_images(
-        source, held_source, config, limit=request.limit, held_out_most=HELD_OUT_MOST, variation=Variation()
+        source, held_source, config, limit=request.limit, held_out_limit=HELD_OUT_LIMIT, variation=Variation()
     )
     module, form = _fresh_autoencoder(kind, request)
     if kind.network is not None:
         # The published encoders' features have the size that fresh weights expect.
-        image_N3HW, _ = next(batched(held_out, _FITTED_TO))
+        image_N3HW, _ = next(batched(held_out, _SCALE_IMAGES))
         with torch.no_grad():
-            fit_to_features(module.decoder, module.encoder(image_N3HW.float() / 255))
+            scale_to_features(module.decoder, module.encoder(image_N3HW.float() / 255))
     identity: dict[str, Any] = {
         "encoder": kind.name,
         "width": module.width,

@@ -1,4 +1,4 @@
-"""Training a decoder for a frozen encoder (paper section 3 and appendix B.1; spec: MSE + 1e-8 total variation)."""
+"""Training a decoder for a frozen encoder: MSE + 1e-8 total variation (paper 1, section 3 and appendix B.1)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ from training.evaluation import held_out_scores
 PICTURE_FOLDER = "reconstructions"
 
 TOTAL_VARIATION_WEIGHT = 1e-8
-"""Weight of the summed L1 total variation (spec)."""
+"""Weight of the total variation, an L1 norm summed over the batch (paper 1, appendix B.1)."""
 
 _PICTURE_IMAGES = 8
 

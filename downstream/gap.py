@@ -28,7 +28,7 @@ from sources.classes import imagenet_names, require_agreeing
 
 ROLES = ("original", "reconstructed", "advbn")
 _CONTENTS = "contents"
-"""Field of what identifies measures: marks of the images of each role, see `sources.content`."""
+"""Field of what identifies measures: state checksums of the images of each role, see `sources.content`."""
 NAMES_SHOWN = 3
 """How many sample keys a message names."""
 
@@ -278,7 +278,7 @@ def _quality(
         "samples": original.samples_sha256,
         "lpips": request.lpips,
     }
-    # Earlier versions kept no marks of the images.
+    # Earlier versions kept no state checksums of the images.
     known = {_CONTENTS: identity[_CONTENTS], **store.quality_identity("reconstructed")}
     if request.overwrite or known != identity:
         measured = quality(original, reconstructed, compute, lpips=request.lpips)

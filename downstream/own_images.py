@@ -20,7 +20,7 @@ from sources.classes import imagenet_map
 from sources.decode import BrokenImageError, decode_rgb
 from sources.keys import sample_keys
 from sources.photographs import ShippedPhotographs, open_photographs
-from training.data import evenly
+from training.data import evenly_spread
 
 RECORD = "images.json"
 """Record of which images a folder holds."""
@@ -65,7 +65,7 @@ def collect_images(  # noqa: PLR0913 (which images, and what labels them)
     else:
         require_apart(address, out)
         source, labelled = open_photographs(address, labels)
-    chosen = evenly(source.records, most)
+    chosen = evenly_spread(source.records, most)
     if len(chosen) < len(source.records):
         notes.append(f"These are {len(chosen)} of {len(source.records):,} images, evenly spread.")
         say(notes[-1])

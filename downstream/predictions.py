@@ -26,7 +26,7 @@ from downstream.result_store import ComparisonKey, Row, model_name, other_images
 FORMAT = "advbn-gen predictions"
 VERSION = 1
 
-_PATIENCE = 600.0
+_TIMEOUT = 600.0
 """Seconds to wait for another program that has the file open, when results of long work are to be added."""
 
 IDENTIFYING = ("data_fingerprint", "samples_sha256")
@@ -193,12 +193,12 @@ class PredictionFile:
                 group.create_dataset(name, data=values, compression="gzip", shuffle=True)
 
     @contextmanager
-    def _opened(self, patience: float = 0.0) -> Iterator[Any]:
+    def _opened(self, timeout: float = 0.0) -> Iterator[Any]:
         if not self.path.exists():
             with h5py.File.in_memory() as empty:
                 yield empty
             return
-        with open_hdf5(self.path, patience) as file:
+        with open_hdf5(self.path, timeout) as file:
             if file.attrs.get("format") != FORMAT:
                 raise UserError(f"The file {self.path} does not hold predictions of this program; give another --out.")
             if file.attrs["version"] > VERSION:
@@ -215,7 +215,7 @@ class PredictionFile:
         buffer = io.BytesIO()
         with h5py.File(buffer, "w") as file:
             file.attrs["format"], file.attrs["version"] = FORMAT, VERSION
-            with self._opened(_PATIENCE) as before:
+            with self._opened(_TIMEOUT) as before:
                 for name in before:
                     before.copy(before[name], file, name)
             yield file

@@ -20,7 +20,7 @@ from sources.fewer_classes import FewerClasses, occurring
 from training.data import Mix, require_same_classes, training_images
 from training.folder import is_first_process
 from training.loop import train
-from training.request import TrainingRequest, TrainingResult, opened
+from training.request import TrainingRequest, TrainingResult, open_if_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,9 +130,9 @@ def _opened(request: FineTuningRequest, start: Classifier) -> tuple[Source, Sour
     Raises:
         UserError: one cannot be read, or other classes occur than a fresh head is to have.
     """
-    source = opened(request.source, split="train")
+    source = open_if_address(request.source, split="train")
     # Only held-out images may lie flat: the labels of training images are their folders.
-    held = None if request.held_out is None else opened(request.held_out, labels=request.labels, split="val")
+    held = None if request.held_out is None else open_if_address(request.held_out, labels=request.labels, split="val")
     second = None if request.mix is None else open_named("mix", request.mix, split="train").source
     if request.classes is not None:
         names = occurring(source)

@@ -33,8 +33,8 @@ _COMMANDS = {PREDICTIONS: "`score` and `report gap`", PREDICTION_FOLDER: "`evalu
 """Name of a layout's file or folder -> the commands that use the layout."""
 
 CONTENT = "data_content"
-"""Field of rows: mark of the images, see `sources.content`. It identifies nothing, since files may be copied, and
-layouts keep it with the samples."""
+"""Field of rows: state checksum of the images, see `sources.content`. It identifies nothing, since files may be copied,
+and layouts keep it with the samples."""
 
 _NAMES_SHOWN = 4
 """How many data sets a message names."""
@@ -210,8 +210,8 @@ class ResultStore(Generic[AnyResults]):
         ]
         if unknown:
             say(
-                f"An earlier version wrote {counted(len(unknown), 'result')} in {self.folder} without a mark of the "
-                "images, so that a change of these is not noticed; --overwrite computes them again."
+                f"An earlier version wrote {counted(len(unknown), 'result')} in {self.folder} without a checksum "
+                "of the images' files, so that a change of these is not noticed; --overwrite computes them again."
             )
         return stale
 
@@ -296,7 +296,7 @@ class ResultStore(Generic[AnyResults]):
     def write_rows(self) -> None:
         """Write `results.jsonl`."""
         lines = self._lines([self.rows[key] for key in sorted(self.rows)])
-        text = "".join(f"{json.dumps(without_mark(line), sort_keys=self._layout.sort_keys)}\n" for line in lines)
+        text = "".join(f"{json.dumps(without_content(line), sort_keys=self._layout.sort_keys)}\n" for line in lines)
         write_text(self.folder / RESULTS, text)
 
 
@@ -325,15 +325,15 @@ def opened_store(
         yield ResultStore(layout, comparison, lines)
 
 
-def without_mark(row: Row) -> Row:
-    """Return a row as `results.jsonl` has it: the mark of the images is kept with the samples."""
+def without_content(row: Row) -> Row:
+    """Return a row as `results.jsonl` has it: the state checksum of the images is kept with the samples."""
     return {name: value for name, value in row.items() if name != CONTENT}
 
 
 def other_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Return whether two rows are of images with other sizes or times, as far as both say."""
-    marks = before.get(CONTENT), now.get(CONTENT)
-    return all(marks) and marks[0] != marks[1]
+    checksums = before.get(CONTENT), now.get(CONTENT)
+    return all(checksums) and checksums[0] != checksums[1]
 
 
 def _reuse_message(reused: int, wanted: Sequence[Wanted]) -> str:

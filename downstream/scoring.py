@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from basics.compute import Compute
 from basics.errors import UserError, WorkError
-from basics.loading import loaded
+from basics.loading import loaded_batches
 from basics.options import require_loaders
 from basics.progress import progress
 from basics.software import versions_of
@@ -181,7 +181,7 @@ def predict(
     seen = 0
     with (
         ThreadPoolExecutor(torch.get_num_threads()) as threads,
-        loaded(
+        loaded_batches(
             _Views(data, views, None if config.loaders else threads), config.loaders or 0, batch_size=config.batch_size
         ) as batches,
         compute.kernels(),

@@ -12,7 +12,7 @@ from basics.errors import UserError, WorkError
 from basics.loading import fitting_loaders
 from basics.progress import say
 from downstream.predictions import SAME_SAMPLES, PredictionFile, ScoredData
-from downstream.result_store import CONTENT, PREDICTIONS, Key, Layout, Row, Wanted, opened_store, without_mark
+from downstream.result_store import CONTENT, PREDICTIONS, Key, Layout, Row, Wanted, opened_store, without_content
 from downstream.scoring import ScoringConfig, image_bytes, predict, require_fitting, views_of, wanted_score
 from downstream.testset import TestSet, open_test_set
 from networks.classifiers import Classifier
@@ -179,7 +179,7 @@ def score_all(run: ScoringRun) -> dict[Key, Row]:
                 store.add(_scored(run, opened(), todo))
         # Also if nothing was missing: the file may have been lost.
         store.write_rows()
-        return {key: without_mark(row) for key, row in store.rows.items()}
+        return {key: without_content(row) for key, row in store.rows.items()}
 
 
 def _with_loaders(run: ScoringRun, views: Iterable[Sequence[View]]) -> ScoringRun:

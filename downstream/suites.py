@@ -11,7 +11,7 @@ from pathlib import Path
 
 from basics.errors import UserError
 from basics.paths import AnyPath, as_path
-from basics.remote import faults_of
+from basics.remote import os_errors_only
 from downstream.auxiliary import AUXILIARY, MAIN
 from downstream.mce import CATEGORIES, CORRUPTIONS, SEVERITIES
 from downstream.testset import TestSet, open_named
@@ -200,7 +200,7 @@ def _own_data_set(address: str) -> Subset:
 def _root(suite: str, address: str) -> AnyPath:
     root = as_path(address)
     try:
-        with faults_of(root):
+        with os_errors_only(root):
             exists = root.is_dir()
     except OSError as error:
         raise UserError(f"--{suite} {address} cannot be reached ({error.strerror or error}); check it.") from error
@@ -211,7 +211,7 @@ def _root(suite: str, address: str) -> AnyPath:
 
 def _folders(folder: AnyPath) -> list[AnyPath]:
     try:
-        with faults_of(folder):
+        with os_errors_only(folder):
             found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
             return sorted(found, key=lambda path: path.name)
     except OSError as error:

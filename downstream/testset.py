@@ -18,7 +18,7 @@ from downstream.cue_conflict import texture_labels
 from pipeline.dataset.checks import checksum_problems
 from pipeline.dataset.manifest import Manifest, is_data_set, read_manifest
 from sources.base import ImageRecord, Source
-from sources.content import FileState, content_mark
+from sources.content import FileState, state_checksum
 from sources.decode import View
 from sources.keys import sample_keys
 from sources.opening import open_source
@@ -117,10 +117,10 @@ class TestSet:
 
     @cached_property
     def content(self) -> str:
-        """Mark of its images (see `sources.content`): of the shards' checksums, or of files; empty if it has none."""
+        """State checksum of its images (see `sources.content`): of shards or of files; empty if it has none."""
         if self.manifest is not None:
-            return content_mark(FileState(shard["bytes"], tag=shard["sha256"]) for shard in self.manifest.shards)
-        return "".join(self.source.content_marks(self.records))
+            return state_checksum(FileState(shard["bytes"], tag=shard["sha256"]) for shard in self.manifest.shards)
+        return "".join(self.source.state_checksums(self.records))
 
     def metadata(self) -> dict[str, Any]:
         """Return the fields of results that describe it."""

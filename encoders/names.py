@@ -44,5 +44,5 @@ def split_encoder(text: str) -> tuple[str, str | None]:
 
 
 def file_name_of(encoder: str) -> str:
-    """Return what data sets and folders of an encoder are called: its name, without characters that paths trip over."""
+    """Return what data sets and folders of an encoder are called: its name, in characters that every path may have."""
     return encoder.rpartition(":")[2].replace(SEPARATOR, "-").replace(".", "_")

@@ -81,7 +81,7 @@ def read_checkpoint(path: Path, known: KnownNames | None = None) -> Checkpoint:
         state = _checked(read_safetensors(path)[0], path)
     else:
         whole = _load_torch(path)
-        content, averaged = _within(whole, path)
+        content, averaged = _weights_within(whole, path)
         state, entries = _checked(content, path), frozenset(map(str, whole))
     if averaged:
         say(f"{path} holds averaged weights ({averaged}) beside the last ones; the averaged ones are taken.")
@@ -102,14 +102,14 @@ def _without_prefixes(state: StateDict, known: KnownNames) -> StateDict:
     """Return a state dict without the prefixes that hide known names, and with all others."""
     forms, following = {frozenset(state): state}, [state]
     while following:
-        less = [each for form in following for prefix in _PREFIXES for each in _less(form, prefix)]
+        less = [each for form in following for prefix in _PREFIXES for each in _without_prefix(form, prefix)]
         following = [each for each in less if frozenset(each) not in forms]
         forms |= {frozenset(each): each for each in following}
     # Of forms of which as much is known the first, from which the fewest prefixes were taken off.
     return max(forms.values(), key=known)
 
 
-def _less(state: StateDict, prefix: str) -> Iterator[StateDict]:
+def _without_prefix(state: StateDict, prefix: str) -> Iterator[StateDict]:
     """Yield a state dict without a prefix, if names have it, and if no two names become one."""
     if not any(name.startswith(prefix) for name in state):
         return
@@ -164,7 +164,7 @@ def _unreadable(path: Path) -> str:
     )
 
 
-def _within(content: Any, path: Path) -> tuple[Any, str]:
+def _weights_within(content: Any, path: Path) -> tuple[Any, str]:
     """Return the weights in a training's checkpoint, and the entry that averaged ones were taken from, if any."""
     averaged = ""
     while isinstance(content, Mapping):
@@ -301,7 +301,7 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None
     ]
     found = "; ".join(complaint for complaint in complaints if complaint)
     if found:
-        raise UserError(f"The weights do not fit {what}: {found}.")
+        raise UserError(f"The weights do not fit {what}: {found}; give weights of the same network.")
     # With the versions of torch's own layers, which decide whether they read a state dict as an old one.
     versioned = OrderedDict(state)
     versioned._metadata = getattr(expected, "_metadata", None)  # type: ignore[attr-defined]

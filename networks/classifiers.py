@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ PUBLISHED = "published"
 FORMAT = "advbn-gen classifier"
 IMAGENET_CLASSES = 1000
 _TRANSFORMING = {"inception_v3", "googlenet"}
+"""Networks with torchvision's option `transform_input`, which converts the colours for weights that were ported."""
 PUBLISHED_VIEW = View(crop=224, resize=256)
 """The field's evaluation of ImageNet classifiers."""
 CLIP_VIEW = View(crop=112, resize=112)
@@ -69,8 +71,9 @@ class Classifier:
     """Python packages that its predictions depend on besides torch and torchvision."""
     colours: str | None = None
     """How it has the colours of clips prepared, one of CLIP_COLOURS; None for a classifier of images."""
-    some: tuple[int, ...] = ()
-    """Of a classifier of some of its outputs' classes only (see `networks.heads`), these; else empty."""
+    real_outputs: tuple[int, ...] = ()
+    """Outputs that are not always minus infinity, of a classifier of a part of ImageNet-1k (see `networks.heads`);
+    empty if all are real."""
 
     @property
     def clips(self) -> bool:
@@ -122,8 +125,9 @@ def require_known(name: str, *, clips: bool = False, option: str = "") -> None:
         with_option = f"{option} with " if option else ""
         raise UserError(f"The network {name} takes clips, not images; give {with_option}a network of images.")
     if not is_known(name):
-        near = ", ".join(list_models(module=_zoo())[:4])
-        raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. vgg19, resnet50, {near}.")
+        known = list_models(module=_zoo())
+        similar = get_close_matches(name, known, 4) or ["vgg19", "resnet50", *known[:4]]
+        raise UserError(f"There is no classifier {name!r}; give a torchvision name, e.g. {', '.join(similar)}.")
 
 
 def normalise_for(name: str, colours: str | None = None) -> Normalise:
@@ -140,7 +144,7 @@ def normalise_for(name: str, colours: str | None = None) -> Normalise:
 
 
 def require_colours(colours: str | None) -> None:
-    """Refuse an unknown way to prepare the colours of clips; None is known.
+    """Refuse an unknown way to prepare the colours of clips; None is what is usual for a network.
 
     Raises:
         UserError: see above.
@@ -236,14 +240,14 @@ def load_classifier(  # noqa: PLR0913 (which network, with which weights, for wh
             network = published_network(name, f"{option} {name}=FILE")
             found = _outputs(network, network.state_dict())
         else:
-            blank = _blank(name)
-            known = known_by(blank)
+            meta = _meta_network(name)
+            known = known_by(meta)
             checkpoint = read_checkpoint(Path(weights), lambda state: known(_present_names(state)))
             state, origin = _present_names(checkpoint.state), origin_of(weights, checkpoint.averaged)
             if clips:
-                _require_of_network(state, blank, name, weights, option)
+                _require_of_network(state, meta, name, weights, option)
             colours = colours or metadata.get("colours") or _colours_of(name, checkpoint, weights)
-            found = _outputs(blank, state)
+            found = _outputs(meta, state)
             with Uninitialised():
                 network = network_of_file(name, found, width)
             load_into(network, state, f"the classifier {name}")
@@ -377,8 +381,8 @@ def _one_name(given: str | None, stored: str | None, weights: str, option: str) 
     return name
 
 
-def _blank(name: str) -> nn.Module:
-    """Return a network without memory for its weights, for the names and kinds of its layers."""
+def _meta_network(name: str) -> nn.Module:
+    """Return a network on the meta device, which has no values: for the names and kinds of its layers."""
     with torch.device("meta"):
         return build_network(name, IMAGENET_CLASSES)
 
@@ -389,7 +393,7 @@ def head_of(network: nn.Module) -> str:
     return paths[-1]
 
 
-def _require_of_network(state: StateDict, blank: nn.Module, name: str, weights: str, option: str) -> None:
+def _require_of_network(state: StateDict, meta: nn.Module, name: str, weights: str, option: str) -> None:
     """Refuse weights of images, or of another network of clips: that of a file is easily mistaken.
 
     Raises:
@@ -398,10 +402,10 @@ def _require_of_network(state: StateDict, blank: nn.Module, name: str, weights: 
     if {value.ndim for value in state.values()} & {4, 5} == {4}:
         raise UserError(f"The weights {weights} are of a network of images, not of clips; give {option} with others.")
     names = _without_counters(state)
-    if names == _without_counters(blank.state_dict()):
+    if names == _without_counters(meta.state_dict()):
         return
     for other in CLIP_NETWORKS:
-        if names == _without_counters(_blank(other).state_dict()):
+        if names == _without_counters(_meta_network(other).state_dict()):
             raise UserError(
                 f"The weights {weights} are of a {other}, not of a {name}; give {option} {other}={weights}."
             )

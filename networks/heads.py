@@ -1,4 +1,7 @@
-"""Outputs for other classes: a fresh last layer, and some of ImageNet-1k's classes among all of them."""
+"""Outputs for other classes: a fresh last layer, and some of ImageNet-1k's classes among all of them.
+
+Legend: N images, C classes.
+"""
 
 import copy
 import math
@@ -101,4 +104,4 @@ def with_all_of_imagenet(classifier: Classifier) -> Classifier:
         return classifier
     module = nn.Sequential(classifier.module, _AmongImageNet(outputs)).eval()
     every = imagenet_map()
-    return replace(classifier, module=module, classes=every.count, class_map=every, some=tuple(outputs))
+    return replace(classifier, module=module, classes=every.count, class_map=every, real_outputs=tuple(outputs))

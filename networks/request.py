@@ -17,7 +17,7 @@ from training.clips import training_clips
 from training.data import TrainingImages, Variation, require_same_classes, training_images
 from training.folder import is_first_process, require_own_so_far
 from training.loop import train
-from training.request import TrainingRequest, TrainingResult, opened
+from training.request import TrainingRequest, TrainingResult, open_if_address
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,10 @@ def train_classifier(request: ClassifierRequest, *, overwrite: bool = False) -> 
     request.require_possible()
     if clips is None:
         config.require_batches_for_batch_norm()
-    source = opened(request.source, split="train", clips=clips, undivided=True)
+    source = open_if_address(request.source, split="train", clips=clips, undivided=True)
     held_source = None
     if request.held_out is not None:
-        held_source = opened(request.held_out, labels=request.labels, split="val", clips=clips)
+        held_source = open_if_address(request.held_out, labels=request.labels, split="val", clips=clips)
     require_same_classes(source, held_source)
     _require_trainable(request, source.classes.count)
     identity = {
@@ -80,9 +80,7 @@ def _data(
     config, clips = request.training, request.clips
     if clips is None:
         return training_images(source, held_source, config, limit=request.limit, variation=request.variation)
-    return training_clips(
-        source, held_source, config, frames=clips.frames, limit=request.limit, held_out_most=None, cache=clips.cache
-    )
+    return training_clips(source, held_source, config, frames=clips.frames, limit=request.limit, cache=clips.cache)
 
 
 def _require_trainable(request: ClassifierRequest, classes: int) -> None:

@@ -303,7 +303,7 @@ def _load_timm(name: str, weights: str) -> Classifier:
     if height != width or config["crop_mode"] not in _CROP_MODES:
         raise UserError(
             f"The timm model {name} takes images of {width}x{height} in crop mode {config['crop_mode']!r}; "
-            f"only squares in the modes {' and '.join(_CROP_MODES)} are prepared here."
+            f"only squares in the modes {' and '.join(_CROP_MODES)} are prepared here; give another model."
         )
     module = nn.Sequential(Normalise(config["mean"], config["std"]), network).eval().requires_grad_(False)
     published = weights == PUBLISHED or weights.startswith(PACKAGED_PREFIX)

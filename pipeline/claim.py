@@ -17,7 +17,7 @@ from basics.files import (
 from basics.ownership import ANOTHER_OUT, FolderTakenError, lock_folder, require_owner
 from basics.paths import AnyPath, is_remote
 from basics.reading import exists, is_file, is_folder
-from basics.remote import faults_of
+from basics.remote import os_errors_only
 from pipeline.dataset.layout import (
     LEDGER,
     LOG,
@@ -113,7 +113,7 @@ def _check_owner(dataset: DatasetDescription, *, overwrite: bool) -> None:
 def _entries(folder: AnyPath) -> list[AnyPath]:
     """Return what a folder holds. On a store, an empty folder disappears when another run removes its probe from it."""
     try:
-        with faults_of(folder):
+        with os_errors_only(folder):
             return list(folder.iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []

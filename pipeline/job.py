@@ -245,8 +245,8 @@ def _require_its_classes(networks: Networks, source: Source, records: Sequence[I
         f"the classifier {networks.classifier.name}", networks.classifier.outputs, source.address, source.classes,
         "give a classifier trained on these labels (--classifier, --classifier-weights)",
     )  # fmt: skip
-    some = networks.classifier.some
-    unknown = {record.label for record in records}.difference(some) if some else None
+    real = networks.classifier.real_outputs
+    unknown = {record.label for record in records}.difference(real) if real else None
     if unknown:
         raise UserError(
             f"{source.address} has images of classes that the classifier {networks.classifier.name} does not have "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from basics.files import canonical_json
-from sources.content import FileState, content_mark
+from sources.content import FileState, state_checksum
 
 _PIECE = 4096
 """Records that are added to the checksum at once."""
@@ -104,22 +104,22 @@ class Source(ABC):
         """
         return [state for record in records for state in self.file_states([record])]
 
-    def content_marks(self, records: Sequence[ImageRecord], parts: int = 1) -> list[str]:
-        """Return marks of the files that hold some of its records (see `sources.content`).
+    def state_checksums(self, records: Sequence[ImageRecord], parts: int = 1) -> list[str]:
+        """Return state checksums of the files that hold some of its records (see `sources.content`).
 
         Args:
             records: some of `self.records`.
-            parts: how many marks, at most; the files are dealt out to them in turn.
+            parts: how many checksums, at most; the files are dealt out to them in turn.
 
         Returns:
-            The marks; none if it has no files, or a server does not say what they are.
+            The checksums; none if it has no files, or a server does not say what state they are in.
         """
         try:
             states = self.file_states(records)
         except OSError:
             # It is no reason to stop: whoever reads the files says what is wrong.
             return []
-        return [content_mark(states[start::parts]) for start in range(min(parts, len(states)))]
+        return [state_checksum(states[start::parts]) for start in range(min(parts, len(states)))]
 
     def digest(self) -> str:
         """Return a checksum (hex) over the names and labels in order: a resumed run compares it.

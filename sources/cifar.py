@@ -16,14 +16,14 @@ from sources.base import ClassMap, ImageRecord
 from sources.listing import Folder
 from sources.names import is_image, of_split
 from sources.pickled import PickledArray, PickleFormatError, read_table
-from sources.storage import RandomFile, open_random
+from sources.storage import RandomAccessFile, open_random_access
 from sources.tar.scanning import MemberTable, Tar, scan_tars
 from sources.tar.source import TarSource
 
 SIDE = 32
-_PLANES = 3 * SIDE * SIDE
-"""Bytes of a picture: its red, its green, its blue."""
-_MEND = "download or unpack it again"
+_PICTURE_BYTES = 3 * SIDE * SIDE
+"""Bytes of a picture: its red plane, its green and its blue one."""
+_ADVICE = "download or unpack it again"
 
 
 class CifarSource(TarSource):
@@ -50,7 +50,7 @@ class _Form:
     """File of the class names."""
     parts: dict[str, tuple[str, ...]]
     """Files with the pictures of each split."""
-    before: int = 0
+    label_bytes: int = 0
     """Binary version: label bytes before each picture; the last is the class."""
     name_key: str = ""
     """Python version: key of the class names in their pickle."""
@@ -66,7 +66,7 @@ class _Form:
 _BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 _FORMS = (
     _Form(
-        folder="cifar-10-batches-bin", classes=10, names="batches.meta.txt", before=1,
+        folder="cifar-10-batches-bin", classes=10, names="batches.meta.txt", label_bytes=1,
         parts={"train": tuple(f"{batch}.bin" for batch in _BATCHES), "test": ("test_batch.bin",)},
     ),
     _Form(
@@ -74,7 +74,7 @@ _FORMS = (
         parts={"train": _BATCHES, "test": ("test_batch",)},
     ),
     _Form(
-        folder="cifar-100-binary", classes=100, names="fine_label_names.txt", before=2,
+        folder="cifar-100-binary", classes=100, names="fine_label_names.txt", label_bytes=2,
         parts={"train": ("train.bin",), "test": ("test.bin",)},
     ),
     _Form(
@@ -88,14 +88,14 @@ class _FileLocation(NamedTuple):
     """Where one of the published files lies: a file, or a part of an archive."""
 
     path: AnyPath
-    file: RandomFile
+    file: RandomAccessFile
     offset: int
     size: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
-    """The published files of one data set, found in a folder or an archive."""
+class PublishedFiles:
+    """The files of one published data set, found in a folder or an archive."""
 
     where: str
     """Folder or archive, for messages."""
@@ -111,7 +111,7 @@ class Published:
             UserError: it is missing.
         """
         if name not in self.locations:
-            raise UserError(f"{self.where} lacks {name}, a file of the published {self.form.folder}; {_MEND}.")
+            raise UserError(f"{self.where} lacks {name}, a file of the published {self.form.folder}; {_ADVICE}.")
         return self.locations[name]
 
     def content(self, name: str) -> bytes:
@@ -126,10 +126,10 @@ class Published:
 
     def damaged(self, name: str, fault: str) -> UserError:
         """Return the error that says what is wrong with one of the files."""
-        return UserError(f"The file {name} of {self.where} {fault}; {_MEND}.")
+        return UserError(f"The file {name} of {self.where} {fault}; {_ADVICE}.")
 
 
-def find_in_folder(folder: Folder) -> Published | None:
+def find_in_folder(folder: Folder) -> PublishedFiles | None:
     """Return the published files in a folder, or in a sub-folder that has the published name.
 
     Raises:
@@ -138,7 +138,9 @@ def find_in_folder(folder: Folder) -> Published | None:
     """
     folders = folder.folders()
     found = [
-        Published(where=str(where.path), form=form, locations={name: _whole(where.path / name) for name in names})
+        PublishedFiles(
+            where=str(where.path), form=form, locations={name: _whole_file(where.path / name) for name in names}
+        )
         for form in _FORMS
         for where in (folder, *(folder.into(name) for name in folders if name == form.folder))
         if (names := form.files_among(where.files()))
@@ -148,7 +150,7 @@ def find_in_folder(folder: Folder) -> Published | None:
     return found[0] if found else None
 
 
-def find_in_archive(tar: AnyPath, members: Iterable[str]) -> Published | None:
+def find_in_archive(tar: AnyPath, members: Iterable[str]) -> PublishedFiles | None:
     """Return the published files in a tar.
 
     Args:
@@ -167,17 +169,17 @@ def find_in_archive(tar: AnyPath, members: Iterable[str]) -> Published | None:
         if is_image(name):
             raise UserError(f"{tar} holds {form.folder} and images (such as {name}); give a tar of one of the two.")
         locations[PurePosixPath(name).name] = _FileLocation(tar, file, offset, size)
-    return Published(where=str(tar), form=form, locations=locations)
+    return PublishedFiles(where=str(tar), form=form, locations=locations)
 
 
-def open_cifar(address: str, published: Published, split: str, labels: AnyPath | None) -> CifarSource:
+def open_cifar(address: str, published: PublishedFiles, split: str, labels: AnyPath | None) -> CifarSource:
     """Make a source of published files.
 
     Args:
         address: Address of the source, as the user gave it.
         published: The files.
         split: `train` or `test`; `val` means the latter.
-        labels: The user's label list, which is not wanted.
+        labels: The user's label list, which is refused: the files hold the labels.
 
     Raises:
         UserError: a file is missing or damaged, there is no such split, or a label list is given.
@@ -197,7 +199,7 @@ def open_cifar(address: str, published: Published, split: str, labels: AnyPath |
         for index, (label, offset) in enumerate(_pictures(published, file)):
             name = f"{classes[label]}/{PurePosixPath(file).stem}-{index:05}.png"
             table[name] = label
-            locations.add(name, number, offset, _PLANES)
+            locations.add(name, number, offset, _PICTURE_BYTES)
     tars = [Tar(published.location(file).path) for file in files]
     return CifarSource(address, tars, table, locations, ClassMap(names=classes, imagenet=False))
 
@@ -209,12 +211,12 @@ def _png(planes: npt.NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def _whole(path: AnyPath) -> _FileLocation:
-    file = open_random(path)
+def _whole_file(path: AnyPath) -> _FileLocation:
+    file = open_random_access(path)
     return _FileLocation(path, file, 0, file.size)
 
 
-def _class_names(published: Published) -> tuple[str, ...]:
+def _class_names(published: PublishedFiles) -> tuple[str, ...]:
     form, content = published.form, published.content(published.form.names)
     try:
         listed = read_table(content).get(form.name_key) if form.name_key else content.split(b"\n")
@@ -229,7 +231,7 @@ def _class_names(published: Published) -> tuple[str, ...]:
     return names
 
 
-def _pictures(published: Published, file: str) -> Iterator[tuple[int, int]]:
+def _pictures(published: PublishedFiles, file: str) -> Iterator[tuple[int, int]]:
     """Yield label and first byte of each picture of a file."""
     form, start = published.form, published.location(file).offset
     labels, first, step = _pickled(published, file) if form.label_key else _binary(published, file)
@@ -239,16 +241,16 @@ def _pictures(published: Published, file: str) -> Iterator[tuple[int, int]]:
         yield label, start + first + index * step
 
 
-def _binary(published: Published, file: str) -> tuple[Sequence[Any], int, int]:
+def _binary(published: PublishedFiles, file: str) -> tuple[Sequence[Any], int, int]:
     """Return the labels, the first byte of the first picture, and the bytes from one picture to the next."""
-    content, before = published.content(file), published.form.before
-    step = before + _PLANES
+    content, label_bytes = published.content(file), published.form.label_bytes
+    step = label_bytes + _PICTURE_BYTES
     if not content or len(content) % step:
         raise published.damaged(file, f"has {len(content)} bytes, no whole number of pictures of {step}")
-    return content[before - 1 :: step], before, step
+    return content[label_bytes - 1 :: step], label_bytes, step
 
 
-def _pickled(published: Published, file: str) -> tuple[Sequence[Any], int, int]:
+def _pickled(published: PublishedFiles, file: str) -> tuple[Sequence[Any], int, int]:
     """Return the same as `_binary` does: in the published pickles, too, the pixels lie in one piece."""
     content = published.content(file)
     try:
@@ -259,8 +261,12 @@ def _pickled(published: Published, file: str) -> tuple[Sequence[Any], int, int]:
     if not isinstance(labels, list) or not isinstance(pixels, PickledArray):
         raise published.damaged(file, "holds no labels and pixels")
     first = content.find(pixels.content)
-    if not labels or pixels.shape != (len(labels), _PLANES) or len(pixels.content) != len(labels) * _PLANES:
-        raise published.damaged(file, f"has not {_PLANES} bytes of pixels for each of {len(labels)} labels")
+    if (
+        not labels
+        or pixels.shape != (len(labels), _PICTURE_BYTES)
+        or len(pixels.content) != len(labels) * _PICTURE_BYTES
+    ):
+        raise published.damaged(file, f"has not {_PICTURE_BYTES} bytes of pixels for each of {len(labels)} labels")
     if first < 0:
         raise published.damaged(file, "does not hold its pixels in one piece")
-    return labels, first, _PLANES
+    return labels, first, _PICTURE_BYTES

@@ -106,7 +106,7 @@ class Unnamed(NamedTuple):
     """What a user has to know."""
 
 
-def compare_classes(first: str, classes: ClassMap, second: str, other: ClassMap, mend: str) -> Unnamed | None:
+def compare_classes(first: str, classes: ClassMap, second: str, other: ClassMap, advice: str) -> Unnamed | None:
     """Refuse two sets of classes in which a label means two classes; they are compared by their names.
 
     Args:
@@ -114,7 +114,7 @@ def compare_classes(first: str, classes: ClassMap, second: str, other: ClassMap,
         classes: The first set.
         second: What has the second set.
         other: The second set.
-        mend: End of the message that refuses: what the user can do.
+        advice: End of the message that refuses: what the user can do.
 
     Returns:
         The one that does not say which classes it has; None if they agree, or if neither does.
@@ -125,7 +125,7 @@ def compare_classes(first: str, classes: ClassMap, second: str, other: ClassMap,
     if classes.count != other.count:
         raise UserError(
             f"{_capital(first)} has {classes.count} classes, but {second} has {other.count}; "
-            f"{mend}{_declaration(classes, other)}."
+            f"{advice}{_declaration(classes, other)}."
         )
     if classes.names == other.names or not (classes.named or other.named):
         return None
@@ -136,13 +136,14 @@ def compare_classes(first: str, classes: ClassMap, second: str, other: ClassMap,
     label = next(label for label, names in enumerate(zip(classes.names, other.names, strict=True)) if len({*names}) > 1)
     order = ", the same classes in another order" if set(classes.names) == set(other.names) else ""
     raise UserError(
-        f"The class {label} is {classes.names[label]} for {first} and {other.names[label]} for {second}{order}; {mend}."
+        f"The class {label} is {classes.names[label]} for {first} and {other.names[label]} for {second}{order}; "
+        f"{advice}."
     )
 
 
-def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap, mend: str) -> None:
+def require_agreeing(first: str, classes: ClassMap, second: str, other: ClassMap, advice: str) -> None:
     """Refuse two sets of classes as `compare_classes` does, and print the notice if one of them has no names."""
-    unnamed = compare_classes(first, classes, second, other, mend)
+    unnamed = compare_classes(first, classes, second, other, advice)
     if unnamed is not None:
         say(unnamed.notice)
 

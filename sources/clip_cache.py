@@ -1,7 +1,7 @@
 """Decoded clips in one HDF5 file, so that many runs on the same clips decode them once.
 
 The whole file is laid out when it is made, under a name of its own, and then renamed; later only bytes in it change: of
-the pixels of a clip, of their checksum, and at last of the mark that they are there. A run that is killed at any moment
+the pixels of a clip, of their checksum, and at last of the flag that they are there. A run that is killed at any moment
 leaves a valid file without the clips that it had not finished. A clip is known by its name, its split, and the size
 and time of its file (`sources.content`), so one that has changed since is not found.
 """
@@ -26,11 +26,11 @@ from basics.hdf5 import open_hdf5
 from basics.progress import say
 from sources.base import ImageRecord, Source
 from sources.clips import ClipView
-from sources.content import content_mark
+from sources.content import state_checksum
 
 _FORMAT = "advbn-gen decoded clips 1"
 _CLIPS, _CHECKSUMS, _DONE, _KEYS, _NAMES = "clips", "crc32", "done", "keys", "names"
-_MEND = "restore it, move it away to have it made again, or give another --cache"
+_ADVICE = "restore it, move it away to have it made again, or give another --cache"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,13 +77,13 @@ class ClipCache:
             pixels = os.pread(file, self._bytes, self.layout.clips + row * self._bytes)
             checksum = os.pread(file, 4, self.layout.checksums + 4 * row)
         if len(pixels) < self._bytes or _checksum(pixels) != checksum:
-            raise WorkError(f"The cache {self.path} is damaged (at {record.name}); {_MEND}.")
+            raise WorkError(f"The cache {self.path} is damaged (at {record.name}); {_ADVICE}.")
         return torch.from_numpy(np.frombuffer(bytearray(pixels), np.uint8)).view(
             3, self.view.frames, self.view.size, self.view.size
         )
 
     def write(self, clips: Mapping[ImageRecord, Tensor]) -> None:
-        """Add decoded clips, of a run that holds the file (see `held`): all are on the disk before any is marked.
+        """Add decoded clips, all of which are on the disk before any is flagged; see `lock_cache`, which the run holds.
 
         Raises:
             WorkError: the file cannot be written.
@@ -104,8 +104,8 @@ class ClipCache:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Keep other runs from adding to a file meanwhile, once those that do so now have ended.
+def lock_cache(path: Path) -> Iterator[None]:
+    """Keep other runs from adding to a file meanwhile; waits until those that do so now have ended.
 
     Raises:
         UserError: it cannot be written.
@@ -158,10 +158,10 @@ def open_cache(path: Path, view: ClipView, sets: Sequence[tuple[Source, Sequence
 
 def _keys(source: Source, records: Sequence[ImageRecord]) -> dict[ImageRecord, str]:
     """Return what each clip is known by."""
-    marks = [content_mark([state]) for state in source.record_states(records)]
+    states = [state_checksum([state]) for state in source.record_states(records)]
     # Clips of one name in both splits may be of the same size and time, or in one tar.
     splits = [source.split] if source.split else []
-    return {record: digest_json([record.name, mark, *splits]) for record, mark in zip(records, marks, strict=True)}
+    return {record: digest_json([record.name, state, *splits]) for record, state in zip(records, states, strict=True)}
 
 
 def _make(path: Path, view: ClipView, names: Mapping[str, str]) -> None:
@@ -190,7 +190,7 @@ def _make(path: Path, view: ClipView, names: Mapping[str, str]) -> None:
 def _lay_out(path: Path, view: ClipView, names: Mapping[str, str]) -> None:
     count = len(names)
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    # The place is taken at once, as holes of a sparse file, so that no structure of the file changes later.
+    # All space is allocated at once, as holes of a sparse file, so that no structure of the file changes later.
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     with h5py.File(path, "w-") as file:
@@ -208,7 +208,7 @@ def _read(path: Path, view: ClipView) -> tuple[_Layout, dict[str, int]]:
     Raises:
         UserError: it is of another program, damaged, or of other frames.
     """
-    with open_hdf5(path, mend=_MEND, locking=False) as file:
+    with open_hdf5(path, advice=_ADVICE, locking=False) as file:
         try:
             if file.attrs.get("format") != _FORMAT:
                 raise UserError(f"The file {path} is no cache of clips; give another --cache.")
@@ -226,7 +226,7 @@ def _read(path: Path, view: ClipView) -> tuple[_Layout, dict[str, int]]:
                 done=_offset(file, _DONE, shape[:1]),
             )
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"The cache {path} is damaged ({error}); {_MEND}.") from error
+            raise UserError(f"The cache {path} is damaged ({error}); {_ADVICE}.") from error
     return layout, {key: row for row, key in enumerate(keys)}
 
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-MOST_FRAMES = 2**20
+MAX_FRAMES = 2**20
 """Frames of the longest clip, ten hours of it: a damaged file may claim any number."""
-_MOST_PIXELS = 2**26
+_MAX_PIXELS = 2**26
 """Pixels of the largest frame (8K has half as many)."""
 _CONTAINERS = "avi,mov,mp4,matroska,webm,mpeg,mpegts"
 """FFmpeg's names of the formats that are opened. Others, such as playlists, name further files."""
@@ -40,7 +40,7 @@ _UNKNOWN_SIZE = 2**31 - 1
 _WITH_LENGTH = ("avi", "mov,mp4,m4a,3gp,3g2,mj2")
 """FFmpeg's names of the formats whose header has the length of each stream."""
 _NO_PICTURE = 16
-"""Bytes of the largest packet that may stand for the picture before it, or for one that came with that."""
+"""Bytes of the largest packet without a picture: it repeats the last one, or stands for one packed with the last."""
 _WITH_HIDDEN_FRAMES = frozenset({"vp8", "vp9", "av1", "libdav1d", "libvpx-vp9"})
 """Codecs of which some packets are no pictures but what later ones refer to."""
 _TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
@@ -129,7 +129,7 @@ def _sampled(content: bytes, view: ClipView, name: str) -> list[Tensor]:
     _require_whole_riff(content)
     with _opened(content) as (container, stream):
         expected = stream.frames
-        guessed = sampled_frames(expected, view.frames) if 0 < expected <= MOST_FRAMES else []
+        guessed = sampled_frames(expected, view.frames) if 0 < expected <= MAX_FRAMES else []
         found, count = _chosen(container, stream, guessed, view, name)
     if not count:
         raise ValueError("it has no frames")
@@ -157,7 +157,7 @@ def _opened(content: bytes) -> "Iterator[tuple[InputContainer, VideoStream]]":
         stream = cast("VideoStream | None", container.streams.best("video"))
         if stream is None:
             raise ValueError("it has no video stream")
-        stream.codec_context.options = {"max_pixels": str(_MOST_PIXELS)}
+        stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
         # The threads of the caller decode clips side by side.
         stream.codec_context.thread_count = 1
         yield container, stream
@@ -172,8 +172,8 @@ def _chosen(
         if number in numbers:
             found[number] = _pixels(frame, view, name)
         count = number + 1
-        if count > MOST_FRAMES:
-            raise ValueError(f"it has more than {MOST_FRAMES} frames")
+        if count > MAX_FRAMES:
+            raise ValueError(f"it has more than {MAX_FRAMES} frames")
     return found, count
 
 
@@ -183,12 +183,12 @@ def _frames(container: "InputContainer", stream: "VideoStream") -> "Iterator[Vid
     Raises:
         ValueError: the file is cut off, or a frame is damaged or lost.
     """
-    count, owed, start, end = 0, 0, 0.0, 0.0
+    count, expected, start, end = 0, 0, 0.0, 0.0
     frame_time = 1 / float(stream.average_rate or 1)
     for packet in container.demux(stream):
         if packet.is_corrupt:
             raise ValueError(f"it is cut off or damaged after {count} frames")
-        owed += packet.size > _NO_PICTURE and not packet.is_discard
+        expected += packet.size > _NO_PICTURE and not packet.is_discard
         if packet.pts is not None and packet.time_base is not None:
             start = min(start, float(packet.pts * packet.time_base))
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
@@ -200,8 +200,8 @@ def _frames(container: "InputContainer", stream: "VideoStream") -> "Iterator[Vid
     seconds = _seconds(container, stream)
     if end - start + _TOLERANCE * frame_time < seconds:
         raise ValueError(f"it ends after {end - start:.2f} of {seconds:.2f} seconds")
-    if count < owed and stream.codec_context.name not in _WITH_HIDDEN_FRAMES:
-        raise ValueError(f"{owed - count} of its {owed} frames cannot be decoded")
+    if count < expected and stream.codec_context.name not in _WITH_HIDDEN_FRAMES:
+        raise ValueError(f"{expected - count} of its {expected} frames cannot be decoded")
 
 
 def _seconds(container: "InputContainer", stream: "VideoStream") -> float:

@@ -1,6 +1,6 @@
-"""Marks of content: whether files are those of before, by their sizes and times, without reading them.
+"""State checksums: whether files are those of before, by their sizes and times, without reading them.
 
-A mark is a checksum over the sizes and modification times of files in order. The times are taken in whole seconds,
+A state checksum is one over the sizes and modification times of files in order. The times are taken in whole seconds,
 since many archives, copies and file systems keep no more of them exactly. Names and paths are left out, so that files
 may be moved. A server's checksum or version of a file stands for its time; the first and last bytes of a file do where
 its time is that of a reproducible archive (`tar --mtime=@0`), which all files share.
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from upath import UPath
 
 from basics.paths import AnyPath
-from basics.remote import file_system, plain_faults, remote_info
+from basics.remote import file_system, os_errors_only, remote_info
 
 _SECOND = 10**9
 _NO_TIME = 315_619_200
@@ -25,7 +25,7 @@ _NO_TIME = 315_619_200
 _END = 4096
 """Bytes at each end of such a file that are read in place of its time."""
 _AT_ONCE = 16
-"""Threads that ask for the state of files: on network file systems each answer takes a while."""
+"""Threads that request the state of files: on network file systems each request takes a while."""
 _BATCH = 1000
 _TAGS = ("md5Hash", "ETag", "etag", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
 """What file systems of fsspec say of a file's content, best first."""
@@ -87,7 +87,7 @@ def remote_states(root: UPath, names: Iterable[str]) -> list[FileState]:
     Raises:
         OSError: it cannot be listed.
     """
-    with plain_faults(root):
+    with os_errors_only(root):
         system = file_system(root)
         found = system.find(root.path, detail=True)
     prefix = system._strip_protocol(root.path).rstrip("/")
@@ -100,8 +100,8 @@ def _remote_state(about: Mapping[str, Any]) -> FileState:
     return FileState(int(about.get("size") or 0), tag=str(tag).strip('"'))
 
 
-def content_mark(states: Iterable[FileState]) -> str:
-    """Return the mark of files in order."""
+def state_checksum(states: Iterable[FileState]) -> str:
+    """Return the state checksum (32 hex digits) of files in order."""
     digest = hashlib.sha256()
     for state in states:
         digest.update(f"{state.size}|{state.time // _SECOND}|{state.tag}\n".encode())

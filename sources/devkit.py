@@ -68,7 +68,9 @@ def _archive_files(archive: AnyPath) -> tuple[bytes, bytes]:
             if file is not None:
                 found[name] = file.read()
     if len(found) < 2:
-        raise UserError(f"The archive {archive} is no ILSVRC2012 devkit: it lacks {GROUND_TRUTH} or {_META}.")
+        raise UserError(
+            f"The archive {archive} is no ILSVRC2012 devkit: it lacks {GROUND_TRUTH} or {_META}; give another."
+        )
     return found[GROUND_TRUTH], found[_META]
 
 

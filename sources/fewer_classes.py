@@ -1,4 +1,4 @@
-"""A source of ImageNet-1k's classes, of which only some occur, as one of these classes alone."""
+"""Images of ImageNet-1k of which only some classes occur, under labels that count those classes alone."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -9,7 +9,7 @@ from sources.content import FileState
 
 
 class FewerClasses(Source):
-    """The same images, with labels that count only some of the classes.
+    """The images of a source under new labels: the positions of their classes in a shorter list of names.
 
     Args:
         inner: the whole source.

@@ -13,7 +13,7 @@ from sources.layout import label_folders, refuse_backslashes
 from sources.listing import Folder, Listing
 from sources.names import canonical_split, check_printable, is_media, of_split
 from sources.order import IMAGE_FOLDER, image_folder_order
-from sources.storage import open_random
+from sources.storage import open_random_access
 
 
 class FolderSource(Source):
@@ -111,7 +111,7 @@ def _refuse_listed(folder: AnyPath, names: list[str], documents: list[str]) -> N
     for list_name in documents if len(parents) == 1 else ():
         if "/" not in list_name and list_name.endswith(LISTS):
             files = {name.rpartition("/")[2] for name in names}
-            text = open_random(folder / list_name, gzipped=False)
+            text = open_random_access(folder / list_name, gzipped=False)
             # A server refuses to send a part of an empty file.
             if names_images(text.read(0, min(text.size, LIST_BEGINNING)) if text.size else b"", files):
                 images = folder / parents.pop()

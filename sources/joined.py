@@ -22,7 +22,7 @@ class JoinedSource(Source):
         if first.classes != second.classes:
             raise UserError(
                 f"{first.address} and {second.address} have different classes "
-                f"({first.classes.count} and {second.classes.count}); only data sets of the same classes can be mixed."
+                f"({first.classes.count} and {second.classes.count}); give a second source of the same classes."
             )
         self.first, self.second = first, second
         self.address = f"{first.address} + {second.address}"

@@ -79,10 +79,10 @@ def refuse_backslashes(names: Collection[str], where: str, media: Media = "image
     """
     inside = [name for name in names if "/" in name or "\\" in name]
     if inside and all("\\" in name.rpartition("/")[2] for name in inside):
-        mend = "pack them again with /" if archive else f"move each {media} into the folders that its name says"
+        advice = "pack them again with /" if archive else f"move each {media} into the folders that its name says"
         raise UserError(
             f"The names of the {media}s of {where} have backslashes and not / between folders (such as {min(inside)}); "
-            f"{mend}."
+            f"{advice}."
         )
 
 
@@ -97,7 +97,7 @@ def _refuse_published(names: Collection[str], where: str, *, archive: bool) -> N
 
 
 def _refuse_too_high(parents: set[str], where: str, media: Media, *, archive: bool) -> None:
-    """Refuse folders that are no classes, and say so where one may be none.
+    """Refuse folders above the class folders, or splits; print a notice where folders may be something else.
 
     Args:
         parents: Path of each folder that holds images.
@@ -181,6 +181,7 @@ def _notice_one_class(name: str, below: set[str], where: str, media: Media, *, a
 
 
 def _refuse_single(parents: set[str], where: str, media: Media, *, archive: bool) -> None:
+    """Refuse one folder around the class folders, and name the lowest folder that holds all images."""
     paths, meant = [f"{parent}/" for parent in parents], ""
     while (shared := _shared_parent(paths)) is not None:
         paths, meant = [path.removeprefix(shared) for path in paths], meant + shared
@@ -207,7 +208,7 @@ def _refuse_stray(deep: set[str], flat: set[str], where: str, media: Media, *, a
         return
     inside = _folder(where, splits[0], archive)
     if splits == ["train"] and not archive:
-        # The one word for a split that is also a thing to be seen in pictures.
+        # Unlike the other names of splits, `train` may be a class: pictures of trains.
         say(f"train of {where} is taken for a class, like {_shown(flat)}; if it holds classes, give {inside}.")
         return
     raise UserError(

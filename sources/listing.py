@@ -10,7 +10,7 @@ from upath import UPath
 
 from basics.errors import UserError
 from basics.paths import AnyPath
-from basics.remote import file_system, plain_faults
+from basics.remote import file_system, os_errors_only
 from sources.left_out import LeftOut
 from sources.names import Media, is_hidden, is_media
 
@@ -76,7 +76,7 @@ def list_folder(path: AnyPath, media: Media = "image") -> Folder:
     """
     if isinstance(path, Path):
         return LocalFolder(path, media)
-    with plain_faults(path):
+    with os_errors_only(path):
         system = file_system(path)
         found = system.find(path.path, detail=True)
     # With a slash, so that only whole parts of a name are removed.

@@ -104,7 +104,9 @@ def _open_path(address: str, path: AnyPath, labels: AnyPath | None, split: str, 
         there = list(pool.map(exists, tars))
     missing = [tar for tar, known in zip(tars, there, strict=True) if not known]
     if missing:
-        raise UserError(f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]}).")
+        raise UserError(
+            f"{len(missing)} of the {len(tars)} files of {path} do not exist (such as {missing[0]}); check the pattern."
+        )
     return _open_archives(address, tars, labels, split, media)
 
 
@@ -132,7 +134,7 @@ def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str
     if tars and MANIFEST in given.files():
         # A data set of this program: images in folders beside its shards are not part of it.
         LeftOut(unknown=_other_archives(given)).say(str(given.path))
-        return _open_archives(address, _of_split(tars, split, given), labels, split, given.media)
+        return _open_archives(address, _tars_of_split(tars, split, given), labels, split, given.media)
     folder = find_split(given, split)
     found = folder.listing()
     if found.images:
@@ -150,7 +152,7 @@ def _open_folder(address: str, given: Folder, labels: AnyPath | None, split: str
         others = ", a tar or WebDataset shards" if given.media == "image" else " or a tar of such"
         raise UserError(f"{folder.path} holds no {given.media}s{files}; give a folder of class folders{others}.")
     LeftOut(unknown=[name for name in found.left_out.unknown if "/" in name or not _is_tar(name)]).say(str(folder.path))
-    source = _open_archives(address, _of_split(tars, split, folder), labels, split, given.media)
+    source = _open_archives(address, _tars_of_split(tars, split, folder), labels, split, given.media)
     source.is_split |= folder is not given or bool(mentioned_splits(tar.name for tar in tars))
     return source
 
@@ -209,6 +211,6 @@ def _refuse_shards_beside(folder: Folder, image: str) -> None:
         )
 
 
-def _of_split(tars: list[AnyPath], split: str, folder: Folder) -> list[AnyPath]:
+def _tars_of_split(tars: list[AnyPath], split: str, folder: Folder) -> list[AnyPath]:
     by_name = {tar.name: tar for tar in tars}
     return [by_name[name] for name in choose_split(by_name, split, str(folder.path))]

@@ -28,7 +28,7 @@ SHIPPED = {
 
 
 class ShippedPhotographs(Source):
-    """The photographs of installed packages; no label says anything.
+    """The photographs of installed packages. All have the label 0, which means nothing.
 
     Raises:
         UserError: no such package is installed.

@@ -86,7 +86,9 @@ def open_shards(address: str, shards: Sequence[AnyPath]) -> TarSource:
     if classes is None:
         classes = imagenet_map() if agree else numbered_classes(highest + 1)
     if highest >= classes.count:
-        raise UserError(f"{address} has the label {highest}, but {manifest} names {classes.count} classes.")
+        raise UserError(
+            f"{address} has the label {highest}, but {manifest} names {classes.count} classes; correct one of the two."
+        )
     names = _record_names(files, [classes.names[label] for label in labels], locations.tars, tars)
     check_printable(names, address)
     locations.rows = dict(zip(names, range(len(names)), strict=True))

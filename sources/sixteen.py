@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from sources.base import ClassMap
-
 
 def _indices(*parts: int | range) -> tuple[int, ...]:
     return tuple(index for part in parts for index in (part if isinstance(part, range) else (part,)))
@@ -46,6 +44,3 @@ SIXTEEN: Mapping[str, tuple[int, ...]] = MappingProxyType(
 def is_sixteen(names: Iterable[str]) -> bool:
     """Whether class folders are the 16 of cue conflict, all of them and no other."""
     return tuple(names) == tuple(SIXTEEN)
-
-
-SIXTEEN_CLASSES = ClassMap(names=tuple(SIXTEEN), imagenet=False)

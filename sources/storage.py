@@ -31,7 +31,7 @@ _REMOTE_WINDOW = 1 << 22
 """Bytes that a server sends in about the time that it takes to respond."""
 
 
-class RandomFile(Protocol):
+class RandomAccessFile(Protocol):
     """A file that can be read at any offset by several threads at once."""
 
     @property
@@ -92,7 +92,7 @@ class _RemoteFile:
         return read_range(self._path, offset, offset + size) if size > 0 else b""
 
 
-def open_random(path: AnyPath, *, gzipped: bool | None = None) -> RandomFile:
+def open_random_access(path: AnyPath, *, gzipped: bool | None = None) -> RandomAccessFile:
     """Open a file for reading at any offset; a gzipped one is unpacked into memory.
 
     Args:
@@ -103,7 +103,7 @@ def open_random(path: AnyPath, *, gzipped: bool | None = None) -> RandomFile:
         OSError: it cannot be read, or its gzip stream is damaged.
         UserError: it is gzipped and too large to be held in memory.
     """
-    file: RandomFile = _LocalFile(path) if isinstance(path, Path) else _RemoteFile(path)
+    file: RandomAccessFile = _LocalFile(path) if isinstance(path, Path) else _RemoteFile(path)
     if gzipped is None:
         gzipped = is_gzipped(file)
     if not gzipped:
@@ -119,7 +119,7 @@ def open_random(path: AnyPath, *, gzipped: bool | None = None) -> RandomFile:
     return _UnpackedFile(content)
 
 
-def is_gzipped(file: RandomFile) -> bool:
+def is_gzipped(file: RandomAccessFile) -> bool:
     """Return whether a file is gzipped, by its first bytes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The house: who may import whom, what the on-disk format may not know, and which words are not used."""
+"""Architecture: who may import whom, what the on-disk format may not know, and which words are not used."""
 
 import ast
 import re
@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HOUSE = (
+LAYERS = (
     "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline.dataset", "pipeline",
     "downstream", "abnn", "experiments", "reports", "commands", "advbn_gen", "cli",
 )  # fmt: skip
-"""Rooms in the order of docs/architecture.md: a package, a sub-package that stands above the rest of its package, or a
-single module. Each may import only itself and what stands before it."""
+"""The order of docs/architecture.md: a package, a sub-package that stands above the rest of its package, or a single
+module. Each may import only itself and what stands before it."""
 SINGLE_MODULES = ("experiments", "advbn_gen", "cli")
 FORMAT = "pipeline.dataset"
 RUNNERS = "pipeline.runners"
@@ -39,12 +39,12 @@ def name_of(path: Path) -> str:
 
 
 def packages() -> list[str]:
-    return [room for room in HOUSE if room not in SINGLE_MODULES]
+    return [package for package in LAYERS if package not in SINGLE_MODULES]
 
 
 def modules() -> dict[str, Path]:
-    """Return the path of every module in the house by its dotted name."""
-    found = [path for room in packages() for path in sorted((ROOT / room.replace(".", "/")).glob("**/*.py"))]
+    """Return the path of every module of the project by its dotted name."""
+    found = [path for package in packages() for path in sorted((ROOT / package.replace(".", "/")).glob("**/*.py"))]
     found += [ROOT / f"{name}.py" for name in SINGLE_MODULES]
     return {name_of(path): path for path in found}
 
@@ -54,7 +54,7 @@ MODULES = modules()
 
 @cache
 def imports_of(name: str) -> tuple[str, ...]:
-    """Return the modules of the house that a module imports, wherever in it the import stands."""
+    """Return the modules of the project that a module imports, wherever in it the import stands."""
     return tuple(_imports_of(name))
 
 
@@ -63,7 +63,7 @@ def _imports_of(name: str) -> Iterator[str]:
         if isinstance(node, ast.Import):
             wanted = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}: relative imports hide the room"
+            assert node.level == 0, f"{name}: relative imports hide the package"
             package = node.module or ""
             # `from package import module` imports the module as well.
             wanted = [package, *(f"{package}.{alias.name}" for alias in node.names)]
@@ -72,21 +72,21 @@ def _imports_of(name: str) -> Iterator[str]:
         yield from (module for module in wanted if module in MODULES and module != name)
 
 
-def is_within(module: str, room: str) -> bool:
-    return module == room or module.startswith(f"{room}.")
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
-def room_of(module: str) -> str:
-    """Return the innermost room that a module belongs to."""
-    return max((room for room in HOUSE if is_within(module, room)), key=len)
+def package_of(module: str) -> str:
+    """Return the innermost package that a module belongs to."""
+    return max((package for package in LAYERS if is_within(module, package)), key=len)
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_room_imports_only_what_stands_above_it(name: str) -> None:
-    below = set(HOUSE[HOUSE.index(room_of(name)) + 1 :])
+def test_a_package_imports_only_what_stands_above_it(name: str) -> None:
+    below = set(LAYERS[LAYERS.index(package_of(name)) + 1 :])
     # A package's __init__ is loaded with each of its sub-packages, so it is no import of what stands below.
-    rooms = {room_of(module) for module in imports_of(name) if not is_within(room_of(name), module)}
-    assert not rooms & below
+    packages_imported = {package_of(module) for module in imports_of(name) if not is_within(package_of(name), module)}
+    assert not packages_imported & below
 
 
 def test_no_module_imports_itself_through_others() -> None:
@@ -125,13 +125,13 @@ def test_runners_know_shards_and_no_images() -> None:
             assert not outside & OF_IMAGES, name
 
 
-def test_every_package_is_installed_and_in_the_house_picture() -> None:
+def test_every_package_is_installed_and_on_the_architecture_page() -> None:
     installed = (ROOT / "pyproject.toml").read_text()
-    picture = (ROOT / "docs/architecture.md").read_text()
+    page = (ROOT / "docs/architecture.md").read_text()
     for name, path in MODULES.items():
         if path.name == "__init__.py" or name in SINGLE_MODULES:
             assert f'"{name}"' in installed, name
-            assert name.replace(".", "/") + ("/" if path.name == "__init__.py" else ".py") in picture, name
+            assert name.replace(".", "/") + ("/" if path.name == "__init__.py" else ".py") in page, name
 
 
 @pytest.mark.slow

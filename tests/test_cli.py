@@ -1,4 +1,4 @@
-"""The front door: help, exit codes, what is imported when."""
+"""The command line as a whole: help, exit codes, what is imported when."""
 
 import os
 import re

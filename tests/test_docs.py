@@ -56,9 +56,9 @@ def test_the_glossary_has_one_meaning_for_each_word() -> None:
 
 
 def test_every_module_that_pages_name_is_there() -> None:
-    rooms = "|".join(path.parent.name for path in ROOT.glob("*/__init__.py"))
+    packages = "|".join(path.parent.name for path in ROOT.glob("*/__init__.py"))
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")):
-        for name in re.findall(rf"`((?:{rooms}|benchmarks|tests|docs)/[\w/]+\.py)", page.read_text()):
+        for name in re.findall(rf"`((?:{packages}|benchmarks|tests|docs)/[\w/]+\.py)", page.read_text()):
             assert (ROOT / name).is_file(), f"{page.name} names {name}"
 
 

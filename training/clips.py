@@ -12,7 +12,7 @@ from torch import Tensor
 from basics.errors import UserError
 from basics.progress import Advance, counted, progress, say
 from sources.base import ImageRecord, Source
-from sources.clip_cache import ClipCache, held, open_cache
+from sources.clip_cache import ClipCache, lock_cache, open_cache
 from sources.clips import BrokenClipError, ClipView, decode_clip
 from training.config import TrainingConfig
 from training.data import CACHE_BYTES, TrainingImages, chosen_records
@@ -85,7 +85,7 @@ def training_clips(  # noqa: PLR0913 (two data sets, and how each is prepared)
     *,
     frames: int,
     limit: int | None = None,
-    held_out_most: int | None = None,
+    held_out_limit: int | None = None,
     cache: Path | None = None,
 ) -> tuple[TrainingClips, TrainingClips]:
     """Return the clips of a source to train on, and those to measure on: of another source, or kept back.
@@ -96,13 +96,13 @@ def training_clips(  # noqa: PLR0913 (two data sets, and how each is prepared)
         config: batch size, image size and seed.
         frames: frames of each clip.
         limit: only so many training clips, evenly spread (and those kept back are among them).
-        held_out_most: at most so many of `held_out`, evenly spread.
+        held_out_limit: at most so many of `held_out`, evenly spread.
         cache: file of the decoded clips of both; it is made if it is not there.
 
     Raises:
         UserError: there is not one batch of them, none can be decoded, or the cache does not fit.
     """
-    records, held_records = chosen_records(source, held_out, config.seed, limit, held_out_most)
+    records, held_records = chosen_records(source, held_out, config.seed, limit, held_out_limit)
     view = ClipView(frames=frames, size=config.image_size)
     sets = [(source, records), (held_out or source, held_records)]
     # Before all are decoded, and without the broken ones.
@@ -140,9 +140,9 @@ def _decoded_sets(
     ]
     total = sum(map(len, every))
     with ExitStack() as stack:
-        # Only a run that may add clips holds the file: others may read it where it cannot be written.
+        # Only a run that may add clips locks the file: others may read it where it cannot be written.
         if path is not None and sum(len(clips.stored()) for clips in every) < total:
-            stack.enter_context(held(path))
+            stack.enter_context(lock_cache(path))
         # Another run may have added some meanwhile.
         stored = [clips.stored() for clips in every]
         advance = stack.enter_context(progress("decode", total, "clips", done=sum(map(len, stored))))

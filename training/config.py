@@ -44,11 +44,11 @@ class TrainingConfig:
     checkpoint_every: int = 500
     """Steps between two checkpoints within an epoch; every epoch ends in one as well."""
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `mps`."""
+    """`auto`, `cpu`, `cuda`, `cuda:N` or `mps`."""
     devices: int = 1
     """How many devices share each batch (data parallel)."""
     precision: str = "auto"
-    """`auto`, `fp32`, `tf32`, `bf16`, `fp64`."""
+    """`auto`, `fp32`, `tf32`, `bf16` or `fp64`."""
     loaders: int | None = None
     """Loader processes a device; 0 decodes in the process, None starts as many as fit the machine."""
 
@@ -81,4 +81,6 @@ class TrainingConfig:
         if self.devices > 1 and ":" in self.device:
             raise UserError(f"The device is {self.device}, but --devices is {self.devices}; give --device cuda.")
         if self.batch_size % self.devices:
-            raise UserError(f"A batch of {self.batch_size} does not divide among {self.devices} devices.")
+            raise UserError(
+                f"A batch of {self.batch_size} does not divide among {self.devices} devices; give a multiple."
+            )

@@ -1,4 +1,7 @@
-"""Training images: decoding, random translations and order that depend on nothing but seed, epoch and index."""
+"""Training images: decoding, random translations and order that depend on nothing but seed, epoch and index.
+
+Legend: S pixels of an image's side.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +16,7 @@ from torchvision.transforms import functional, v2
 
 from basics.errors import UserError
 from basics.files import digest_json
-from basics.loading import loaded
+from basics.loading import loaded_batches
 from sources.base import ImageRecord, Source
 from sources.decode import View, decode_rgb, pixels_of
 from sources.joined import JoinedSource
@@ -21,7 +24,7 @@ from training.augment import policy
 from training.config import TrainingConfig
 from training.order import Composition, EpochOrder, ImageIndex, mixed_seed
 
-HELD_OUT_MOST = 1000
+HELD_OUT_LIMIT = 1000
 _HELD_OUT_SHARE = 20
 _HELD_OUT_STREAM = -1
 
@@ -114,12 +117,12 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
 
     @cached_property
     def content(self) -> str:
-        """Mark of the files of these images (see `sources.content`); empty if they have none."""
-        return "".join(self.source.content_marks(self.records))
+        """State checksum of the files of these images (see `sources.content`); empty if they have none."""
+        return "".join(self.source.state_checksums(self.records))
 
-    def content_marks(self, parts: int) -> list[str]:
-        """Return at most so many marks of the files of these images (see `sources.content`)."""
-        return self.source.content_marks(self.records, parts)
+    def state_checksums(self, parts: int) -> list[str]:
+        """Return at most so many state checksums of the files of these images (see `sources.content`)."""
+        return self.source.state_checksums(self.records, parts)
 
     def digest(self) -> str:
         """Return a checksum (hex) over names and labels of these images, in order."""
@@ -152,27 +155,27 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
 
     def _translated(self, image_3SS: Tensor, share: float, epoch: int, index: int) -> Tensor:
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, index))
-        most = round(self.image_size * share)
-        top, left = torch.randint(2 * most + 1, (2,), generator=generator).tolist()
-        wide = functional.pad(image_3SS, [most], padding_mode="reflect")
+        border = round(self.image_size * share)
+        top, left = torch.randint(2 * border + 1, (2,), generator=generator).tolist()
+        wide = functional.pad(image_3SS, [border], padding_mode="reflect")
         crop: Tensor = wide[:, top : top + self.image_size, left : left + self.image_size]
         flip = bool(torch.randint(2, (), generator=generator))
         return crop.flip(-1) if flip else crop
 
 
-def evenly(records: Sequence[ImageRecord], most: int | None) -> list[ImageRecord]:
+def evenly_spread(records: Sequence[ImageRecord], limit: int | None) -> list[ImageRecord]:
     """Return at most so many records, evenly spread over all and in their order; None takes all.
 
     Records are sorted by class, so the first ones would be of the first classes only.
     """
-    if most is None or most >= len(records):
+    if limit is None or limit >= len(records):
         return list(records)
-    return [records[index * len(records) // most] for index in range(most)]
+    return [records[index * len(records) // limit] for index in range(limit)]
 
 
 def hold_out(records: Sequence[ImageRecord], seed: int) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Keep one image in twenty, at most 1,000, drawn by seed, out of the training images."""
-    count = min(HELD_OUT_MOST, max(1, len(records) // _HELD_OUT_SHARE))
+    count = min(HELD_OUT_LIMIT, max(1, len(records) // _HELD_OUT_SHARE))
     generator = torch.Generator().manual_seed(mixed_seed(seed, _HELD_OUT_STREAM))
     chosen = set(torch.randperm(len(records), generator=generator)[:count].tolist())
     kept = [record for index, record in enumerate(records) if index not in chosen]
@@ -190,7 +193,7 @@ class Mix:
 
 
 def chosen_records(
-    source: Source, held_out: Source | None, seed: int, limit: int | None, held_out_most: int | None
+    source: Source, held_out: Source | None, seed: int, limit: int | None, held_out_limit: int | None
 ) -> tuple[list[ImageRecord], list[ImageRecord]]:
     """Return the records of a source to train on, and those to measure on (see `training_images`).
 
@@ -199,10 +202,10 @@ def chosen_records(
     """
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; give 1 or more.")
-    records = evenly(source.records, limit)
+    records = evenly_spread(source.records, limit)
     if held_out is None:
         return hold_out(records, seed)
-    return records, evenly(held_out.records, held_out_most)
+    return records, evenly_spread(held_out.records, held_out_limit)
 
 
 def training_images(  # noqa: PLR0913 (two data sets, and how each is prepared)
@@ -211,7 +214,7 @@ def training_images(  # noqa: PLR0913 (two data sets, and how each is prepared)
     config: TrainingConfig,
     *,
     limit: int | None,
-    held_out_most: int | None = None,
+    held_out_limit: int | None = None,
     variation: Variation,
     view: View | None = None,
     mix: Mix | None = None,
@@ -223,7 +226,7 @@ def training_images(  # noqa: PLR0913 (two data sets, and how each is prepared)
         held_out: what to measure on; None keeps one in twenty of the training images back.
         config: batch size, image size and seed.
         limit: only so many training images, evenly spread (and those kept back are among them).
-        held_out_most: at most so many of `held_out`, evenly spread.
+        held_out_limit: at most so many of `held_out`, evenly spread.
         variation: how training images are varied.
         view: how images to measure on are prepared, see TrainingImages.
         mix: a second source to train on.
@@ -231,7 +234,7 @@ def training_images(  # noqa: PLR0913 (two data sets, and how each is prepared)
     Raises:
         UserError: there is not one batch of them, or the second source has other classes.
     """
-    records, held_records = chosen_records(source, held_out, config.seed, limit, held_out_most)
+    records, held_records = chosen_records(source, held_out, config.seed, limit, held_out_limit)
     measured = TrainingImages(held_out or source, config.image_size, view=view, records=held_records)
     second: Sequence[ImageRecord] = []
     where = source.address
@@ -259,6 +262,6 @@ def require_same_classes(source: Source, held_out: Source | None) -> None:
 def epoch_batches(
     images: TrainingImages, config: TrainingConfig, *, epoch: int, first_step: int, rank: int
 ) -> AbstractContextManager[Iterator[tuple[Tensor, Tensor]]]:
-    """Provide one epoch's batches from `first_step` on, see `basics.loading.loaded`."""
+    """Provide one epoch's batches from `first_step` on, see `basics.loading.loaded_batches`."""
     order = EpochOrder(images.composition, config, epoch=epoch, first_step=first_step, rank=rank)
-    return loaded(images, config.loaders or 0, batch_sampler=order)
+    return loaded_batches(images, config.loaders or 0, batch_sampler=order)

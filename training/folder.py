@@ -23,16 +23,16 @@ SETTINGS = "settings.json"
 ADDRESSES = ("source", "encoder_weights")
 """Facts that are paths or addresses, which may change; checksums beside them identify the content."""
 CONTENT = "content"
-"""Entry of the settings with marks of the training images and of the held-out ones (see `sources.content`)."""
+"""Entry of the settings with state checksums of training and held-out images (see `sources.content`)."""
 CONTENT_PARTS = 32
-"""How many marks either kind of images has; the files are dealt out to them, so that few files change few marks."""
+"""How many checksums either kind of images has; files are dealt out to them, so that few files change few of them."""
 _FEW = 1 / 4
-"""Share of the marks that may change, as files do that are mended. If all images were made anew, all of them do."""
+"""Share of the checksums that may change, as files do that are mended. If all images were made anew, all of them do."""
 _CHANGE_NO_WEIGHT = ("loaders", "checkpoint_every")
 
 
 @contextmanager
-def own_folder(
+def lock_run_folder(
     out: Path, settings: Mapping[str, Any], outputs: Sequence[Path], *, devices: int, overwrite: bool
 ) -> Iterator[None]:
     """Hold a run folder for one run with these settings.
@@ -56,7 +56,7 @@ def own_folder(
         require_free(out, [out / name for name in (CHECKPOINT, METRICS, CURVES)] + list(outputs))
         if overwrite:
             _settings(out / SETTINGS, overwrite=True)
-            forget_run(out, outputs)
+            remove_run(out, outputs)
         claim_folder(out, settings)
         yield
 
@@ -124,17 +124,17 @@ def _require_same_images(out: Path, before: Mapping[str, list[str]] | None, now:
     if before is None:
         if any(now.values()):
             say(
-                f"The run in {out} has no mark of the images that it began with (an earlier version began it, or the "
-                "mark was removed), so that a change of these since then is not noticed; --overwrite starts anew."
+                f"The run in {out} has no checksum of the files that it began with (an earlier version began it, or it "
+                "was removed), so that a change of these since then is not noticed; --overwrite starts anew."
             )
         return
-    for kind, marks in now.items():
+    for kind, present in now.items():
         known = before.get(kind, [])
-        if not known or not marks:
+        if not known or not present:
             continue
-        alike = len(known) == len(marks) and sum(map(eq, known, marks))
-        changed = len(marks) - alike
-        if changed > _FEW * len(marks):
+        alike = len(known) == len(present) and sum(map(eq, known, present))
+        changed = len(present) - alike
+        if changed > _FEW * len(present):
             raise UserError(
                 f"The folder {out} holds a run on other {kind} images: their files had other sizes or times. Start "
                 "anew with --overwrite; if they are the same images, copied without their times or mended, remove the "
@@ -180,7 +180,7 @@ def is_first_process(devices: int) -> bool:
     return devices == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
-def forget_run(out: Path, outputs: Sequence[Path]) -> None:
+def remove_run(out: Path, outputs: Sequence[Path]) -> None:
     """Remove a run's own files from its folder, and nothing else, so that a run starts anew there."""
     for path in (*(out / name for name in (CHECKPOINT, METRICS, SETTINGS)), *outputs):
         if path.is_dir():

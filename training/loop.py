@@ -22,7 +22,7 @@ from basics.progress import Advance, progress
 from basics.reading import cannot_be_read
 from training.config import TrainingConfig
 from training.data import TrainingImages, epoch_batches
-from training.folder import CHECKPOINT, CONTENT, CONTENT_PARTS, METRICS, drop_metrics_after, own_folder
+from training.folder import CHECKPOINT, CONTENT, CONTENT_PARTS, METRICS, drop_metrics_after, lock_run_folder
 from training.order import mixed_seed, steps_per_epoch
 
 LOG_EVERY = 50
@@ -96,12 +96,12 @@ def train(  # noqa: PLR0913 (independent parts of a run)
     """
     compute = choose_compute(config.device, config.precision)
     of_kind = {"training": images, "held-out": held_out}
-    content = {kind: each.content_marks(CONTENT_PARTS) for kind, each in of_kind.items() if each is not None}
+    content = {kind: each.state_checksums(CONTENT_PARTS) for kind, each in of_kind.items() if each is not None}
     settings = {"training": asdict(config), **identity, CONTENT: content}
     batch_bytes = config.batch_size // config.devices * images.image_bytes
     loaders = fitting_loaders(config.loaders, compute, batch_bytes=batch_bytes, devices=config.devices)
     config = replace(config, loaders=loaders)
-    with own_folder(out, settings, task.outputs, devices=config.devices, overwrite=overwrite):
+    with lock_run_folder(out, settings, task.outputs, devices=config.devices, overwrite=overwrite):
         fabric = Fabric(
             accelerator=compute.device.type,
             devices=config.devices if compute.device.index is None else [compute.device.index],

@@ -55,7 +55,10 @@ class Composition:
 
 
 def mixed_seed(*parts: int) -> int:
-    """Return one seed for a tuple of numbers; different tuples give unrelated streams."""
+    """Return one seed for a tuple of numbers; tuples that differ give unrelated streams, but for one exception.
+
+    Python's hashes of -1 and -2 are the same, so that the two do not distinguish tuples of the same length.
+    """
     # hash() of a tuple of ints is the same in every Python process (only strings are salted).
     return hash(parts) & (2**63 - 1)
 

@@ -79,7 +79,7 @@ class TrainingResult:
     """Held-out scores after the last epoch, and what else is known of the run; empty in all processes but the first."""
 
 
-def opened(
+def open_if_address(
     source: str | Source,
     *,
     labels: Path | None = None,

@@ -25,7 +25,7 @@ from sources.decode import View, decode_rgb, pixels_of
 from sources.drawn.corruptions import CORRUPTIONS, corrupt
 from sources.drawn.shifts import FILTERS
 from sources.opening import open_source
-from training.data import evenly
+from training.data import evenly_spread
 
 PER_CLASS = 15
 SEVERITIES = (1, 3, 5)
@@ -39,7 +39,7 @@ def main(images: str, styles: str, out: str) -> None:
     source, style = open_source(images), open_source(styles)
     classes = len({record.label for record in source.records})
     autoencoder = load_autoencoder(Path("autoencoder-vgg/autoencoder.safetensors")).module
-    for number, record in enumerate(evenly(source.records, PER_CLASS * classes)):
+    for number, record in enumerate(evenly_spread(source.records, PER_CLASS * classes)):
         rng = np.random.default_rng(number)
         pixels_3HW = read(source, record)
         other_3HW = read(style, style.records[int(rng.integers(len(style.records)))])

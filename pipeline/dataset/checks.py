@@ -15,7 +15,7 @@ from basics.files import digest_file
 from basics.paths import AnyPath, is_remote
 from basics.progress import progress
 from basics.reading import is_file, local_copy
-from basics.remote import faults_of
+from basics.remote import os_errors_only
 from pipeline.dataset.layout import (
     LEDGER,
     ShardMark,
@@ -130,7 +130,7 @@ def _stray_problems(folder: AnyPath, manifest: Manifest) -> list[Problem]:
     """Return tars that are not of the data set, but that readers would take for its shards by their names."""
     name, split = manifest.name, manifest.split
     expected = {shard_name(name, split, shard) for shard in range(manifest.plan.shards)}
-    with faults_of(folder):
+    with os_errors_only(folder):
         found = {path.name for path in folder.glob(f"{name}-{split}-*.tar")}
     return [
         Problem(None, f"{stray} is no shard of this data set, and is left alone; move it away.")

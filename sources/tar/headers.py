@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sources.names import Media
-from sources.storage import RandomFile
+from sources.storage import RandomAccessFile
 from sources.tar.members import Chunk, Columns, Member, Unused, clean_name
 
 _BLOCK = 512
@@ -22,8 +22,8 @@ _IS_PLAIN = (b"0", b"ustar", False)
 _FEW, _MANY = 64, 4096
 """Headers read for one chunk: by a caller that may stop soon, and by one that reads all."""
 _PLAIN = struct.Struct("100s24x11sc20xc100x5s83x?")
-_MEND = "download or copy it again"
-_CUT_OFF = f"is cut off in the middle of a file; {_MEND}"
+_ADVICE = "download or copy it again"
+_CUT_OFF = f"is cut off in the middle of a file; {_ADVICE}"
 _NO_TAR = "is not a tar; give one, uncompressed or gzipped"
 _LINK_KINDS = frozenset((b"1", b"2"))
 _EMPTY_KINDS = _LINK_KINDS | {b"3", b"4", b"5", b"6"}
@@ -32,7 +32,7 @@ _FILE_KINDS = frozenset((b"0", b"\0", b"7"))
 _FOLDER_KINDS = frozenset((b"5", b"D"))
 """Folders, the second with a list of files as content."""
 _SPARSE_KIND = b"S"
-_NOTE_KIND = b"V"
+_VOLUME_LABEL_KIND = b"V"
 """The label of the whole tar, which is no file."""
 _EXTENSION_KINDS = frozenset((b"x", b"X", b"L", b"g", b"K"))
 """Headers that describe the next file or, of kind `g`, all that follow; those of kind `K` hold nothing needed here."""
@@ -64,7 +64,7 @@ class TarScan:
         media: What it is searched for.
     """
 
-    def __init__(self, file: RandomFile, media: Media = "image") -> None:
+    def __init__(self, file: RandomAccessFile, media: Media = "image") -> None:
         self._file = file
         self._window = b""
         self._start = 0
@@ -206,7 +206,7 @@ class TarScan:
             return
         if self.unused.matters(cleaned):
             raise TarFormatError(f"holds {cleaned} as {_described(kind)}")
-        if kind != _NOTE_KIND:
+        if kind != _VOLUME_LABEL_KIND:
             self.unused.links.append(cleaned)
 
     def _require_nothing_after(self, position: int) -> None:
@@ -250,11 +250,11 @@ def _fields(header: bytes, position: int) -> tuple[bytes, bytes, bytes, bytes, b
     than the magic. Adding up 512 bytes takes as long as all other work on a header.
     """
     if len(header) < _BLOCK:
-        raise TarFormatError(f"is cut off in the middle of a header; {_MEND}" if position else _NO_TAR)
+        raise TarFormatError(f"is cut off in the middle of a header; {_ADVICE}" if position else _NO_TAR)
     fields: tuple[bytes, bytes, bytes, bytes, bytes] = _FIELDS.unpack(header)
     proven = position and fields[3].startswith(b"ustar")
     if not proven and _checksum(header) != _number(header[148:156]):
-        raise TarFormatError(f"has a damaged header at byte {position}; {_MEND}" if position else _NO_TAR)
+        raise TarFormatError(f"has a damaged header at byte {position}; {_ADVICE}" if position else _NO_TAR)
     return fields
 
 
@@ -264,7 +264,7 @@ def _size(raw_size: bytes, kind: bytes, special: _Special) -> int:
         return 0
     size = special.size if special.size >= 0 else _number(raw_size)
     if size < 0:
-        raise TarFormatError(f"has a header without a size; {_MEND}")
+        raise TarFormatError(f"has a header without a size; {_ADVICE}")
     return size
 
 
@@ -301,7 +301,7 @@ def _extend(special: _Special, kind: bytes, content: bytes) -> _Special:
         found = _pax_fields(content)
         size = int(found.get(b"size", special.size))
     except ValueError as error:
-        raise TarFormatError(f"has a damaged pax header; {_MEND}") from error
+        raise TarFormatError(f"has a damaged pax header; {_ADVICE}") from error
     sparse = any(key.startswith(_SPARSE_FIELDS) for key in found)
     if kind == b"g":
         if sparse or not found.keys().isdisjoint((b"path", b"size")):

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from basics.errors import UserError
 from basics.paths import AnyPath, is_remote
 from sources.names import Media
-from sources.storage import UNPACKED_LIMIT, RandomFile, is_gzipped, open_random, too_large_to_unpack
+from sources.storage import UNPACKED_LIMIT, RandomAccessFile, is_gzipped, open_random_access, too_large_to_unpack
 from sources.tar.headers import TarFormatError, TarScan
 from sources.tar.members import Member
 
@@ -45,7 +45,7 @@ class Location(NamedTuple):
 
 
 class MemberTable:
-    """MemberTable of many images by name, in columns: a third of the memory that an object for each would take."""
+    """Location of each of many images by its name, in columns: a third of the memory that an object for each takes."""
 
     def __init__(self) -> None:
         self.rows: dict[str, int] = {}
@@ -127,17 +127,17 @@ def _map(tars: Sequence[AnyPath], function: Callable[[Scanned], Result], media: 
 def _scan(tar: tuple[int, AnyPath], function: Callable[[Scanned], Result], media: Media) -> tuple[int, Result]:
     """Return the bytes of memory that a tar takes while it is open, and the result of the function."""
     number, path = tar
-    with _plain_words(path):
-        file = open_random(path, gzipped=False)
+    with _as_user_errors(path):
+        file = open_random_access(path, gzipped=False)
         if not is_gzipped(file):
             return file.memory, function(Scanned(number, path, TarScan(file, media)))
         with _UNPACKING:
-            file = open_random(path, gzipped=True)
+            file = open_random_access(path, gzipped=True)
             return file.memory, function(Scanned(number, path, TarScan(file, media)))
 
 
 @contextmanager
-def _plain_words(path: AnyPath) -> Iterator[None]:
+def _as_user_errors(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except TarFormatError as error:
@@ -146,7 +146,7 @@ def _plain_words(path: AnyPath) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({error.strerror or error}); check it.") from error
 
 
-def scan_tars(tars: Sequence[AnyPath]) -> Iterator[tuple[int, RandomFile, Member]]:
+def scan_tars(tars: Sequence[AnyPath]) -> Iterator[tuple[int, RandomAccessFile, Member]]:
     """Yield each member of each tar with the tar's number and open file, in order; hidden members are left out.
 
     Raises:
@@ -154,8 +154,8 @@ def scan_tars(tars: Sequence[AnyPath]) -> Iterator[tuple[int, RandomFile, Member
     """
     memory = 0
     for number, path in enumerate(tars):
-        with _plain_words(path):
-            file = open_random(path)
+        with _as_user_errors(path):
+            file = open_random_access(path)
             memory += file.memory
             if memory > UNPACKED_LIMIT:
                 raise UserError(too_large_to_unpack(path))

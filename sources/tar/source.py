@@ -17,10 +17,8 @@ from sources.layout import label_folders, refuse_backslashes, strip_parents
 from sources.left_out import LeftOut
 from sources.names import Media, canonical_split, check_printable, is_label, is_media
 from sources.order import IMAGE_FOLDER, image_folder_order
-from sources.storage import RandomFile, open_random
-from sources.tar.scanning import Location, MemberTable, Scanned, Tar, scan_each, scan_tars
-
-__all__ = ["TarSource", "open_tars", "scan_tars"]
+from sources.storage import RandomAccessFile, open_random_access
+from sources.tar.scanning import Location, MemberTable, Scanned, Tar, scan_each
 
 _OPEN_TARS = 64
 """Tars kept open at once: a data set may have more shards than a process may have open files."""
@@ -98,8 +96,8 @@ class TarSource(Source):
         return {tar: state_of(self._tars[tar].path) for tar in sorted(tars)}
 
 
-def _open_tar(tar: Tar) -> RandomFile:
-    return open_random(tar.path, gzipped=tar.gzipped)
+def _open_tar(tar: Tar) -> RandomAccessFile:
+    return open_random_access(tar.path, gzipped=tar.gzipped)
 
 
 @dataclass

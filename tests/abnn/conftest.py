@@ -1,4 +1,4 @@
-"""Networks that are trained once for all tests of this room."""
+"""Networks that are trained once for all tests of this package."""
 
 from pathlib import Path
 

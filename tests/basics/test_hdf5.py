@@ -65,7 +65,7 @@ def test_where_work_would_be_lost_it_is_waited_for(
         assert process.stdin is not None
         closing = threading.Timer(0.3, process.stdin.close)
         closing.start()
-        with open_hdf5(path, patience=60) as file:
+        with open_hdf5(path, timeout=60) as file:
             assert file["one"][()] == 1
         closing.join()
     assert capsys.readouterr().err.count("such as a notebook; waiting until it is closed there.") == 1

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from basics import loading
 from basics.compute import Compute
 from basics.errors import UserError, WorkError
-from basics.loading import fitting_loaders, loaded
+from basics.loading import fitting_loaders, loaded_batches
 from tests.processes import in_a_process
 
 CPU = Compute(device=torch.device("cpu"), precision="fp32")
@@ -93,7 +93,7 @@ class Images(Dataset[tuple[int, Tensor]]):
 
 
 def load(images: Images, loaders: int) -> list[Any]:
-    with loaded(images, loaders, batch_size=2) as batches:
+    with loaded_batches(images, loaders, batch_size=2) as batches:
         return list(batches)
 
 
@@ -177,7 +177,7 @@ def with_no_more_files() -> str:
     as_in_a_program()
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
     try:
-        with loaded(Images(), 2, batch_size=2) as batches:
+        with loaded_batches(Images(), 2, batch_size=2) as batches:
             next(batches)
             hoarding()
             list(batches)

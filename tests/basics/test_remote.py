@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
 from basics.paths import as_path, is_remote
-from basics.remote import as_os_error, file_system, plain_faults, remote_info
+from basics.remote import as_os_error, file_system, os_errors_only, remote_info
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from basics.remote import as_os_error, file_system, plain_faults, remote_info
     ],
 )
 def test_errors_of_packages_become_os_errors(error: Exception, kind: type[OSError], reason: str) -> None:
-    with pytest.raises(kind) as caught, plain_faults(as_path("memory://a/b")):  # type: ignore[arg-type]
+    with pytest.raises(kind) as caught, os_errors_only(as_path("memory://a/b")):
         raise error
     assert reason in str(caught.value.strerror)
     assert caught.value.filename == "memory://a/b"

@@ -45,7 +45,7 @@ def test_a_damaged_shard_is_found_without_reading_it(stored: Trio, s3: S3Server,
 def test_a_store_that_does_not_answer_is_no_other_kind_of_source(
     stored: Trio, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("basics.remote.PATIENCE", 2.0)
+    monkeypatch.setattr("basics.remote.RESPONSE_TIMEOUT", 2.0)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3.fail("SlowDown", path="manifest", times=1000)
     message = refused("score", "--model", stored.attacked, "--data", f"a={stored.advbn}", "--out", tmp_path / "out")

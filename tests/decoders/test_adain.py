@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from basics.errors import UserError
-from decoders.adain import UpsampledConv, build_decoder, fit_to_features
+from decoders.adain import UpsampledConv, build_decoder, scale_to_features
 from encoders import EncoderKind, encoder_kind
 from tests.support import close, published_decoder, seeded
 
@@ -135,7 +135,7 @@ def test_a_fresh_decoder_answers_large_features_as_it_does_small_ones() -> None:
         plain = build_decoder(encoder_kind("resnet"), 1 / 4)
     with seeded(0):
         fitted = build_decoder(encoder_kind("resnet"), 1 / 4)
-    fit_to_features(fitted, 30 * feat)
+    scale_to_features(fitted, 30 * feat)
     with torch.no_grad():
         # The first layer has no bias yet, so that it answers in proportion.
         assert close(fitted(30 * feat), plain(feat / size), relative=1e-4)

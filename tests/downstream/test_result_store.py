@@ -188,7 +188,7 @@ def test_results_without_a_mark_of_the_images_are_reused_with_a_notice(
     computed(case, tmp_path, both, 0.0)
     assert computed(case, tmp_path, [marked(each, NOW) for each in both], 1.0) == []
     assert capsys.readouterr().err.count("An earlier version wrote 2 results in") == 1
-    # Images without files have no mark: then there is nothing to say.
+    # Images without files have no state checksum: then there is nothing to say.
     assert computed(case, tmp_path, both, 1.0) == []
     assert "earlier version" not in capsys.readouterr().err
 

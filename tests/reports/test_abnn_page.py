@@ -25,7 +25,7 @@ FILES = {"report.html", "report.md", "report.csv", "report.json"}
 
 
 def table(*words: object, names: tuple[str, str] = ("abnn", "table")) -> Result:
-    """Run the command, through the front door as a user does."""
+    """Run the command as a user does."""
     return CliRunner().invoke(advbn_gen, [*names, *map(str, words)], catch_exceptions=False)
 
 

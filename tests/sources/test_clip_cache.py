@@ -16,7 +16,7 @@ from torch import Tensor
 
 from basics.errors import UserError, WorkError
 from sources.base import Source
-from sources.clip_cache import ClipCache, held, open_cache
+from sources.clip_cache import ClipCache, lock_cache, open_cache
 from sources.clips import ClipView
 from sources.drawn.clips import CLIPS_VERSION, DrawnClips
 from sources.opening import open_source
@@ -70,7 +70,7 @@ def test_clips_come_back_in_any_process_and_from_a_copy(tmp_path: Path, source: 
 
 def test_a_file_that_is_being_filled_can_be_opened(tmp_path: Path, source: Source) -> None:
     cache = opened(tmp_path / "c.h5", source)
-    with held(tmp_path / "c.h5"):
+    with lock_cache(tmp_path / "c.h5"):
         other = opened(tmp_path / "c.h5", source)
         cache.write({source.records[1]: clip(1)})
         assert other.stored(source.records) == {source.records[1]}
@@ -225,7 +225,7 @@ def test_a_clip_is_marked_after_its_pixels_are_on_the_disk(
 
 
 def _hold(path: Path, ready: Event, go: Event) -> None:
-    with held(path):
+    with lock_cache(path):
         ready.set()
         go.wait(60)
 

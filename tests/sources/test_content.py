@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from upath import UPath
 
-from sources.content import ABSENT, FileState, content_mark, remote_states, state_of
+from sources.content import ABSENT, FileState, remote_states, state_checksum, state_of
 from sources.drawn.source import DrawnSource
 from sources.joined import JoinedSource
 from sources.opening import open_source
@@ -21,7 +21,7 @@ OLD, NEW = 10**18 + 123, 10**18 + 5 * 10**9
 
 def mark(path: Path | str, records: slice = slice(None)) -> str:
     source = open_source(path)
-    (found,) = source.content_marks(source.records[records])
+    (found,) = source.state_checksums(source.records[records])
     return found
 
 
@@ -43,7 +43,7 @@ def test_a_changed_size_or_time_of_any_image_changes_the_mark(tmp_path: Path, wr
     os.utime(folder / "dog/1.png", ns=(OLD, OLD))
     assert before != mark(folder)
     # Only of the images that are asked for.
-    assert mark(folder, slice(2)) == content_mark([FileState(3, OLD)] * 2)
+    assert mark(folder, slice(2)) == state_checksum([FileState(3, OLD)] * 2)
 
 
 def test_a_moved_folder_keeps_its_mark_also_where_times_are_kept_in_seconds(
@@ -76,7 +76,7 @@ def test_of_tars_size_and_time_count(tmp_path: Path, write_tar: WriteFiles) -> N
     tar = write_tar(tmp_path / "a.tar", FILES)
     os.utime(tar, ns=(OLD, OLD))
     before = mark(tar)
-    assert before == content_mark([FileState(tar.stat().st_size, OLD)])
+    assert before == state_checksum([FileState(tar.stat().st_size, OLD)])
     os.utime(tar, ns=(NEW, NEW))
     assert before != mark(tar)
 
@@ -119,16 +119,16 @@ def test_two_sources_as_one(tmp_path: Path, write_folder: WriteFiles) -> None:
 def test_files_are_dealt_out_to_several_marks(tmp_path: Path, write_folder: WriteFiles) -> None:
     folder = aged(write_folder(tmp_path / "a", {f"cat/{number}.png": b"x" for number in range(10)}))
     source = open_source(folder)
-    before = source.content_marks(source.records, 4)
+    before = source.state_checksums(source.records, 4)
     os.utime(folder / "cat/6.png", ns=(NEW, NEW))
-    now = source.content_marks(source.records, 4)
+    now = source.state_checksums(source.records, 4)
     assert [one == other for one, other in zip(before, now, strict=True)] == [True, True, False, True]
-    assert len(source.content_marks(source.records[:3], 4)) == 3
+    assert len(source.state_checksums(source.records[:3], 4)) == 3
 
 
 def test_drawn_images_have_no_mark() -> None:
     source = DrawnSource()
-    assert source.content_marks(source.records) == []
+    assert source.state_checksums(source.records) == []
 
 
 def test_files_on_a_server(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_server_that_does_not_answer_gives_no_mark(
         raise OSError("no route to host")
 
     monkeypatch.setattr("sources.folder.local_states", failing)
-    assert source.content_marks(source.records) == []
+    assert source.state_checksums(source.records) == []
 
 
 @pytest.mark.parametrize("tag", ["ETag", "LastModified"])

@@ -27,7 +27,7 @@ def test_labels_count_the_classes_that_occur(tmp_path: Path, write_folder: Write
     assert {record.name: fewer.read(record) for record in fewer.records} == FILES
     last = pickle.loads(pickle.dumps(fewer.part(fewer.records[-1:])))
     assert last.read(last.records[0]) == FILES[last.records[0].name]
-    assert fewer.content_marks(fewer.records) == inner.content_marks(inner.records)
+    assert fewer.state_checksums(fewer.records) == inner.state_checksums(inner.records)
 
 
 def test_the_order_of_names_is_that_of_the_labels(tmp_path: Path, write_folder: WriteFiles) -> None:

@@ -27,5 +27,5 @@ def test_the_second_source_follows_the_first_under_names_of_its_own(tmp_path: Pa
 def test_sources_of_other_classes_are_refused(tmp_path: Path, write_folder: WriteFiles) -> None:
     first = open_source(write_folder(tmp_path / "a", {"cat/1.png": b"", "dog/1.png": b""}))
     second = open_source(write_folder(tmp_path / "b", {"cat/1.png": b"", "cow/1.png": b"", "dog/1.png": b""}))
-    with pytest.raises(UserError, match=r"different classes \(2 and 3\); only data sets of the same classes"):
+    with pytest.raises(UserError, match=r"different classes \(2 and 3\); give a second source of the same classes"):
         JoinedSource(first, second)

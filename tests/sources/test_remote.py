@@ -314,7 +314,7 @@ def test_missing_credentials_are_reported(s3: S3Server, monkeypatch: pytest.Monk
 @pytest.mark.slow
 @pytest.mark.usefixtures("s3")
 def test_a_server_that_does_not_respond_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PATIENCE", 1.0)
+    monkeypatch.setattr(remote, "RESPONSE_TIMEOUT", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert "its server does not answer" in refused("s3://bucket/x")

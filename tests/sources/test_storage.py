@@ -5,19 +5,19 @@ import pytest
 
 from basics.errors import UserError
 from sources import storage
-from sources.storage import open_random, read_text
+from sources.storage import open_random_access, read_text
 
 
 def test_a_file_is_read_at_any_offset(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(b"0123456789")
-    file = open_random(tmp_path / "f")
+    file = open_random_access(tmp_path / "f")
     assert (file.size, file.memory) == (10, 0)
     assert (file.read(7, 2), file.read(8, 9), file.read(20, 1)) == (b"78", b"89", b"")
 
 
 def test_a_gzipped_file_is_unpacked_into_memory(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(gzip.compress(b"0123456789"))
-    file = open_random(tmp_path / "f")
+    file = open_random_access(tmp_path / "f")
     assert (file.size, file.memory, file.read(7, 2)) == (10, 10, b"78")
 
 
@@ -25,7 +25,7 @@ def test_a_gzipped_file_too_large_for_the_memory_is_refused(tmp_path: Path, monk
     monkeypatch.setattr(storage, "UNPACKED_LIMIT", 9)
     (tmp_path / "f.gz").write_bytes(gzip.compress(b"0123456789"))
     with pytest.raises(UserError, match=r"f\.gz is gzipped and unpacks to over .* unpack it first"):
-        open_random(tmp_path / "f.gz")
+        open_random_access(tmp_path / "f.gz")
 
 
 @pytest.mark.parametrize("cut", [20, 30])
@@ -33,7 +33,7 @@ def test_a_damaged_gzip_stream_cannot_be_read(tmp_path: Path, cut: int) -> None:
     content = gzip.compress(bytes(range(256)))
     (tmp_path / "f").write_bytes(content[:cut] + bytes(len(content) - cut) if cut == 20 else content[:cut])
     with pytest.raises(OSError, match=r"damaged gzip stream|CRC"):
-        open_random(tmp_path / "f")
+        open_random_access(tmp_path / "f")
 
 
 def test_text_loses_its_byte_order_mark(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_clips_are_the_decoded_ones_however_they_are_kept(folder: Path, way: Pat
     assert sorted(decoded)[:8] == sorted(record.name for record in source.records) or way is None
     assert (len(clips), clips.image_bytes, clips.composition.own) == (8, 3 * 3 * 8 * 8, 8)
     assert clips.digest() == TrainingClips(source, VIEW).digest()
-    assert clips.content == "".join(source.content_marks(source.records))
+    assert clips.content == "".join(source.state_checksums(source.records))
 
 
 def test_broken_clips_are_named_and_left_out(
@@ -199,7 +199,7 @@ def test_training_and_measured_clips_share_a_cache(folder: Path, tmp_path: Path)
     path = tmp_path / "c.h5"
     for _ in range(2):
         training, measured = training_clips(
-            source.part(source.records[:6]), held_out, config(), frames=VIEW.frames, held_out_most=1, cache=path
+            source.part(source.records[:6]), held_out, config(), frames=VIEW.frames, held_out_limit=1, cache=path
         )
         assert (len(training), len(measured)) == (6, 1)
         assert right(training)

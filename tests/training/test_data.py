@@ -16,7 +16,7 @@ from sources.opening import open_source
 from tests.support import image_folder
 from training.augment import POLICIES
 from training.config import TrainingConfig
-from training.data import Mix, TrainingImages, Variation, epoch_batches, evenly, hold_out, training_images
+from training.data import Mix, TrainingImages, Variation, epoch_batches, evenly_spread, hold_out, training_images
 from training.order import Composition, EpochOrder, mixed_seed, steps_per_epoch
 
 SIZE = 32
@@ -168,7 +168,7 @@ def test_one_image_in_twenty_is_held_out_by_seed() -> None:
 @pytest.mark.parametrize(("total", "most"), [(10, 1), (10, 3), (10, 9), (50_000, 640), (7, 7), (7, 8), (7, None)])
 def test_some_records_are_spread_evenly_and_in_order(total: int, most: int | None) -> None:
     records = [ImageRecord(str(index), 0) for index in range(total)]
-    places = [int(record.name) for record in evenly(records, most)]
+    places = [int(record.name) for record in evenly_spread(records, most)]
     assert len(places) == min(total, most or total)
     steps = {later - sooner for sooner, later in pairwise(places)}
     assert places[0] == 0
@@ -180,7 +180,7 @@ def test_some_records_are_spread_evenly_and_in_order(total: int, most: int | Non
 def test_a_limit_takes_images_of_every_class(folder: Path, apart: bool) -> None:
     source = open_source(str(folder))
     taken, held = training_images(
-        source, source if apart else None, config(), limit=9, held_out_most=6, variation=Variation()
+        source, source if apart else None, config(), limit=9, held_out_limit=6, variation=Variation()
     )
     every = [*taken.records] if apart else [*taken.records, *held.records]
     assert Counter(record.label for record in every) == dict.fromkeys({record.label for record in source.records}, 3)
@@ -260,7 +260,7 @@ def test_a_second_source_has_its_share_of_every_batch(folder: Path, tmp_path: Pa
 def test_a_mix_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     first = open_source(str(folder))
     other = open_source(str(image_folder(tmp_path / "other", classes=("x", "y"))))
-    with pytest.raises(UserError, match="only data sets of the same classes"):
+    with pytest.raises(UserError, match="give a second source of the same classes"):
         training_images(first, first, config(), limit=None, variation=Variation(), mix=Mix(source=other, share=0.5))
     with pytest.raises(UserError, match="leaves one of the two sources without"):
         training_images(first, first, config(), limit=None, variation=Variation(), mix=Mix(source=first, share=0.1))

@@ -9,7 +9,7 @@ import pytest
 
 from basics.errors import UserError
 from tests.processes import in_a_process
-from training.folder import claim_folder, drop_metrics_after, forget_run, is_first_process, own_folder
+from training.folder import claim_folder, drop_metrics_after, is_first_process, lock_run_folder, remove_run
 
 TRAINING = {"lr": 0.1, "loaders": 0, "checkpoint_every": 500, "epochs": 4, "schedule": "constant"}
 
@@ -109,7 +109,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_one_notice(
 ) -> None:
     begun(tmp_path, settings())
     claim_folder(tmp_path, BEGUN)
-    assert "has no mark of the images that it began with" in capsys.readouterr().err
+    assert "has no checksum of the files that it began with" in capsys.readouterr().err
     claim_folder(tmp_path, BEGUN)
     assert capsys.readouterr().err == ""
 
@@ -127,7 +127,7 @@ def test_damaged_settings_are_named(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{")
     with pytest.raises(UserError, match=r"settings\.json is damaged; restore it, or start anew with --overwrite"):
         claim_folder(tmp_path, settings())
-    with own_folder(tmp_path, settings(), [], devices=1, overwrite=True):
+    with lock_run_folder(tmp_path, settings(), [], devices=1, overwrite=True):
         assert json.loads((tmp_path / "settings.json").read_text()) == settings()
 
 
@@ -136,7 +136,7 @@ def test_settings_of_another_program_are_never_overwritten(tmp_path: Path, overw
     (tmp_path / "settings.json").write_text('{"editor": 1}')
     with (
         pytest.raises(UserError, match=r"holds a settings\.json that is not of a training; give another --out"),
-        own_folder(tmp_path, settings(), [], devices=1, overwrite=overwrite),
+        lock_run_folder(tmp_path, settings(), [], devices=1, overwrite=overwrite),
     ):
         pytest.fail("taken")
     assert (tmp_path / "settings.json").read_text() == '{"editor": 1}'
@@ -163,7 +163,7 @@ def claimed_in_ascii(folder: Path) -> str:
 def test_only_the_runs_own_files_are_forgotten(tmp_path: Path) -> None:
     claim_folder(tmp_path, settings())
     (tmp_path / "own.txt").write_text("mine")
-    forget_run(tmp_path, [])
+    remove_run(tmp_path, [])
     assert [path.name for path in tmp_path.iterdir()] == ["own.txt"]
     claim_folder(tmp_path, settings(lr=7))
 

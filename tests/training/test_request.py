@@ -9,7 +9,7 @@ from basics.errors import UserError
 from sources.opening import open_source
 from tests.support import image_folder
 from training.config import TrainingConfig
-from training.request import TrainingRequest, opened
+from training.request import TrainingRequest, open_if_address
 
 TRAINING = TrainingConfig(epochs=1, batch_size=2, lr=0.1, image_size=16, device="cpu")
 
@@ -36,5 +36,5 @@ def test_a_device_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 def test_an_address_is_opened_and_an_open_source_is_taken_as_it_is(tmp_path: Path) -> None:
     folder = image_folder(tmp_path / "images", per_class=1)
     source = open_source(str(folder))
-    assert opened(source, split="train") is source
-    assert list(opened(str(folder), split="train").records) == list(source.records)
+    assert open_if_address(source, split="train") is source
+    assert list(open_if_address(str(folder), split="train").records) == list(source.records)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sources.storage import open_random
+from sources.storage import open_random_access
 from sources.tar.headers import TarFormatError, TarScan
 from sources.tar.members import Member
 from tests.sources.tar.built import LONG, add, add_sparse, build
@@ -35,7 +35,7 @@ def test_the_members_are_those_that_tarfile_finds(tmp_path: Path, form: int) -> 
     with tarfile.open(path) as tar:
         expected = [Member(m.name, m.offset_data, m.size) for m in tar if m.isfile()]
     assert len(expected) >= 5
-    assert list(TarScan(open_random(path))) == expected
+    assert list(TarScan(open_random_access(path))) == expected
 
 
 @pytest.mark.slow
@@ -43,7 +43,7 @@ def test_real_tars_are_listed_as_tarfile_lists_them(shared_data: Path) -> None:
     for path in sorted(shared_data.glob("*.tar")):
         with tarfile.open(path) as tar:
             expected = [Member(m.name.removeprefix("./"), m.offset_data, m.size) for m in tar if m.isfile()]
-        assert list(TarScan(open_random(path))) == expected
+        assert list(TarScan(open_random_access(path))) == expected
 
 
 def test_a_size_over_8_gib_is_read_from_base_256_and_from_pax(tmp_path: Path) -> None:
@@ -55,14 +55,14 @@ def test_a_size_over_8_gib_is_read_from_base_256_and_from_pax(tmp_path: Path) ->
         with path.open("wb") as file:
             file.write(head)
             file.truncate(len(head) + member.size)  # sparse: takes no room on the disk
-        assert list(TarScan(open_random(path))) == [Member("a.png", len(head), 9 << 30)]
+        assert list(TarScan(open_random_access(path))) == [Member("a.png", len(head), 9 << 30)]
 
 
 def test_global_pax_headers_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={"comment": "made by git"}) as tar:
         add(tar, "a.png")
-    assert [member.name for member in TarScan(open_random(path))] == ["a.png"]
+    assert [member.name for member in TarScan(open_random_access(path))] == ["a.png"]
 
 
 def test_a_tar_before_ustar_is_known_by_its_checksum(tmp_path: Path) -> None:
@@ -71,20 +71,20 @@ def test_a_tar_before_ustar_is_known_by_its_checksum(tmp_path: Path) -> None:
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
     (tmp_path / "v7.tar").write_bytes(bytes(header) * 2 + bytes(1024))
-    assert list(TarScan(open_random(tmp_path / "v7.tar"))) == [Member("a.png", 512, 0), Member("a.png", 1024, 0)]
+    assert list(TarScan(open_random_access(tmp_path / "v7.tar"))) == [Member("a.png", 512, 0), Member("a.png", 1024, 0)]
 
 
 def test_a_tar_may_lack_its_closing_blocks(tmp_path: Path) -> None:
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"))
     path.write_bytes(path.read_bytes()[:1024])
-    assert len(list(TarScan(open_random(path)))) == 1
+    assert len(list(TarScan(open_random_access(path)))) == 1
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_an_image_stored_as_a_link_is_not_lost_silently(tmp_path: Path, kind: bytes) -> None:
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png", b"", kind))
     with pytest.raises(TarFormatError, match=r"holds a\.png as a link; .*--hard-dereference"):
-        list(TarScan(open_random(path)))
+        list(TarScan(open_random_access(path)))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_damage_is_named(tmp_path: Path, damage: Callable[[bytes], bytes], messa
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(TarFormatError, match=message):
-        list(TarScan(open_random(path)))
+        list(TarScan(open_random_access(path)))
 
 
 @pytest.mark.parametrize("start", [b"9999", b"9999 ", b"1 "])
@@ -113,7 +113,7 @@ def test_a_damaged_pax_header_is_named(tmp_path: Path, start: bytes) -> None:
     content = path.read_bytes()
     path.write_bytes(content[:512] + start + content[512 + len(start) :])
     with pytest.raises(TarFormatError, match="has a damaged pax header"):
-        list(TarScan(open_random(path)))
+        list(TarScan(open_random_access(path)))
 
 
 def test_content_is_read_along_where_it_is_wanted(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_content_is_read_along_where_it_is_wanted(tmp_path: Path) -> None:
         add(tar, LONG + ".cls", b"long")
 
     path = build(tmp_path / "x.tar", fill)
-    (chunk,) = TarScan(open_random(path)).chunks((b".cls",))
+    (chunk,) = TarScan(open_random_access(path)).chunks((b".cls",))
     kept = {name: content for name, content in zip(chunk.names, chunk.contents, strict=True) if content}
     assert kept == {f"{number}.cls": str(number).encode() for number in range(50)} | {LONG + ".cls": b"long"}
 
@@ -143,7 +143,7 @@ def test_a_sparse_image_or_label_is_refused_by_name(tmp_path: Path, form: str, n
     with pytest.raises(
         TarFormatError, match=rf"holds {name} as a sparse file, without its holes; pack it without --sp"
     ):
-        list(TarScan(open_random(path)))
+        list(TarScan(open_random_access(path)))
 
 
 @pytest.mark.parametrize("form", SPARSE)
@@ -153,7 +153,7 @@ def test_another_sparse_file_is_passed_over_and_noted(tmp_path: Path, form: str)
         add_sparse(tar, "a/disk.img", form)
         add(tar, "a/2.png")
 
-    scan = TarScan(open_random(build(tmp_path / "x.tar", fill)))
+    scan = TarScan(open_random_access(build(tmp_path / "x.tar", fill)))
     assert [member.name for member in scan] == ["a/1.png", "a/2.png"]
     assert scan.unused.links == ["a/disk.img"]
 
@@ -164,9 +164,9 @@ def test_an_image_of_another_kind_is_refused_by_name(tmp_path: Path, kind: bytes
     with pytest.raises(
         TarFormatError, match=r"holds a/1\.png as a (device or pipe|member of the unusual kind '[MZ]'); "
     ):
-        list(TarScan(open_random(path)))
+        list(TarScan(open_random_access(path)))
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a/notes", b"", kind))
-    scan = TarScan(open_random(path))
+    scan = TarScan(open_random_access(path))
     assert list(scan) == []
     assert scan.unused.links == ["a/notes"]
 
@@ -180,7 +180,7 @@ def test_folders_hidden_images_and_labels_are_noted(tmp_path: Path) -> None:
             add(tar, name)
         add(tar, "a/.h.png", b"", tarfile.SYMTYPE)
 
-    scan = TarScan(open_random(build(tmp_path / "x.tar", fill)))
+    scan = TarScan(open_random_access(build(tmp_path / "x.tar", fill)))
     assert list(scan) == []
     assert scan.unused.folders == ["", "a", "b", "c", "d"]
     assert sorted(scan.unused.hidden) == [".f/1.png", ".g.cls", "a/._1.png", "a/.h.png"]
@@ -195,7 +195,7 @@ def test_any_amount_of_zeros_may_follow(tmp_path: Path, zeros: int) -> None:
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"))
     with path.open("r+b") as file:
         file.truncate(1024 + zeros)
-    assert len(list(TarScan(open_random(path)))) == 1
+    assert len(list(TarScan(open_random_access(path)))) == 1
 
 
 @pytest.mark.parametrize("zeros", ZEROS[1:], ids=str)
@@ -208,13 +208,13 @@ def test_a_tar_that_goes_on_after_its_end_mark_is_refused(tmp_path: Path, zeros:
         file.seek(size + zeros)
         file.write(build(tmp_path / "y.tar", lambda tar: add(tar, "b.png"), form).read_bytes())
     with pytest.raises(TarFormatError, match=rf"goes on after its end mark, with another tar at byte {size + zeros}; "):
-        list(TarScan(open_random(path)))
+        list(TarScan(open_random_access(path)))
 
 
 def test_what_is_no_tar_may_follow_the_end(tmp_path: Path) -> None:
     path = build(tmp_path / "x.tar", lambda tar: add(tar, "a.png"))
     path.write_bytes(path.read_bytes() + b"a signature" * 100)
-    assert len(list(TarScan(open_random(path)))) == 1
+    assert len(list(TarScan(open_random_access(path)))) == 1
 
 
 @pytest.mark.parametrize("field", ["path", "size", "GNU.sparse.realsize"])
@@ -223,4 +223,4 @@ def test_a_global_header_that_gives_a_path_is_refused(tmp_path: Path, field: str
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT, pax_headers={field: "1"}) as tar:
         add(tar, "a.png")
     with pytest.raises(TarFormatError, match="has a pax header that gives one path or size to all its files"):
-        list(TarScan(open_random(path)))
+        list(TarScan(open_random_access(path)))

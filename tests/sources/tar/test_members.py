@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sources.storage import open_random
+from sources.storage import open_random_access
 from sources.tar.headers import TarScan
 from sources.tar.members import Member
 from tests.sources.tar.built import LONG, add, build
@@ -17,7 +17,7 @@ def test_leading_dots_and_slashes_are_dropped(tmp_path: Path) -> None:
             add(tar, name)
 
     path = build(tmp_path / "x.tar", fill)
-    assert [member.name for member in TarScan(open_random(path))] == [
+    assert [member.name for member in TarScan(open_random_access(path))] == [
         "a/1", "b/2", "c/3", "d/4", "e/5", "f/6", "g/7", "i/8",
     ]  # fmt: skip
 
@@ -38,6 +38,6 @@ def test_hidden_files_are_left_out_and_names_cleaned_among_many(tmp_path: Path) 
     shown = [member for member in expected if "/." not in member.name and not member.name.startswith(".")]
     assert len(shown) == 10_002
     expected_names = [member.name.replace("//", "/") for member in shown]
-    found = list(TarScan(open_random(path)))
+    found = list(TarScan(open_random_access(path)))
     assert [member.name for member in found] == expected_names
     assert [member[1:] for member in found] == [member[1:] for member in shown]
