@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attacks.ascent import ObjectiveValue, Parameters, climb
+from attacks.ascent import ObjectiveValue, Parameters, maximise
 from attacks.statistics import (
     AdvBNConfig,
     Average,
@@ -127,7 +127,7 @@ class AdvBNNetwork(nn.Module):
             objectives = objectives_of_parts(
                 feat_NCHW, threat.mean_C, value_of, limits=self.limits, micro_batch=self.micro_batch
             )
-            deltas = climb(objectives, threat, self.attack.steps)
+            deltas = maximise(objectives, threat, self.attack.steps)
         with torch.no_grad():
             shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, limits=self.limits)
         return Shifted(feat_NCHW=shifted, deltas=deltas)
