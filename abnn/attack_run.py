@@ -25,6 +25,7 @@ from training.evaluation import batched
 from training.order import mixed_seed
 
 SECONDS_BETWEEN_SAVES = 60
+"""How often an unfinished result is written, so that an interruption costs little."""
 _ROUNDING = 1e-4
 """How far beyond its ball a perturbation may be by rounding, as a share of the radius."""
 _SOFTWARE = ("advbn-gen", "torch", "torchvision")
@@ -191,12 +192,21 @@ class AttackRun:
 
     def _require_valid(self, image: Tensor, attacked: Tensor, logits: Tensor) -> None:
         if not bool(logits.isfinite().all()):
-            raise WorkError(f"The outputs of {self.checkpoint.name} under {self.name} are not all numbers.")
+            raise WorkError(
+                f"The outputs of {self.checkpoint.name} under {self.name} are not all numbers; check its weights."
+            )
         perturbation, settings = (attacked - image).flatten(1), self.attack.settings()
         if "eps" in settings:
             order = float("inf") if settings["norm"] == "linf" else 2
             reach = torch.linalg.vector_norm(perturbation, order, dim=1)
+            # The last term is for radii near 0, of which a share is less than rounding.
             if bool((reach > settings["eps"] * (1 + _ROUNDING) + _ROUNDING * 1e-2).any()):
-                raise WorkError(f"The attack {self.name} on {self.checkpoint.name} left its ball.")
+                raise WorkError(
+                    f"The attack {self.name} on {self.checkpoint.name} left its ball, which is a fault of this "
+                    "program; report it."
+                )
         if float(attacked.min()) < 0 or float(attacked.max()) > 1:
-            raise WorkError(f"The attack {self.name} on {self.checkpoint.name} left the range of pixels.")
+            raise WorkError(
+                f"The attack {self.name} on {self.checkpoint.name} left the range of pixels, which is a fault of this "
+                "program; report it."
+            )

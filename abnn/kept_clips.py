@@ -18,7 +18,7 @@ from torch import Tensor
 
 from basics.files import digest_json, write_bytes
 from basics.hdf5 import damaged_hdf5, open_hdf5
-from downstream.result_store import CONTENT, Row, key_of, other_images
+from downstream.result_store import CONTENT, Row, images_changed, key_of
 
 CLIPS_FOLDER = "clips"
 """Sub-folder of a folder of results."""
@@ -100,7 +100,7 @@ def read_clips(folder: Path, row: Row) -> dict[int, KeptClip]:
     with open_hdf5(path, advice=_MEND) as file:
         try:
             before = {CONTENT: str(file.attrs.get(CONTENT, ""))}
-            if file.attrs["pair"] != row["pair"] or other_images(before, row):
+            if file.attrs["pair"] != row["pair"] or images_changed(before, row):
                 return {}
             return {int(position): _read(group) for position, group in file.items()}
         except (OSError, KeyError, ValueError, TypeError, AttributeError) as error:

@@ -206,7 +206,7 @@ class Roa:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Auto:
+class AutoAttack:
     """AutoAttack, standard version (Croce & Hein 2020)."""
 
     config: PixelConfig
@@ -298,12 +298,12 @@ class _AttackFactory:
             )
         return Transfer(config=self.pixels(steps=STRONG_STEPS), surrogate=self.options.surrogate)
 
-    def auto(self) -> Auto:
+    def auto(self) -> AutoAttack:
         if self.benchmark.media == "clip":
             raise UserError(
                 f"AutoAttack's package takes images, and {self.benchmark.name} has clips; give pgd-50 and adaptive."
             )
-        return Auto(config=self.pixels(), version=require_autoattack())
+        return AutoAttack(config=self.pixels(), version=require_autoattack())
 
     def roa(self, search: Search) -> Roa:
         if self.options.rectangle.per_frame is not None and self.benchmark.media != "clip":
@@ -383,13 +383,13 @@ def require_possible(attack: Attack, checkpoint: Checkpoint, compute: Compute, m
         UserError: see above.
     """
     require_own_predictions(checkpoint, micro_batch)
-    splits_batches = isinstance(attack, Adaptive | Auto) or (isinstance(attack, Pgd) and attack.restarts > 1)
+    splits_batches = isinstance(attack, Adaptive | AutoAttack) or (isinstance(attack, Pgd) and attack.restarts > 1)
     if checkpoint.plan.uses_batch_statistics and splits_batches:
         raise UserError(
             f"The attack {attack.name} tries again what is left of a batch, but the predictions of {checkpoint.name} "
             "depend on the whole batch (--statistics batch); attack it with pgd, transfer or roa."
         )
-    if isinstance(attack, Auto):
+    if isinstance(attack, AutoAttack):
         require_classes(len(checkpoint.classes))
         if micro_batch is not None:
             raise UserError("AutoAttack's package passes whole batches; give --batch-size instead of --micro-batch.")

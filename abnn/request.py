@@ -168,7 +168,7 @@ def _data(request: DefenceRequest, source: Source, held_source: Source) -> tuple
 
 
 def start_from(initial: Classifier, network: nn.Module, plan: NetworkPlan, classes: ClassMap) -> None:
-    """Load weights into the target; its last layer stays fresh unless they are of these classes, which is said.
+    """Load weights into the target; its last layer stays fresh, with a notice, unless they are of these classes.
 
     Args:
         initial: a network of the target's architecture and width.

@@ -20,7 +20,7 @@ from abnn.kept_clips import KeptClip, KeptClips, read_clips, write_clips
 from basics.files import write_bytes
 from basics.hdf5 import open_hdf5
 from basics.progress import say
-from downstream.result_store import CONTENT, RESULTS, ComparisonKey, Row, other_images
+from downstream.result_store import CONTENT, RESULTS, ComparisonKey, Row, images_changed
 
 RESULTS_FOLDER = "attacks"
 """Sub-folder of a run folder for results without `--out`."""
@@ -113,7 +113,7 @@ class AttackLayout:
         """
         pair = str(row["pair"])
         known = self._samples.get(pair)
-        if known is not None and other_images({CONTENT: self._contents.get(pair)}, row):
+        if known is not None and images_changed({CONTENT: self._contents.get(pair)}, row):
             if (known == NOT_ATTACKED).any():
                 # Of complete results the store says so.
                 say(f"{row['attack']} on {row['model']} was begun on other images, and begins anew.")

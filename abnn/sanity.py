@@ -19,6 +19,7 @@ from attacks.objectives import cross_entropy
 from attacks.pixels import PixelConfig
 
 STEPS = (1, 5, 20, STRONG_STEPS)
+"""Numbers of PGD's steps that are compared."""
 RADII = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Radii that are tried, as multiples of the benchmark's."""
 TOLERANCE = 0.01
@@ -26,7 +27,9 @@ TOLERANCE = 0.01
 _ROUNDING = 1e-6
 """Tolerance for rounding of accuracies, which are shares of a few images."""
 NOISE_DRAWS = 50
+"""Random sign patterns, each as large as the ball, that PGD has to beat on every image."""
 SURFACE_POSITIONS = 21
+"""Positions on each axis of the loss surface."""
 SURFACE_REACH = 1.5
 """How far the loss surface goes along the attack, in lengths of its perturbation."""
 
@@ -186,7 +189,7 @@ def loss_surface(
     config: PixelConfig,
     micro_batch: int | None = None,
 ) -> Surface:
-    """Return the loss around images: along PGD's perturbation, and across it in a random direction of as many signs.
+    """Return the loss around images: along PGD's perturbation, and along a random direction of the same length.
 
     Args:
         network: as for `check`.

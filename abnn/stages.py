@@ -117,7 +117,7 @@ def shapes_of(network: nn.Module, blocks: Sequence[str], size: Sequence[int], wh
     except (RuntimeError, ValueError, AssertionError) as error:
         # What networks raise for a size that does not fit them.
         raise UserError(
-            f"The {what} cannot be shown {described(size)} ({error}); give another --image-size or network."
+            f"The {what} cannot be shown {_size_text(size)} ({error}); give another --image-size or network."
         ) from error
     finally:
         network.train(was_training)
@@ -129,7 +129,7 @@ def shapes_of(network: nn.Module, blocks: Sequence[str], size: Sequence[int], wh
     return [tuple(outputs[0].shape[1:]) for outputs in found.values()]
 
 
-def described(size: Sequence[int]) -> str:
+def _size_text(size: Sequence[int]) -> str:
     """Return `images of 32 px`, or `clips of 40 frames of 112 px`."""
     return f"images of {size[-1]} px" if len(size) == 2 else f"clips of {size[0]} frames of {size[-1]} px"
 

@@ -62,19 +62,19 @@ class AscentResult(Generic[Extra]):
     """The objectives' values at the end, detached; the same object as `first` if there were no steps."""
 
 
-def climb(
+def maximise(
     objectives: Sequence[Objective[Extra]],
     threat: ThreatModel,
     steps: int,
     watch: Callable[[Values[Extra]], None] | None = None,
 ) -> Parameters:
-    """Climb the sum of `objectives` for `steps` steps of `threat` and return the parameters after the last one.
+    """Maximise the sum of `objectives` by `steps` steps of `threat`; return the parameters after the last one.
 
     Each step costs one forward and backward pass of each objective. Only the parameters get gradients: the networks
-    inside the objectives must not require any. The sum over samples is climbed, not the mean, so that a last, smaller
-    batch sees gradients of the same scale.
+    inside the objectives must not require any. The sum over samples is maximised, not the mean, so that a last,
+    smaller batch sees gradients of the same scale.
 
-    Parameters that all samples share, such as AdvBN's multipliers, are climbed with little memory by one objective for
+    Parameters that all samples share, such as AdvBN's multipliers, are found with little memory by one objective for
     each part of the batch: its activations are freed before the next part's are computed. The parts' gradients are
     added in their order and in float64, so that only the networks' own rounding can make a step differ from that of
     the whole batch. Where every sample has parameters of its own, see `attacks.micro_batches`.
@@ -128,7 +128,7 @@ def of_images(loss_of: LossOf) -> Objective[None]:
 
 
 def ascend(objectives: Sequence[Objective[Extra]], threat: ThreatModel, steps: int) -> AscentResult[Extra]:
-    """Climb as `climb` does, and also return the first and last values and all losses; one more forward pass."""
+    """Do what `maximise` does, and also return the first and last values and all losses; one more forward pass."""
     first: list[Values[Extra]] = []
     losses: list[Tensor] = []
 
@@ -137,7 +137,7 @@ def ascend(objectives: Sequence[Objective[Extra]], threat: ThreatModel, steps: i
         if not first:
             first.append(values)
 
-    parameters = climb(objectives, threat, steps, watch)
+    parameters = maximise(objectives, threat, steps, watch)
     with torch.no_grad():
         last = tuple(objective(parameters) for objective in objectives)
     losses.append(torch.cat([value.loss_N for value in last]))

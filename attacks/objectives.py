@@ -11,9 +11,8 @@ from torch import Tensor
 
 from basics.errors import UserError
 
-Objective = Callable[[Tensor, Tensor], Tensor]
+SampleLoss = Callable[[Tensor, Tensor], Tensor]
 """logits_NK, label_N -> loss_N."""
-
 
 _ONE_CLASS = "A network with one class has no wrong prediction; attack one with two or more."
 _SOFTPLUS_LIMIT = 40
@@ -26,6 +25,9 @@ def cross_entropy(logits_NK: Tensor, label_N: Tensor) -> Tensor:
     Computed as `log(1 + exp(logsumexp(other logits) - own logit))`, which neither rounds to 0 nor loses its gradient
     where a network is confident: in single precision the usual form does from 17 nats of margin on, and an attack that
     follows it gets no gradient there.
+
+    Raises:
+        UserError: if there is one class only.
     """
     if logits_NK.shape[1] < 2:
         raise UserError(_ONE_CLASS)

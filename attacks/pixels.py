@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attacks.ascent import LossOf, Parameters, climb, of_images
+from attacks.ascent import LossOf, Parameters, maximise, of_images
 from basics.errors import UserError
 
 Norm = Literal["linf", "l2"]
@@ -95,7 +95,7 @@ def attack_pixels(loss_of: LossOf, image_N3HW: Tensor, config: PixelConfig) -> T
         image_N3HW: images in [0, 1], or videos (N, 3, T, H, W).
         config: ball and strength.
     """
-    return climb([of_images(loss_of)], PixelThreat(config, image_N3HW), config.steps)[0]
+    return maximise([of_images(loss_of)], PixelThreat(config, image_N3HW), config.steps)[0]
 
 
 _TINY = 1e-12

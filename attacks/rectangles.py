@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from attacks.ascent import LossOf, Parameters, climb, of_images
+from attacks.ascent import LossOf, Parameters, maximise, of_images
 from attacks.positions import (
     Size,
     Trial,
@@ -169,4 +169,4 @@ def attack_rectangles(loss_of: LossOf, image_N3HW: Tensor, config: RectangleConf
         UserError: if the rectangle is larger than the images.
     """
     threat = RectangleThreat(config, image_N3HW, find_positions(loss_of, image_N3HW, config))
-    return climb([of_images(loss_of)], threat, config.steps)[0]
+    return maximise([of_images(loss_of)], threat, config.steps)[0]

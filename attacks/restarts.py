@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.objectives import Objective, cross_entropy
+from attacks.objectives import SampleLoss, cross_entropy
 
 Attempt = Callable[[Tensor, Tensor], Tensor]
 """image_N3HW, label_N -> perturbed image_N3HW, of any part of a batch."""
@@ -32,7 +32,7 @@ def strongest(
     logits_of: Callable[[Tensor], Tensor],
     image_N3HW: Tensor,
     label_N: Tensor,
-    objective: Objective = cross_entropy,
+    objective: SampleLoss = cross_entropy,
 ) -> RestartsResult:
     """Run the attempts one after the other, each on those samples alone that have not been fooled yet.
 
@@ -63,7 +63,7 @@ def strongest(
 
 @torch.no_grad()
 def _evaluate(
-    logits_of: Callable[[Tensor], Tensor], objective: Objective, image_N3HW: Tensor, label_N: Tensor
+    logits_of: Callable[[Tensor], Tensor], objective: SampleLoss, image_N3HW: Tensor, label_N: Tensor
 ) -> tuple[Tensor, Tensor]:
     logits_NK = logits_of(image_N3HW)
     return objective(logits_NK, label_N), logits_NK.argmax(1) != label_N

@@ -1,11 +1,20 @@
-"""Work that ends because the memory of a device, or of the machine, is full."""
+"""The memory of a process: how much it took, and work that ends because there is no more."""
 
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from basics.errors import WorkError
+
+
+def peak_memory() -> int:
+    """Return the most memory that this process has had at any time, in bytes."""
+    # In bytes on macOS, in KiB elsewhere.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import matrix_rate
-from benchmarks.workload import described, loaded_batches, workload, workload_options
+from benchmarks.workload import loaded_batches, run_text, workload, workload_options
 from pipeline.job import Job, Product, prepare
 from pipeline.worker import ready_worker
 
@@ -83,7 +83,7 @@ def main(rounds: int, gemm_side: int, **settings: Any) -> None:
         _print_kinds(work)
     click.echo(
         f"{operations / 1e9:.0f} GFLOP a batch; median {statistics.median(shares):.1%} of the rate of a product of "
-        f"{gemm_side} x {gemm_side} matrices ({described(job)})"
+        f"{gemm_side} x {gemm_side} matrices ({run_text(job)})"
     )
 
 

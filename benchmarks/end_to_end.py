@@ -15,7 +15,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.workload import described, loaded_batches, whole_shard, workload, workload_options
+from benchmarks.workload import loaded_batches, run_text, whole_shard, workload, workload_options
 from pipeline.job import Job, Product, prepare
 from pipeline.worker import ready_worker
 
@@ -37,7 +37,7 @@ def main(rounds: int, **settings: Any) -> None:
             clean.append(_prediction(job, loaded) / bare)
             click.echo(f"end to end {whole:.2f} s, ascent alone {bare:.2f} s, ratio {ratios[-1]:.3f}")
     click.echo(
-        f"median ratio {statistics.median(ratios):.3f} ({described(job)}); of the ascent alone "
+        f"median ratio {statistics.median(ratios):.3f} ({run_text(job)}); of the ascent alone "
         f"{statistics.median(clean):.1%} is the prediction on the originals"
     )
 

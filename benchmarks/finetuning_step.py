@@ -7,7 +7,6 @@ their best times over the rounds, beside the ratios of the paper's training hour
 """
 
 import copy
-import time
 
 import click
 import torch
@@ -16,6 +15,7 @@ from torch.optim import SGD
 
 from attacks.pixels import PixelConfig
 from attacks.statistics import AdvBNConfig
+from benchmarks.timing import seconds_of
 from downstream.advbn import AdvBNNetwork
 from downstream.methods import METHODS, MethodLoss
 from networks.classifiers import build_network
@@ -66,20 +66,15 @@ def _time(network: nn.Module, kind: tuple[str, int], batch: int, image_size: int
     optimizer = SGD([weight for weight in trained.parameters() if weight.requires_grad], lr=1e-6, momentum=0.9)
     image = torch.rand(batch, 3, image_size, image_size, device=device)
     label = torch.randint(CLASSES, (batch,), device=device)
-    _synchronise(device)
-    start = time.perf_counter()
-    terms = trained(image, label)
-    loss = sum(value for name, value in terms.items() if name.endswith("_loss"))
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    _synchronise(device)
-    return time.perf_counter() - start
 
+    def step() -> None:
+        terms = trained(image, label)
+        loss = sum(value for name, value in terms.items() if name.endswith("_loss"))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
-def _synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
+    return seconds_of(step, device)
 
 
 if __name__ == "__main__":

@@ -179,12 +179,12 @@ def ascent(settings: Settings, results: Results, *, encoder: str, mode: Mode) ->
     first = seconds_of(lambda: _begin(networks, config, *batches[0]).result(), str(networks.shifter.compute.device))
     rate = _ascent_rate(networks, config, batches, settings.ascent_seconds)
     found = {"mode": mode.name, "images_per_s": rate, "first_batch_s": first}
-    counted = results.get(operations_name(encoder), {}).get("teraflop_per_image")
+    teraflop = results.get(operations_name(encoder), {}).get("teraflop_per_image")
     own_rate = results.get(MATRIX, {}).get(mode.precision)
-    if counted is not None:
-        found["teraflop_per_s"] = rate * counted
-    if counted is not None and own_rate is not None:
-        found["share_of_matrix_rate"] = rate * counted / own_rate
+    if teraflop is not None:
+        found["teraflop_per_s"] = rate * teraflop
+    if teraflop is not None and own_rate is not None:
+        found["share_of_matrix_rate"] = rate * teraflop / own_rate
     return found
 
 

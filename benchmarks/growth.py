@@ -16,7 +16,6 @@ points is that of the two before, growth is linear.
 import gc
 import math
 import re
-import resource
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from matplotlib.figure import Figure
 from attacks.statistics import AdvBNConfig
 from basics.allocation import give_back_freed_memory
 from basics.compute import available_cores, choose_compute
+from basics.memory import peak_memory
 from benchmarks.timing import seconds_of
 from benchmarks.workload import whole_shard, workload
 from downstream.scoring import ScoringConfig, predict, wanted_score
@@ -155,7 +155,7 @@ def _peak_bytes(*, on_gpu: bool) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None
     if found:
         return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_memory()
 
 
 def in_own_process(point: Point) -> Measured:

@@ -33,13 +33,13 @@ from attacks.pixels import PixelConfig
 from attacks.statistics import AdvBNConfig
 from basics.compute import available_cores, choose_compute
 from benchmarks.reference import (
-    climbed,
     image_batches,
+    plain_ascent,
     plain_images,
     plain_networks,
+    plain_shift,
     save_pngs,
     share_near,
-    shifted,
     with_torch_layers,
 )
 from benchmarks.timing import seconds_of, summary, timed_round
@@ -287,7 +287,7 @@ def _plain_rendering(job: Job, ledger: Path, out: Path) -> Callable[[], None]:
         for (first, image), *deltas in zip(batches, *rows, strict=True):
             feat = autoencoder.encoder(image)
             delta_mean, delta_std = (delta.view(1, -1, 1, 1) for delta in deltas)
-            save_pngs(autoencoder.decoder(shifted(feat, delta_mean, delta_std)), out, first)
+            save_pngs(autoencoder.decoder(plain_shift(feat, delta_mean, delta_std)), out, first)
 
     return loop
 
@@ -340,11 +340,11 @@ class _PlainStep:
         with torch.no_grad():
             feat = self.front((image_N3HW - self.mean) / self.std)
         self.auxiliary.eval()
-        deltas = climbed(feat, label_N, self.auxiliary)
+        deltas = plain_ascent(feat, label_N, self.auxiliary)
         self.main.train()
         self.auxiliary.train()
         clean = F.cross_entropy(self.main(feat), label_N)
-        adversarial = F.cross_entropy(self.auxiliary(shifted(feat, *deltas)), label_N)
+        adversarial = F.cross_entropy(self.auxiliary(plain_shift(feat, *deltas)), label_N)
         self.optimizer.zero_grad()
         (clean + adversarial).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()

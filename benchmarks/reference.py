@@ -2,7 +2,7 @@
 
     OMP_WAIT_POLICY=PASSIVE python -m benchmarks.reference --source FOLDER --image-size 256 --batch-size 8 --batches 1
 
-The reference is a serial loop over the batches of an image folder: decode, encode, climb, decode, classify, and save
+The reference is a serial loop over the batches of an image folder: decode, encode, ascend, decode, classify, and save
 one PNG after the other. It has the networks' weights and no other code of this program: layers are torch's own, tensors
 are contiguous, and a batch is passed as a whole. Both take turns in one process and use as many threads. That process
 keeps the memory that it frees, which is a setting of ours that the reference profits from as well. A ratio above 1
@@ -34,7 +34,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from benchmarks.timing import summary, timed_round
-from benchmarks.workload import CLASSIFIER_WEIGHTS, described, whole_shard, workload, workload_options
+from benchmarks.workload import CLASSIFIER_WEIGHTS, run_text, whole_shard, workload, workload_options
 from decoders.adain import UpsampledConv
 from decoders.autoencoder import Autoencoder, load_autoencoder
 from encoders.padding import ReflectionPad
@@ -72,7 +72,7 @@ def main(rounds: int, **settings: Any) -> None:
                 f"reference {timed[-1].plain:.2f} s, ours {timed[-1].ours:.2f} s, ratio {timed[-1].ratio:.3f} "
                 f"({near:.2%} of the values within one grey level)"
             )
-    click.echo(f"{summary(timed)} ({described(job)})")
+    click.echo(f"{summary(timed)} ({run_text(job)})")
 
 
 def plain_reference(
@@ -119,9 +119,9 @@ def plain_reference(
             label = torch.tensor(labels[first : first + batch_size], device=device)
             with torch.no_grad():
                 feat = plain.encoder(image)
-            deltas = climbed(feat, label, attacked, steps=steps, step_size=step_size, eps=eps)
+            deltas = plain_ascent(feat, label, attacked, steps=steps, step_size=step_size, eps=eps)
             with torch.no_grad():
-                save_pngs(plain.decoder(shifted(feat, *deltas)), out, first)
+                save_pngs(plain.decoder(plain_shift(feat, *deltas)), out, first)
         return time.perf_counter() - start
 
 
@@ -156,13 +156,13 @@ def image_batches(
         yield first, torch.stack(batch).to(device)
 
 
-def shifted(feat_NCHW: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor) -> Tensor:
+def plain_shift(feat_NCHW: Tensor, delta_mean_C: Tensor, delta_std_C: Tensor) -> Tensor:
     """Return features with shifted statistics (section 3), held above 0 as in the published code."""
     mean_C = feat_NCHW.mean(dim=(0, 2, 3), keepdim=True)
     return F.relu(delta_std_C * (feat_NCHW - mean_C) + delta_mean_C * mean_C)
 
 
-def climbed(
+def plain_ascent(
     feat_NCHW: Tensor,
     label_N: Tensor,
     network: nn.Module,
@@ -185,7 +185,7 @@ def climbed(
     for _ in range(steps):
         for delta in deltas:
             delta.requires_grad_()
-        loss = F.cross_entropy(network(shifted(feat_NCHW, *deltas)), label_N, reduction="sum")
+        loss = F.cross_entropy(network(plain_shift(feat_NCHW, *deltas)), label_N, reduction="sum")
         gradients = torch.autograd.grad(loss, deltas)
         pairs = zip(deltas, gradients, strict=True)
         deltas = [(delta.detach() + step_size * slope.sign()).clamp(1 - eps, 1 + eps) for delta, slope in pairs]

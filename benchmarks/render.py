@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from benchmarks.workload import described, workload, workload_options
+from benchmarks.workload import run_text, workload, workload_options
 from pipeline.config import GenerationConfig
 from pipeline.dataset.layout import LEDGER
 from pipeline.job import Job, prepare, products_of
@@ -44,7 +44,7 @@ def _round(config: GenerationConfig, folder: Path) -> float:
     if _bytes(out) != _bytes(again):
         raise click.ClickException("the bytes of the rendered shards differ")
     ratio = rendering / generating
-    click.echo(f"generated in {generating:.2f} s, rendered in {rendering:.2f} s, ratio {ratio:.3f} ({described(job)})")
+    click.echo(f"generated in {generating:.2f} s, rendered in {rendering:.2f} s, ratio {ratio:.3f} ({run_text(job)})")
     return ratio
 
 

@@ -6,13 +6,13 @@ Forward and backward (input gradient only, as in the ascent), both alternately i
 """
 
 import statistics
-import time
 from collections.abc import Callable
 
 import click
 import torch
 from torch import Tensor
 
+from benchmarks.timing import seconds_of
 from decoders.adain import UpsampledConv
 
 SHAPES = ((256, 32), (128, 64), (64, 128), (32, 6), (16, 12), (8, 24))
@@ -37,13 +37,7 @@ def main(batch: int, rounds: int, device: str) -> None:
 
 def _time(module: Callable[[Tensor], Tensor], image: Tensor) -> float:
     leaf = image.clone().requires_grad_()
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    torch.autograd.grad(module(leaf).sum(), leaf)
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return seconds_of(lambda: torch.autograd.grad(module(leaf).sum(), leaf), str(image.device))
 
 
 if __name__ == "__main__":

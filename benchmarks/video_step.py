@@ -6,7 +6,6 @@ Whole training steps of the UCF-101 benchmark's networks with fresh weights on r
 of its own, whose peak memory is then that of the step (with about 0.4 GiB of the libraries).
 """
 
-import resource
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +22,8 @@ from abnn.plan import NetworkPlan, SubstitutePlan, build
 from abnn.results import PLAIN_PASSES
 from abnn.task import ADVERSARIAL, MOMENTUM, DefenceLoss
 from basics.compute import choose_compute
+from basics.memory import peak_memory
+from benchmarks.timing import synchronise
 from experiments import UCF101
 from networks.recomputation import recompute_activations
 
@@ -107,22 +108,17 @@ def measure(step: Step) -> Measured:
     gigaflop = operations(work) / 1e9
     seconds, busy = map(min, zip(*(_seconds(work, step.device) for _ in range(step.rounds)), strict=True))
     on_gpu = compute.device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_memory()
     return Measured(gigaflop=gigaflop, seconds=seconds, busy_seconds=busy, gibibytes=peak / 2**30)
 
 
 def _seconds(work: Callable[[], None], device: str) -> tuple[float, float]:
     """Return how long some work took, and how long the process computed for it."""
-    _synchronise(device)
+    synchronise(device)
     start, busy = time.perf_counter(), time.process_time()
     work()
-    _synchronise(device)
+    synchronise(device)
     return time.perf_counter() - start, time.process_time() - busy
-
-
-def _synchronise(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 @click.command()

@@ -110,7 +110,7 @@ def whole_shard(job: Job, out: Path) -> float:
     return seconds
 
 
-def described(job: Job) -> str:
+def run_text(job: Job) -> str:
     """Return settings and hardware of a run, for the line of the result."""
     config, arithmetic = job.config, job.identity["arithmetic"]
     micro_batch = f" (micro-batches of {arithmetic['micro_batch']})" if "micro_batch" in arithmetic else ""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from attacks.ascent import ObjectiveValue, Parameters, climb
+from attacks.ascent import ObjectiveValue, Parameters, maximise
 from attacks.statistics import (
     AdvBNConfig,
     Average,
@@ -97,7 +97,7 @@ class AdvBNNetwork(nn.Module):
         return logits
 
     @contextmanager
-    def attacked(self, which: str) -> Iterator[dict[str, Tensor]]:
+    def evaluating_head(self, which: str) -> Iterator[dict[str, Tensor]]:
         """Put the head into evaluation mode on one set of batch norm inside the block, and yield its detached weights.
 
         An ascent calls the head with these, so that no gradient of a weight is computed or prepared for.
@@ -111,14 +111,14 @@ class AdvBNNetwork(nn.Module):
             self.head.train(training)
 
     def perturb(self, feat_NCHW: Tensor, target: Tensor) -> Shifted:
-        """Turn the features' statistics against the head on auxiliary batch norm.
+        """Shift the features' statistics so that the loss of the head on auxiliary batch norm grows.
 
         Args:
             feat_NCHW: clean features.
             target: labels (N,), or shares of the classes (N, K).
         """
         threat = StatisticsThreat(self.attack, channel_means(feat_NCHW), self.average)
-        with self.attacked(AUXILIARY) as weights:
+        with self.evaluating_head(AUXILIARY) as weights:
 
             def value_of(shifted_NCHW: Tensor, part: slice) -> ObjectiveValue[None]:
                 logits_NK = functional_call(self.head, weights, (shifted_NCHW,))
@@ -127,7 +127,7 @@ class AdvBNNetwork(nn.Module):
             objectives = objectives_of_parts(
                 feat_NCHW, threat.mean_C, value_of, limits=self.limits, micro_batch=self.micro_batch
             )
-            deltas = climb(objectives, threat, self.attack.steps)
+            deltas = maximise(objectives, threat, self.attack.steps)
         with torch.no_grad():
             shifted = shift_statistics(feat_NCHW, threat.mean_C, *deltas, limits=self.limits)
         return Shifted(feat_NCHW=shifted, deltas=deltas)

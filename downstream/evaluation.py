@@ -17,7 +17,7 @@ from downstream.result_store import PREDICTION_FOLDER, Row
 from downstream.scoring import ScoringConfig
 from downstream.scoring_run import NamedModel, ScoringRun, refuse_repeated, score_all
 from downstream.suites import FILTERS, IMAGENET_C, INSTAGRAM, Subset, TestSetPaths, find_subsets
-from downstream.summaries import other_images, result_rows
+from downstream.summaries import differing_parts, result_rows
 from downstream.testset import TestSet
 from networks.checkpoints import read_metadata
 from networks.classifiers import classifier_metadata
@@ -75,18 +75,18 @@ def evaluate(request: EvaluationRequest) -> list[Row]:
             config=request.config,
             overwrite=request.overwrite,
             lines=result_rows,
-            listed=_name_other_images,
+            listed=_warn_of_differing_parts,
         )
     )
     rows = result_rows(found[key] for key in sorted(found))
     return [row for model in request.models for row in rows if row["model"] == model]
 
 
-def _name_other_images(rows: Sequence[Row]) -> None:
-    """Name parts of a test set that lack images before hours are spent on a mean that cannot be given."""
+def _warn_of_differing_parts(rows: Sequence[Row]) -> None:
+    """Warn that parts of a test set have other images, before hours are spent on a mean that cannot be given."""
     for suite in (IMAGENET_C, INSTAGRAM):
         parts = {row["data"]: row for row in rows if row["suite"] == suite}
-        for difference in other_images(list(parts.values())).values() if parts else ():
+        for difference in differing_parts(list(parts.values())).values() if parts else ():
             say(f"{suite} has {difference}: there will be no mean over the set.")
 
 

@@ -15,7 +15,7 @@ from sources.tar.scanning import scan_tars
 
 _LARGEST_SIDE = 192
 LOSSLESS_SIDE = 96
-"""Images up to this side (in pixels) are small enough without loss."""
+"""Images up to this side (in pixels) are stored without loss, and shown without smoothing."""
 _QUALITY = 85
 _FINE_QUALITY = 95
 

@@ -147,7 +147,7 @@ def gather(request: GapRequest) -> tuple[GapInputs, list[GallerySample]]:
 
 
 def _were_compared(store: PredictionFile, sets: Mapping[str, TestSet]) -> bool:
-    """Whether an earlier report has found these originals to be those of the data sets: it measured nothing before."""
+    """Whether an earlier report has compared these originals with the data sets, which it does before it measures."""
     known = store.quality_identity("reconstructed")
     contents = _contents(sets)
     return all(contents) and (known.get(_CONTENTS), known.get("samples")) == (contents, sets["original"].samples_sha256)

@@ -105,7 +105,7 @@ class MethodLoss(nn.Module):
 
     def perturb_pixels(self, image_N3HW: Tensor, target: Tensor, which: str) -> Tensor:
         """Attack the pixels of images in [0, 1] through one set of batch norm, in evaluation mode."""
-        with self.network.attacked(which) as weights:
+        with self.network.evaluating_head(which) as weights:
 
             def loss_of(moved_N3HW: Tensor, part: slice) -> Tensor:
                 feat_NCHW = self.network.front(self.normalise(moved_N3HW))

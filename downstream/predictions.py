@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from basics.errors import UserError
 from basics.files import write_bytes
 from basics.hdf5 import damaged_hdf5, open_hdf5
-from downstream.result_store import ComparisonKey, Row, model_name, other_images
+from downstream.result_store import ComparisonKey, Row, images_changed, model_name
 
 FORMAT = "advbn-gen predictions"
 VERSION = 1
@@ -241,7 +241,7 @@ def _drop_other_images(file: Any, name: str, row: Row) -> None:
     """Remove all predictions for a data set's images before they changed."""
     models = file.get(f"scores/{name}", {})
     for model in list(models):
-        if other_images(json.loads(models[model].attrs["facts"]), row):
+        if images_changed(json.loads(models[model].attrs["facts"]), row):
             del models[model]
 
 

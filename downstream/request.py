@@ -68,7 +68,7 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
     if request.classes is not None:
         start = with_fresh_head(start, source.classes, config.seed)
     for each in (source, held_source):
-        _require_its_classes(start, each)
+        _require_classes_of_classifier(start, each)
     require_same_classes(source, held_source)
     if start.class_map is None and source.classes.named:
         start = replace(start, class_map=source.classes)
@@ -151,7 +151,7 @@ def _opened(request: FineTuningRequest, start: Classifier) -> tuple[Source, Sour
     return source, held, None if second is None else Mix(source=second, share=request.mix_share)
 
 
-def _require_its_classes(start: Classifier, source: Source | None) -> None:
+def _require_classes_of_classifier(start: Classifier, source: Source | None) -> None:
     """Refuse a source of other classes than the classifier's.
 
     Raises:

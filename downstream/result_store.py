@@ -218,7 +218,7 @@ class ResultStore(Generic[AnyResults]):
     def _stale(self, row: Row) -> list[Key]:
         """Return the names of the results of the same group that are of images which have changed since."""
         group = self._comparison.group
-        return [key for key, other in self.rows.items() if other[group] == row[group] and other_images(other, row)]
+        return [key for key, other in self.rows.items() if other[group] == row[group] and images_changed(other, row)]
 
     def _refuse_other_result(self, wanted: Wanted) -> None:
         before = self.rows.get(wanted.key)
@@ -330,7 +330,7 @@ def without_content(row: Row) -> Row:
     return {name: value for name, value in row.items() if name != CONTENT}
 
 
-def other_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def images_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Return whether two rows are of images with other sizes or times, as far as both say."""
     checksums = before.get(CONTENT), now.get(CONTENT)
     return all(checksums) and checksums[0] != checksums[1]

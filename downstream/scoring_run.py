@@ -209,7 +209,9 @@ def _wanted(run: ScoringRun, data: TestSet, notices: dict[str, str]) -> list[Wan
 def _scored(run: ScoringRun, data: TestSet, todo: Sequence[tuple[Row, Classifier]]) -> ScoredData:
     row = todo[0][0]
     if any(row[name] != value for name, value in {**data.metadata(), CONTENT: data.content}.items()):
-        raise WorkError(f"The data set {data.name} ({data.source.address}) has changed since this run began.")
+        raise WorkError(
+            f"The data set {data.name} ({data.source.address}) has changed since this run began; start it again."
+        )
     return predict(todo, data, run.compute, run.config)
 
 

@@ -215,7 +215,7 @@ def _folders(folder: AnyPath) -> list[AnyPath]:
             found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
             return sorted(found, key=lambda path: path.name)
     except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); check its permissions.") from error
+        raise UserError(f"{folder} cannot be read ({error.strerror or error}); check its permissions.") from error
 
 
 def _corrupted(root: AnyPath, ignored: list[str]) -> list[Subset]:

@@ -66,7 +66,7 @@ def errors_of(parts: Iterable[Mapping[str, Any]]) -> Errors:
 
 
 def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
-    other = other_images(parts)
+    other = differing_parts(parts)
     same = [row for row in parts if row["data"] not in other]
     summary = summarise(errors_of(same))
     there = {row["data"] for row in parts}
@@ -93,7 +93,7 @@ def _corrupted(parts: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def _filtered(parts: Sequence[Mapping[str, Any]]) -> Row:
-    other = other_images(parts)
+    other = differing_parts(parts)
     same = [row for row in parts if row["data"] not in other]
     means: Row = {name: mean([row[name] for row in same]) for name in ("top1", "top5")}
     missing = cut_short(parts) + list(other.values())
@@ -105,7 +105,7 @@ def _filtered(parts: Sequence[Mapping[str, Any]]) -> Row:
     return {**_NO_MEANS, "missing": missing, "partial": {"filters": len(same), **means}}
 
 
-def other_images(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def differing_parts(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the parts of a set whose images are not those of most parts, with a description of the difference.
 
     A part that was unpacked by half has fewer images than the others. Where the names of images differ in all parts

@@ -42,7 +42,7 @@ class DecoderOutput(NamedTuple):
     """Result of a forward pass from features through decoder and classifier."""
 
     image_N3HW: Tensor
-    """Decoded images in [0, 1] before clamping."""
+    """Decoded images as the classifier sees them: meant for [0, 1], but not clamped to it."""
     logits_NK: Tensor
     """Outputs of the classifier on them."""
 
@@ -109,7 +109,7 @@ class Shifter:
         compute: device and precision.
         micro_batch: most images in one pass; None passes a batch as a whole.
         compiled_size: images in the passes that networks are compiled for; None compiles none.
-        revision: which of this program's ways to compute, see `basics.software.REVISION`.
+        revision: revision of the arithmetic, see `basics.software.REVISION`.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class Shifter:
 
 
 class Perturber:
-    """An autoencoder and the classifier that it is turned against, ready on a device."""
+    """An autoencoder and the classifier that its features are perturbed against, ready on a device."""
 
     def __init__(self, shifter: Shifter, classifier: nn.Module) -> None:
         self._shifter, self._classifier = shifter, shifter.ready(classifier)

@@ -52,14 +52,14 @@ def check_outputs(datasets: Iterable[DatasetDescription], source: str | None, *,
     """
     for dataset in datasets:
         require_apart(source, dataset.folder)
-        with reached(dataset.folder):
+        with refusing_unreachable(dataset.folder):
             if exists(dataset.folder):
                 _check_owner(dataset, overwrite=overwrite)
 
 
 @contextmanager
-def reached(folder: AnyPath) -> Iterator[None]:
-    """Refuse an output folder that cannot be read.
+def refusing_unreachable(folder: AnyPath) -> Iterator[None]:
+    """Refuse an output folder that cannot be read inside the block.
 
     Raises:
         UserError: see above.
@@ -71,7 +71,7 @@ def reached(folder: AnyPath) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Begun:
+class BegunDataset:
     """What an output folder says of a data set that was begun there."""
 
     arithmetic: Mapping[str, Any] | None
@@ -80,16 +80,16 @@ class Begun:
     """Whether there are marks of shards."""
 
 
-def begun_in(folder: AnyPath) -> Begun:
+def begun_dataset(folder: AnyPath) -> BegunDataset:
     """Return what a folder says of a data set that was begun there, whosever it is.
 
     Raises:
         UserError: the folder cannot be reached.
     """
-    with reached(folder):
+    with refusing_unreachable(folder):
         manifest = read_intact_manifest(folder)
         arithmetic = None if manifest is None else manifest.values["identity"].get("arithmetic")
-        return Begun(arithmetic, any(_MARK.fullmatch(path.name) for path in _entries(folder / STATS)))
+        return BegunDataset(arithmetic, any(_MARK.fullmatch(path.name) for path in _entries(folder / STATS)))
 
 
 def _check_owner(dataset: DatasetDescription, *, overwrite: bool) -> None:

@@ -70,7 +70,7 @@ class GenerationConfig:
     compiled: bool = False
     """Whether networks are compiled by torch.compile, which changes rounding."""
     revision: int = REVISION
-    """Way to compute, see `basics.software.REVISION`."""
+    """Revision of the arithmetic, see `basics.software.REVISION`."""
     reconstructed: bool = False
     """Also write the reconstructions without perturbation, as a second data set."""
 

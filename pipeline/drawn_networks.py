@@ -30,6 +30,9 @@ CACHE_VARIABLE = "ADVBN_CACHE"
 _FILES_VERSION = 3
 """Version of the networks' files; it is raised when they get more metadata."""
 
+_DONE = "done"
+"""File that is made when a training has ended: the weights are written after each epoch."""
+
 WIDTH = 1 / 8
 """Width of the small networks: the narrowest whose reconstructions are still recognised well enough."""
 
@@ -130,7 +133,13 @@ def drawn_classifier(encoder: str) -> Path:
 
 
 def drawn_request(encoder: str, out: Path, encoder_weights: str | None = None) -> AutoencoderRequest:
-    """Return the training of a drawn-world autoencoder; without other weights, its encoder is of the own classifier."""
+    """Return the training of a drawn-world autoencoder.
+
+    Args:
+        encoder: name of the encoder.
+        out: run folder.
+        encoder_weights: weights of the encoder; None takes the first layers of the drawn world's own classifier.
+    """
     recipe = _recipe(encoder)
     return AutoencoderRequest(
         encoder=encoder,
@@ -162,6 +171,7 @@ def _announce(what: str, out: Path) -> None:
     Raises:
         UserError: its folder cannot be written, or another run trains it now.
     """
+    # Only tried: the training locks it itself, and would otherwise be announced before it is refused.
     with lock_folder(out, f"set {CACHE_VARIABLE} to another folder"):
         pass
     say(f"Training the drawn world's {what} (once; kept in {out}).")
@@ -173,6 +183,3 @@ def _finished(out: Path, name: str) -> bool:
 
 def _finish(out: Path) -> None:
     (out / _DONE).touch()
-
-
-_DONE = "done"

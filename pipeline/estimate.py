@@ -1,8 +1,6 @@
 """What a run will cost: hours, disk and memory, from batches that are really made and thrown away."""
 
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -14,7 +12,7 @@ import torch
 
 from basics.compute import machine_kind
 from basics.errors import UserError, WorkError
-from basics.memory import enough_memory
+from basics.memory import enough_memory, peak_memory
 from basics.paths import AnyPath, is_remote
 from basics.progress import say
 from pipeline.compiled import compilation_failure, is_compilation_error
@@ -29,6 +27,7 @@ IMAGENET = 50_000
 _LONG_ENOUGH = 20.0
 """Seconds of work after which a rate is believed; a first batch that takes as long is the only one that is timed."""
 _MOST_BATCHES = 16
+"""Batches that are timed, at most: more would only make the estimate slower."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,7 @@ class Cost:
     """What some images cost."""
 
     images: int
+    """Number of images."""
     hours: float
     """Wall time, if the processes do not slow each other down: that of the process with most images, since a shard is
     made by one."""
@@ -86,17 +86,17 @@ class Estimate:
             memory += f", {self.device_memory_bytes / 1e9:.2f} GB on the device"
         if self.processes > 1:
             memory += f", in each of {self.processes} processes; times if they do not slow each other down"
-        whole = self.imagenet
-        costs = [self.to_do, *([whole] if whole is not None and whole.images != self.to_do.images else [])]
-        names = ["to do", "ImageNet's validation set at these settings"]
+        costs = {"to do": self.to_do}
+        if self.imagenet is not None and self.imagenet.images != self.to_do.images:
+            costs["ImageNet's validation set at these settings"] = self.imagenet
         free = "" if self.free_bytes is None else f" (free there: {self.free_bytes / 1e9:.1f} GB)"
         return [
             f"timed {batches} of {self.timed_images} images in all on {self.machine}, {self.threads} threads: "
             f"{self.seconds:.1f} s, {rate:.3g} images/s; {memory}",
             *(
                 f"{name}: {cost.images} images, {cost.hours:.3g} hours, {cost.disk_bytes / 1e9:.3g} GB"
-                + (free if name == "to do" else "")
-                for name, cost in zip(names, costs, strict=False)
+                + (free if cost is self.to_do else "")
+                for name, cost in costs.items()
             ),
         ]
 
@@ -130,8 +130,8 @@ def estimate(job: Job, missing: Sequence[int], *, overwrite: bool = False) -> Es
     networks = ready_worker(job.requirements)
     device = networks.shifter.compute.device
     processes = max(1, job.config.workers)
-    imagenet, partly = replace(job.plan, images=IMAGENET), 0 < len(lacking) < len(job.datasets)
-    unit = 1 if sys.platform == "darwin" else 1024
+    imagenet = replace(job.plan, images=IMAGENET)
+    only_some = 0 < len(lacking) < len(job.datasets)
 
     def cost(shards: Sequence[int]) -> Cost:
         images = sum(shards)
@@ -146,11 +146,11 @@ def estimate(job: Job, missing: Sequence[int], *, overwrite: bool = False) -> Es
         timed_batches=timed.batches,
         seconds=timed.seconds,
         bytes_an_image=timed.bytes_an_image,
-        memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        memory_bytes=peak_memory(),
         device_memory_bytes=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         free_bytes=_free(job.datasets[0].folder),
         to_do=cost([job.plan.samples_in(shard) for shard in missing]),
-        imagenet=None if partly else cost([imagenet.samples_in(shard) for shard in range(imagenet.shards)]),
+        imagenet=None if only_some else cost([imagenet.samples_in(shard) for shard in range(imagenet.shards)]),
     )
 
 

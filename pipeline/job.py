@@ -13,7 +13,7 @@ from basics.errors import UserError, WorkError
 from basics.paths import AnyPath
 from basics.progress import say
 from basics.software import FORMAT_VERSION
-from pipeline.claim import begun_in, reached
+from pipeline.claim import begun_dataset, refusing_unreachable
 from pipeline.compiled import compilation_failure, is_compilation_error
 from pipeline.config import AUTO, GenerationConfig, recorded_computation
 from pipeline.dataset.manifest import DatasetDescription, marked_shards
@@ -131,7 +131,7 @@ def prepare(
         UserError: anything that a user has to correct.
     """
     trial_config = trial_config or config
-    begun = [] if anew else [begun_in(product.folder) for product in products]
+    begun = [] if anew else [begun_dataset(product.folder) for product in products]
     recorded = [each.arithmetic for each in begun if each.arithmetic is not None]
     if recorded:
         _say_what_differs(config, recorded[0], products[0])
@@ -164,7 +164,7 @@ def _say_what_differs(config: GenerationConfig, arithmetic: Mapping[str, Any], p
 
 def _has_shards(job: Job) -> bool:
     for dataset in job.datasets:
-        with reached(dataset.folder):
+        with refusing_unreachable(dataset.folder):
             if marked_shards(dataset):
                 return True
     return False
@@ -182,7 +182,7 @@ def _prepared(
     environment_of = partial(own_environment, classes=ascent.classes)
     environment = common_environment(environment_of, config)
     networks = load_networks(trial_config, ascent.classes)
-    _require_its_classes(networks, source, source.records[: plan.images])
+    _require_classes_of_classifier(networks, source, source.records[: plan.images])
     _check_forward_pass(trial_config, networks)
     identity = _identity(config, source, plan, environment)
     return Job(
@@ -192,13 +192,13 @@ def _prepared(
         keys=sample_keys(source.records)[: plan.images],
         plan=plan,
         perturbation=ascent,
-        datasets=tuple(described(product, config, source, ascent, identity) for product in products),
-        requirements=required(config, ascent, environment),
+        datasets=tuple(dataset_description(product, config, source, ascent, identity) for product in products),
+        requirements=requirements_of(config, ascent, environment),
         identity=identity,
     )
 
 
-def described(
+def dataset_description(
     product: Product, config: GenerationConfig, source: Source, perturbation: Perturbation, identity: Mapping[str, Any]
 ) -> DatasetDescription:
     """Return what the manifest of a product says of it.
@@ -227,7 +227,7 @@ def described(
     )
 
 
-def required(config: GenerationConfig, perturbation: Perturbation, environment: Environment) -> Requirements:
+def requirements_of(config: GenerationConfig, perturbation: Perturbation, environment: Environment) -> Requirements:
     """Return what every process that works on a run must have in common.
 
     The threads are counted here, where the job is made, so that every worker uses the same number.
@@ -237,7 +237,7 @@ def required(config: GenerationConfig, perturbation: Perturbation, environment: 
     )
 
 
-def _require_its_classes(networks: Networks, source: Source, records: Sequence[ImageRecord]) -> None:
+def _require_classes_of_classifier(networks: Networks, source: Source, records: Sequence[ImageRecord]) -> None:
     """Refuse images of other classes than the attacked classifier's: its loss would be taken for wrong labels."""
     if networks.classifier is None:
         raise ValueError("an ascent needs a classifier")

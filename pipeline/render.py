@@ -1,6 +1,6 @@
 """From a ledger to its data set again: source and autoencoder are compared with the ledger, then the main job runs.
 
-Only the step that perturbs a batch is another one (`replay`): no classifier is loaded and nothing is climbed. Order,
+Only the step that perturbs a batch is another one (`replay`): no classifier is loaded and there is no ascent. Order,
 batches, names, labels, keys and predictions come from the ledger; the source only provides the files.
 """
 
@@ -19,7 +19,7 @@ from pipeline.compare import Comparison, compare, original_manifest, require_row
 from pipeline.config import GenerationConfig
 from pipeline.dataset.ledger import Ledger
 from pipeline.drawn_networks import drawn_networks
-from pipeline.job import Job, Product, described, open_images, required
+from pipeline.job import Job, Product, dataset_description, open_images, requirements_of
 from pipeline.renderable import config_of, plan_of, read_renderable, records_of
 from pipeline.replay import Replay
 from pipeline.run import RunResult, run
@@ -154,8 +154,8 @@ def render_job(request: RenderRequest, ledger: Ledger, out: AnyPath, selection: 
         keys=ledger.keys,
         plan=plan_of(ledger),
         perturbation=replay,
-        datasets=(described(product, config, source, replay, identity),),
-        requirements=required(config, replay, environment),
+        datasets=(dataset_description(product, config, source, replay, identity),),
+        requirements=requirements_of(config, replay, environment),
         identity=identity,
     )
 
@@ -209,7 +209,10 @@ def _absent(source: Source, records: Sequence[ImageRecord], classes: Mapping[str
     wanted = {record.name: (position, record.label) for position, record in enumerate(records)}
     found = [record for record in source.records if record.name in wanted]
     if not found:
-        raise UserError(f"The source {source.address} has none of the ledger's images, such as {records[0].name}.")
+        raise UserError(
+            f"The source {source.address} has none of the ledger's images, such as {records[0].name}; give the "
+            "--source of the ledger's run."
+        )
     for record in found:
         if record.label != wanted[record.name][1]:
             raise UserError(

@@ -9,7 +9,7 @@ from basics.files import digest_json, is_plain_name
 from basics.paths import AnyPath
 from encoders import encoder_kind
 from pipeline.config import GenerationConfig, recorded_computation
-from pipeline.dataset.ledger import RENDERABLE, SAMPLES, Ledger, damaged, read_ledger
+from pipeline.dataset.ledger import RENDERABLE, SAMPLES, Ledger, damaged_ledger, read_ledger
 from pipeline.dataset.plan import Plan
 from sources.base import ImageRecord
 
@@ -33,7 +33,7 @@ def read_renderable(path: AnyPath) -> Ledger:
         raise UserError(f"The ledger {path} is that of one shard only; give the perturbations.h5 of the data set.")
     identity = ledger.attributes["identity"]
     if digest_json(identity) != ledger.attributes["fingerprint"]:
-        raise damaged(path, "its fingerprint is not that of its identity")
+        raise damaged_ledger(path, "its fingerprint is not that of its identity")
     if "scale" in identity:
         raise UserError(
             f"The ledger {path} was itself rendered at the scale {identity['scale']}; give the original run's ledger."
@@ -42,9 +42,9 @@ def read_renderable(path: AnyPath) -> Ledger:
         _require_names(ledger)
         _require_shapes(ledger)
     except KeyError as error:
-        raise damaged(path, f"it lacks {error}") from error
+        raise damaged_ledger(path, f"it lacks {error}") from error
     except (UserError, ValueError, TypeError, AttributeError) as error:
-        raise damaged(path, str(error).rstrip(".")) from error
+        raise damaged_ledger(path, str(error).rstrip(".")) from error
     return ledger
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from basics.errors import WorkError
 from pipeline.batch_arithmetic import PendingBatch, PerturbedBatch
-from pipeline.dataset.ledger import SAMPLES, Columns, losses_in_nats
+from pipeline.dataset.ledger import SAMPLES, Columns, losses_in_nats, rows_of
 from pipeline.dataset.shard_file import NO_PREDICTION
 from pipeline.perturbation import DecodedBatch
 from pipeline.worker import Networks
@@ -51,8 +51,7 @@ class Replay:
     def part(self, batches: range, samples: range) -> "Replay":
         """See `Perturbation`: the rows of these batches and samples only."""
         batch, sample = batches.start - self.first_batch, samples.start - self.first_sample
-        rows = slice(batch, batch + len(batches)), slice(sample, sample + len(samples))
-        columns = {name: column[rows[name.startswith(SAMPLES)]] for name, column in self.columns.items()}
+        columns = rows_of(self.columns, slice(batch, batch + len(batches)), slice(sample, sample + len(samples)))
         names = {name.decode() for name in columns[f"{SAMPLES}/source"]}
         return replace(
             self, columns=columns, absent=self.absent & names, first_batch=batches.start, first_sample=samples.start

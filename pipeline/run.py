@@ -14,7 +14,7 @@ from basics.ownership import ANOTHER_OUT
 from basics.paths import AnyPath, is_remote
 from basics.progress import Advance, counted, progress
 from pipeline.claim import check_outputs, claim, lock_output, require_same_fingerprint
-from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, mark_path, of_each
+from pipeline.dataset.layout import LEDGER, LOG, is_done, ledger_part_path, map_shards, mark_path
 from pipeline.dataset.ledger import SAMPLES, join_columns, read_ledger, write_ledger
 from pipeline.dataset.manifest import (
     DatasetDescription,
@@ -102,8 +102,8 @@ def _run(job: Job, runner: Runner, *, overwrite: bool, remake: Collection[int] |
         for dataset, earlier in zip(datasets, before, strict=True):
             require_same_fingerprint(dataset)
             wrong = _refuse_other_bytes(dataset, earlier.checksums)
-            # The addresses of a call that made no shard, or none of the right bytes, are not the data set's.
-            _finish(dataset, replace(earlier, addresses={}) if missing and not wrong else earlier)
+            # What a call that made no shard, or none of the right bytes, was given is not the data set's origin.
+            _finish(dataset, replace(earlier, origin={}) if missing and not wrong else earlier)
             failures += wrong
         failures += _removed_meanwhile(datasets, failures)
     if failures:
@@ -187,7 +187,7 @@ def missing_shards(datasets: Sequence[DatasetDescription]) -> list[int]:
     missing = set[int]()
     for dataset in datasets:
         shards = range(dataset.plan.shards)
-        done = of_each(dataset.folder, lambda shard: is_done(dataset.folder, shard, dataset.fingerprint), shards)  # noqa: B023
+        done = map_shards(dataset.folder, lambda shard: is_done(dataset.folder, shard, dataset.fingerprint), shards)  # noqa: B023
         missing.update(shard for shard in shards if not done[shard])
     return sorted(missing)
 
@@ -254,7 +254,7 @@ def _finish(dataset: DatasetDescription, before: Recorded) -> None:
 def _write_whole_ledger(dataset: DatasetDescription) -> str:
     """Join the shards' parts into `perturbations.h5`; return its SHA-256."""
     folder, shards = dataset.folder, range(dataset.plan.shards)
-    parts = of_each(folder, lambda shard: read_ledger(ledger_part_path(folder, shard)).columns, shards)
+    parts = map_shards(folder, lambda shard: read_ledger(ledger_part_path(folder, shard)).columns, shards)
     attributes = {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,

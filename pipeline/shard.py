@@ -28,7 +28,9 @@ from sources.base import ImageRecord, Source
 from sources.decode import load_image
 
 _MOST_CODING_THREADS = 16
+"""Threads that decode and encode, at most."""
 _LOSS_DIGITS = 6
+"""Decimal places of a loss in `.json`; the ledger stores losses as whole millionths."""
 
 Item_co = TypeVar("Item_co", covariant=True)
 

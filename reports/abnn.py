@@ -87,14 +87,14 @@ def accuracies_of(report: Report, task: str) -> dict[str, dict[str, tuple[float,
     for row in report["rows"]:
         if row["task"] == task:
             mean = means.get((row["model"], row["attack"]))
-            name = model_name(row) if mean is None else mean_name(mean)
+            name = model_label(row) if mean is None else mean_name(mean)
             ends = ("accuracy_low", "accuracy_high") if mean is None else ("accuracy_lowest", "accuracy_highest")
             low, high = ((mean or row)[end] for end in ends)
             found[name][row["attack"]] = ((mean or row)["accuracy"], low, high)
     return dict(found)
 
 
-def model_name(row: Mapping[str, Any]) -> str:
+def model_label(row: Mapping[str, Any]) -> str:
     """Return the name of a model in tables: with its method."""
     return f"{_method_name(row)}: {row['model']}"
 

@@ -16,7 +16,7 @@ from reports.abnn import (
     group_name,
     grouped,
     mean_name,
-    model_name,
+    model_label,
     settings_differ,
 )
 from reports.published_abnn_tables import TABLES, published_methods
@@ -104,7 +104,7 @@ def _accuracies(report: Report, task: str) -> Table:
 def _model_line(rows: Rows, attacks: Sequence[str]) -> Line:
     by_attack = {row["attack"]: row for row in rows}
     cells = [_accuracy_cell(by_attack.get(attack)) for attack in attacks]
-    return Line(model_name(rows[0]), [*cells, *(Cell(_passes(rows[0][name])) for name in _COSTS)])
+    return Line(model_label(rows[0]), [*cells, *(Cell(_passes(rows[0][name])) for name in _COSTS)])
 
 
 def _accuracy_cell(row: Mapping[str, Any] | None) -> Cell:

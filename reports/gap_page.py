@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from downstream.gallery import GallerySample
+from downstream.gallery import LOSSLESS_SIDE, GallerySample
 from downstream.gap import ROLES, GapInputs
 from reports.charts import (
     ROLE_NAME,
@@ -23,7 +23,6 @@ from reports.page import csv_text, render, software, write_report
 from reports.tables import accuracy_head, accuracy_lines, curve_table, gap_head, gap_lines, markdown_table
 
 _CLASSES_SHOWN = 24
-_SMALL = 96
 _CSV_COLUMNS = (
     "model", "data", "attacked", "n", "top1", "top1_low", "top1_high", "top5", "top5_low", "top5_high",
     "present_top1", "present_top5", "published_top1", "published_top5", "arch", "weights", "weights_sha256",
@@ -116,7 +115,7 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
         },
         cards=gallery_cards(samples, inputs),
         roles=[(role, ROLE_NAME[role]) for role in ROLES],
-        small_pictures=picture_side <= _SMALL,
+        small_pictures=picture_side <= LOSSLESS_SIDE,
         provenance=json.dumps(_without_shards(report["provenance"]), indent=1, ensure_ascii=False),
         software=software(report["rows"]),
     )

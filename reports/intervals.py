@@ -8,8 +8,10 @@ from scipy.stats import binomtest
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
+"""Draws of the bootstrap."""
 
 Correct = NDArray[np.bool_]
+"""Whether the prediction for each sample is correct, (N,)."""
 
 
 @dataclass(frozen=True)
@@ -17,8 +19,11 @@ class Estimate:
     """A value with its 95% interval."""
 
     value: float
+    """The value itself: a share, or a difference of shares."""
     low: float
+    """Lower end of the interval."""
     high: float
+    """Upper end of the interval."""
 
 
 def accuracy(correct_N: Correct) -> Estimate:

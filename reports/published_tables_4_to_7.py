@@ -42,9 +42,11 @@ class CorruptionRow:
     """A row of Table 4, in per cent."""
 
     clean_error: float
+    """Top-1 error on ImageNet."""
     ce: Mapping[str, float]
     """Corruption error by corruption."""
     mce: float
+    """Mean of the corruption errors."""
 
 
 # Batch norm as published for each set; ImageNet, ImageNet-C mCE, Instagram, Sketch, Style. Of Table 1 those rows that
@@ -122,7 +124,7 @@ TABLE_5: dict[str, dict[str, tuple[float, ...]]] = {
 }
 
 
-def published_methods() -> list[str]:
+def published_row_names() -> list[str]:
     """Return the names of all rows of Tables 1 and 4 to 7, as `--published` takes them."""
     return list(dict.fromkeys((*TABLES_1_AND_6, *TABLE_4, *TABLE_5)))
 

@@ -13,7 +13,7 @@ from downstream.result_store import Row
 from downstream.suites import IMAGENET, IMAGENET_C, PUBLISHED_BATCH_NORM, SKETCH, STYLE
 from downstream.summaries import summary_rows
 from reports.published_table_8 import STANDARD_TRAINING
-from reports.published_tables_4_to_7 import SAMPLES, published_methods, set_scores, table_4_row, table_5_errors
+from reports.published_tables_4_to_7 import SAMPLES, published_row_names, set_scores, table_4_row, table_5_errors
 
 Report = Mapping[str, Any]
 
@@ -82,8 +82,10 @@ def _refuse_unknown(published: Mapping[str, str], models: Sequence[str]) -> None
     for model, method in published.items():
         if model not in models:
             raise UserError(f"--published names the model {model}, which is none of {', '.join(models)}.")
-        if method not in published_methods():
-            raise UserError(f"--published {model}={method} names no row; give one of {', '.join(published_methods())}.")
+        if method not in published_row_names():
+            raise UserError(
+                f"--published {model}={method} names no row; give one of {', '.join(published_row_names())}."
+            )
 
 
 def _is_standard(row: Mapping[str, Any]) -> bool:

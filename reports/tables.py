@@ -17,7 +17,9 @@ class Cell:
     """A value as text, with its interval."""
 
     value: str
+    """The value."""
     range: str = ""
+    """Its interval, with brackets; empty if it has none."""
 
     def __str__(self) -> str:
         return f"{self.value} {self.range}".strip()
@@ -28,8 +30,11 @@ class Line:
     """A row of a table."""
 
     name: str
+    """Cell of the first column."""
     cells: list[Cell]
+    """The other cells."""
     published: bool = False
+    """Whether the numbers are the paper's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +42,15 @@ class Table:
     """A table with its title."""
 
     title: str
+    """Heading above it."""
     first: str
     """Head of the first column."""
     head: Sequence[str]
+    """Heads of the other columns."""
     lines: Sequence[Line]
+    """Rows below the head."""
     note: str
+    """What a reader has to know, below it."""
 
 
 def accuracy_head() -> list[str]:

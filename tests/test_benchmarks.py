@@ -55,7 +55,7 @@ def test_the_plain_reference_makes_the_same_images_in_double_precision(tmp_path:
 
 @pytest.mark.slow
 def test_other_images_than_the_references_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reference, "shifted", lambda feat, mean, std: (std * feat + (mean - 1)).relu())
+    monkeypatch.setattr(reference, "plain_shift", lambda feat, mean, std: (std * feat + (mean - 1)).relu())
     done = compared_with_the_reference(tmp_path)
     assert done.exit_code == 1, done.output
     assert re.search(r"Error: only \d\d?\.\d+% of the values are within one grey level of the reference", done.output)
@@ -77,7 +77,7 @@ def test_a_plain_loop_gives_the_same_and_is_timed(name: str) -> None:
 @pytest.mark.parametrize("name", loops.COMPARISONS)
 def test_another_result_than_the_plain_loops_is_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loops, "decode_rgb", lambda *_: Image.new("RGB", (32, 32)))
-    monkeypatch.setattr(loops, "shifted", lambda feat, *_: feat)
+    monkeypatch.setattr(loops, "plain_shift", lambda feat, *_: feat)
     monkeypatch.setattr(loops, "_plain_pgd", lambda _, image, *__: image + 0.01)
     done = CliRunner().invoke(loops.main, [*SMALL, "--only", name])
     assert done.exit_code == 1, done.output

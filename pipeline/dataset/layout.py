@@ -13,14 +13,18 @@ from basics.reading import is_file
 from basics.remote import remote_info
 
 MANIFEST = "manifest.json"
+"""What the data set is; it shows whose the folder is."""
 LEDGER = "perturbations.h5"
+"""Rows of all shards, joined from their parts in `STATS`."""
 TIMM_INFO = "_info.json"
 WIDS_INDEX = "wids.json"
 CARD = "README.md"
 READER_FILES = (TIMM_INFO, WIDS_INDEX, CARD)
 """Files for readers other than plain webdataset, and for people."""
 STATS = "stats"
+"""Folder of the shards' marks and of their parts of the ledger."""
 LOG = "log.jsonl"
+"""When each shard ended, and why one failed; no part of the data set."""
 
 _REQUESTS = 32
 """Concurrent requests to an object store."""
@@ -164,8 +168,8 @@ def _compared(tar: AnyPath, mark: ShardMark) -> tuple[bool, bool]:
     return size == mark.bytes and (proved or not (stored and mark.stored)), proved
 
 
-def of_each(folder: AnyPath, function: Callable[[int], Result], shards: Iterable[int]) -> list[Result]:
-    """Call a function with each shard of a folder and return its results; many at a time on an object store."""
+def map_shards(folder: AnyPath, function: Callable[[int], Result], shards: Iterable[int]) -> list[Result]:
+    """Return the results of a function for each shard of a folder; on an object store many are computed at a time."""
     if not is_remote(folder):
         return [function(shard) for shard in shards]
     with ThreadPoolExecutor(_REQUESTS) as pool:

@@ -18,6 +18,7 @@ from basics.errors import UserError, WorkError
 from basics.files import write_bytes
 from basics.paths import AnyPath
 from basics.reading import read_bytes
+from pipeline.dataset.layout import LEDGER
 from pipeline.dataset.shard_file import SampleMetadata
 
 FORMAT = "advbn-gen perturbation ledger"
@@ -30,6 +31,7 @@ SAMPLES = "samples"
 _PER_NAT = 10**6
 """Losses of samples are stored as whole millionths: exactly as in their `.json`, in half the bytes of floats."""
 _MOST_NATS = 2**53 // _PER_NAT
+"""Largest loss whose millionths a float64 counts exactly."""
 
 
 class _Column(NamedTuple):
@@ -222,14 +224,14 @@ def load_ledger(path: AnyPath) -> Ledger:
             columns: Columns = {}
             file.visititems(lambda name, item: _collect(columns, name, item))
     except (OSError, RuntimeError, KeyError) as error:
-        raise damaged(path, str(error)) from error
+        raise damaged_ledger(path, str(error)) from error
     if stored.pop("format", None) != FORMAT:
-        raise UserError(f"The file {path} is not a perturbation ledger of this program.")
+        raise UserError(f"The file {path} is not a perturbation ledger of this program; give a {LEDGER}.")
     try:
         version = int(stored.pop("version"))
         attributes = {name: json.loads(value) for name, value in stored.items()} if version <= VERSION else {}
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(path, f"an attribute cannot be read, {error}") from error
+        raise damaged_ledger(path, f"an attribute cannot be read, {error}") from error
     if version > VERSION:
         raise UserError(
             f"The ledger {path} has the format version {version} of a newer advbn-gen, and this one knows up to "
@@ -237,11 +239,11 @@ def load_ledger(path: AnyPath) -> Ledger:
         )
     fault = _fault(columns, version)
     if fault or not isinstance(attributes.get("identity", {}), dict):
-        raise damaged(path, fault or "its identity is not an object")
+        raise damaged_ledger(path, fault or "its identity is not an object")
     return Ledger(columns, attributes, version)
 
 
-def damaged(path: AnyPath, fault: str) -> UserError:
+def damaged_ledger(path: AnyPath, fault: str) -> UserError:
     """Return the error for a ledger whose parts do not fit together."""
     return UserError(
         f"The ledger {path} is damaged ({fault}); fetch it again, or mend its data set with "
@@ -251,6 +253,7 @@ def damaged(path: AnyPath, fault: str) -> UserError:
 
 def _fault(columns: Columns, version: int) -> str:
     """Return what is wrong with the columns of a ledger; empty if nothing is."""
+    # Length of each axis, from the first column that has it; "32" is the length itself.
     lengths = {"32": 32}
     for name, expected in _COLUMNS.items():
         if expected.since > version:
@@ -284,6 +287,11 @@ def _is_of_kind(column: NDArray[Any], kind: str) -> bool:
 def _collect(columns: Columns, name: str, item: Any) -> None:
     if isinstance(item, h5py.Dataset):
         columns[name] = item[()]
+
+
+def rows_of(columns: Columns, batches: slice, samples: slice) -> Columns:
+    """Return the rows of some successive batches and of their samples."""
+    return {name: column[samples if name.startswith(SAMPLES) else batches] for name, column in columns.items()}
 
 
 def join_columns(parts: Sequence[Columns]) -> Columns:

@@ -20,7 +20,7 @@ from basics.files import (
 from basics.paths import AnyPath, is_remote
 from basics.reading import read_bytes
 from basics.software import FORMAT_VERSION
-from pipeline.dataset.layout import MANIFEST, READER_FILES, ShardMark, of_each, read_mark
+from pipeline.dataset.layout import MANIFEST, READER_FILES, ShardMark, map_shards, read_mark
 from pipeline.dataset.plan import Plan
 from pipeline.dataset.shard_file import NO_PREDICTION
 
@@ -130,7 +130,7 @@ class Recorded:
 
     checksums: Mapping[int, str] = field(default_factory=dict)
     """SHA-256 of every shard that was ever finished, including those that have been lost since."""
-    addresses: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
     """Entries that say how and from what it was made: `config`, `source` and `rendered`."""
 
 
@@ -193,7 +193,7 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
     except ValueError as error:
         raise _damaged(path, error) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UserError(f"The file {path} is not a manifest of this program.")
+        raise UserError(f"The file {path} is not a manifest of this program; give a data set's {MANIFEST}.")
     if values.get("format_version", 0) > FORMAT_VERSION:
         raise UserError(f"The data set of {path} was written by a newer advbn-gen; update this one.")
     try:
@@ -205,7 +205,9 @@ def load_manifest(path: AnyPath, absent: str) -> Manifest:
     split = config.get("split") if isinstance(config, dict) else None
     for entry, text in (("name", values.get("name")), ("split", split)):
         if not is_plain_name(text):
-            raise UserError(f"The manifest {path} gives its data set the {entry} {text!r}, which is not safe.")
+            raise UserError(
+                f"The manifest {path} gives its data set the {entry} {text!r}, which is not safe; fetch it again."
+            )
     return manifest
 
 
@@ -236,8 +238,8 @@ def read_recorded(folder: AnyPath) -> Recorded:
     manifest = read_intact_manifest(folder)
     if manifest is None:
         return Recorded()
-    addresses = {name: manifest.values.get(name) for name in ("config", "source", "rendered")}
-    return Recorded(checksums=manifest.checksums, addresses=addresses)
+    origin = {name: manifest.values.get(name) for name in ("config", "source", "rendered")}
+    return Recorded(checksums=manifest.checksums, origin=origin)
 
 
 def marked_shards(dataset: DatasetDescription) -> list[ShardMark]:
@@ -246,7 +248,7 @@ def marked_shards(dataset: DatasetDescription) -> list[ShardMark]:
     Raises:
         OSError: a mark cannot be read, which says nothing about its shard.
     """
-    found = of_each(dataset.folder, lambda shard: read_mark(dataset.folder, shard), range(dataset.plan.shards))
+    found = map_shards(dataset.folder, lambda shard: read_mark(dataset.folder, shard), range(dataset.plan.shards))
     return [mark for mark in found if mark is not None and mark.fingerprint == dataset.fingerprint]
 
 
@@ -263,7 +265,7 @@ def write_manifest(
         marks: marks of its finished shards.
         ledger_sha256: checksum of the whole ledger, empty if there is none yet.
         recorded: what the manifest held before: shards that are lost now must be made with the same bytes again, and
-            its addresses take precedence over those of `dataset`. None if this is the first manifest, which claims the
+            its origin takes precedence over that of `dataset`. None if this is the first manifest, which claims the
             folder on an object store.
 
     Raises:
@@ -293,7 +295,7 @@ def write_manifest(
         "ledger_sha256": ledger_sha256,
         "files": {name: digest_file(dataset.folder / name) for name in READER_FILES if complete},
         "top1": accuracies(marks),
-        **known.addresses,
+        **known.origin,
     }
     path = dataset.folder / MANIFEST
     if recorded is None and is_remote(path):

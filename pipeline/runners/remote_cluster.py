@@ -13,7 +13,7 @@ from basics.compute import available_cores
 from basics.differences import differences
 from basics.errors import UserError
 from basics.paths import is_remote
-from basics.progress import say
+from basics.progress import counted, say
 from pipeline.config import GenerationConfig
 from pipeline.dataset.layout import mark_path
 from pipeline.job import Job
@@ -55,6 +55,10 @@ def _await_marks(job: Job, shards: Sequence[int]) -> None:
     until = time.monotonic() + _MARKS_TIMEOUT
     while unseen := [path for path in unseen if not path.exists()]:
         if time.monotonic() > until:
+            say(
+                f"{counted(len(unseen), 'mark')} that workers have written, such as {unseen[0]}, cannot be seen here "
+                f"after {_MARKS_TIMEOUT:.0f} s; check that all machines have the same files at this path."
+            )
             return
         time.sleep(1)
 
@@ -93,11 +97,16 @@ def needed_resources(client: Client, config: GenerationConfig) -> dict[str, floa
     """Return what a worker must offer: a GPU if the run needs one, or may use one and some worker offers it.
 
     Raises:
-        UserError: the run needs a GPU, and no worker offers one.
+        UserError: the run needs a GPU, and no worker offers one; or it names a GPU by its number.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    if any(GPU in worker["resources"] for worker in workers) and config.device in {"auto", "cuda"}:
+    offered = any(GPU in worker["resources"] for worker in workers)
+    if offered and config.device in {"auto", "cuda"}:
         return {GPU: 1}
+    if offered and config.device.startswith("cuda"):
+        raise UserError(
+            f"--device {config.device} is one GPU of one machine; give cuda, with which each worker uses its own."
+        )
     if config.device.startswith("cuda"):
         raise UserError(
             f"No worker offers a GPU; start those that have one with `--resources {GPU}=1`, or leave out --device."
@@ -105,7 +114,7 @@ def needed_resources(client: Client, config: GenerationConfig) -> dict[str, floa
     return {}
 
 
-def require_code(client: Client, resources: Mapping[str, float]) -> None:
+def require_importable_code(client: Client, resources: Mapping[str, float]) -> None:
     """Check that every worker can import what makes a shard.
 
     Raises:

@@ -15,7 +15,7 @@ from pipeline.runners.remote_cluster import (
     common_environment,
     connected,
     needed_resources,
-    require_code,
+    require_importable_code,
     threads_per_slot,
     trial_of,
 )  # fmt: skip
@@ -74,7 +74,7 @@ def select_runner(config: GenerationConfig, scheduler: str | None) -> Iterator[R
     if scheduler is not None:
         with connected(scheduler) as client:
             resources = needed_resources(client, config)
-            require_code(client, resources)
+            require_importable_code(client, resources)
             settled = replace(config, threads=config.threads or threads_per_slot(client, resources))
             yield RunnerSelection(RemoteClusterRunner(DaskRunner(client, resources)), settled, client, resources)
     elif config.workers:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from attacks.objectives import Objective, cross_entropy, margin
+from attacks.objectives import SampleLoss, cross_entropy, margin
 from basics.errors import UserError
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5, 1.0], [0.0, 3.0, 3.5, -2.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
@@ -46,7 +46,7 @@ def test_margin_is_the_largest_other_logit_minus_the_true_one() -> None:
 
 
 @pytest.mark.parametrize("objective", [cross_entropy, margin])
-def test_each_loss_grows_as_the_prediction_turns_wrong(objective: Objective) -> None:
+def test_each_loss_grows_as_the_prediction_turns_wrong(objective: SampleLoss) -> None:
     leaf = LOGITS.clone().requires_grad_()
     loss = objective(leaf, LABEL)
     (gradient,) = torch.autograd.grad(loss.sum(), leaf)

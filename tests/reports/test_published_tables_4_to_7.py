@@ -7,7 +7,7 @@ import pytest
 
 from downstream.mce import CORRUPTIONS
 from reports.published_tables_4_to_7 import (
-    published_methods,
+    published_row_names,
     set_scores,
     table_4_row,
     table_5_errors,
@@ -96,4 +96,4 @@ def test_table_7_and_a_row_of_table_1(text: str) -> None:
 def test_unknown_rows_are_none() -> None:
     assert (set_scores("Nobody's"), table_4_row("Nobody's"), table_5_errors("Nobody's")) == (None, None, None)
     assert set_scores("DenseNet-121", "main") is None
-    assert set(tables_1_and_6_methods()) | set(table_5_methods()) == set(published_methods())
+    assert set(tables_1_and_6_methods()) | set(table_5_methods()) == set(published_row_names())

@@ -7,6 +7,8 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from distributed import Client
@@ -17,7 +19,7 @@ from pipeline.job import Job
 from pipeline.run import run
 from pipeline.runners import remote_cluster
 from pipeline.runners.dask_runner import DaskRunner
-from pipeline.runners.remote_cluster import RemoteClusterRunner
+from pipeline.runners.remote_cluster import RemoteClusterRunner, needed_resources
 from pipeline.runners.selection import select_runner
 from pipeline.worker import own_environment
 from tests.cluster import cluster
@@ -151,6 +153,19 @@ def test_a_worker_that_differs_and_a_missing_gpu_are_refused_before_work(world: 
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("device", "resources", "message"),
+    [
+        ("cuda:1", {"GPU": 1}, "give cuda, with which each worker uses its own"),
+        ("cuda:1", {}, "No worker offers a GPU"),
+    ],
+)
+def test_a_gpu_cannot_be_named_by_its_number(device: str, resources: dict[str, float], message: str) -> None:
+    client: Any = SimpleNamespace(scheduler_info=lambda **_: {"workers": {"tcp://a": {"resources": resources}}})
+    with pytest.raises(UserError, match=message):
+        needed_resources(client, GenerationConfig(encoder="vgg", source=None, autoencoder=None, device=device))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["worker", "scheduler"])
 def test_machines_without_our_code_are_refused_before_work(world: World, tmp_path: Path, who: str) -> None:
@@ -187,7 +202,7 @@ def test_an_address_with_tls_needs_its_settings(world: World, tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 60])
 def test_marks_that_are_seen_late_are_waited_for(
-    job: Job, tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch
+    job: Job, tmp_path: Path, seconds: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(remote_cluster, "_MARKS_TIMEOUT", seconds)
     with cluster(tmp_path, 2) as started, Client(started.address) as client:  # type: ignore[no-untyped-call]
@@ -198,6 +213,7 @@ def test_marks_that_are_seen_late_are_waited_for(
         else:
             with pytest.raises(WorkError, match="it was removed or changed while"):
                 run(job, runner)
+            assert "cannot be seen here after 0 s; check that all machines" in capsys.readouterr().err
 
 
 def test_a_worker_reports_the_files_as_they_are_now(job: Job, world: World, tmp_path: Path) -> None:
