@@ -7,6 +7,7 @@ Paper 1 is the paper on AdvBN and ImageNet-AdvBN, paper 2 the one on adaptive ba
 times that are not the papers' own are from docs/measurements.md, which names the machine.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from abnn.benchmarks import Benchmark
 from abnn.request import DefenceRequest
 from attacks.pixels import PixelConfig
 from attacks.statistics import AdvBNConfig
+from basics.paths import Address
 from decoders.request import AutoencoderRequest
 from downstream.request import FineTuningRequest
 from downstream.task import FineTuningConfig
@@ -32,7 +34,9 @@ PUBLISHED_ADVBN = AdvBNConfig(eps=1.1, steps=6, step_size=0.2)
 """Paper 1, section 5.1 and appendix B.1: strength of AdvBN in ImageNet-AdvBN, and in fine-tuning of most networks."""
 
 
-def imagenet_advbn_vgg(source: str | None = None, autoencoder: str | None = None) -> GenerationConfig:
+def imagenet_advbn_vgg(
+    source: Address | None = None, autoencoder: str | os.PathLike[str] | None = None
+) -> GenerationConfig:
     """ImageNet-AdvBN-VGG: the 50,000 validation images through the VGG-19 autoencoder, turned against VGG-19.
 
     Paper: 1, appendix B.1, Table 8.
@@ -49,7 +53,9 @@ def imagenet_advbn_vgg(source: str | None = None, autoencoder: str | None = None
     return imagenet_advbn("vgg", source, autoencoder)
 
 
-def imagenet_advbn_resnet(source: str | None = None, autoencoder: str | None = None) -> GenerationConfig:
+def imagenet_advbn_resnet(
+    source: Address | None = None, autoencoder: str | os.PathLike[str] | None = None
+) -> GenerationConfig:
     """ImageNet-AdvBN-ResNet: the same through the ResNet-50 autoencoder, turned against ResNet-50.
 
     Paper: 1, appendix B.1, Table 8.
@@ -66,13 +72,27 @@ def imagenet_advbn_resnet(source: str | None = None, autoencoder: str | None = N
     return imagenet_advbn("resnet", source, autoencoder)
 
 
-def imagenet_advbn(encoder: str, source: str | None = None, autoencoder: str | None = None) -> GenerationConfig:
-    """Return the published settings of ImageNet-AdvBN for an encoder.
+def imagenet_advbn(
+    encoder: str, source: Address | None = None, autoencoder: str | os.PathLike[str] | None = None
+) -> GenerationConfig:
+    """Return the published settings of ImageNet-AdvBN for an encoder (paper 1, section 5.1 and appendix B.1).
 
     Args:
-        encoder: name of the encoder, also one that the paper does not have.
-        source: address of the images; None for the embedded drawn world.
-        autoencoder: path of `autoencoder.safetensors`; None for the drawn world's own.
+        encoder: name of the encoder: `vgg`, `resnet`, or one that the paper does not have.
+        source: path or address of the images; None for the embedded drawn world.
+        autoencoder: path of `autoencoder.safetensors`; None leaves it open, and `generate` refuses that.
+
+    Raises:
+        UserError: there is no such encoder.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from advbn_gen import imagenet_advbn
+        >>> config = imagenet_advbn("vgg", "ILSVRC2012_val", "autoencoder.safetensors")
+        >>> config.attack, config.batch_size, config.image_size
+        (AdvBNConfig(eps=1.1, steps=6, step_size=0.2), 32, 256)
+        >>> replace(config, limit=64, device="cpu").plan(images=50_000).batches  # of 64 images
+        2
     """
     return GenerationConfig(
         encoder=encoder,
@@ -88,8 +108,20 @@ def imagenet_advbn(encoder: str, source: str | None = None, autoencoder: str | N
 def sample_advbn(encoder: str) -> GenerationConfig:
     """Return the same attack on the embedded drawn world against its own small networks, trained at first use.
 
+    The attack is that of `imagenet_advbn` (paper 1, appendix B.1); the images are of 48 px. The networks are kept in
+    the user's cache folder, or in the folder that `ADVBN_CACHE` names.
+
     Args:
         encoder: `vgg` or `resnet`.
+
+    Raises:
+        UserError: the drawn world has no networks for this encoder, or the folder cannot be written.
+
+    Example (the first call trains the networks, for two minutes):
+        >>> from advbn_gen import sample_advbn
+        >>> config = sample_advbn("vgg")
+        >>> config.source, config.image_size, config.attack
+        (None, 48, AdvBNConfig(eps=1.1, steps=6, step_size=0.2))
     """
     own = drawn_networks(encoder)
     return replace(

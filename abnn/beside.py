@@ -8,6 +8,8 @@ from abnn.layer import AdaptiveBatchNorm, LayerConfig
 from abnn.network import ABNN
 from abnn.stages import shapes_of, tapped
 from basics.errors import UserError
+from networks.normalise import Normalise
+from networks.shapes import like_weights
 
 
 def put_beside(  # noqa: PLR0913 (two networks, where, and how)
@@ -23,6 +25,9 @@ def put_beside(  # noqa: PLR0913 (two networks, where, and how)
     names: tuple[str, str] = ("target", "substitute"),
 ) -> ABNN:
     """Return a network of one's own as an adaptive batch normalisation network (ABNN paper, section 2).
+
+    It takes images (N, 3, H, W) or clips (N, 3, T, H, W) in [0, 1] and returns the target's logits (N, K). Both
+    networks become part of it, and all of it gets the device and the data type of the target.
 
     Args:
         target: the network whose logits are returned and whose weights learn.
@@ -41,6 +46,7 @@ def put_beside(  # noqa: PLR0913 (two networks, where, and how)
     Example:
         >>> import torch
         >>> from torchvision.models import resnet18
+        >>> from advbn_gen import put_beside
         >>> target, substitute = resnet18(num_classes=10), resnet18(num_classes=5)
         >>> blocks = ["layer1", "layer2"]
         >>> network = put_beside(target, substitute, blocks=blocks, taps=blocks, size=(32, 32))
@@ -54,4 +60,6 @@ def put_beside(  # noqa: PLR0913 (two networks, where, and how)
         )
     shapes = zip(shapes_of(target, blocks, size, names[0]), shapes_of(substitute, taps, size, names[1]), strict=True)
     layers = [AdaptiveBatchNorm(shape[0], substitute_shape, layer) for shape, substitute_shape in shapes]
-    return ABNN(target, blocks, tapped(substitute, taps, names[1]), layers, normalise, normalise_substitute)
+    normalise = normalise or Normalise(axes=len(size))
+    network = ABNN(target, blocks, tapped(substitute, taps, names[1]), layers, normalise, normalise_substitute)
+    return network.to(like_weights(target))

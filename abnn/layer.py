@@ -4,6 +4,7 @@ Legend: N samples; C channels of the target's feature, S of the substitute's; `.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -18,17 +19,34 @@ Encoder = Literal["pooled", "flattened"]
 EPSILON = 1e-5
 """Added to variances under the root, as batch norm does: the root of 0 has no gradient."""
 
+_NORMS = {3: nn.BatchNorm2d, 4: nn.BatchNorm3d}
+"""Batch norm of a target, by the number of axes of one sample's feature."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayerConfig:
-    """Variant of the layer, which the paper does not fix; docs/choices.md has the reasons for the defaults."""
+    """Variant of the layer of ABNN (ABNN paper, equation 2), which the paper does not fix.
+
+    docs/choices.md has the reasons for the defaults.
+
+    Attributes:
+        statistics: over what the substitute's mean and deviation are taken: each sample's whole feature (`scalar`),
+            that of all samples together (`batch`), or each channel of each sample (`channel`, where both networks have
+            as many).
+        encoder: input of the layer that computes scale and shift: the substitute's feature, averaged over its positions
+            (`pooled`) or whole (`flattened`).
+
+    Raises:
+        UserError: there is no such variant.
+
+    Example:
+        >>> from advbn_gen import LayerConfig
+        >>> LayerConfig(statistics="channel")
+        LayerConfig(statistics='channel', encoder='pooled')
+    """
 
     statistics: Statistics = "scalar"
-    """Over what the substitute's mean and deviation are taken: each sample's whole feature (`scalar`), that of all
-    samples together (`batch`), or each channel of each sample (`channel`, where both networks have as many)."""
     encoder: Encoder = "pooled"
-    """Input of the layer that computes scale and shift: the substitute's feature, averaged over its positions
-    (`pooled`) or whole (`flattened`)."""
 
     def __post_init__(self) -> None:
         if self.statistics not in get_args(Statistics):
@@ -68,25 +86,41 @@ class EqualisedLinear(nn.Module):
 class AdaptiveBatchNorm(nn.Module):
     """Normalises a target's feature, and gives it statistics, scale and shift that come from a substitute's.
 
+    ABNN paper, equation 2: `scale * (deviation * batch_norm(target) + mean) + shift`. Features are (N, channels, H, W)
+    of images and (N, channels, T, H, W) of clips; those of the two networks may differ in all but N.
+
     Args:
         channels: C of the target's feature.
-        substitute: shape (S, ...) of a sample's feature in the substitute.
-        config: which variant.
+        substitute: shape (S, H, W) or (S, T, H, W) of a sample's feature in the substitute.
+        config: which variant; None takes the default.
 
     Raises:
-        UserError: the statistics are taken by channel, but C is not S.
+        UserError: the substitute's feature has no such shape, or the statistics are taken by channel, but C is not S.
+
+    Example:
+        >>> import torch
+        >>> from advbn_gen import AdaptiveBatchNorm
+        >>> layer = AdaptiveBatchNorm(channels=8, substitute=(4, 6, 6))
+        >>> adaptation = layer.adapt(torch.rand(2, 4, 6, 6))  # by the substitute's feature
+        >>> adaptation.scale.shape
+        torch.Size([2, 8, 1, 1])
+        >>> layer(torch.rand(2, 8, 16, 16), adaptation).shape
+        torch.Size([2, 8, 16, 16])
     """
 
-    def __init__(self, channels: int, substitute: tuple[int, ...], config: LayerConfig | None = None) -> None:
+    def __init__(self, channels: int, substitute: Sequence[int], config: LayerConfig | None = None) -> None:
         super().__init__()
         self.config = config or LayerConfig()
+        if len(substitute) not in _NORMS:
+            raise UserError(
+                f"The substitute's feature has the shape {tuple(substitute)}; give (S, H, W) or (S, T, H, W)."
+            )
         if self.config.statistics == "channel" and channels != substitute[0]:
             raise UserError(
                 f"Statistics by channel need as many channels in both networks, but a block of the target has "
                 f"{channels} and the substitute's has {substitute[0]}; give scalar or batch."
             )
-        norm = {3: nn.BatchNorm2d, 4: nn.BatchNorm3d}[len(substitute)]
-        self.norm = norm(channels, eps=EPSILON)
+        self.norm = _NORMS[len(substitute)](channels, eps=EPSILON)
         inputs = substitute[0] if self.config.encoder == "pooled" else math.prod(substitute)
         self.encode = EqualisedLinear(inputs, 2 * channels)
         with torch.no_grad():

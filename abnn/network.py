@@ -14,15 +14,27 @@ class ABNN(nn.Module):
     """Images (N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, K), through both networks side by side.
 
     Behind each of some blocks of the target is an adaptive layer, fed by the substitute's feature of the same
-    number. The substitute is never updated and stays in evaluation mode; gradients pass through both networks.
+    number. The substitute is never updated and stays in evaluation mode; gradients pass through both networks (ABNN
+    paper, section 2). `put_beside` makes one of any two networks.
 
     Args:
         target: network whose logits are returned; it keeps the names of its modules.
         blocks: names of the target's modules behind which the layers are.
-        substitute: images -> features by number, as `abnn.stages.tapped` makes it.
+        substitute: images -> features by number: a dictionary with the keys "0", "1", ...
         layers: one a block.
-        normalise: prepares colours for the target; None does it by ImageNet's mean and deviation.
+        normalise: prepares colours for the target; None does it by ImageNet's mean and deviation, for images.
         normalise_substitute: prepares them for the substitute; None does it in the same way.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from advbn_gen import ABNN, put_beside
+        >>> target = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+        >>> network = put_beside(target, nn.Sequential(nn.Conv2d(3, 4, 3)), blocks=["0"], taps=["0"], size=(32, 32))
+        >>> isinstance(network, ABNN), network(torch.rand(2, 3, 32, 32)).shape
+        (True, torch.Size([2, 10]))
+        >>> network.train().substitute.training, len(network.adaptations(torch.rand(2, 3, 32, 32)))
+        (False, 1)
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 (its parts)

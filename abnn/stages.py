@@ -11,7 +11,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.video import VideoResNet as TorchvisionVideoResNet
 
 from basics.errors import UserError
-from networks.shapes import pass_shapes
+from networks.shapes import like_weights, pass_shapes
 from networks.video import RESIDUAL_BLOCKS, VideoResNet
 
 _SMALL_IMAGE = 64
@@ -136,6 +136,6 @@ def _size_text(size: Sequence[int]) -> str:
 
 def _show(network: nn.Module, size: Sequence[int]) -> None:
     if len(size) == 2:
-        network(torch.zeros(1, 3, *size))
+        network(like_weights(network).new_zeros(1, 3, *size))
     else:
         pass_shapes(network, (1, 3, *size))

@@ -10,6 +10,8 @@ from typing import Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from basics.errors import UserError
+
 Parameters = tuple[Tensor, ...]
 LossOf = Callable[[Tensor], Tensor]
 """image_N3HW -> loss_N; closes over the labels and the network, which must be in evaluation mode."""
@@ -17,7 +19,24 @@ Extra = TypeVar("Extra")
 
 
 class ThreatModel(Protocol):
-    """What an attacker may move, and how far."""
+    """What an attacker may move, and how far: any object with these three methods is one.
+
+    Parameters are tuples of floating-point tensors of any shapes, on any device.
+
+    Example:
+        >>> import torch
+        >>> from advbn_gen import ThreatModel
+        >>> class Brightness:  # a factor for each of 8 images, between 0.5 and 1.5
+        ...     def start(self):
+        ...         return (torch.ones(8, 1, 1, 1),)
+        ...     def step(self, parameters, gradients):
+        ...         return (parameters[0] + 0.1 * gradients[0].sign(),)
+        ...     def project(self, parameters):
+        ...         return (parameters[0].clamp(0.5, 1.5),)
+        >>> threat: ThreatModel = Brightness()
+        >>> [parameter.shape for parameter in threat.start()]
+        [torch.Size([8, 1, 1, 1])]
+    """
 
     def start(self) -> Parameters:
         """Return the parameters before the first step."""
@@ -34,12 +53,25 @@ class ThreatModel(Protocol):
 
 @dataclass(frozen=True)
 class ObjectiveValue(Generic[Extra]):
-    """Value of an objective at one point."""
+    """Value of an objective at one point.
+
+    Attributes:
+        loss_N: loss of each sample, (N,); the ascent is on their sum.
+        extra: what else the forward pass computed and the caller needs from the first and the last one, such as
+            images or logits; None if nothing.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn.functional import cross_entropy
+        >>> from advbn_gen import ObjectiveValue
+        >>> logits, label = torch.rand(4, 10), torch.tensor([3, 1, 4, 1])
+        >>> value = ObjectiveValue(cross_entropy(logits, label, reduction="none"), extra=logits.argmax(1))
+        >>> value.loss_N.shape, value.extra.shape
+        (torch.Size([4]), torch.Size([4]))
+    """
 
     loss_N: Tensor
-    """Loss of each sample; the ascent is on their sum."""
     extra: Extra
-    """What else the forward pass computed and the caller needs from the first and the last one (images, logits)."""
 
 
 Objective = Callable[[Parameters], ObjectiveValue[Extra]]
@@ -50,16 +82,27 @@ Values = tuple[ObjectiveValue[Extra], ...]
 
 @dataclass(frozen=True)
 class AscentResult(Generic[Extra]):
-    """Start and end of an ascent."""
+    """Start and end of an ascent, as `ascend` returns them.
+
+    Attributes:
+        parameters: the parameters after the last step.
+        losses_SN: loss of each sample before the first step and after each step, (steps + 1, N).
+        first: the objectives' values at the start, detached.
+        last: the objectives' values at the end, detached; the same object as `first` if there were no steps.
+
+    Example:
+        >>> import torch
+        >>> from advbn_gen import AscentResult, ObjectiveValue
+        >>> start, end = (ObjectiveValue(torch.full((4,), loss), None) for loss in (1.0, 2.0))
+        >>> result = AscentResult((torch.ones(4),), torch.stack([start.loss_N, end.loss_N]), (start,), (end,))
+        >>> result.losses_SN[-1] > result.losses_SN[0]  # which samples' loss has grown
+        tensor([True, True, True, True])
+    """
 
     parameters: Parameters
-    """The parameters after the last step."""
     losses_SN: Tensor
-    """Loss of each sample before the first step and after each step: (steps + 1, N)."""
     first: Values[Extra]
-    """The objectives' values at the start, detached."""
     last: Values[Extra]
-    """The objectives' values at the end, detached; the same object as `first` if there were no steps."""
 
 
 def maximise(
@@ -128,17 +171,57 @@ def of_images(loss_of: LossOf) -> Objective[None]:
 
 
 def ascend(objectives: Sequence[Objective[Extra]], threat: ThreatModel, steps: int) -> AscentResult[Extra]:
-    """Do what `maximise` does, and also return the first and last values and all losses; one more forward pass."""
+    """Increase the sum of objectives within a threat model, and return where that led and the losses on the way.
+
+    AdvBN (paper section 3), PGD and ROA are this loop with other threat models. Each step costs one forward and
+    backward pass of each objective, and the end one more forward pass. Only the parameters get gradients: networks
+    inside the objectives should be in evaluation mode and not require any.
+
+    Args:
+        objectives: parameters -> `ObjectiveValue`, such as the loss of a network on changed images; several are the
+            parts of one batch, in order, whose gradients are added.
+        threat: where to start, how to step, how to come back into the allowed set.
+        steps: number of steps, 0 or more.
+
+    Raises:
+        UserError: there is no objective, the number of steps is negative, or a loss is not one number a sample.
+
+    Example:
+        >>> import torch
+        >>> from advbn_gen import ObjectiveValue, ascend
+        >>> class Within1:  # each of 4 numbers in [-1, 1], by steps of 0.5 along the sign of the gradient
+        ...     start = lambda self: (torch.zeros(4),)
+        ...     step = lambda self, parameters, gradients: (parameters[0] + 0.5 * gradients[0].sign(),)
+        ...     project = lambda self, parameters: (parameters[0].clamp(-1, 1),)
+        >>> result = ascend([lambda parameters: ObjectiveValue(3 * parameters[0], None)], Within1(), steps=5)
+        >>> result.parameters, result.losses_SN.shape
+        ((tensor([1., 1., 1., 1.]),), torch.Size([6, 4]))
+    """
+    if not objectives:
+        raise UserError("There is no objective; give a list of one or more.")
+    if steps < 0:
+        raise UserError(f"The number of steps is {steps}; give 0 or more.")
     first: list[Values[Extra]] = []
     losses: list[Tensor] = []
 
     def watch(values: Values[Extra]) -> None:
-        losses.append(torch.cat([value.loss_N for value in values]))
+        losses.append(_losses(values))
         if not first:
             first.append(values)
 
     parameters = maximise(objectives, threat, steps, watch)
     with torch.no_grad():
         last = tuple(objective(parameters) for objective in objectives)
-    losses.append(torch.cat([value.loss_N for value in last]))
+    losses.append(_losses(last))
     return AscentResult(parameters, torch.stack(losses), (first or [last])[0], last)
+
+
+def _losses(values: Values[Extra]) -> Tensor:
+    """Return the losses of all samples of a batch, from the values of its parts."""
+    for value in values:
+        if value.loss_N.ndim != 1:
+            raise UserError(
+                f"An objective has a loss of the shape {tuple(value.loss_N.shape)}; give one number a sample, (N,), as "
+                'of torch\'s losses with reduction="none".'
+            )
+    return torch.cat([value.loss_N for value in values])

@@ -25,14 +25,28 @@ def one_process(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class AdvBNConfig:
-    """Strength of the perturbation. The defaults are those of ImageNet-AdvBN (appendix B.1)."""
+    """Strength of AdvBN (paper section 3). The defaults are those of ImageNet-AdvBN (section 5.1 and appendix B.1).
+
+    Attributes:
+        eps: radius of the l-inf ball around 1 in which each multiplier stays, 0 or more; at 1.1 it may reach -0.1.
+        steps: ascent steps, 0 or more; 0 leaves the features as they are.
+        step_size: how far one step moves each multiplier, above 0.
+
+    Raises:
+        UserError: a value is out of its range.
+
+    Example:
+        >>> from advbn_gen import AdvBNConfig
+        >>> AdvBNConfig(eps=0.5)
+        AdvBNConfig(eps=0.5, steps=6, step_size=0.2)
+        >>> AdvBNConfig(eps=-1)
+        Traceback (most recent call last):
+        basics.errors.UserError: eps is -1; give a number that is not negative (published: 1.1).
+    """
 
     eps: float = 1.1
-    """Radius of the l-inf ball around 1 in which each multiplier stays; at 1.1 it may reach -0.1."""
     steps: int = 6
-    """Ascent steps; 0 leaves the features as they are."""
     step_size: float = 0.2
-    """How far one step moves each multiplier."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.eps < float("inf"):

@@ -15,7 +15,7 @@ from typing import Any, cast
 from upath import UPath
 
 from basics.errors import UserError
-from basics.paths import AnyPath, as_path, is_remote
+from basics.paths import Address, AnyPath, as_path, is_remote
 from basics.reading import is_file, read_bytes
 from basics.remote import file_system, os_errors_only
 
@@ -175,7 +175,7 @@ def is_plain_name(text: object) -> bool:
     return isinstance(text, str) and _PLAIN_NAME.fullmatch(text) is not None
 
 
-def require_apart(source: str | None, folder: AnyPath) -> None:
+def require_apart(source: Address | None, folder: AnyPath) -> None:
     """Refuse an output folder in the source or around it: writing would change the source, --overwrite remove it.
 
     Raises:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 AnyPath = Path | UPath
 """A local path, or one on another file system: both have pathlib's methods."""
+Address = str | os.PathLike[str] | UPath
+"""A path, or an address of another file system, as users have it; a UPath of another file system is no PathLike."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SIGNED = re.compile(r"(?i)[?&;][^=&;]*(sig|token|credential|secret|passw|key|auth|policy|access)[^=&;]*=")
@@ -25,7 +27,12 @@ _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "hf": "hf"}
 """Extra of this project that installs the package for a scheme."""
 
 
-def as_path(address: str | os.PathLike[str]) -> AnyPath:
+def address_text(address: Address) -> str:
+    """Return a path or an address as text, as it was written."""
+    return str(address) if isinstance(address, UPath) else os.fspath(address)
+
+
+def as_path(address: Address) -> AnyPath:
     """Return the path that an address names: a `Path` for a path (`~` is the home folder) or `file://`, else a UPath.
 
     Nothing is opened and no server is contacted. Credentials come from where each file system's own package looks
@@ -35,7 +42,7 @@ def as_path(address: str | os.PathLike[str]) -> AnyPath:
         UserError: the address is empty or of an unknown scheme, its scheme needs a package that is not installed, or
             it holds a user name, a password or a signature, or is a `file://` of another machine.
     """
-    text = str(address)
+    text = address_text(address)
     if not text:
         raise UserError("The address is empty; give a path.")
     scheme = _SCHEME.match(text)
@@ -56,6 +63,22 @@ def as_path(address: str | os.PathLike[str]) -> AnyPath:
     _require_package(scheme[1])
     # Listings are not cached: what another process wrote a moment ago has to be seen.
     return UPath(text, use_listings_cache=False)
+
+
+def as_local_path(address: Address, what: str) -> Path:
+    """Return the path on this machine that an address names.
+
+    Args:
+        address: path, or address.
+        what: description of it for the message, such as `The output folder`.
+
+    Raises:
+        UserError: it is on another file system, or `as_path` refuses it.
+    """
+    path = as_path(address)
+    if is_remote(path):
+        raise UserError(f"{what} is {path}, on another file system; give a path on this machine.")
+    return path
 
 
 def _local(text: str, path: str) -> Path:

@@ -318,7 +318,7 @@ def against_reference(settings: Settings, results: Results, *, encoder: str) -> 
 def _plain_networks(config: GenerationConfig) -> tuple[Autoencoder, nn.Module]:
     """Return autoencoder and classifier as they are loaded, not made ready by us."""
     assert config.autoencoder is not None
-    classifier = load_classifier(None, config.classifier_weights, CLASSES)
+    classifier = load_classifier(None, str(config.classifier_weights), CLASSES)
     return load_autoencoder(Path(config.autoencoder)).module, classifier.module
 
 

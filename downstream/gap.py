@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError
 from basics.ownership import lock_folder
+from basics.paths import Address
 from downstream.gallery import GallerySample, gallery_samples
 from downstream.originals import require_made_of
 from downstream.predictions import PredictionFile, Scored
@@ -77,7 +78,7 @@ class GapRequest:
     """Name in tables -> SPEC."""
     out: Path
     """Folder of the report, of the predictions and of `results.jsonl`."""
-    labels: Path | None = None
+    labels: Address | None = None
     """Label list or devkit of originals in a flat ILSVRC2012 folder."""
     common: bool = False
     """Compare the samples that all three have, instead of refusing when some are missing."""

@@ -10,6 +10,7 @@ from typing import Any
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
 from basics.loading import fitting_loaders
+from basics.paths import Address, address_text, as_local_path
 from basics.progress import say
 from downstream.predictions import SAME_SAMPLES, PredictionFile, ScoredData
 from downstream.result_store import CONTENT, PREDICTIONS, Key, Layout, Row, Wanted, opened_store, without_content
@@ -18,6 +19,11 @@ from downstream.testset import TestSet, open_test_set
 from networks.classifiers import Classifier
 from networks.specs import label_of_spec, load_model
 from sources.decode import View
+
+Spec = str | os.PathLike[str]
+"""A model by its SPEC (see `networks.specs.load_model`), such as the path of a run folder."""
+Models = Spec | Sequence[Spec] | Mapping[str, Spec]
+"""A model, several, or name in tables -> model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +114,8 @@ def score(request: ScoreRequest) -> list[Row]:
 
 
 def score_models(  # noqa: PLR0913 (what is scored, on what, where to, and how)
-    models: Sequence[str] | Mapping[str, str],
-    data: Mapping[str, str | os.PathLike[str]],
+    models: Models,
+    data: Mapping[str, Address],
     out: str | os.PathLike[str],
     *,
     device: str = "auto",
@@ -119,13 +125,16 @@ def score_models(  # noqa: PLR0913 (what is scored, on what, where to, and how)
 ) -> list[Row]:
     """Score models on data sets, as `advbn-gen score` does; what is scored already in the folder is not scored again.
 
+    The images are prepared as each model was published (paper 1, section 5.1 and Table 8, scores ImageNet-AdvBN so).
+
     Args:
-        models: SPECs such as `resnet50`, `timm:convnext_tiny`, `resnet50=mine.pth` or a run folder; or name -> SPEC.
+        models: a SPEC such as `resnet50`, `timm:convnext_tiny`, `resnet50=mine.pth` or a run folder; several; or
+            name -> SPEC.
         data: name -> address of anything that `--source` takes, such as a folder of shards.
-        out: folder of `results.jsonl` and of the predictions of every sample.
+        out: folder of `results.jsonl` and of the predictions of every sample, on this machine.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32, tf32, bf16 or fp64.
-        batch_size: images a step.
+        batch_size: images a step, 1 or more.
         overwrite: replace results of the same names.
 
     Returns:
@@ -134,16 +143,33 @@ def score_models(  # noqa: PLR0913 (what is scored, on what, where to, and how)
     Raises:
         UserError: a model or a data set cannot be used, or another one has the same name in the folder.
         WorkError: an image is broken, or a model's outputs are not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from advbn_gen import score_models
+        >>> root = Path(tempfile.mkdtemp())
+        >>> (root / "images/n01440764").mkdir(parents=True)  # a class of ImageNet
+        >>> Image.new("RGB", (64, 64), "teal").save(root / "images/n01440764/1.png")
+        >>> model = "resnet18=seed:0"  # random weights; `resnet18` are the published ones
+        >>> rows = score_models(model, {"mine": root / "images"}, root / "scores")
+        >>> [(row["model"], row["data"], row["n"], 0 <= row["top1"] <= 1) for row in rows]
+        [('resnet18=seed:0', 'mine', 1, True)]
     """
-    named = dict(models) if isinstance(models, Mapping) else named_models(models)
-    sets = [open_test_set(name, os.fspath(address)) for name, address in data.items()]
-    config = ScoringConfig(batch_size=batch_size)
+    if not data:
+        raise UserError("No data set was given; give name -> address of one or more.")
     return score(
         ScoreRequest(
-            models=named, data=sets, out=Path(out), device=device, precision=precision, config=config,
+            models=models_by_name(models),
+            data=[open_test_set(name, address_text(address)) for name, address in data.items()],
+            out=as_local_path(out, "The folder of the results"),
+            device=device,
+            precision=precision,
+            config=ScoringConfig(batch_size=batch_size),
             overwrite=overwrite,
         )
-    )  # fmt: skip
+    )
 
 
 def _same(data: TestSet) -> TestSet:
@@ -213,6 +239,19 @@ def _scored(run: ScoringRun, data: TestSet, todo: Sequence[tuple[Row, Classifier
             f"The data set {data.name} ({data.source.address}) has changed since this run began; start it again."
         )
     return predict(todo, data, run.compute, run.config)
+
+
+def models_by_name(models: Models) -> dict[str, str]:
+    """Return the SPEC of each model by the name that tables call it by.
+
+    Raises:
+        UserError: two would have the same name, or no model was given.
+    """
+    if isinstance(models, str | os.PathLike):
+        models = [models]
+    if models and isinstance(models, Mapping):
+        return {name: os.fspath(spec) for name, spec in models.items()}
+    return named_models([os.fspath(spec) for spec in models])
 
 
 def named_models(specs: Sequence[str]) -> dict[str, str]:

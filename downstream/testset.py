@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from basics.errors import UserError
 from basics.files import digest_json
-from basics.paths import AnyPath, as_path
+from basics.paths import Address, AnyPath, as_path
 from basics.reading import is_folder
 from downstream.cue_conflict import texture_labels
 from pipeline.dataset.checks import checksum_problems
@@ -137,7 +137,7 @@ class TestSet:
         }
 
 
-def open_test_set(name: str, address: str, *, labels: Path | None = None, limit: int | None = None) -> TestSet:
+def open_test_set(name: str, address: str, *, labels: Address | None = None, limit: int | None = None) -> TestSet:
     """Open a data set to score models on; one that the main job wrote must be complete, with its recorded checksums.
 
     Args:
@@ -155,7 +155,7 @@ def open_test_set(name: str, address: str, *, labels: Path | None = None, limit:
 
 
 def open_named(
-    name: str, address: str, *, labels: Path | None = None, limit: int | None = None, split: str = "val"
+    name: str, address: str, *, labels: Address | None = None, limit: int | None = None, split: str = "val"
 ) -> TestSet:
     """Open a data set as `open_test_set` does, under a name that no user chose.
 

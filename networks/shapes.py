@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from basics.errors import UserError
@@ -12,7 +12,13 @@ from basics.errors import UserError
 def pass_shapes(network: nn.Module, shape: Sequence[int]) -> None:
     """Pass an input of a shape through a network, for its hooks and for what it raises; no weight or buffer changes."""
     tensors = {name: value.to("meta") for name, value in (*network.named_parameters(), *network.named_buffers())}
-    functional_call(network, tensors, (torch.zeros(*shape, device="meta"),))
+    functional_call(network, tensors, (torch.zeros(*shape, device="meta", dtype=like_weights(network).dtype),))
+
+
+def like_weights(network: nn.Module) -> Tensor:
+    """Return an empty tensor of the device and data type of a network's weights; torch's defaults if it has none."""
+    weights = (weight for weight in network.parameters() if weight.is_floating_point())
+    return torch.empty(0) if (first := next(weights, None)) is None else first.new_empty(0)
 
 
 def require_batch_norm(network: nn.Module, batch: int, size: Sequence[int]) -> None:

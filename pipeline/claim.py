@@ -15,7 +15,7 @@ from basics.files import (
     require_apart,
 )
 from basics.ownership import ANOTHER_OUT, FolderTakenError, lock_folder, require_owner
-from basics.paths import AnyPath, is_remote
+from basics.paths import Address, AnyPath, is_remote
 from basics.reading import exists, is_file, is_folder
 from basics.remote import os_errors_only
 from pipeline.dataset.layout import (
@@ -39,7 +39,7 @@ _PROBE = re.compile(f"{WORKING_PREFIX}[0-9a-z_]+{re.escape(TEMPORARY_SUFFIX)}")
 _BESIDE_SHARDS = (LEDGER, *READER_FILES, MANIFEST)
 
 
-def check_outputs(datasets: Iterable[DatasetDescription], source: str | None, *, overwrite: bool) -> None:
+def check_outputs(datasets: Iterable[DatasetDescription], source: Address | None, *, overwrite: bool) -> None:
     """Refuse output folders that hold something else or overlap with the source; nothing is written.
 
     Args:

@@ -1,6 +1,7 @@
 """Settings of the main job."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +11,7 @@ from attacks.micro_batches import require_micro_batch
 from attacks.statistics import AdvBNConfig
 from basics.compute import available_cores
 from basics.errors import UserError
+from basics.paths import Address, address_text
 from basics.software import REVISION
 from encoders import EncoderKind, encoder_kind
 from networks.classifiers import PUBLISHED
@@ -27,54 +29,78 @@ batch is passed as a whole (docs/choices.md)."""
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationConfig:
-    """Settings of one run of the main job. The defaults make ImageNet-AdvBN as published (appendix B.1)."""
+    """Settings of one run of the main job. The defaults make ImageNet-AdvBN as published (paper 1, appendix B.1).
+
+    Attributes:
+        encoder: name of the encoder: `vgg`, `resnet`, or SPEC@MODULE for the front of any network.
+        source: path or address of the images; None for the embedded drawn world.
+        autoencoder: path of `autoencoder.safetensors`; required by the time that networks are loaded.
+        labels: label list or devkit of a flat ILSVRC2012 folder.
+        order: file that names the images in another order than ImageFolder's.
+        classifier: name of the attacked classifier, torchvision's or `timm:NAME`; None for that which the weights file
+            names, or else for the encoder's default.
+        classifier_weights: `published`, a file, or `seed:N`.
+        attack: strength of the perturbation.
+        batch_size: images whose feature statistics are perturbed together, 1 or more.
+        image_size: side of the square images, in pixels; a multiple of the encoder's reduction.
+        batches_per_shard: batches in a shard, 1 or more.
+        limit: only the first so many images, 1 or more; None for all.
+        split: name of the split: it is part of file names, and selects the folder of a source that has several.
+        device: device that networks run on: auto, cpu, cuda, cuda:N or mps.
+        precision: precision of the arithmetic: auto, fp32, tf32, bf16 or fp64.
+        threads: computing threads of each process; None for all cores, divided among the workers.
+        workers: worker processes; 0 to work in this process.
+        micro_batch: images in one pass of the networks; None passes a batch as a whole. Statistics are the whole
+            batch's in any case, but rounding depends on it, so `auto` depends only on the kind of device and on the
+            settings.
+        compiled: whether networks are compiled by torch.compile, which changes rounding.
+        revision: way to compute, see `basics.software.REVISION`.
+        reconstructed: also write the reconstructions without perturbation, as a second data set.
+
+    Paths may be given in any form, and are kept as text.
+
+    Raises:
+        UserError: a value is out of its range, or there is no such encoder.
+
+    Example:
+        >>> from advbn_gen import AdvBNConfig, GenerationConfig
+        >>> attack = AdvBNConfig(eps=0.5)
+        >>> config = GenerationConfig(encoder="vgg", source="my-images", autoencoder="mine.safetensors", attack=attack)
+        >>> config.batch_size, config.image_size, config.attack.eps
+        (32, 256, 0.5)
+        >>> GenerationConfig(encoder="vgg", source="my-images", autoencoder="mine.safetensors", limit=0)
+        Traceback (most recent call last):
+        basics.errors.UserError: --limit is 0; give 1 or more.
+    """
 
     encoder: str
-    """Name of the encoder."""
-    source: str | None
-    """Address of the images; None for the embedded drawn world."""
-    autoencoder: str | None
-    """Path of `autoencoder.safetensors`; required by the time that networks are loaded."""
-    labels: str | None = None
-    """Label list or devkit of a flat ILSVRC2012 folder."""
-    order: str | None = None
-    """File that names the images in another order than ImageFolder's."""
+    source: Address | None
+    autoencoder: str | os.PathLike[str] | None
+    labels: Address | None = None
+    order: Address | None = None
     classifier: str | None = None
-    """Name of the attacked classifier, torchvision's or `timm:NAME`; None for that which the weights file names, or
-    else for the encoder's default."""
-    classifier_weights: str = PUBLISHED
-    """`published`, a file, or `seed:N`."""
+    classifier_weights: str | os.PathLike[str] = PUBLISHED
     attack: AdvBNConfig = field(default_factory=AdvBNConfig)
-    """Strength of the perturbation."""
     batch_size: int = 32
-    """Images whose feature statistics are perturbed together."""
     image_size: int = 256
-    """Side of the square images, in pixels."""
     batches_per_shard: int = 49
-    """Batches in a shard."""
     limit: int | None = None
-    """Only the first so many images."""
     split: str = "val"
-    """Name of the split: it is part of file names, and selects the folder of a source that has several."""
     device: str = "auto"
-    """Device that networks run on, see `basics.compute`."""
     precision: str = "auto"
-    """Precision of the arithmetic, see `basics.compute`."""
     threads: int | None = None
-    """Computing threads of each process; None for all cores, divided among the workers."""
     workers: int = 0
-    """Worker processes; 0 to work in this process."""
     micro_batch: int | Literal["auto"] | None = AUTO
-    """Images in one pass of the networks; None passes a batch as a whole. Statistics are the whole batch's in any case,
-    but rounding depends on it, so `auto` depends only on the kind of device and on the settings."""
     compiled: bool = False
-    """Whether networks are compiled by torch.compile, which changes rounding."""
     revision: int = REVISION
-    """Revision of the arithmetic, see `basics.software.REVISION`."""
     reconstructed: bool = False
-    """Also write the reconstructions without perturbation, as a second data set."""
 
     def __post_init__(self) -> None:
+        for name in ("source", "autoencoder", "labels", "order", "classifier_weights"):
+            value = getattr(self, name)
+            if value is not None:
+                # The way in which dataclasses themselves set the fields of a frozen one.
+                object.__setattr__(self, name, address_text(value))
         self.kind.require_size(self.image_size)
         for name, least in (("limit", 1), ("threads", 1), ("workers", 0)):
             value = getattr(self, name)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from basics.paths import AnyPath, as_path
+from basics.paths import Address, AnyPath, as_path
 from encoders import file_name_of
 from pipeline.config import GenerationConfig
 from pipeline.job import Job, prepare, products_of
@@ -41,16 +41,16 @@ def prepared(
 
 def generate(
     config: GenerationConfig,
-    out: AnyPath | str,
+    out: Address,
     *,
     name: str | None = None,
     scheduler: str | None = None,
     overwrite: bool = False,
 ) -> RunResult:
-    """Make a data set, or go on with one that was interrupted.
+    """Make a data set, or go on with one that was interrupted (paper section 3 and appendix B.1).
 
     Args:
-        config: the run; `experiments.imagenet_advbn` returns the published one.
+        config: the run; `imagenet_advbn` returns the published one.
         out: folder of the perturbed images, or address; reconstructions, if there are any, lie beside it.
         name: name of the data set; None: `imagenet-advbn-ENCODER`, or `sample-advbn-ENCODER` of the drawn world.
         scheduler: address of a running Dask scheduler to work on.
@@ -59,7 +59,19 @@ def generate(
     Raises:
         UserError: anything that a user has to correct; no work has been done.
         WorkError: some shards failed; the others are finished.
+
+    Example (the drawn world's networks are trained at first use, for two minutes):
+        >>> from dataclasses import replace
+        >>> from advbn_gen import LabelledImages, generate, sample_advbn
+        >>> config = replace(sample_advbn("vgg"), limit=8, batch_size=4, batches_per_shard=1)
+        >>> result = generate(config, "advbn")
+        >>> result.images, result.shards, result.made
+        (8, 2, 2)
+        >>> generate(config, "advbn").made  # nothing is left to do
+        0
+        >>> LabelledImages("advbn")[0][0].size
+        (48, 48)
     """
     named = name or default_name(config)
-    with prepared(config, as_path(str(out)), named, scheduler=scheduler, overwrite=overwrite) as (job, runner):
+    with prepared(config, as_path(out), named, scheduler=scheduler, overwrite=overwrite) as (job, runner):
         return run(job, runner, overwrite=overwrite)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -276,8 +275,7 @@ def open_images(config: GenerationConfig) -> Source:
     """Return the source of a run: the configured one, else the drawn world."""
     if config.source is None:
         return DrawnSource(config.split, size=config.image_size)
-    labels, order = (Path(path) if path else None for path in (config.labels, config.order))
-    return open_source(config.source, labels=labels, split=config.split, order=order)
+    return open_source(config.source, labels=config.labels or None, split=config.split, order=config.order or None)
 
 
 def _identity(config: GenerationConfig, source: Source, plan: Plan, environment: Environment) -> dict[str, Any]:

@@ -5,6 +5,7 @@ batches, names, labels, keys and predictions come from the ledger; the source on
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -14,7 +15,7 @@ from basics.compute import choose_compute
 from basics.differences import differences
 from basics.errors import UserError
 from basics.files import digest_file
-from basics.paths import AnyPath
+from basics.paths import Address, AnyPath
 from pipeline.compare import Comparison, compare, original_manifest, require_rows_of
 from pipeline.config import GenerationConfig
 from pipeline.dataset.ledger import Ledger
@@ -34,13 +35,13 @@ class RenderRequest:
 
     ledger: AnyPath
     """Address of the ledger."""
-    source: str | None
+    source: Address | None
     """Address of the images; None for the embedded drawn world."""
-    autoencoder: str | None
+    autoencoder: str | os.PathLike[str] | None
     """Path of the autoencoder; None for the drawn world's own."""
-    labels: str | None = None
+    labels: Address | None = None
     """Label list or devkit of a flat ILSVRC2012 folder."""
-    order: str | None = None
+    order: Address | None = None
     """The order file of the ledger's run, if it had one."""
     scale: float = 1.0
     """S in S * (delta - 1) + 1, by which the multipliers are scaled."""

@@ -37,20 +37,34 @@ _COMPARED_SHARDS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """Result of a run."""
+    """Result of a run, as `generate` returns it.
+
+    Attributes:
+        folders: data-set folder by data-set name: the perturbed images, then the reconstructions if there are any.
+        images: images of the data set.
+        shards: shards of the data set.
+        made: shards that this call made; the others were finished before.
+        seconds: wall time in which this call made its shards.
+        top1: top-1 of the attacked classifier (0..1) on originals (`clean`), reconstructions (`reconstructed`) and
+            perturbed images (`adversarial`).
+
+    Example (the drawn world's networks are trained at first use, for two minutes):
+        >>> from dataclasses import replace
+        >>> from advbn_gen import RunResult, generate, sample_advbn
+        >>> config = replace(sample_advbn("vgg"), limit=4, batch_size=4, reconstructed=True)
+        >>> result: RunResult = generate(config, "few-advbn")
+        >>> result.images, sorted(result.top1)
+        (4, ['adversarial', 'clean', 'reconstructed'])
+        >>> {name: folder.name for name, folder in result.folders.items()}
+        {'sample-advbn-vgg': 'few-advbn', 'sample-reconstructed-vgg': 'few-reconstructed'}
+    """
 
     folders: dict[str, AnyPath]
-    """Data-set folder by data-set name."""
     images: int
-    """Images of the data set."""
     shards: int
-    """Shards of the data set."""
     made: int
-    """Shards that this call made; the others were finished before."""
     seconds: float
-    """Wall time in which this call made its shards."""
     top1: dict[str, float]
-    """Top-1 of the attacked classifier on originals, reconstructions and perturbed images (0..1)."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""

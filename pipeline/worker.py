@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from basics.allocation import give_back_freed_memory
 from basics.compute import Compute, choose_compute
 from basics.differences import differences
 from basics.errors import UserError, WorkError
+from basics.paths import as_local_path
 from basics.software import versions_of
 from decoders.autoencoder import AutoencoderFile, load_autoencoder
 from networks.classifiers import Classifier, require_classes
@@ -123,7 +123,8 @@ def load_networks(config: GenerationConfig, classes: int | None) -> Networks:
         raise UserError(f"No autoencoder was given; {advice}")
     compute = choose_compute(config.device, config.precision)
     # Without an ascent, another encoder is found when the environment is compared with the ledger's.
-    autoencoder = load_autoencoder(Path(config.autoencoder), config.encoder if classes is not None else None)
+    path = as_local_path(config.autoencoder, "The autoencoder")
+    autoencoder = load_autoencoder(path, config.encoder if classes is not None else None)
     micro_batch = config.micro_batch_on(compute.device.type)
     shifter = Shifter(
         autoencoder.module, compute, micro_batch,
@@ -141,12 +142,12 @@ def load_networks(config: GenerationConfig, classes: int | None) -> Networks:
 
 
 def _load_classifier(config: GenerationConfig, classes: int) -> Classifier:
-    name = config.classifier
-    if name is None and not config.classifier_weights.endswith(".safetensors"):
+    name, weights = config.classifier, str(config.classifier_weights)
+    if name is None and not weights.endswith(".safetensors"):
         name = config.kind.classifier
     if classes != imagenet_map().count:
-        return load_with_weights(name, config.classifier_weights, classes)
-    classifier = with_all_of_imagenet(load_with_weights(name, config.classifier_weights, None))
+        return load_with_weights(name, weights, classes)
+    classifier = with_all_of_imagenet(load_with_weights(name, weights, None))
     require_classes(classifier.name, classifier.classes, classes)
     return classifier
 

@@ -1,12 +1,12 @@
 """A source of images as a data set of torch, for training jobs of one's own; imports nothing that makes data sets."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 from PIL import Image
 from torch.utils.data import Dataset
 
+from basics.paths import Address
 from sources.decode import decode_rgb
 from sources.opening import open_source
 
@@ -15,36 +15,40 @@ class LabelledImages(Dataset[tuple[Any, int]]):
     """Images and labels of anything that `--source` takes: shards of this program or of others, folders, tars.
 
     Items are read in place, by position, from whatever process asks for them, so `DataLoader` may shuffle them and use
-    any number of workers, and `DistributedSampler` may share them out.
+    any number of workers, and `DistributedSampler` may share them out. An item is (image, label): what `transform`
+    returns, and an integer from 0 on, the position of the class in `classes`.
 
     Args:
         address: a folder, tar or shards, or an address of any file system of fsspec.
         transform: what is done with each image (8-bit RGB of Pillow); None returns it as it is.
         labels: label list or devkit of a flat ILSVRC2012 folder.
-        split: which split to take where there are several.
+        split: which split to take where there are several; `val` means `test` where that is what there is.
 
     Raises:
         UserError: there is nothing of that kind, or it is damaged, unlabelled or inconsistent.
+        WorkError: an image is broken; when it is taken.
 
     Example:
+        >>> import tempfile
         >>> from pathlib import Path
-        >>> from tempfile import mkdtemp
         >>> from PIL import Image
-        >>> root = Path(mkdtemp())
+        >>> from advbn_gen import LabelledImages
+        >>> root = Path(tempfile.mkdtemp())
         >>> for name in ("cat", "dog"):
         ...     (root / name).mkdir()
         ...     Image.new("RGB", (8, 8)).save(root / name / "1.png")
         >>> images = LabelledImages(root)
-        >>> len(images), images.classes, images[1][1]
-        (2, ('cat', 'dog'), 1)
+        >>> image, label = images[1]
+        >>> len(images), image.size, images.classes[label]
+        (2, (8, 8), 'dog')
     """
 
     def __init__(
         self,
-        address: str | os.PathLike[str],
+        address: Address,
         transform: Callable[[Image.Image], Any] | None = None,
         *,
-        labels: str | os.PathLike[str] | None = None,
+        labels: Address | None = None,
         split: str = "val",
     ) -> None:
         self.source, self.transform = open_source(address, labels=labels, split=split), transform

@@ -1,13 +1,12 @@
 """Opens the source at an address, whatever form it is stored in."""
 
 import itertools
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
 from basics.allocation import without_collector
 from basics.errors import UserError
-from basics.paths import AnyPath, as_path, is_remote
+from basics.paths import Address, AnyPath, address_text, as_path, is_remote
 from basics.reading import exists, is_folder
 from sources.base import Source
 from sources.cifar import find_in_archive, find_in_folder, open_cifar
@@ -29,11 +28,11 @@ _OTHER_ARCHIVES = (".tar.zst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.lz4
 
 
 def open_source(
-    address: str | os.PathLike[str],
+    address: Address,
     *,
-    labels: str | os.PathLike[str] | None = None,
+    labels: Address | None = None,
     split: str = "val",
-    order: str | os.PathLike[str] | None = None,
+    order: Address | None = None,
     media: Media = "image",
 ) -> Source:
     """Open a source of labelled images or clips, whatever it is stored in.
@@ -56,7 +55,7 @@ def open_source(
     Raises:
         UserError: there is nothing of that kind, or it is damaged, unlabelled or inconsistent.
     """
-    text = os.fspath(address)
+    text = address_text(address)
     path = as_path(text)
     label_path = None if labels is None else as_path(labels)
     try:

@@ -126,3 +126,8 @@ def test_statistics_by_channel_need_as_many_channels() -> None:
 def test_unknown_variants_are_refused(words: dict[str, str]) -> None:
     with pytest.raises(UserError, match="give"):
         LayerConfig(**words)  # type: ignore[arg-type]
+
+
+def test_a_feature_without_positions_is_refused() -> None:
+    with pytest.raises(UserError, match=r"has the shape \(6,\); give \(S, H, W\) or \(S, T, H, W\)"):
+        AdaptiveBatchNorm(4, (6,))

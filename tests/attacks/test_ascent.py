@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 
 from attacks.ascent import ObjectiveValue, Parameters, ascend
+from basics.errors import UserError
 
 
 class Line:
@@ -80,3 +82,17 @@ def test_parts_of_a_batch_are_climbed_as_their_sum_in_float64() -> None:
     assert [value.extra for value in ascent.first] == [value.extra for value in ascent.last] == factors
     assert ascent.losses_SN.shape == (3, 3)
     torch.testing.assert_close(ascent.losses_SN[1], torch.tensor(factors, dtype=torch.float64) * 0.1)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_a_loss_of_the_whole_batch_is_refused(steps: int) -> None:
+    """The ascent is on the sum over samples, and a mean would be climbed otherwise."""
+    with pytest.raises(UserError, match=r'loss of the shape \(\); give one number a sample.* reduction="none"'):
+        ascend([lambda parameters: ObjectiveValue(parameters[0].mean(), None)], Line(), steps)
+
+
+def test_an_ascent_of_nothing_and_of_less_than_no_step_are_refused() -> None:
+    with pytest.raises(UserError, match="There is no objective"):
+        ascend([], Line(), 1)
+    with pytest.raises(UserError, match="The number of steps is -1; give 0 or more"):
+        ascend([slope], Line(), -1)

@@ -103,3 +103,44 @@ def test_the_published_strength_is_the_default() -> None:
 def test_what_is_no_batch_is_refused(shape: tuple[int, ...], labels: int, message: str) -> None:
     with pytest.raises(UserError, match=message):
         perturb_features(torch.rand(shape), torch.zeros(labels, dtype=torch.long), nn.Flatten())
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.int32])
+def test_labels_are_taken_in_any_integer_type(kind: torch.dtype) -> None:
+    feat, head = torch.rand(5, 3, 4, 4), nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    found = perturb_features(feat, LABEL.to(kind), head, ATTACK)
+    assert torch.equal(found.feat_NCHW, perturb_features(feat, LABEL, head, ATTACK).feat_NCHW)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_features_keep_their_type(kind: torch.dtype) -> None:
+    feat, head = torch.rand(5, 3, 4, 4).to(kind), nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).to(kind)
+    found = perturb_features(feat, LABEL, head, ATTACK)
+    assert (found.feat_NCHW.dtype, found.delta_std_C.dtype) == (kind, torch.float64)
+    assert float(found.losses_SN[-1].sum()) > float(found.losses_SN[0].sum())
+
+
+def test_tensors_of_inference_mode_are_taken_and_it_may_be_on(
+    networks: tuple[nn.Sequential, nn.Module, nn.Sequential], image: Tensor
+) -> None:
+    encoder, decoder, classifier = (network.eval() for network in networks)
+    expected = perturb_images(image, LABEL, encoder, decoder, classifier, ATTACK, limits=RECTIFIED)
+    with torch.inference_mode():
+        feat, copied = encoder(image), image.clone()
+        inside = perturb_images(copied, LABEL, encoder, decoder, classifier, ATTACK, limits=RECTIFIED)
+    outside = perturb_features(feat, LABEL, nn.Sequential(decoder, classifier), ATTACK, limits=RECTIFIED)
+    assert torch.equal(inside.image_N3HW, expected.image_N3HW)
+    assert torch.equal(outside.losses_SN, expected.losses_SN)
+
+
+@pytest.mark.parametrize(
+    ("batch", "labels", "message"),
+    [
+        (torch.uint8, torch.int64, "The batch is of torch.uint8; give features .* as floating-point numbers"),
+        (torch.float32, torch.float32, "The labels are of torch.float32; give integers"),
+        (torch.float32, torch.bool, "The labels are of torch.bool; give integers"),
+    ],
+)
+def test_numbers_of_other_kinds_are_refused(batch: torch.dtype, labels: torch.dtype, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        perturb_features(torch.ones(2, 3, 4, 4, dtype=batch), torch.zeros(2, dtype=labels), nn.Flatten())

@@ -1,19 +1,39 @@
 """Addresses: which file system they name, and what is refused."""
 
+import os
 import pickle
 import sys
 from pathlib import Path
 
 import pytest
+from upath import UPath
 
 from basics.errors import UserError
-from basics.paths import as_path, is_remote
+from basics.paths import as_local_path, as_path, is_remote
 
 
 @pytest.mark.parametrize("address", ["images", "/images", "file:///images", "file://localhost/images", Path("/images")])
 def test_paths_and_file_urls_are_local(address: str | Path) -> None:
     assert as_path(address).name == "images"
     assert not is_remote(as_path(address))
+
+
+def test_an_entry_of_a_folder_is_the_path_that_it_names(tmp_path: Path) -> None:
+    (tmp_path / "images").touch()
+    with os.scandir(tmp_path) as entries:
+        (entry,) = entries
+    assert as_path(entry) == tmp_path / "images"
+
+
+def test_an_address_that_is_one_already_stays() -> None:
+    assert as_path(UPath("memory://bucket/a")) == as_path("memory://bucket/a")
+    assert as_path(UPath("/images")) == Path("/images")
+
+
+def test_what_has_to_lie_on_this_machine() -> None:
+    assert as_local_path("file:///images", "The folder") == Path("/images")
+    with pytest.raises(UserError, match="The folder is memory://images, on another file system; give a path on this"):
+        as_local_path("memory://images", "The folder")
 
 
 def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
