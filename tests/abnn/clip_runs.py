@@ -42,7 +42,7 @@ def _classes() -> tuple[str, ...]:
 def _written(folder: Path, plan: NetworkPlan, defence: str, seed: int) -> Checkpoint:
     with seeded(seed):
         module = build(plan)
-        _settle(module, torch.rand(8, 3, *plan.size))
+        settle(module, torch.rand(8, 3, *plan.size))
     metadata: dict[str, Any] = {
         "task": "cifar10" if plan.frames is None else "ucf101", "defence": defence, "resized": False, "seed": seed,
         "attack": None, "classes": list(_classes()), "training": {}, "images": 0, "epochs_done": 0,
@@ -52,7 +52,7 @@ def _written(folder: Path, plan: NetworkPlan, defence: str, seed: int) -> Checkp
     return load_checkpoint(folder)
 
 
-def _settle(module: nn.Module, image: Tensor) -> None:
+def settle(module: nn.Module, image: Tensor) -> None:
     """Give batch norm the statistics of samples, the substitute too: with fresh ones, features grow without end."""
     layers = [layer for layer in module.eval().modules() if isinstance(layer, _BatchNorm)]
     for layer in layers:

@@ -11,6 +11,7 @@ from torchvision.models import resnet50
 
 from networks.classifiers import build_network
 from tests import shifted
+from tests.abnn.clip_runs import settle
 from tests.abnn.trained import small_world
 from tests.authors import authors_state, networks_with_other_batch_norm
 from tests.devkit import write_devkit
@@ -18,7 +19,6 @@ from tests.pages.reduced import ATTACKED, ATTACKED_DRAWN, NETWORKS, PUBLISHED
 from tests.sources.clip_files import pictures, video
 from tests.support import (
     WNIDS,
-    he_initialised,
     image_folder,
     published_decoder,
     published_vgg,
@@ -102,7 +102,8 @@ def _write_weights(folder: Path) -> None:
     with seeded(0):
         torch.save(build_network("resnet50", 1000).state_dict(), folder / "augmix.pth")
         for name in ("resnext-101", "resnet-18"):
-            network = he_initialised(build_network(f"hara_{name.replace('-', '')}", 400))
+            network = build_network(f"hara_{name.replace('-', '')}", 400)
+            settle(network, torch.rand(4, 3, 4, 32, 32))
             state = {f"module.{key}": value for key, value in network.state_dict().items()}
             torch.save({"epoch": 1, "state_dict": state}, folder / f"{name}-kinetics.pth")
     _link(folder, **dict.fromkeys((f"{name}.pth" for name in ("mine", "cutmix", "aa", "fast-aa")), "augmix.pth"))
