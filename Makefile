@@ -27,8 +27,9 @@ check: .venv/dev.stamp ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs: .venv/dev.stamp ## generate the CLI page and build the documentation into site/
-	$(BIN)/python docs/generate_cli_page.py
+docs: .venv/dev.stamp ## generate the reference pages and build the documentation into site/
+	$(BIN)/python -m docs.generate_cli_page
+	$(BIN)/python -m docs.generate_reference_page
 	$(BIN)/mkdocs build --strict --quiet
 
 clean: ## remove the environment and everything that was built

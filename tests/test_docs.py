@@ -8,29 +8,24 @@ from pathlib import Path
 import pytest
 
 from cli import COMMANDS
+from docs import generate_cli_page, generate_reference_page
 from tests.pages.blocks import blocks_of, name_of, pages
 from tests.test_recipes import parse, program
 
 ROOT = Path(__file__).parents[1]
 
 
-def generated_page() -> str:
-    spec = importlib.util.spec_from_file_location("generate_cli_page", ROOT / "docs/generate_cli_page.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    text: str = module.page()
-    return text
-
-
 def test_the_cli_page_is_up_to_date() -> None:
-    assert (ROOT / "docs/cli.md").read_text() == generated_page(), "run `make docs`"
+    assert (ROOT / "docs/cli.md").read_text() == generate_cli_page.page(), "run `make docs`"
+
+
+def test_the_python_reference_is_up_to_date() -> None:
+    assert (ROOT / "docs/reference.md").read_text() == generate_reference_page.page(), "run `make docs`"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_documented_with_an_example(command: str) -> None:
-    section = generated_page().split(f"## advbn-gen {command}\n")[1].split("\n## ")[0]
+    section = generate_cli_page.page().split(f"## advbn-gen {command}\n")[1].split("\n## ")[0]
     assert "Example" in section
 
 

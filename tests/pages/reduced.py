@@ -72,9 +72,8 @@ def _networks(command: str, words: Sequence[str], *, full: bool) -> list[str]:
 def _for_abnn(words: Sequence[str]) -> Iterator[str]:
     if "ucf101" in words:
         yield from ["--frames", "4", "--image-size", "32"]
-    # A published file has its own width.
-    if "=" not in "".join(words):
-        yield from _WIDTH.split()
+    # A published file has its own width. Its weights here are a seed's, and gradients without bound.
+    yield from (_WIDTH if "=" not in "".join(words) else "--lr 1e-30").split()
     if "abnn" in words[2:] and "--substitute" not in words and words[1] == "train":
         yield from ("--substitute", ATTACKED)
 
