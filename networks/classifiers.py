@@ -52,7 +52,8 @@ class Classifier:
     name: str
     """Name of the network: torchvision's, one of CLIP_NETWORKS, or `timm:NAME`."""
     module: nn.Module
-    """(N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, classes); normalises inside."""
+    """(N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, classes): a Sequential of the normalisation and
+    the network as its library builds it."""
     classes: int
     """Number of outputs."""
     weights: str

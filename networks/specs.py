@@ -42,7 +42,7 @@ _CROP_MODES = ("center", "squash")
 
 
 def load_model(spec: str, option: str = "--model", *, clips: bool = False, colours: str | None = None) -> Classifier:
-    """Load a network to be scored, frozen and in eval mode; `weights` and `view` say how it was published.
+    """Load a network by its SPEC, frozen and in eval mode; `weights` and `view` say how it was published.
 
     Args:
         spec: `NAME` (torchvision, its first published weights), `timm:NAME` (timm's pretrained weights),

@@ -15,10 +15,10 @@ from tests.support import advbn_gen as command
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/api.md"
 NAMES = {
-    "ABNN", "AdaptiveBatchNorm", "AdvBNConfig", "AscentResult", "GapReport", "GenerationConfig", "LabelledImages",
-    "LayerConfig", "ObjectiveValue", "PerturbedFeatures", "PerturbedImages", "RunResult", "ThreatModel", "UserError",
-    "WorkError", "ascend", "generate", "imagenet_advbn", "perturb_features", "perturb_images", "put_beside",
-    "sample_advbn", "score_models",
+    "ABNN", "AdaptiveBatchNorm", "AdvBNConfig", "AscentResult", "Classifier", "EncoderKind", "GapReport",
+    "GenerationConfig", "LabelledImages", "LayerConfig", "ObjectiveValue", "PerturbedFeatures", "PerturbedImages",
+    "RunResult", "ThreatModel", "UserError", "WorkError", "ascend", "generate", "imagenet_advbn", "load_model",
+    "perturb_features", "perturb_images", "put_beside", "register_encoder", "sample_advbn", "score_models",
 }  # fmt: skip
 WITH_EXAMPLES = ("attacks.perturbing", "sources.labelled", "abnn.beside")
 
