@@ -11,7 +11,11 @@ from attacks.perturbing import PerturbedFeatures, PerturbedImages, perturb_featu
 from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from downstream.scoring_run import score_models
+from encoders import EncoderKind
+from encoders import register as register_encoder
 from experiments import imagenet_advbn, sample_advbn
+from networks.classifiers import Classifier
+from networks.specs import load_model
 from pipeline.config import GenerationConfig
 from pipeline.generation import generate
 from pipeline.run import RunResult
@@ -23,6 +27,8 @@ __all__ = [
     "AdaptiveBatchNorm",
     "AdvBNConfig",
     "AscentResult",
+    "Classifier",
+    "EncoderKind",
     "GapReport",
     "GenerationConfig",
     "LabelledImages",
@@ -37,9 +43,11 @@ __all__ = [
     "ascend",
     "generate",
     "imagenet_advbn",
+    "load_model",
     "perturb_features",
     "perturb_images",
     "put_beside",
+    "register_encoder",
     "sample_advbn",
     "score_models",
 ]

@@ -62,8 +62,8 @@ encoder_option = click.option(
     "--encoder",
     required=True,
     metavar="NAME",
-    help="Encoder: vgg (VGG-19 to relu4_1), resnet (ResNet-50 to conv2_3), or SPEC@MODULE, a network's front up to a "
-    "module, such as packaged:efficientnet-lite0@blocks.1.",
+    help="Encoder: vgg (VGG-19 to relu4_1), resnet (ResNet-50 to conv2_3), SPEC@MODULE, a network's front up to a "
+    "module, such as packaged:efficientnet-lite0@blocks.1, or the name of one in an installed package.",
 )
 compute_options = combined_options(
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),

@@ -51,16 +51,15 @@ def _signature(name: str, found: Any) -> str:
     signature = inspect.signature(found)
     parameters = [each for each in signature.parameters.values() if each.name not in {"self", "cls"}]
     result = "" if inspect.isclass(found) else f" -> {_type(signature.return_annotation)}"
-    texts = [text for each in parameters for text in _parameter(each)]
+    texts = [_parameter(each) for each in parameters]
     if len(flat := f"{name}({', '.join(texts)}){result}") <= 100:
         return flat
     return f"{name}(\n" + "".join(f"    {text},\n" for text in texts) + f"){result}"
 
 
-def _parameter(each: inspect.Parameter) -> Iterator[str]:
-    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}.get(each.kind, "")
+def _parameter(each: inspect.Parameter) -> str:
     annotation = "" if each.annotation is each.empty else f": {_type(each.annotation)}"
-    yield f"{stars}{each.name}{annotation}{_default(each)}"
+    return f"{each.name}{annotation}{_default(each)}"
 
 
 def _default(each: inspect.Parameter) -> str:

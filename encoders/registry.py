@@ -16,30 +16,44 @@ _SMALLEST_FEATURE_SIDE = 2
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderKind:
-    """One kind of encoder.
+    """One kind of encoder, such as the paper's two (appendix B.1).
 
     Its network maps images (N, 3, H, W) in [0, 1] to features (N, channels * width, H / reduction, W / reduction);
     whatever normalisation it needs happens inside.
+
+    Attributes:
+        name: its name on the command line.
+        channels: feature channels at full width.
+        reduction: pixels of the image's side per feature position.
+        limits: least and greatest feature, such as of a ReLU; perturbed features are held to them, too (published
+            code).
+        classifier: classifier that the ascent attacks by default: torchvision's name, or `timm:NAME`.
+        build: width -> network with fresh weights.
+        convert: published state dict (any accepted form) -> state dict of the network, and the form's name; raises
+            UserError if the form is unknown.
+        network: of a network's front, the network (see `encoders.fronts`): it is whole, and a width is the decoder's
+            alone.
+
+    Example:
+        >>> from torch import nn
+        >>> from advbn_gen import EncoderKind
+        >>> kind = EncoderKind(
+        ...     name="patches", channels=8, reduction=4, limits=(0, float("inf")), classifier="resnet18",
+        ...     build=lambda width: nn.Sequential(nn.Conv2d(3, int(8 * width), 4, stride=4), nn.ReLU()),
+        ...     convert=lambda state: (state, "ours"),
+        ... )
+        >>> kind.name, kind.build(0.5)[0].out_channels
+        ('patches', 4)
     """
 
     name: str
-    """Name on the command line."""
     channels: int
-    """Feature channels at full width."""
     reduction: int
-    """Pixels of the image's side per feature position."""
     limits: Limits
-    """Least and greatest feature, such as of a ReLU; perturbed features are held to them, too (published code)."""
     classifier: str
-    """Classifier that the ascent attacks by default: torchvision's name, or `timm:NAME`."""
     build: Callable[[float], nn.Module]
-    """Width -> network with fresh weights."""
     convert: Callable[[StateDict], tuple[StateDict, str]]
-    """Published state dict (any accepted form) -> state dict of the network, and the form's name.
-
-    Raises UserError if the form is unknown."""
     network: str | None = None
-    """Of a network's front, the network (see `encoders.fronts`): it is whole, and a width is the decoder's alone."""
 
     def require_size(self, image_size: int) -> None:
         """Check the side of the images.
@@ -82,12 +96,28 @@ ENCODERS: dict[str, EncoderKind] = {}
 
 
 def register(kind: EncoderKind) -> EncoderKind:
-    """Add an encoder to the registry.
+    """Add an encoder to the registry, beside the paper's (appendix B.1); it is then known by its name.
+
+    Other processes of a run know it only if an installed package registers it, see docs/extending.md.
+
+    Args:
+        kind: the encoder.
 
     Raises:
-        ValueError: there is one of that name.
+        UserError: there is one of that name.
+
+    Example:
+        >>> from torch import nn
+        >>> from advbn_gen import EncoderKind, register_encoder
+        >>> kind = EncoderKind(
+        ...     name="registered-patches", channels=8, reduction=4, limits=(0, float("inf")), classifier="resnet18",
+        ...     build=lambda width: nn.Sequential(nn.Conv2d(3, int(8 * width), 4, stride=4), nn.ReLU()),
+        ...     convert=lambda state: (state, "ours"),
+        ... )
+        >>> register_encoder(kind) is kind
+        True
     """
     if kind.name in ENCODERS:
-        raise ValueError(f"two encoders are called {kind.name!r}")
+        raise UserError(f"There is an encoder {kind.name} already; give this one another name.")
     ENCODERS[kind.name] = kind
     return kind

@@ -49,31 +49,42 @@ _DENSENET_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A classifier of images or clips in [0, 1], and where its weights come from."""
+    """A classifier of images or clips in [0, 1], and where its weights come from; `load_model` returns one.
+
+    Attributes:
+        name: name of the network: torchvision's, one of CLIP_NETWORKS, or `timm:NAME`.
+        module: (N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, classes): a Sequential of the
+            normalisation and the network as its library builds it.
+        classes: number of outputs.
+        weights: origin of the weights: `published`, `seed:N`, `packaged:NAME`, or a file's name with its averaged
+            entry.
+        checksum: SHA-256 over the weights.
+        width: factor of all channels.
+        view: how test images are prepared for it.
+        class_map: which class each output is; None if that is not known.
+        packages: Python packages that its predictions depend on besides torch and torchvision.
+        colours: how it has the colours of clips prepared, one of CLIP_COLOURS; None for a classifier of images.
+        real_outputs: outputs that are not always minus infinity, of a classifier of a part of ImageNet-1k (see
+            `networks.heads`); empty if all are real.
+
+    Example:
+        >>> from advbn_gen import Classifier, load_model
+        >>> model = load_model("squeezenet1_1=seed:0")
+        >>> isinstance(model, Classifier), model.classes, model.weights
+        (True, 1000, 'seed:0')
+    """
 
     name: str
-    """Name of the network: torchvision's, one of CLIP_NETWORKS, or `timm:NAME`."""
     module: nn.Module
-    """(N, 3, H, W), or clips (N, 3, T, H, W), in [0, 1] -> logits (N, classes); normalises inside."""
     classes: int
-    """Number of outputs."""
     weights: str
-    """Origin of the weights: `published`, `seed:N`, `packaged:NAME`, or a file's name with its averaged entry."""
     checksum: str
-    """SHA-256 over the weights."""
     width: float = 1.0
-    """Factor of all channels."""
     view: View = PUBLISHED_VIEW
-    """How test images are prepared for it."""
     class_map: ClassMap | None = None
-    """Which class each output is; None if that is not known."""
     packages: tuple[str, ...] = ()
-    """Python packages that its predictions depend on besides torch and torchvision."""
     colours: str | None = None
-    """How it has the colours of clips prepared, one of CLIP_COLOURS; None for a classifier of images."""
     real_outputs: tuple[int, ...] = ()
-    """Outputs that are not always minus infinity, of a classifier of a part of ImageNet-1k (see `networks.heads`);
-    empty if all are real."""
 
     @property
     def clips(self) -> bool:

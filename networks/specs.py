@@ -42,7 +42,7 @@ _CROP_MODES = ("center", "squash")
 
 
 def load_model(spec: str, option: str = "--model", *, clips: bool = False, colours: str | None = None) -> Classifier:
-    """Load a network to be scored, frozen and in eval mode; `weights` and `view` say how it was published.
+    """Load a network by its SPEC, frozen and in eval mode; `weights` and `view` say how it was published.
 
     Args:
         spec: `NAME` (torchvision, its first published weights), `timm:NAME` (timm's pretrained weights),
@@ -54,6 +54,13 @@ def load_model(spec: str, option: str = "--model", *, clips: bool = False, colou
 
     Raises:
         UserError: there is no such network, its weights cannot be had or do not fit, or a package is not installed.
+
+    Example:
+        >>> import torch
+        >>> from advbn_gen import load_model
+        >>> model = load_model("squeezenet1_1=seed:0")  # with weights of a seed; `squeezenet1_1` has published ones
+        >>> model.module(torch.rand(2, 3, 64, 64)).shape, model.module.training
+        (torch.Size([2, 1000]), False)
     """
     load = partial(load_classifier, option=option, clips=clips, colours=colours)
     if spec.startswith((TIMM_PREFIX, PACKAGED_PREFIX)) and clips:

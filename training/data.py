@@ -141,7 +141,9 @@ class TrainingImages(Dataset[tuple[Tensor, int]]):
         record = self.records[index]
         image = decode_rgb(self.source.read(record), record.name)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mixed_seed(self.seed, epoch, index))
+            # torch.manual_seed would seed every device as well, which nothing here draws from; for each kind of device
+            # that is not in use it formats a traceback, in all 0.4 ms for every image.
+            torch.default_generator.manual_seed(mixed_seed(self.seed, epoch, index))
             pixels: Tensor = functional.pil_to_tensor(self._through_policies(image))
         return pixels
 

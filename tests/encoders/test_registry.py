@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,12 @@ import torch
 
 from basics.errors import UserError
 from encoders import ENCODERS, EncoderKind, encoder_kind, register
+from encoders.names import ENTRY_POINTS
+from tests.packages import install
 from tests.processes import environment
+
+Installer = Callable[[str, str], None]
+"""The encoder that a package's entry point names, and the code of its module."""
 
 THIRD = """
 from torch import nn
@@ -53,8 +59,43 @@ def test_an_unknown_encoder_is_refused_with_the_known_ones() -> None:
 
 
 def test_two_encoders_of_one_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="two encoders"):
+    with pytest.raises(UserError, match="There is an encoder vgg already; give this one another name"):
         register(encoder_kind("vgg"))
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installer]:
+    """Installs a package with an encoder, until the end of the test."""
+    monkeypatch.syspath_prepend(tmp_path)
+    name, before = "package_of_third", dict(ENCODERS)
+    yield lambda encoder, code: install(tmp_path, name, {ENTRY_POINTS: {encoder: name}}, {name: code})
+    ENCODERS.clear()
+    ENCODERS.update(before)
+    sys.modules.pop(name, None)
+
+
+def test_an_installed_packages_encoder_is_known_by_its_name(installed: Installer) -> None:
+    installed("third", THIRD)
+    with pytest.raises(UserError, match="'fourth'; give one of resnet, third, vgg"):
+        encoder_kind("fourth")
+    assert "third" not in ENCODERS, "it is imported when it is wanted"
+    kind = encoder_kind("third")
+    assert (kind.name, kind.channels, kind.reduction) == ("third", 8, 2)
+    assert encoder_kind("third") is kind
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("1 / 0", "package_of_third raises ZeroDivisionError .division by zero.; mend the package"),
+        (THIRD.replace('"third"', '"vgg"'), "raises UserError .There is an encoder vgg already"),
+        (THIRD.replace('"third"', '"other"'), "package_of_third has the encoder third, which it does not register"),
+    ],
+)
+def test_an_installed_package_that_is_broken_is_named(installed: Installer, code: str, reason: str) -> None:
+    installed("third", code)
+    with pytest.raises(UserError, match=reason):
+        encoder_kind("third")
 
 
 @pytest.mark.parametrize(("name", "size"), [("vgg", 16), ("vgg", 256), ("resnet", 8), ("resnet", 12)])

@@ -16,7 +16,6 @@ from tests.processes import Forked, environment, finish
 
 ELSEWHERE = {
     "api": "tests/test_api.py",
-    "extending": "tests/test_extending.py",
     "shards": "tests/test_shard_docs.py",
     "ledger": "tests/test_shard_docs.py",
 }

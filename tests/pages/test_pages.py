@@ -13,7 +13,13 @@ from tests.pages.store import lent_store
 pytestmark = pytest.mark.slow
 EXPERIMENTS = "experiments/"
 """Pages of results: with their loops over seeds they are run by `python -m tests.pages`, and here only parsed."""
-GUIDES = [page for page in pages() if blocks_of(page) and not name_of(page).startswith(EXPERIMENTS)]
+EXTENDING = "extending"
+"""Its examples, and what they give, are tested by `tests/test_extending.py`."""
+GUIDES = [
+    page
+    for page in pages()
+    if blocks_of(page) and name_of(page) != EXTENDING and not name_of(page).startswith(EXPERIMENTS)
+]
 
 
 @pytest.fixture(scope="module")

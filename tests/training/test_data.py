@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import functional, v2
 
 from basics.errors import UserError
 from sources.base import ImageRecord
-from sources.decode import load_image
+from sources.decode import decode_rgb, load_image
 from sources.opening import open_source
 from tests.support import image_folder
 from training.augment import POLICIES
@@ -212,6 +213,22 @@ def test_crops_depend_on_seed_epoch_and_place_alone(folder: Path) -> None:
     assert (first.shape, first.dtype) == ((3, SIZE, SIZE), torch.uint8)
     others = [cropping[3, 4][0], TrainingImages(source, SIZE, variation=Variation(crops=True), seed=4)[2, 4][0]]
     assert not any(torch.equal(first, other) for other in others)
+
+
+def test_a_crop_is_drawn_from_torchs_generator_and_seeds_no_device(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, variation = open_source(str(folder)), Variation(crops=True)
+    cropping = TrainingImages(source, SIZE, variation=variation, seed=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mixed_seed(3, 2, 4))
+        crop = v2.Compose([v2.RandomResizedCrop(SIZE, (variation.smallest, 1.0)), v2.RandomHorizontalFlip()])
+        expected = functional.pil_to_tensor(crop(decode_rgb(source.read(source.records[4]), "")))
+    seeded: list[int] = []
+    for device in (torch.cuda, torch.xpu, torch.mtia):
+        monkeypatch.setattr(device, "manual_seed_all", seeded.append)
+    assert torch.equal(cropping[2, 4][0], expected)
+    assert seeded == []
 
 
 @pytest.mark.slow
