@@ -132,8 +132,10 @@ def _run_bash(block: Block, page: Path, programs: Programs, folder: Path, env: M
 def _run_python(block: Block, page: Path, folder: Path, env: Mapping[str, str]) -> None:
     named = re.match(r"# (\w+\.py)\n", block.code)
     path = folder / (named[1] if named else f"block_{block.line}.py")
-    # A small data set has fewer shards, and fills a smaller buffer.
-    path.write_text(block.code.replace("000031}", "000001}").replace("5000", "50"), encoding="utf-8")
+    # A small data set has fewer shards, fills a smaller buffer, and has smaller images.
+    path.write_text(
+        block.code.replace("000031}", "000001}").replace("5000", "50").replace("224)", "64)"), encoding="utf-8"
+    )
     if named:  # a later command runs it
         return
     done = subprocess.run([sys.executable, path], cwd=folder, env=env, capture_output=True, text=True, check=False)
