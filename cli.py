@@ -107,7 +107,7 @@ def _require_readable_words() -> None:
     Raises:
         UserError: see above.
     """
-    from basics.paths import require_text
+    from basics.text import require_text
 
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
         # Names of classes and files are of any alphabet, and what a terminal lacks must not end the command.

@@ -29,6 +29,10 @@ HEAVY = {
     "lightning_fabric",
     "PIL",
     "matplotlib",
+    "rich",
+    "fsspec",
+    "upath",
+    "asyncio",
 }
 
 
