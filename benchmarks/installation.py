@@ -5,7 +5,7 @@
 
 For each extra the wheel is installed into an environment of its own, what the extra brings is used there, away from the
 checkout, and the wheel is uninstalled, which must leave nothing behind. Sizes, and the time of `advbn-gen --help`, are
-printed. Needs git, a package registry and 20 GB of space for temporary files. A release has to pass it.
+printed. Needs git, a package registry and 10 GB for temporary files. A release has to pass it.
 """
 
 import os
@@ -146,7 +146,7 @@ class Trial:
         self.environment = folder / "environment"
 
     def build(self) -> None:
-        """Build from the files of the commit, whatever else lies in the checkout; leave both files in dist/."""
+        """Build from the files of the commit, whatever else lies in the checkout; leave dist/ with both files alone."""
         commit = self.folder / "commit.tar"
         subprocess.run(["git", "archive", "--output", commit, "HEAD"], cwd=ROOT, check=True)
         _unpack(commit, self.folder / "commit")
@@ -154,7 +154,8 @@ class Trial:
         subprocess.run([sys.executable, "-m", "venv", builder], check=True)
         self.run("python -m pip install --quiet build", builder)
         self.run(["python", "-m", "build", "--outdir", str(self.folder / "dist"), str(self.folder / "commit")], builder)
-        (ROOT / "dist").mkdir(exist_ok=True)
+        shutil.rmtree(ROOT / "dist", ignore_errors=True)
+        (ROOT / "dist").mkdir()
         for path in sorted((self.folder / "dist").iterdir()):
             shutil.copy(path, ROOT / "dist")
             click.echo(f"dist/{path.name}: {path.stat().st_size / 1e6:.2f} MB")
