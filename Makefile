@@ -8,7 +8,7 @@ SHARED := --quiet --numprocesses auto --durations 20
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check docs clean
+.PHONY: help demo test test-fast check docs dist clean
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ docs: .venv/dev.stamp ## generate the reference pages and build the documentatio
 	$(BIN)/python -m docs.generate_cli_page
 	$(BIN)/python -m docs.generate_reference_page
 	$(BIN)/mkdocs build --strict --quiet
+
+dist: .venv/run.stamp ## build sdist and wheel into dist/, and try the wheel with each extra (half an hour)
+	$(BIN)/python -m benchmarks.installation
 
 clean: ## remove the environment and everything that was built
 	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

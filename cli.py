@@ -11,11 +11,9 @@ import click
 
 PACKAGES = (
     "basics", "sources", "training", "networks", "encoders", "decoders", "attacks", "pipeline", "downstream", "abnn",
-    "reports", "commands",
+    "experiments", "reports", "commands", "advbn_gen",
 )  # fmt: skip
 """Top-level packages of advbn-gen. Their names are so common that another project's may hide them."""
-MODULES = ("experiments", "advbn_gen")
-"""Top-level modules beside this one, with the same risk."""
 COMMANDS = {
     "demo": "commands.demo:demo",
     "sample-data": "commands.sample_data:sample_data",
@@ -82,7 +80,7 @@ def advbn_gen() -> None:
 
 
 def foreign_package() -> str | None:
-    """Return a sentence on the first of `PACKAGES` and `MODULES` that does not lie beside this file; None if all do.
+    """Return a sentence on the first of `PACKAGES` that does not lie beside this file; None if all do.
 
     Nothing is imported.
     """
@@ -91,12 +89,11 @@ def foreign_package() -> str | None:
         # An editable install is searched after all of sys.path, so that a mere folder `sources/` in the current one
         # would hide our package. On sys.path a package with an `__init__.py` wins against folders without one.
         sys.path.append(str(folder))
-    for name in (*PACKAGES, *MODULES):
+    for name in PACKAGES:
         spec = importlib.util.find_spec(name)
-        own = folder / f"{name}.py" if name in MODULES else folder / name / "__init__.py"
         if spec is None or spec.origin is None:
             return f"The package {name} is missing beside {__file__}; install advbn-gen again."
-        if os.path.realpath(spec.origin) != os.path.realpath(own):
+        if os.path.realpath(spec.origin) != os.path.realpath(folder / name / "__init__.py"):
             return (
                 f"The package {name} of advbn-gen is hidden by another of this name, {spec.origin}; install advbn-gen "
                 "into an environment of its own (python -m venv, or pipx), and take that folder out of PYTHONPATH."
@@ -110,7 +107,7 @@ def _require_readable_arguments() -> None:
     Raises:
         UserError: see above.
     """
-    from basics.paths import require_text
+    from basics.text import require_text
 
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
         # Names of classes and files are of any alphabet, and what a terminal lacks must not end the command.

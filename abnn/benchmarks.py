@@ -1,6 +1,6 @@
 """What a benchmark is: a data set, the network that is attacked on it, how strongly, and how it is trained.
 
-The paper's benchmarks are in `experiments.py`.
+The paper's benchmarks are in `experiments/`.
 """
 
 from collections.abc import Mapping

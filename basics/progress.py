@@ -4,10 +4,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -36,6 +36,9 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
 
     Rate and remaining time count only the work of this run.
     """
+    # Imported here, because every command imports this module, also for `--help`.
+    from rich.console import Console
+
     console = Console(stderr=True)
     shown = _bar(console, title, total, unit, done) if console.is_terminal else _lines(title, total, unit, done)
     with shown as advance:
@@ -43,7 +46,9 @@ def progress(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advan
 
 
 @contextmanager
-def _bar(console: Console, title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+def _bar(console: "Console", title: str, total: int, unit: str, done: int) -> Iterator[Advance]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

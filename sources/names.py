@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import Literal
 
 from basics.errors import UserError
-from basics.paths import require_text
+from basics.text import require_text
 
 IMG_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """Extensions of images in torchvision's ImageFolder; repeated here so that listing need not import torch."""

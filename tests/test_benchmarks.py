@@ -1,16 +1,21 @@
 """Benchmarks run; what they measure is in docs/measurements.md."""
 
 import re
+import shlex
+import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from benchmarks import batch_profile, growth, loops, reference
+from benchmarks import batch_profile, growth, installation, loops, reference
 from benchmarks.scoring import main as scoring
 from benchmarks.video_step import Step, measure
+from tests.processes import ROOT
 from tests.support import image_folder
+from tests.test_recipes import parse
 
 
 @pytest.mark.slow
@@ -169,3 +174,15 @@ def test_the_time_of_a_batch_is_divided_among_kinds_of_operations(tmp_path: Path
 )
 def test_an_operator_has_its_kind(operator: str, kind: str) -> None:
     assert batch_profile.kind_of(operator) == kind
+
+
+def test_each_extra_is_used_by_a_command_that_is_taken() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(installation.USES) == {installation.NONE, *project["optional-dependencies"]}
+    commands = [
+        shlex.split(each) for each in chain(installation.FIRST, *installation.USES.values()) if isinstance(each, str)
+    ]
+    ours = [words for name, *words in commands if name == "advbn-gen"]
+    assert len(ours) > 8
+    for words in ours:
+        parse(words)

@@ -21,7 +21,7 @@ def require_seed(seed: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Length, speed and randomness of a training run. Published values are in `experiments.py`."""
+    """Length, speed and randomness of a training run. Published values are in `experiments/`."""
 
     epochs: int
     """Passes over the training images."""

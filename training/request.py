@@ -2,7 +2,7 @@
 
 Each trainer is two modules of its package: `task.py` says what a training step is, `request.py` has an `XRequest`,
 which holds all settings of a run, and a function `train_x(request)`, which checks them, opens images and weights, and
-trains into the run folder. Published settings are in `experiments.py`.
+trains into the run folder. Published settings are in `experiments/`.
 """
 
 from collections.abc import Mapping
