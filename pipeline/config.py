@@ -49,8 +49,8 @@ class GenerationConfig:
         device: device that networks run on: auto, cpu, cuda, cuda:N or mps.
         precision: precision of the arithmetic: auto, fp32, tf32, bf16 or fp64.
         threads: computing threads of each process; None for all cores, divided among the workers.
-        workers: worker processes; 0 to work in this process. Each of them imports the script that starts it, which makes
-            the data set under `if __name__ == "__main__":` for that reason.
+        workers: worker processes; 0 to work in this process. Each of them imports the script that starts it, whose call
+            has to stand under `if __name__ == "__main__":` for that reason.
         micro_batch: images in one pass of the networks; None passes a batch as a whole. Statistics are the whole
             batch's in any case, but rounding depends on it, so `auto` depends only on the kind of device and on the
             settings.

@@ -70,17 +70,19 @@ def test_a_run_folder_stands_for_its_file(tmp_path: Path) -> None:
         load_autoencoder(tmp_path)
 
 
-@pytest.mark.parametrize("network", ["resnet18", "timm:test_resnet"])
+@pytest.mark.parametrize(
+    ("network", "builder"),
+    [("resnet18", "networks.classifiers.get_model"), ("timm:test_resnet", "timm.create_model")],
+)
 def test_a_file_in_place_of_published_weights_is_named_with_the_module(
-    monkeypatch: pytest.MonkeyPatch, network: str
+    monkeypatch: pytest.MonkeyPatch, network: str, builder: str
 ) -> None:
     def absent(*_words: object, **options: object) -> object:
         if options.get("weights") or options.get("pretrained"):
             raise OSError("no network")
         return nn.Identity()
 
-    monkeypatch.setattr("networks.classifiers.get_model", absent)
-    monkeypatch.setattr("timm.create_model", absent)
+    monkeypatch.setattr(builder, absent)
     kind = replace(encoder_kind("resnet"), name=f"{network}@layer1.0", network=network)
     with pytest.raises(UserError, match=rf"\(no network\); give .*{network}=FILE@layer1\.0\."):
         network_state(kind, "published")

@@ -40,6 +40,7 @@ def test_a_finished_run_is_left_as_it_is(world: World, copied: Path, finished: P
     assert folder_bytes(copied) == folder_bytes(finished)
 
 
+@pytest.mark.slow
 def test_a_run_folder_stands_for_its_autoencoder(world: World, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
@@ -50,6 +51,7 @@ def test_a_run_folder_stands_for_its_autoencoder(world: World, tmp_path: Path) -
     assert named.result["identity"] == meant.result["identity"]
 
 
+@pytest.mark.slow
 def test_images_much_smaller_than_the_classifier_is_meant_for_are_named(world: World, tmp_path: Path) -> None:
     def said(classifier: object, size: int = 16) -> bool:
         outcome = world.make(tmp_path / "out", "--dry-run", image_size=size, classifier_weights=classifier)
