@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 import fsspec
@@ -74,10 +74,13 @@ def as_local_path(address: Address, what: str) -> Path:
     Raises:
         UserError: it is on another file system, or `as_path` refuses it.
     """
-    path = as_path(address)
-    if is_remote(path):
-        raise UserError(f"{what} is {path}, on another file system; give a path on this machine.")
-    return path
+    text = address_text(address)
+    scheme = _SCHEME.match(text)
+    if scheme is not None and scheme[1] != "file":
+        # Before a package of that file system is asked for, which would not help. A signature is not shown.
+        shown = _SIGNED.split(text, maxsplit=1)[0]
+        raise UserError(f"{what} is {shown}, on another file system; give a path on this machine.")
+    return cast("Path", as_path(text))
 
 
 def _local(text: str, path: str) -> Path:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--source", help="With --repair: where the images are now, if they have moved.")
 @click.option("--labels", type=FILE, help="With --repair: where the label list or devkit is now.")
 @click.option("--order", type=FILE, help="With --repair: where the order file is now.")
-@click.option("--autoencoder", type=FILE, help="With --repair: where the autoencoder is now.")
+@click.option("--autoencoder", type=FILE, help="With --repair: where the autoencoder's file or folder is now.")
 @click.option(
     "--classifier-weights", type=FILE, help="With --repair: where the attacked classifier's file or folder is now."
 )

@@ -42,7 +42,9 @@ _SOURCE_VARIABLE = "ADVBN_SOURCE"
 )
 @click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
 @click.option("--order", type=FILE, help="Text file that names the images in another order, one a line.")
-@click.option("--autoencoder", type=FILE, help="autoencoder.safetensors. [the drawn world has its own]")
+@click.option(
+    "--autoencoder", type=FILE, help="autoencoder.safetensors, or its run folder. [the drawn world has its own]"
+)
 @click.option(
     "--classifier",
     metavar="SPEC",
@@ -174,8 +176,8 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
     encoder, encoder_weights = split_encoder(options["encoder"])
     kind = encoder_kind(encoder)
     source = os.fspath(options["source"]) if options["source"] else None
-    if encoder_weights is not None and options["autoencoder"] is not None:
-        require_encoder(options["autoencoder"], kind, encoder_weights)
+    if options["autoencoder"] is not None and _needs_weights(encoder_weights, options):
+        require_encoder(options["autoencoder"], kind, str(encoder_weights))
     config = published(encoder, absolute_address(source), absolute(options["autoencoder"]))
     config = replace(
         config,
@@ -200,6 +202,18 @@ def _config(options: dict[str, Any]) -> "GenerationConfig":
         autoencoder=config.autoencoder or str(own.autoencoder),
         classifier_weights=str(own.classifier) if own_classifier else config.classifier_weights,
     )
+
+
+def _needs_weights(weights: str | None, options: dict[str, Any]) -> bool:
+    """Return whether the autoencoder has to be around the weights of the encoder's network that a SPEC says.
+
+    A network's name alone says no file, and the autoencoder holds the encoder's weights. The published ones are only
+    meant, and needed, where the network is attacked with them as well.
+    """
+    from networks.classifiers import PUBLISHED
+
+    attacked = options["classifier"] is None and options["classifier_weights"] is None
+    return weights is not None and (weights != PUBLISHED or attacked)
 
 
 def _network_of(encoder: str) -> str | None:

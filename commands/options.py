@@ -39,10 +39,21 @@ class _MicroBatch(click.ParamType):  # type: ignore[type-arg]  # generic in new 
             self.fail(f"{value!r} is no number of images; give one such as 4, or auto.", param, ctx)
 
 
+class _LocalPath(click.ParamType):  # type: ignore[type-arg]  # generic in new versions only
+    """A path on this machine."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:  # noqa: ARG002
+        """Return it as a `Path`; an address such as s3://bucket/folder is refused, and would be a folder `s3:`."""
+        from basics.paths import as_local_path
+
+        return as_local_path(value, param.opts[0] if isinstance(param, click.Option) else "The path")
+
+
 ADDRESS = _Address()
 MICRO_BATCH = _MicroBatch()
-FILE = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path)
+FILE = FOLDER = _LocalPath()
 
 
 def combined_options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

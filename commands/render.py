@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 )
 @click.option("--labels", type=FILE, help="Label list or devkit of a flat ILSVRC2012 folder.")
 @click.option("--order", type=FILE, help="The ledger's order file, if it had one.")
-@click.option("--autoencoder", type=FILE, help="The ledger's autoencoder.safetensors. [the drawn world has its own]")
+@click.option(
+    "--autoencoder",
+    type=FILE,
+    help="The ledger's autoencoder.safetensors, or its run folder. [the drawn world has its own]",
+)
 @click.option("--out", type=ADDRESS, metavar="P", required=True, help="Data-set folder, or address (s3://...).")
 @click.option(
     "--scale",

@@ -18,6 +18,7 @@ from networks.checkpoints import (
     write_safetensors,
 )
 from networks.specs import load_with_weights
+from networks.weight_files import AUTOENCODER_FILE
 from networks.width import require_width
 
 FORMAT = "advbn-gen autoencoder"
@@ -90,12 +91,13 @@ def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
     """Read an autoencoder, in eval mode, every weight checked against the file's own checksum.
 
     Args:
-        path: a file that `save_autoencoder` wrote.
+        path: a file that `save_autoencoder` wrote, or the run folder that holds it.
         encoder: refuse any other encoder than this.
 
     Raises:
         UserError: missing, truncated, damaged or foreign file; a newer version; another encoder.
     """
+    path = _file_of(path)
     state, stored = read_safetensors(path)
     metadata = own_metadata(stored, FORMAT)
     if not metadata:
@@ -122,11 +124,28 @@ def load_autoencoder(path: Path, encoder: str | None = None) -> AutoencoderFile:
     )
 
 
+def _file_of(path: Path) -> Path:
+    """Return the file that a path means: itself, or the one in a run folder.
+
+    Raises:
+        UserError: it is a folder without an autoencoder.
+    """
+    if not path.is_dir():
+        return path
+    file = path / AUTOENCODER_FILE
+    if not file.is_file():
+        raise UserError(
+            f"The folder {path} holds no {AUTOENCODER_FILE}; give a run folder of `advbn-gen train-autoencoder`, or a "
+            "file."
+        )
+    return file
+
+
 def require_encoder(path: Path, kind: EncoderKind, weights: str) -> None:
     """Refuse an autoencoder around another front, or around one with other weights.
 
     Args:
-        path: an autoencoder's file.
+        path: an autoencoder's file, or its run folder.
         kind: encoder that is a network's front.
         weights: weights of its network (see `networks.specs.split_spec`).
 
@@ -148,7 +167,13 @@ def network_state(kind: EncoderKind, weights: str) -> tuple[StateDict, str]:
     Raises:
         UserError: they cannot be had, or are of a narrower network.
     """
-    found = load_with_weights(kind.network, weights, None, "--encoder")
+    network = str(kind.network)
+    try:
+        found = load_with_weights(network, weights, None, "--encoder")
+    except UserError as error:
+        # The module belongs to what is to be given instead: the network alone is no encoder.
+        behind = kind.name.removeprefix(network)
+        raise UserError(str(error).replace(f"{network}=FILE", f"{network}=FILE{behind}")) from error
     if found.width != 1:
         raise UserError(f"The weights of {kind.network} have width {found.width:g}; its front serves at width 1 only.")
     return found.module[1].state_dict(), found.weights  # type: ignore[index]

@@ -3,9 +3,12 @@
 Both parts keep the names of the network's modules, so their state dicts are parts of the network's own.
 """
 
+import copy
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -102,6 +105,10 @@ def _limits_of(node: fx.Node, front: fx.GraphModule) -> Limits:
     return (min(low for low, _ in before), max(high for _, high in before)) if before else UNLIMITED
 
 
+_SIDE = 224
+"""Side of the image, in pixels, with which it is found out which modules give feature maps."""
+
+
 class _Tracer(fx.Tracer):
     """Looks into modules, but not into those that do something else in training than in evaluation."""
 
@@ -119,6 +126,10 @@ def split(network: nn.Module, cut: Cut) -> tuple[fx.GraphModule, fx.GraphModule]
     """
     graph = _traced(network)
     inside = _nodes_in(graph, cut.node)
+    if not inside:
+        known = _with_feature_maps(network, graph)
+        offered = f"give one of {', '.join(known)}" if known else "give another network"
+        raise UserError(f"The network has no module {cut.node!r} to cut at; {offered}.")
     front = fx.GraphModule(network, _front(graph, inside[-1]))
     head = fx.GraphModule(network, _head(graph, inside, cut.node))
     if cut.left_out is not None:
@@ -138,16 +149,40 @@ def _traced(network: nn.Module) -> fx.Graph:
 
 def _nodes_in(graph: fx.Graph, name: str) -> list[fx.Node]:
     """Return the operations in the module of this name."""
-    inside: list[fx.Node] = [node for node in graph.nodes if name in node.meta.get("nn_module_stack", {})]
-    if not inside:
-        known = _upper_modules([node.target for node in graph.nodes if node.op == "call_module"])
-        raise UserError(f"The network has no module {name!r} to cut at; give one of {', '.join(known)}.")
-    return inside
+    return [node for node in graph.nodes if name in node.meta.get("nn_module_stack", {})]
 
 
-def _upper_modules(paths: Sequence[str]) -> list[str]:
-    """Return the modules that hold layers, down to the second level, so that the list stays short."""
-    return list(dict.fromkeys(".".join(path.split(".")[:2]) for path in paths))
+def _with_feature_maps(network: nn.Module, graph: fx.Graph) -> list[str]:
+    """Return the modules whose output is a feature map, down to the second level, so that the list stays short."""
+    paths = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    upper = list(dict.fromkeys(".".join(path.split(".")[:2]) for path in paths))
+    maps = _feature_maps(network, graph)
+    return [name for name in upper if _nodes_in(graph, name)[-1] in maps]
+
+
+def _feature_maps(network: nn.Module, graph: fx.Graph) -> set[fx.Node]:
+    """Return the operations that make of an image (N, C, H, W) with more than one position; no values are computed.
+
+    Where the network does not take an image of the usual size, nothing behind that is known.
+    """
+    shapes = _Shapes(fx.GraphModule(copy.deepcopy(network).to("meta").eval(), graph))
+    with torch.no_grad(), suppress(AssertionError, RuntimeError, TypeError, ValueError):
+        shapes.run(torch.zeros(1, 3, _SIDE, _SIDE, device="meta"))
+    return shapes.maps
+
+
+class _Shapes(fx.Interpreter):
+    """Passes an image through a network, and notes which operations give a square feature map."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.maps = set[fx.Node]()
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor) and result.ndim == 4 and result.shape[2] == result.shape[3] > 1:
+            self.maps.add(n)
+        return result
 
 
 def _front(graph: fx.Graph, last: fx.Node) -> fx.Graph:

@@ -34,7 +34,7 @@ class GenerationConfig:
     Attributes:
         encoder: name of the encoder: `vgg`, `resnet`, or SPEC@MODULE for the front of any network.
         source: path or address of the images; None for the embedded drawn world.
-        autoencoder: path of `autoencoder.safetensors`; required by the time that networks are loaded.
+        autoencoder: path of `autoencoder.safetensors` or its run folder; required by the time that networks are loaded.
         labels: label list or devkit of a flat ILSVRC2012 folder.
         order: file that names the images in another order than ImageFolder's.
         classifier: name of the attacked classifier, torchvision's or `timm:NAME`; None for that which the weights file
@@ -49,7 +49,8 @@ class GenerationConfig:
         device: device that networks run on: auto, cpu, cuda, cuda:N or mps.
         precision: precision of the arithmetic: auto, fp32, tf32, bf16 or fp64.
         threads: computing threads of each process; None for all cores, divided among the workers.
-        workers: worker processes; 0 to work in this process.
+        workers: worker processes; 0 to work in this process. Each of them imports the script that starts it, whose call
+            has to stand under `if __name__ == "__main__":` for that reason.
         micro_batch: images in one pass of the networks; None passes a batch as a whole. Statistics are the whole
             batch's in any case, but rounding depends on it, so `auto` depends only on the kind of device and on the
             settings.

@@ -12,6 +12,7 @@ from basics.errors import UserError, WorkError
 from basics.paths import AnyPath
 from basics.progress import say
 from basics.software import FORMAT_VERSION
+from networks.classifiers import IMAGENET_CLASSES, PUBLISHED, PUBLISHED_VIEW, SEED_PREFIX, Classifier
 from pipeline.claim import begun_dataset, refusing_unreachable
 from pipeline.compiled import compilation_failure, is_compilation_error
 from pipeline.config import AUTO, GenerationConfig, recorded_computation
@@ -25,6 +26,9 @@ from sources.classes import require_agreeing
 from sources.drawn.source import DrawnSource
 from sources.keys import sample_keys
 from sources.opening import open_source
+
+_SMALL = 0.6
+"""Share of the side that a classifier is meant for below which its accuracy is likely to be low."""
 
 CommonEnvironment = Callable[[EnvironmentOf, GenerationConfig], Environment]
 """Computes the environments of the processes that will make the shards, and returns the one that they share."""
@@ -183,6 +187,7 @@ def _prepared(
     networks = load_networks(trial_config, ascent.classes)
     _require_classes_of_classifier(networks, source, source.records[: plan.images])
     _check_forward_pass(trial_config, networks)
+    _say_if_small(config, networks.classifier)
     identity = _identity(config, source, plan, environment)
     return Job(
         config=config,
@@ -251,6 +256,26 @@ def _require_classes_of_classifier(networks: Networks, source: Source, records: 
             f"{source.address} has images of classes that the classifier {networks.classifier.name} does not have "
             f"({len(unknown)}, such as {source.classes.names[min(unknown)]}); give images of its classes alone."
         )
+
+
+def _say_if_small(config: GenerationConfig, classifier: Classifier | None) -> None:
+    """Say where images are much smaller than those that the attacked classifier is meant for."""
+    side = None if classifier is None or config.source is None else _usual_side(classifier)
+    if side is not None and classifier is not None and config.image_size < _SMALL * side:
+        say(
+            f"The attacked classifier {classifier.name} is meant for images of {side} px, and these have "
+            f"{config.image_size} px: its accuracy may be low on the originals already."
+        )
+
+
+def _usual_side(classifier: Classifier) -> int | None:
+    """Return the side of the images that a classifier is meant for; None if that is not known."""
+    if classifier.weights.startswith(SEED_PREFIX):
+        return None
+    # A file that says nothing has the view of published weights, which is right for weights of the same form only.
+    whole = classifier.width == 1 and classifier.classes == IMAGENET_CLASSES and not classifier.real_outputs
+    silent = classifier.weights != PUBLISHED and classifier.view == PUBLISHED_VIEW
+    return None if silent and not whole else classifier.view.crop
 
 
 def _check_forward_pass(config: GenerationConfig, networks: Networks) -> None:

@@ -38,7 +38,7 @@ class RenderRequest:
     source: Address | None
     """Address of the images; None for the embedded drawn world."""
     autoencoder: str | os.PathLike[str] | None
-    """Path of the autoencoder; None for the drawn world's own."""
+    """Path of the autoencoder, or of its run folder; None for the drawn world's own."""
     labels: Address | None = None
     """Label list or devkit of a flat ILSVRC2012 folder."""
     order: Address | None = None

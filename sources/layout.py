@@ -15,6 +15,8 @@ _NO_CLASS = re.compile(r"(jpe?g)?_?images?|imgs?|annotations?|segmentations?|lab
 """Names of folders that hold a data set's images, or their annotations, beside each other."""
 _FOLD = re.compile(r"(fold|split|part|subset|batch)[ _-]*\d+", re.IGNORECASE)
 """Names of parts of a data set, each of which has all classes."""
+_NEARLY_ALL = 0.9
+"""Share of all images above which the validation images in one folder are not a class beside others."""
 _SHOWN = 4
 """How many folders a message names."""
 
@@ -87,13 +89,18 @@ def refuse_backslashes(names: Collection[str], where: str, media: Media = "image
 
 
 def _refuse_published(names: Collection[str], where: str, *, archive: bool) -> None:
-    for name in names:
-        parent, _, file = name.rpartition("/")
-        if file.startswith("ILSVRC2012_val") and VALIDATION_FILE.fullmatch(file):
-            raise UserError(
-                f"{where} holds ILSVRC2012 validation images in the folder {parent}, which is no class; "
-                f"give that folder itself, {_folder(where, parent, archive)}, with --labels."
-            )
+    """Refuse a folder around the flat folder of ILSVRC2012's validation images, which is no class.
+
+    Several folders with some of these images are classes that were sorted out of them.
+    """
+    found = [name.rpartition("/") for name in names if "/ILSVRC2012_val" in name]
+    files = Counter(parent for parent, _, file in found if VALIDATION_FILE.fullmatch(file))
+    parent = next(iter(files), "")
+    if len(files) == 1 and parent not in imagenet_index() and files[parent] >= _NEARLY_ALL * len(names):
+        raise UserError(
+            f"{where} holds ILSVRC2012 validation images in the folder {parent}, which is no class; "
+            f"give that folder itself, {_folder(where, parent, archive)}, with --labels."
+        )
 
 
 def _refuse_too_high(parents: set[str], where: str, media: Media, *, archive: bool) -> None:

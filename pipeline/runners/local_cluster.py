@@ -1,16 +1,20 @@
 """The local-cluster runner: a Dask scheduler and worker processes of this machine, one GPU for each."""
 
 import logging
+import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import dask
 import torch
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
 
+from basics.errors import UserError, WorkError
 from basics.progress import say
 from pipeline.config import GenerationConfig
 from pipeline.job import Job
@@ -26,6 +30,10 @@ _RESTART_TIMEOUT = "distributed.deploy.lost-worker-timeout"
 _NO_WORKER_TIMEOUT = 60.0
 """Seconds to wait when no worker is left; Dask restarts them at once."""
 _LOOPBACK = "127.0.0.1"
+_STARTING = "ADVBN_STARTING_WORKERS"
+"""Environment variable of processes that are started as workers: a folder for `end_unguarded_worker`."""
+_UNGUARDED = "unguarded"
+"""File in that folder."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ def local_cluster(config: GenerationConfig) -> Iterator[Client]:
     ttl = _LOCAL_TTL if dask.config.get(_WORKER_TTL) == _DASK_TTL else dask.config.get(_WORKER_TTL)
     with (
         dask.config.set({_WORKER_TTL: ttl, _RESTART_TIMEOUT: "1000 days", **SHORT_LOGS}),
-        SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL) as cluster,
+        _started(workers, scheduler) as cluster,
         Client(cluster) as client,
     ):
         say(f"{config.workers} workers; Dask's dashboard: {cluster.dashboard_link}")
@@ -83,6 +91,45 @@ def local_cluster(config: GenerationConfig) -> Iterator[Client]:
             # What Dask and asyncio log about connections that close in the middle of a message helps nobody.
             logging.disable(logging.CRITICAL)
             raise
+
+
+def end_unguarded_worker() -> None:
+    """End this process if it is being started as a worker, and was only to import the script that starts it.
+
+    A new process imports the script of its parent, as far as `if __name__ == "__main__":`. Where a run is not behind
+    that line it would begin in the worker as well. The parent finds out by a file.
+    """
+    folder = os.environ.get(_STARTING)
+    # Python's own mark of a process that has not got its work yet, by which it refuses to start processes.
+    if folder is not None and getattr(multiprocessing.current_process(), "_inheriting", False):
+        with suppress(OSError):
+            (Path(folder) / _UNGUARDED).touch()
+        raise SystemExit(1)
+
+
+@contextmanager
+def _started(workers: dict[int, dict[str, object]], scheduler: dict[str, object]) -> Iterator[SpecCluster]:
+    """Start Dask's processes, and end them with the context.
+
+    Raises:
+        UserError: the run is not behind `if __name__ == "__main__":` in its script.
+        WorkError: they do not start for another reason.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[_STARTING] = folder
+        try:
+            cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+        except RuntimeError as error:
+            if (Path(folder) / _UNGUARDED).exists():
+                raise UserError(
+                    "Worker processes import the script that starts them, and this one begins a run when it is "
+                    'imported; put the call under `if __name__ == "__main__":`, or take workers=0.'
+                ) from None
+            raise WorkError(f"The worker processes do not start ({error}); what they printed says why.") from error
+        finally:
+            del os.environ[_STARTING]
+    with cluster:
+        yield cluster
 
 
 def _gpus(config: GenerationConfig) -> list[str]:

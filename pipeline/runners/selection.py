@@ -9,7 +9,7 @@ from distributed import Client
 from basics.errors import UserError
 from pipeline.config import GenerationConfig
 from pipeline.runners.dask_runner import DaskRunner
-from pipeline.runners.local_cluster import LocalClusterRunner
+from pipeline.runners.local_cluster import LocalClusterRunner, end_unguarded_worker
 from pipeline.runners.remote_cluster import (
     RemoteClusterRunner,
     common_environment,
@@ -69,6 +69,7 @@ def select_runner(config: GenerationConfig, scheduler: str | None) -> Iterator[R
         UserError: workers and a scheduler are both given, no scheduler answers there, it has no worker, or none with a
             GPU although the run needs one.
     """
+    end_unguarded_worker()
     if scheduler is not None and config.workers:
         raise UserError("Workers of this machine and a scheduler's cannot be used together; give one of the two.")
     if scheduler is not None:

@@ -34,6 +34,8 @@ def test_what_has_to_lie_on_this_machine() -> None:
     assert as_local_path("file:///images", "The folder") == Path("/images")
     with pytest.raises(UserError, match="The folder is memory://images, on another file system; give a path on this"):
         as_local_path("memory://images", "The folder")
+    with pytest.raises(UserError, match="The folder is s3://b/x, on another file system"):
+        as_local_path("s3://b/x?X-Amz-Signature=1", "The folder")
 
 
 def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

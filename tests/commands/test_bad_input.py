@@ -47,6 +47,24 @@ def pickle_with_code(path: Path) -> tuple[Path, Path]:
     return path, trace
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("score", "--model", "m", "--data", "d=d"),
+        ("report", "gap", "--original", "o", "--reconstructed", "r", "--advbn", "a", "--model", "m"),
+        ("train-autoencoder", "--encoder", "vgg"),
+    ],
+)
+def test_an_output_that_has_to_lie_on_this_machine(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refused(*words, "--out", "s3://bucket/x") == (
+        "--out is s3://bucket/x, on another file system; give a path on this machine."
+    )
+    assert not list(tmp_path.iterdir())
+
+
 class TestSource:
     def test_missing(self, world: World, out: Path, tmp_path: Path) -> None:
         assert str(tmp_path / "absent") in refused(*world.words(out, source=tmp_path / "absent"))

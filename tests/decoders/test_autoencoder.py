@@ -1,15 +1,23 @@
 """The autoencoder's file, by plain safetensors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from basics.errors import UserError
-from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder, save_autoencoder
+from decoders.autoencoder import (
+    Autoencoder,
+    autoencoder_from_encoder,
+    load_autoencoder,
+    network_state,
+    save_autoencoder,
+)
 from encoders import encoder_kind
 from tests.support import WIDTH, published_vgg, seeded, tiny_autoencoder
 
@@ -52,6 +60,32 @@ def test_checksums_tell_weights_apart_and_not_files(tmp_path: Path) -> None:
     paths = [tiny_autoencoder(tmp_path / f"{seed}-{n}.safetensors", seed=seed) for n, seed in enumerate((0, 0, 1))]
     first, again, other = (load_autoencoder(path).checksum for path in paths)
     assert first == again != other
+
+
+def test_a_run_folder_stands_for_its_file(tmp_path: Path) -> None:
+    path = tiny_autoencoder(tmp_path / "autoencoder.safetensors")
+    assert load_autoencoder(tmp_path, "vgg").summary() == load_autoencoder(path, "vgg").summary()
+    path.unlink()
+    with pytest.raises(UserError, match=r"The folder .* holds no autoencoder\.safetensors; give a run folder of"):
+        load_autoencoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("network", "builder"),
+    [("resnet18", "networks.classifiers.get_model"), ("timm:test_resnet", "timm.create_model")],
+)
+def test_a_file_in_place_of_published_weights_is_named_with_the_module(
+    monkeypatch: pytest.MonkeyPatch, network: str, builder: str
+) -> None:
+    def absent(*_words: object, **options: object) -> object:
+        if options.get("weights") or options.get("pretrained"):
+            raise OSError("no network")
+        return nn.Identity()
+
+    monkeypatch.setattr(builder, absent)
+    kind = replace(encoder_kind("resnet"), name=f"{network}@layer1.0", network=network)
+    with pytest.raises(UserError, match=rf"\(no network\); give .*{network}=FILE@layer1\.0\."):
+        network_state(kind, "published")
 
 
 @pytest.mark.slow

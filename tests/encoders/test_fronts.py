@@ -181,25 +181,32 @@ def test_shards_are_made_gone_on_with_and_rendered_to_the_same_bytes(
     assert done.code == 0, done.err
     config = json.loads((tmp_path / "whole/manifest.json").read_text())["config"]
     assert config["encoder"] == NAME
-    assert generate(source, trained, tmp_path / "parts", *classes).code == 0
+    # The file holds the encoder's weights: the name alone is enough, and no published ones are looked for.
+    parts = generate(source, trained.parent, tmp_path / "parts", *classes, encoder=NAME)
+    assert parts.code == 0, parts.err
     for path in (tmp_path / "parts").rglob("*000001*"):
         path.unlink()
     assert generate(source, trained, tmp_path / "parts", *classes).code == 0
     assert advbn_gen("verify", tmp_path / "whole").code == 0
+    next((tmp_path / "parts").glob("*000000.tar")).unlink()
+    repaired = advbn_gen("verify", tmp_path / "parts", "--repair", "--autoencoder", trained.parent)
+    assert repaired.code == 0, repaired.err
     again = advbn_gen(
-        "render", tmp_path / "whole/perturbations.h5", "--source", source, "--autoencoder", trained,
+        "render", tmp_path / "whole/perturbations.h5", "--source", source, "--autoencoder", trained.parent,
         "--out", tmp_path / "again",
     )  # fmt: skip
     assert again.code == 0, again.err
-    whole, parts, rendered = (tars(tmp_path / name) for name in ("whole", "parts", "again"))
+    whole, others, rendered = (tars(tmp_path / name) for name in ("whole", "parts", "again"))
     assert len(whole) > 1
-    assert whole == parts == rendered
+    assert whole == others == rendered
 
 
 def test_another_front_and_other_weights_are_refused(source: Path, trained: Path, tmp_path: Path) -> None:
     other = generate(source, trained, tmp_path / "out", encoder="timm:test_resnet=seed:1@layer2")
     assert (other.code, "is around other weights of timm:test_resnet (seed:0)" in other.err) == (2, True)
     other = generate(source, trained, tmp_path / "out", encoder="timm:test_resnet=seed:0@layer1")
+    assert (other.code, f"has the encoder {NAME}, not timm:test_resnet@layer1" in other.err) == (2, True)
+    other = generate(source, trained, tmp_path / "out", "--classifier", "resnet18", encoder="timm:test_resnet@layer1")
     assert (other.code, f"has the encoder {NAME}, not timm:test_resnet@layer1" in other.err) == (2, True)
     twice = ("--encoder-weights", "seed:0", "--source", source, "--out", tmp_path / "out")
     assert "names its weights" in refused("train-autoencoder", "--encoder", FRONT, *twice)

@@ -98,6 +98,17 @@ def test_a_module_that_is_not_there_is_refused() -> None:
         split(get_model("resnet18", weights=None), cut_of("resnet18", "layer9"))
 
 
+def test_only_modules_with_feature_maps_are_offered() -> None:
+    layers = [nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)]
+    network = nn.Sequential(*layers)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(UserError, match=r"no module 'x' to cut at; give one of 0, 1\.$"):
+        split(network, Cut(node="x"))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    with pytest.raises(UserError, match="no module 'x' to cut at; give another network"):
+        split(nn.Sequential(nn.Flatten(), nn.Linear(2, 2)), Cut(node="x"))
+
+
 @pytest.mark.slow
 def test_a_place_with_something_around_it_is_refused() -> None:
     with pytest.raises(UserError, match=r"flows around the module 'layer1\.0\.conv1'"):

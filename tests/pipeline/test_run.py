@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from networks.classifiers import build_network
 from sources.base import ImageRecord
 from sources.folder import FolderSource
 from sources.opening import open_source
 from tests.pipeline.world import IMAGES, NAME, PER_CLASS, SHARDS, World, broken_image, tar_of, without_addresses
-from tests.support import advbn_gen, folder_bytes, image_folder, refused
+from tests.support import advbn_gen, folder_bytes, image_folder, refused, seeded
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -36,6 +38,50 @@ def test_a_finished_run_is_left_as_it_is(world: World, copied: Path, finished: P
     assert outcome.result["made"] == 0
     assert times(copied) == before
     assert folder_bytes(copied) == folder_bytes(finished)
+
+
+@pytest.mark.slow
+def test_a_run_folder_stands_for_its_autoencoder(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copy(world.autoencoder, folder / "autoencoder.safetensors")
+    named, meant = (
+        world.make(tmp_path / "out", "--dry-run", "--json", autoencoder=path) for path in (world.autoencoder, folder)
+    )
+    assert named.result["identity"] == meant.result["identity"]
+
+
+@pytest.mark.slow
+def test_images_much_smaller_than_the_classifier_is_meant_for_are_named(world: World, tmp_path: Path) -> None:
+    def said(classifier: object, size: int = 16) -> bool:
+        outcome = world.make(tmp_path / "out", "--dry-run", image_size=size, classifier_weights=classifier)
+        assert outcome.code == 0, outcome.err
+        return "and these have" in outcome.err
+
+    file = tmp_path / "classifier.safetensors"
+    assert said(World.build_classifier(file, image_size=32))
+    assert not said(World.build_classifier(file, image_size=24))
+    assert not said(world.classifier)
+
+
+@pytest.mark.slow
+def test_images_much_smaller_than_those_of_published_weights_are_named(world: World, tmp_path: Path) -> None:
+    with seeded(0):
+        torch.save(build_network("squeezenet1_1", 1000).state_dict(), tmp_path / "weights.pth")
+
+    def notice(weights: object, size: int) -> str:
+        outcome = world.make(
+            tmp_path / "out", "--dry-run", image_size=size, classifier="squeezenet1_1", classifier_weights=weights
+        )
+        assert outcome.code == 0, outcome.err
+        return next((line for line in outcome.err.splitlines() if "meant for" in line), "")
+
+    assert notice(tmp_path / "weights.pth", 64) == (
+        "The attacked classifier squeezenet1_1 is meant for images of 224 px, and these have 64 px: its accuracy may "
+        "be low on the originals already."
+    )
+    assert not notice(tmp_path / "weights.pth", 136)
+    assert not notice("seed:0", 64)
 
 
 @pytest.mark.slow

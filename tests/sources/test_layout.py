@@ -251,6 +251,21 @@ def test_imagenet_classes_one_level_further_down_are_not_taken_for_one_class() -
 def test_a_flat_validation_folder_is_not_taken_for_one_class() -> None:
     with pytest.raises(UserError, match=r"here holds ILSVRC2012 validation images in the folder images, .*--labels"):
         label_folders(["images/ILSVRC2012_val_00000001.JPEG"], "here")
+    flat = [f"images/ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 20)]
+    with pytest.raises(UserError, match="give that folder itself, here/images, with --labels"):
+        label_folders([*flat, "others/1.png"], "here")
+
+
+def test_validation_images_sorted_into_folders_of_any_names_are_classes() -> None:
+    mixed = [f"c{label}/{file}.JPEG" for label in range(3) for file in (f"ILSVRC2012_val_0000000{label}", "1", "2")]
+    assert label_folders(mixed, "here")[1].names == ("c0", "c1", "c2")
+    sorted_out = [f"c{label}/ILSVRC2012_val_0000000{label}.JPEG" for label in range(3)]
+    assert label_folders(sorted_out, "here")[1].names == ("c0", "c1", "c2")
+    one = ["c0/ILSVRC2012_val_00000001.JPEG", *(f"c{label}/{file}.JPEG" for label in range(3) for file in range(5))]
+    assert label_folders(one, "here")[1].names == ("c0", "c1", "c2")
+    beside = [f"n01440764/ILSVRC2012_val_{number:08}.JPEG" for number in range(20)]
+    with pytest.raises(UserError, match="mixes 1 ImageNet-1k class folders"):
+        label_folders([*beside, "others/1.png"], "here")
 
 
 @pytest.mark.parametrize(
