@@ -64,12 +64,16 @@ def _networks(command: str, words: Sequence[str], *, full: bool) -> list[str]:
         case "finetune" if "--init" not in words and _value(words, "--arch") in PUBLISHED:
             arch = _value(words, "--arch")
             return ["--init", f"{arch}=seed:0" if full else f"{NETWORKS}/{arch}.safetensors"]
+        case "abnn attack" if "--data" not in words:
+            return ["--data", "UCF-101"]
         case "abnn train" | "abnn pretrain":
             return [*_for_abnn(words)]
     return []
 
 
 def _for_abnn(words: Sequence[str]) -> Iterator[str]:
+    if "--data" not in words:  # to draw clips takes longer than the rest
+        yield from ["--data", "kinetics" if words[1] == "pretrain" else "UCF-101"]
     if "ucf101" in words:
         yield from ["--frames", "4", "--image-size", "32"]
     # A published file has its own width. Its weights here are a seed's, and gradients without bound.
