@@ -12,6 +12,7 @@ from attacks.statistics import AdvBNConfig
 from basics.errors import UserError, WorkError
 from downstream.scoring_run import score_models
 from experiments import imagenet_advbn, sample_advbn
+from networks.own import OwnModel
 from pipeline.config import GenerationConfig
 from pipeline.generation import generate
 from pipeline.run import RunResult
@@ -28,6 +29,7 @@ __all__ = [
     "LabelledImages",
     "LayerConfig",
     "ObjectiveValue",
+    "OwnModel",
     "PerturbedFeatures",
     "PerturbedImages",
     "RunResult",

@@ -5,7 +5,7 @@ Legend: N samples, K most probable classes, C classes, V views (distinct ways of
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from downstream.cue_conflict import cue_conflict
 from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Scored, ScoredData
 from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
-from networks.classifiers import Classifier
+from networks.classifiers import Classifier, naming_advice
 from networks.heads import among_imagenet, imagenet_outputs
 from sources.base import numbered_classes
 from sources.classes import Unnamed, compare_classes, imagenet_map
@@ -85,9 +85,12 @@ def wanted_score(  # noqa: PLR0913 (all that a result depends on)
         "weights_sha256": model.checksum,
         "transform": data.view(model.view).describe(),
         "precision": compute.precision,
+        # Earlier versions knew none but the usual ones of a network, and did not record these.
+        **model.colours_given(),
     }
-    software = versions_of((*_SOFTWARE, *model.packages))
-    return Wanted(identity=identity, more={**addresses, "device": compute.kind, "software": software, **(more or {})})
+    software, colours = versions_of((*_SOFTWARE, *model.packages)), {"colours": asdict(model.mean_std)}
+    others = {**addresses, **colours, "device": compute.kind, "software": software, **(more or {})}
+    return Wanted(identity=identity, more=others)
 
 
 def require_fitting(label: str, model: Classifier, data: TestSet) -> Unnamed | None:
@@ -111,7 +114,7 @@ def require_fitting(label: str, model: Classifier, data: TestSet) -> Unnamed | N
         return None
     return compare_classes(
         f"the model {label}", model.outputs, f"the data set {data.name} ({data.source.address})", data.source.classes,
-        "give a model of these classes",
+        f"give a model of these classes{naming_advice(model.outputs, data.source.classes)}",
     )  # fmt: skip
 
 

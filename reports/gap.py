@@ -57,6 +57,8 @@ def _row(inputs: GapInputs, model: str, role: str) -> dict[str, Any]:
         **({"present": _present(inputs, scored)} if PRESENT in scored.predictions else {}),
         "published": _published_values(inputs, model, role),
         **{name: scored.row[name] for name in _PROVENANCE},
+        # Earlier versions did not record them.
+        **({"colours": scored.row["colours"]} if "colours" in scored.row else {}),
     }
 
 

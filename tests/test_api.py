@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/api.md"
 NAMES = {
     "ABNN", "AdaptiveBatchNorm", "AdvBNConfig", "AscentResult", "GapReport", "GenerationConfig", "LabelledImages",
-    "LayerConfig", "ObjectiveValue", "PerturbedFeatures", "PerturbedImages", "RunResult", "ThreatModel", "UserError",
+    "LayerConfig", "ObjectiveValue", "OwnModel", "PerturbedFeatures", "PerturbedImages", "RunResult", "ThreatModel", "UserError",
     "WorkError", "ascend", "generate", "imagenet_advbn", "perturb_features", "perturb_images", "put_beside",
     "sample_advbn", "score_models",
 }  # fmt: skip
