@@ -26,6 +26,7 @@ from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
 from networks.classifiers import Classifier, naming_advice
 from networks.heads import among_imagenet, imagenet_outputs
+from networks.normalise import IMAGENET_COLOURS
 from sources.base import numbered_classes
 from sources.classes import Unnamed, compare_classes, imagenet_map
 from sources.decode import View, decode_rgb, pixels_of
@@ -88,7 +89,10 @@ def wanted_score(  # noqa: PLR0913 (all that a result depends on)
         # Earlier versions knew none but the usual ones of a network, and did not record these.
         **model.colours_given(),
     }
-    software, colours = versions_of((*_SOFTWARE, *model.packages)), {"colours": asdict(model.mean_std)}
+    software = versions_of((*_SOFTWARE, *model.packages))
+    # Left out where they are ImageNet's: earlier versions recorded none.
+    unusual = model.assumed or model.mean_std != IMAGENET_COLOURS
+    colours = {"colours": asdict(model.mean_std)} if unusual else {}
     others = {**addresses, **colours, "device": compute.kind, "software": software, **(more or {})}
     return Wanted(identity=identity, more=others)
 

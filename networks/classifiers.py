@@ -37,8 +37,9 @@ SEED_PREFIX = "seed:"
 PUBLISHED = "published"
 FORMAT = "advbn-gen classifier"
 IMAGENET_CLASSES = 1000
-_TRANSFORMING = {"inception_v3", "googlenet"}
-"""Networks with torchvision's option `transform_input`, which converts the colours for weights that were ported."""
+TRANSFORMING = {"inception_v3", "googlenet"}
+"""Networks with torchvision's option `transform_input`, which converts ImageNet's colours to those of weights that were
+ported, mean and deviation 0.5."""
 PUBLISHED_VIEW = View(crop=224, resize=256)
 """The field's evaluation of ImageNet classifiers."""
 CLIP_VIEW = View(crop=112, resize=112)
@@ -184,7 +185,7 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
     if takes_clips(name):
         return _clip_network(name, classes, width)
     require_known(name)
-    extra = {"init_weights": True} if name in _TRANSFORMING else {}
+    extra = {"init_weights": True} if name in TRANSFORMING else {}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra, **options)
     if hasattr(network, "aux_logits"):
         # Auxiliary heads stay in the state dict, but the network returns its logits alone.
@@ -195,7 +196,7 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
 def network_of_file(name: str, classes: int, width: float = 1.0) -> nn.Module:
     """Build a network as one whose weights are given, see `build_network`."""
     # As torchvision does with weights: these were trained on colours prepared in another way.
-    options = {"transform_input": True} if name in _TRANSFORMING else {}
+    options = {"transform_input": True} if name in TRANSFORMING else {}
     return build_network(name, classes, width, **options)
 
 
@@ -264,12 +265,13 @@ def load_classifier(  # noqa: PLR0913 (which network, with which weights, for wh
                 _require_of_network(state, meta, name, weights, option)
             colours = colours or metadata.get("colours") or _colours_of(name, checkpoint, weights)
             found = _outputs(meta, state)
+            build = build_network if "mean" in metadata else network_of_file
             with Uninitialised():
-                network = network_of_file(name, found, width)
+                network = build(name, found, width)
             load_into(network, state, f"the classifier {name}")
         require_classes(name, found, classes)
     normalise = normalise_for(name, colours)
-    given = None if clips else given_colours(metadata, normalise)
+    given = None if clips else given_colours(metadata, normalise, whole=name in TRANSFORMING)
     normalise = normalise if given is None else Normalise(given.mean, given.std)
     module = nn.Sequential(normalise, network).eval().requires_grad_(False)
     return Classifier(
@@ -337,12 +339,18 @@ def view_of(metadata: Mapping[str, Any]) -> View | None:
     return None if side is None else View(crop=side, resize=side)
 
 
-def given_colours(metadata: Mapping[str, Any], usual: Normalise) -> Colours | None:
-    """Return mean and standard deviation that a file's metadata give; None if they give none, or the usual ones."""
+def given_colours(metadata: Mapping[str, Any], usual: Normalise, *, whole: bool = False) -> Colours | None:
+    """Return mean and standard deviation that a file's metadata give; None if they give none, or the usual ones.
+
+    Args:
+        metadata: of the file.
+        usual: how colours are prepared for a network of this name.
+        whole: whether a network from a file that gives none prepares them further (see TRANSFORMING).
+    """
     if "mean" not in metadata:
         return None
     colours = checked_colours(metadata["mean"], metadata["std"])
-    return None if colours == usual.colours else colours
+    return None if colours == usual.colours and not whole else colours
 
 
 def _published_view(name: str) -> View:

@@ -13,7 +13,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from basics.errors import UserError
 from basics.progress import say
 from networks.checkpoints import weights_checksum
-from networks.classifiers import Classifier, require_known, save_classifier
+from networks.classifiers import TRANSFORMING, Classifier, require_known, save_classifier
 from networks.normalise import PIXELS, Colours, Normalise, checked_colours
 from networks.specs import TIMM_PREFIX, first_line, load_with_weights
 from sources.base import ClassMap
@@ -47,8 +47,8 @@ class OwnModel:
     Example, with class folders of images:
         >>> import tempfile
         >>> from pathlib import Path
-    from typing import Any
         >>> from PIL import Image
+        >>> import torch
         >>> from torch import nn
         >>> from advbn_gen import OwnModel, score_models
         >>> root = Path(tempfile.mkdtemp())
@@ -206,6 +206,11 @@ def import_classifier(  # noqa: PLR0913, PLR0917 (everything that a state dict d
         )
     network: nn.Module = found.module[1]  # type: ignore[index]
     if colours is None:
+        if arch in TRANSFORMING:
+            raise UserError(
+                f"The colours for weights of {arch} differ; give --mean and --std (0.5 for each colour, if they were "
+                "trained from torchvision's), or --no-normalisation."
+            )
         colours = found.mean_std
         say(
             f"No colours were given: {colours.describe()} are taken, which are usual for {arch}; give --mean and "
