@@ -1,7 +1,7 @@
 """`advbn-gen train-classifier` and `import-classifier`: classifiers without published weights, and of a user's own."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ def import_classifier(out: Path, as_json: bool, **options: Any) -> None:
     taken = write_classifier(options["arch"], options["weights"], classes, view, colours, out)
     result = {
         "classifier": str(out), "arch": options["arch"], "classes": list(classes.names), "transform": view.describe(),
-        "colours": asdict(taken),
+        "colours": taken.as_json(),
     }  # fmt: skip
     names = ", ".join(classes.names[:_NAMES_SHOWN]) + (", ..." if classes.count > _NAMES_SHOWN else "")
     lines = [

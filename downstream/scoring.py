@@ -5,7 +5,7 @@ Legend: N samples, K most probable classes, C classes, V views (distinct ways of
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ def wanted_score(  # noqa: PLR0913 (all that a result depends on)
     software = versions_of((*_SOFTWARE, *model.packages))
     # Left out where they are ImageNet's: earlier versions recorded none.
     unusual = model.assumed or model.mean_std != IMAGENET_COLOURS
-    colours = {"colours": asdict(model.mean_std)} if unusual else {}
+    colours = {"colours": model.mean_std.as_json()} if unusual else {}
     others = {**addresses, **colours, "device": compute.kind, "software": software, **(more or {})}
     return Wanted(identity=identity, more=others)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ class Classifier:
 
     def colours_given(self) -> dict[str, Any]:
         """Return `given_colours` as results and identities have them; empty if colours are the usual ones."""
-        return {} if self.given_colours is None else {"colours": asdict(self.given_colours)}
+        return {} if self.given_colours is None else {"colours": self.given_colours.as_json()}
 
 
 def is_known(name: str) -> bool:

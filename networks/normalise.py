@@ -21,6 +21,10 @@ class Colours:
     std: tuple[float, float, float]
     """Divided by."""
 
+    def as_json(self) -> dict[str, list[float]]:
+        """Return them as results, identities and files have them."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
     def describe(self) -> str:
         """Return a description, e.g. `mean 0.5 0.5 0.5, std 0.25 0.25 0.25`."""
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))

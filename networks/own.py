@@ -219,7 +219,7 @@ def import_classifier(  # noqa: PLR0913, PLR0917 (everything that a state dict d
     _require_outputs(nn.Sequential(Normalise(colours.mean, colours.std), network), view.crop, classes, arch)
     save_classifier(
         out, arch, network, classes, found.width,
-        view=asdict(view), **asdict(colours), facts={"imported": weights.name},
+        view=asdict(view), **colours.as_json(), facts={"imported": weights.name},
     )  # fmt: skip
     return colours
 

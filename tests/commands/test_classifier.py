@@ -252,8 +252,9 @@ def test_an_imported_network_is_attacked_and_tuned_with_its_colours(normed: Path
         "imagenet-advbn", "--encoder", "vgg", "--source", data, "--image-size", 32, "--steps", 1, "--batch-size", 4,
         "--autoencoder", tiny_autoencoder(tmp_path / "autoencoder.safetensors"), "--classifier",
     ]  # fmt: skip
-    made = advbn_gen(*making, out, "--out", tmp_path / "made")
-    assert made.code == 0, made.err
+    for _ in range(2):  # the second time nothing is left to do
+        made = advbn_gen(*making, out, "--out", tmp_path / "made")
+        assert made.code == 0, made.err
     assert "does not say" not in made.err
     identity = json.loads((tmp_path / "made/manifest.json").read_text())["identity"]
     assert identity["classifier"]["colours"] == {"mean": [0, 0, 0], "std": [1, 1, 1]}

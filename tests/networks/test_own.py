@@ -60,7 +60,7 @@ def test_an_imported_file_says_classes_view_and_colours(
     assert (found.outputs, found.view, found.mean_std, found.given_colours) == (beasts(), VIEW, COLOURS, COLOURS)
     with torch.no_grad():
         assert close(found.module(image()), plain(normalised(image())))
-    assert found.summary()["colours"] == {"mean": COLOURS.mean, "std": COLOURS.std}
+    assert found.summary()["colours"] == {"mean": [0.5, 0.25, 0.125], "std": [0.25, 0.5, 1.0]}
     assert capsys.readouterr().err == ""
 
 
