@@ -29,6 +29,7 @@ COMMANDS = {
     "train-classifier": "commands.classifier:train_classifier",
     "finetune": "commands.finetune:finetune",
     "import-finetuned": "commands.finetune:import_finetuned",
+    "import-classifier": "commands.classifier:import_classifier",
     "evaluate": "commands.evaluate:evaluate",
     "abnn": "commands.abnn:abnn",
 }

@@ -311,12 +311,28 @@ def _initial(request: DefenceRequest) -> Classifier | None:
                 f"program cannot fetch; give a file with {option} {arch}=FILE."
             )
         return None
-    model = load_model(request.init, option, clips=request.clips is not None, colours=request.colours)
+    first = is_first_process(request.training.devices)
+    clips = request.clips is not None
+    model = load_model(request.init, option, clips=clips, colours=request.colours, notice=first)
+    _require_usual_colours(model, option)
     if model.name != arch:
         raise UserError(f"{option} {request.init} is a {model.name}, not a {arch}; give the --arch that it is.")
     if model.width != request.width:
         raise UserError(f"The weights of {option} have width {model.width:g}; give --width {model.width:g}.")
     return model
+
+
+def _require_usual_colours(model: Classifier, option: str) -> None:
+    """Refuse weights that go with other colours of images than are usual for their network: plans know no others.
+
+    Raises:
+        UserError: see above.
+    """
+    if model.given_colours is not None:
+        raise UserError(
+            f"The weights of {option} go with colours of their own ({model.given_colours.describe()}), which an ABNN "
+            "does not prepare; give weights that were trained with the network's usual colours."
+        )
 
 
 def _network(
@@ -349,7 +365,10 @@ def _network(
 def _substitute(request: DefenceRequest) -> Classifier:
     spec, name, clips = request.substitute, request.benchmark.substitute, request.clips is not None
     if spec is not None:
-        return load_model(spec, "--substitute", clips=clips, colours=request.substitute_colours)
+        colours, first = request.substitute_colours, is_first_process(request.training.devices)
+        substitute = load_model(spec, "--substitute", clips=clips, colours=colours, notice=first)
+        _require_usual_colours(substitute, "--substitute")
+        return substitute
     if clips:
         raise UserError(
             f"The weights of the substitute {name} cannot be fetched; give a file with --substitute {name}=FILE, "

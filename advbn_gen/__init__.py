@@ -15,6 +15,7 @@ from encoders import EncoderKind
 from encoders import register as register_encoder
 from experiments import imagenet_advbn, sample_advbn
 from networks.classifiers import Classifier
+from networks.own import OwnModel
 from networks.specs import load_model
 from pipeline.config import GenerationConfig
 from pipeline.generation import generate
@@ -34,6 +35,7 @@ __all__ = [
     "LabelledImages",
     "LayerConfig",
     "ObjectiveValue",
+    "OwnModel",
     "PerturbedFeatures",
     "PerturbedImages",
     "RunResult",

@@ -1,4 +1,4 @@
-"""`advbn-gen train-classifier`: a classifier from scratch, for data without published weights."""
+"""`advbn-gen train-classifier` and `import-classifier`: classifiers without published weights, and of a user's own."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +20,7 @@ from commands.options import (
 )
 
 if TYPE_CHECKING:
+    from networks.normalise import Colours
     from networks.request import ClassifierRequest
 
 held_out_options = combined_options(
@@ -89,3 +90,86 @@ def train_and_print(request: "ClassifierRequest", options: Mapping[str, Any], *,
 _CONFIG_OPTIONS = (
     "loaders", "epochs", "batch_size", "lr", "seed", "image_size", "device", "devices", "precision",
 )  # fmt: skip
+
+
+@click.command(short_help="Your own state dict as a classifier file.")
+@click.option("--arch", required=True, metavar="NAME", help="Its network: torchvision's, or timm:NAME.")
+@click.option("--weights", type=FILE, required=True, help="Its weights: a state dict, plain or in a checkpoint.")
+@click.option(
+    "--classes", type=FILE, required=True,
+    help="Its classes in the order of the outputs: a text file with a name a line, or a folder of class folders, whose "
+    "sorted names they are (as with torchvision's ImageFolder).",
+)  # fmt: skip
+@click.option("--image-size", type=int, required=True, help="Side of the square that it takes, from the centre.")
+@click.option("--resize", type=int, help="Length of the short side before that. [default: --image-size]")
+@click.option("--squash", is_flag=True, help="Resize both sides, as torchvision's Resize((N, N)) does.")
+@click.option(
+    "--mean", type=float, nargs=3, metavar="R G B",
+    help="Mean of the colours, of pixels in [0, 1]. [default: ImageNet's, or those of timm's network]",
+)  # fmt: skip
+@click.option("--std", type=float, nargs=3, metavar="R G B", help="Their standard deviation, given with --mean.")
+@click.option("--no-normalisation", is_flag=True, help="Pixels in [0, 1] as they are, as after ToTensor alone.")
+@click.option("--out", type=FILE, required=True, help="File to write (.safetensors).")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
+@json_option
+def import_classifier(out: Path, as_json: bool, **options: Any) -> None:
+    """Turn a state dict of your own training into a file that also says classes, size and colours.
+
+    The file is a model SPEC: `score`, `evaluate`, `report gap`, `imagenet-advbn --classifier` and `finetune --init`
+    then prepare images as that training did. A network of some of ImageNet's classes, named by their wnids, is scored
+    and attacked on images of these. Code in a pickle is never run.
+
+    \b
+    Example:
+      advbn-gen import-classifier --arch resnet18 --weights mine.pth --classes imagenette/train --image-size 64 \\
+        --no-normalisation --out mine.safetensors
+    """
+    from basics.errors import UserError
+    from basics.files import require_writable_folder
+    from networks.own import classes_at, own_view
+    from networks.own import import_classifier as write_classifier
+
+    if out.suffix != ".safetensors":
+        raise UserError(f"The output {out} does not end in .safetensors; give a name that does.")
+    if out.is_dir():
+        raise UserError(f"The output {out} is a folder; give a file.")
+    if out.exists() and not options["overwrite"]:
+        raise UserError(f"The file {out} is there already; give another --out, or --overwrite.")
+    colours, view = _colours(options), own_view(options["image_size"], options["resize"], squash=options["squash"])
+    classes = classes_at(options["classes"])
+    require_writable_folder(out.absolute().parent)
+    taken = write_classifier(options["arch"], options["weights"], classes, view, colours, out)
+    result = {
+        "classifier": str(out), "arch": options["arch"], "classes": list(classes.names), "transform": view.describe(),
+        "colours": taken.as_json(),
+    }  # fmt: skip
+    names = ", ".join(classes.names[:_NAMES_SHOWN]) + (", ..." if classes.count > _NAMES_SHOWN else "")
+    lines = [
+        f"{options['arch']} of {classes.count} classes ({names})",
+        f"images: {view.describe()}; colours: {taken.describe()}",
+        str(out),
+    ]
+    print_result(result, lines, as_json=as_json)
+
+
+def _colours(options: Mapping[str, Any]) -> "Colours | None":
+    """Return the colours that the options say; None if they say none.
+
+    Raises:
+        UserError: they contradict each other, or are none of pixels in [0, 1].
+    """
+    from basics.errors import UserError
+    from networks.normalise import PIXELS, checked_colours
+
+    mean, std = options["mean"], options["std"]
+    if options["no_normalisation"]:
+        if mean is not None or std is not None:
+            raise UserError("--no-normalisation takes pixels as they are; leave out --mean and --std.")
+        return PIXELS
+    if (mean is None) != (std is None):
+        missing, other = ("--mean", "--std") if mean is None else ("--std", "--mean")
+        raise UserError(f"{other} is given without {missing}; give both, or --no-normalisation.")
+    return None if mean is None else checked_colours(mean, std)
+
+
+_NAMES_SHOWN = 3

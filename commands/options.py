@@ -135,7 +135,8 @@ model_option = click.option(
     metavar="SPEC...",
     multiple=True,
     required=True,
-    help="Models: NAME (torchvision), timm:NAME, packaged:NAME, NAME=FILE, or a run folder.",
+    help="Models: NAME (torchvision), timm:NAME, packaged:NAME, NAME=FILE, a run folder, or a file of "
+    "`import-classifier`.",
 )
 
 

@@ -176,6 +176,11 @@ def network_state(kind: EncoderKind, weights: str) -> tuple[StateDict, str]:
         raise UserError(str(error).replace(f"{network}=FILE", f"{network}=FILE{behind}")) from error
     if found.width != 1:
         raise UserError(f"The weights of {kind.network} have width {found.width:g}; its front serves at width 1 only.")
+    if found.given_colours is not None:
+        raise UserError(
+            f"The weights of {kind.network} go with colours of their own ({found.given_colours.describe()}); its front "
+            "serves with the network's usual ones only."
+        )
     return found.module[1].state_dict(), found.weights  # type: ignore[index]
 
 

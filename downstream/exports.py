@@ -66,7 +66,8 @@ class Exports:
     def _write(self, folder: Path, states: Mapping[str, StateDict], run: Mapping[str, Any]) -> None:
         start = self.start
         for which, name in FILES.items():
-            metadata = {"view": asdict(self.view), "batch_norm": which, "facts": run}
+            given = {} if start.given_colours is None else start.given_colours.as_json()
+            metadata = {"view": asdict(self.view), **given, "batch_norm": which, "facts": run}
             save_classifier_state(folder / name, start.name, states[which], start.outputs, start.width, **metadata)
 
     def _plain_state(self, trained: AdvBNNetwork, which: str) -> StateDict:

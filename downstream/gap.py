@@ -23,6 +23,7 @@ from downstream.result_store import PREDICTIONS
 from downstream.scoring import ScoringConfig
 from downstream.scoring_run import ScoreRequest, score
 from downstream.testset import TestSet, open_test_set
+from networks.own import OwnModel
 from pipeline.dataset.layout import LEDGER
 from pipeline.dataset.ledger import read_ledger
 from sources.classes import imagenet_names, require_agreeing
@@ -74,8 +75,8 @@ class GapRequest:
     """Folder of the AdvBN data set."""
     scaled: Sequence[str] = ()
     """Folders of the same data set, rendered at other scales."""
-    models: Mapping[str, str]
-    """Name in tables -> SPEC."""
+    models: Mapping[str, str | OwnModel]
+    """Name in tables -> SPEC, or a network of the user's own."""
     out: Path
     """Folder of the report, of the predictions and of `results.jsonl`."""
     labels: Address | None = None

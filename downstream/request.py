@@ -11,7 +11,7 @@ from downstream.exports import FILES
 from downstream.task import FineTuningConfig, FineTuningTask
 from downstream.testset import open_named
 from networks.checkpoints import read_metadata
-from networks.classifiers import Classifier, classifier_metadata
+from networks.classifiers import Classifier, classifier_metadata, naming_advice
 from networks.heads import with_fresh_head
 from networks.specs import load_model
 from sources.base import Source
@@ -81,6 +81,7 @@ def train_fine_tuning(request: FineTuningRequest, *, overwrite: bool = False) ->
         "arch": start.name,
         "width": start.width,
         "start_sha256": start.checksum,
+        **start.colours_given(),
         **tuning.identity(),
         "source": images.source.address,
         "records_sha256": images.source.digest(),
@@ -110,7 +111,7 @@ def _start(request: FineTuningRequest) -> Classifier:
     Raises:
         UserError: it is of another architecture or width than the request says.
     """
-    start = load_model(request.init or request.arch, "--init")
+    start = load_model(request.init or request.arch, "--init", notice=is_first_process(request.training.devices))
     if start.name != request.arch:
         raise UserError(
             f"--init {request.init} is a {start.name}, not a {request.arch}; give the --arch that it is."
@@ -160,5 +161,6 @@ def _require_classes_of_classifier(start: Classifier, source: Source | None) -> 
     if source is not None:
         require_agreeing(
             f"the {start.name} to start from", start.outputs, source.address, source.classes,
-            "give --init with a classifier of these classes, or --classes for a fresh last layer",
+            "give --init with a classifier of these classes, or --classes for a fresh last layer"
+            + naming_advice(start.outputs, source.classes),
         )  # fmt: skip

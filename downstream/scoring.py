@@ -24,8 +24,9 @@ from downstream.cue_conflict import cue_conflict
 from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Scored, ScoredData
 from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
-from networks.classifiers import Classifier
+from networks.classifiers import Classifier, naming_advice
 from networks.heads import among_imagenet, imagenet_outputs
+from networks.normalise import IMAGENET_COLOURS
 from sources.base import numbered_classes
 from sources.classes import Unnamed, compare_classes, imagenet_map
 from sources.decode import View, decode_rgb, pixels_of
@@ -85,9 +86,15 @@ def wanted_score(  # noqa: PLR0913 (all that a result depends on)
         "weights_sha256": model.checksum,
         "transform": data.view(model.view).describe(),
         "precision": compute.precision,
+        # Earlier versions knew none but the usual ones of a network, and did not record these.
+        **model.colours_given(),
     }
     software = versions_of((*_SOFTWARE, *model.packages))
-    return Wanted(identity=identity, more={**addresses, "device": compute.kind, "software": software, **(more or {})})
+    # Left out where they are ImageNet's: earlier versions recorded none.
+    unusual = model.assumed or model.mean_std != IMAGENET_COLOURS
+    colours = {"colours": model.mean_std.as_json()} if unusual else {}
+    others = {**addresses, **colours, "device": compute.kind, "software": software, **(more or {})}
+    return Wanted(identity=identity, more=others)
 
 
 def require_fitting(label: str, model: Classifier, data: TestSet) -> Unnamed | None:
@@ -111,7 +118,7 @@ def require_fitting(label: str, model: Classifier, data: TestSet) -> Unnamed | N
         return None
     return compare_classes(
         f"the model {label}", model.outputs, f"the data set {data.name} ({data.source.address})", data.source.classes,
-        "give a model of these classes",
+        f"give a model of these classes{naming_advice(model.outputs, data.source.classes)}",
     )  # fmt: skip
 
 

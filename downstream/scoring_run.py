@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from basics.compute import Compute, choose_compute
 from basics.errors import UserError, WorkError
 from basics.loading import fitting_loaders
@@ -17,12 +19,13 @@ from downstream.result_store import CONTENT, PREDICTIONS, Key, Layout, Row, Want
 from downstream.scoring import ScoringConfig, image_bytes, predict, require_fitting, views_of, wanted_score
 from downstream.testset import TestSet, open_test_set
 from networks.classifiers import Classifier
+from networks.own import OwnModel, own_classifier
 from networks.specs import label_of_spec, load_model
 from sources.decode import View
 
 Spec = str | os.PathLike[str]
 """A model by its SPEC (see `networks.specs.load_model`), such as the path of a run folder."""
-Models = Spec | Sequence[Spec] | Mapping[str, Spec]
+Models = Spec | Sequence[Spec] | Mapping[str, Spec | OwnModel]
 """A model, several, or name in tables -> model."""
 
 
@@ -30,8 +33,8 @@ Models = Spec | Sequence[Spec] | Mapping[str, Spec]
 class ScoreRequest:
     """Request of `score`: models by their SPECs, data sets, and the folder of the results."""
 
-    models: Mapping[str, str]
-    """Name in tables -> SPEC (see `networks.specs.load_model`)."""
+    models: Mapping[str, str | OwnModel]
+    """Name in tables -> SPEC (see `networks.specs.load_model`), or a network of the user's own."""
     data: Sequence[TestSet]
     """Data sets."""
     out: Path
@@ -99,7 +102,7 @@ def score(request: ScoreRequest) -> list[Row]:
             be written.
         WorkError: an image is broken, or a model's outputs are not finite.
     """
-    models = [NamedModel(name=label, classifier=load_model(spec)) for label, spec in request.models.items()]
+    models = [NamedModel(name=label, classifier=_loaded(label, model)) for label, model in request.models.items()]
     refuse_repeated([data.name for data in request.data], "data sets")
     run = ScoringRun(
         models=models,
@@ -111,6 +114,10 @@ def score(request: ScoreRequest) -> list[Row]:
     )
     rows = score_all(run)
     return [rows[data.name, label] for data in request.data for label in request.models]
+
+
+def _loaded(label: str, model: str | OwnModel) -> Classifier:
+    return load_model(model) if isinstance(model, str) else own_classifier(model, label)
 
 
 def score_models(  # noqa: PLR0913 (what is scored, on what, where to, and how)
@@ -129,7 +136,7 @@ def score_models(  # noqa: PLR0913 (what is scored, on what, where to, and how)
 
     Args:
         models: a SPEC such as `resnet50`, `timm:convnext_tiny`, `resnet50=mine.pth` or a run folder; several; or
-            name -> SPEC.
+            name -> SPEC, or `OwnModel` with a network of your own.
         data: name -> address of anything that `--source` takes, such as a folder of shards.
         out: folder of `results.jsonl` and of the predictions of every sample, on this machine.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -241,17 +248,35 @@ def _scored(run: ScoringRun, data: TestSet, todo: Sequence[tuple[Row, Classifier
     return predict(todo, data, run.compute, run.config)
 
 
-def models_by_name(models: Models) -> dict[str, str]:
-    """Return the SPEC of each model by the name that tables call it by.
+def models_by_name(models: Models) -> Mapping[str, str | OwnModel]:
+    """Return the SPEC of each model, or the user's own, by the name that tables call it by.
 
     Raises:
-        UserError: two would have the same name, or no model was given.
+        UserError: two would have the same name, no model was given, or one is no model.
     """
-    if isinstance(models, str | os.PathLike):
+    if isinstance(models, str | os.PathLike | OwnModel | nn.Module):
         models = [models]
     if models and isinstance(models, Mapping):
-        return {name: os.fspath(spec) for name, spec in models.items()}
+        return {name: _spec_or_own(name, model) for name, model in models.items()}
+    for model in models:
+        if isinstance(model, OwnModel | nn.Module):
+            raise UserError(
+                f"A model of your own ({_class_of(model)}) was given without a name; give {{'mine': OwnModel(...)}}."
+            )
     return named_models([os.fspath(spec) for spec in models])
+
+
+def _spec_or_own(name: str, model: Spec | OwnModel) -> str | OwnModel:
+    if isinstance(model, nn.Module):
+        raise UserError(
+            f"The model {name} is a module ({_class_of(model)}) that does not say its classes and how images are "
+            "prepared for it; give OwnModel(module, classes=[...], image_size=...)."
+        )
+    return model if isinstance(model, OwnModel) else os.fspath(model)
+
+
+def _class_of(model: OwnModel | nn.Module) -> str:
+    return type(model.module if isinstance(model, OwnModel) else model).__name__
 
 
 def named_models(specs: Sequence[str]) -> dict[str, str]:

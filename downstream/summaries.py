@@ -48,7 +48,7 @@ def summary_rows(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             "subsets": len(parts),
             "transform": " / ".join(sorted({row["transform"] for row in parts})),
             **{name: parts[0][name] for name in _MODEL_FIELDS},
-            **({_DECISION: parts[0][_DECISION]} if _DECISION in parts[0] else {}),
+            **{name: parts[0][name] for name in (_DECISION, "colours") if name in parts[0]},
             **_SUMMARIES[suite](parts),
         }
         for (model, which, suite), parts in groups.items()

@@ -24,7 +24,7 @@ from networks.checkpoints import (
     weights_checksum,
     write_safetensors,
 )
-from networks.normalise import CLIP_COLOURS, IMAGENET_MEAN, IMAGENET_STD, Colours, Normalise
+from networks.normalise import CLIP_COLOURS, IMAGENET_COLOURS, Colours, Normalise, checked_colours
 from networks.published_advbn import CLEAN, is_published_advbn, plain_state
 from networks.uninitialised import Uninitialised
 from networks.video import CLIP_NETWORKS, build_clip_network, own_colours
@@ -37,8 +37,9 @@ SEED_PREFIX = "seed:"
 PUBLISHED = "published"
 FORMAT = "advbn-gen classifier"
 IMAGENET_CLASSES = 1000
-_TRANSFORMING = {"inception_v3", "googlenet"}
-"""Networks with torchvision's option `transform_input`, which converts the colours for weights that were ported."""
+TRANSFORMING = {"inception_v3", "googlenet"}
+"""Networks with torchvision's option `transform_input`, which converts ImageNet's colours to those of weights that were
+ported, mean and deviation 0.5."""
 PUBLISHED_VIEW = View(crop=224, resize=256)
 """The field's evaluation of ImageNet classifiers."""
 CLIP_VIEW = View(crop=112, resize=112)
@@ -66,6 +67,9 @@ class Classifier:
         colours: how it has the colours of clips prepared, one of CLIP_COLOURS; None for a classifier of images.
         real_outputs: outputs that are not always minus infinity, of a classifier of a part of ImageNet-1k (see
             `networks.heads`); empty if all are real.
+        given_colours: mean and standard deviation of its colours, if its file (or its owner) gives others than are
+            usual for a network of this name.
+        assumed: whether view and colours are the usual ones of the network because its file does not say any.
 
     Example:
         >>> from advbn_gen import Classifier, load_model
@@ -85,6 +89,8 @@ class Classifier:
     packages: tuple[str, ...] = ()
     colours: str | None = None
     real_outputs: tuple[int, ...] = ()
+    given_colours: Colours | None = None
+    assumed: bool = False
 
     @property
     def clips(self) -> bool:
@@ -96,6 +102,11 @@ class Classifier:
         """Which class each output is; without names if that is not known."""
         return self.class_map or numbered_classes(self.classes)
 
+    @property
+    def mean_std(self) -> Colours:
+        """Mean and standard deviation by which it prepares colours."""
+        return next(layer.colours for layer in self.module.modules() if isinstance(layer, Normalise))
+
     def summary(self) -> dict[str, Any]:
         """Return its entry in a manifest."""
         return {
@@ -104,7 +115,12 @@ class Classifier:
             "weights": self.weights,
             "sha256": self.checksum,
             "width": self.width,
+            **self.colours_given(),
         }
+
+    def colours_given(self) -> dict[str, Any]:
+        """Return `given_colours` as results and identities have them; empty if colours are the usual ones."""
+        return {} if self.given_colours is None else {"colours": self.given_colours.as_json()}
 
 
 def is_known(name: str) -> bool:
@@ -179,7 +195,7 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
     if takes_clips(name):
         return _clip_network(name, classes, width)
     require_known(name)
-    extra = {"init_weights": True} if name in _TRANSFORMING else {}
+    extra = {"init_weights": True} if name in TRANSFORMING else {}
     network: nn.Module = get_model(name, weights=None, num_classes=classes, **extra, **options)
     if hasattr(network, "aux_logits"):
         # Auxiliary heads stay in the state dict, but the network returns its logits alone.
@@ -190,7 +206,7 @@ def build_network(name: str, classes: int, width: float = 1.0, **options: Any) -
 def network_of_file(name: str, classes: int, width: float = 1.0) -> nn.Module:
     """Build a network as one whose weights are given, see `build_network`."""
     # As torchvision does with weights: these were trained on colours prepared in another way.
-    options = {"transform_input": True} if name in _TRANSFORMING else {}
+    options = {"transform_input": True} if name in TRANSFORMING else {}
     return build_network(name, classes, width, **options)
 
 
@@ -259,11 +275,15 @@ def load_classifier(  # noqa: PLR0913 (which network, with which weights, for wh
                 _require_of_network(state, meta, name, weights, option)
             colours = colours or metadata.get("colours") or _colours_of(name, checkpoint, weights)
             found = _outputs(meta, state)
+            build = build_network if "mean" in metadata else network_of_file
             with Uninitialised():
-                network = network_of_file(name, found, width)
+                network = build(name, found, width)
             load_into(network, state, f"the classifier {name}")
         require_classes(name, found, classes)
-    module = nn.Sequential(normalise_for(name, colours), network).eval().requires_grad_(False)
+    normalise = normalise_for(name, colours)
+    given = None if clips else given_colours(metadata, normalise, whole=name in TRANSFORMING)
+    normalise = normalise if given is None else Normalise(given.mean, given.std)
+    module = nn.Sequential(normalise, network).eval().requires_grad_(False)
     return Classifier(
         name=name,
         module=module,
@@ -274,6 +294,8 @@ def load_classifier(  # noqa: PLR0913 (which network, with which weights, for wh
         view=view_of(metadata) or _published_view(name),
         class_map=published_classes(found) if weights == PUBLISHED else classes_of(metadata),
         colours=(colours or own_colours(name)) if clips else None,
+        given_colours=given,
+        assumed=not (clips or metadata or is_seed_or_published(weights)),
     )
 
 
@@ -289,6 +311,11 @@ def _colours_of(name: str, checkpoint: Checkpoint, weights: str) -> str | None:
     return "kinetics"
 
 
+def is_seed_or_published(weights: str) -> bool:
+    """Whether weights, as a user gave them, are those of no file."""
+    return weights == PUBLISHED or weights.startswith(SEED_PREFIX)
+
+
 def origin_of(weights: str, averaged: str = "") -> str:
     """Return what results call weights: `published`, `seed:N`, or a file's name.
 
@@ -296,7 +323,7 @@ def origin_of(weights: str, averaged: str = "") -> str:
         weights: as a user gave them.
         averaged: entry of the file that averaged weights were taken from, if they were; it is added in brackets.
     """
-    if weights == PUBLISHED or weights.startswith(SEED_PREFIX):
+    if is_seed_or_published(weights):
         return weights
     return f"{Path(weights).name} ({averaged})" if averaged else Path(weights).name
 
@@ -320,6 +347,20 @@ def view_of(metadata: Mapping[str, Any]) -> View | None:
         return View(**metadata["view"])
     side = metadata.get("image_size")
     return None if side is None else View(crop=side, resize=side)
+
+
+def given_colours(metadata: Mapping[str, Any], usual: Normalise, *, whole: bool = False) -> Colours | None:
+    """Return mean and standard deviation that a file's metadata give; None if they give none, or the usual ones.
+
+    Args:
+        metadata: of the file.
+        usual: how colours are prepared for a network of this name.
+        whole: whether a network from a file that gives none prepares them further (see TRANSFORMING).
+    """
+    if "mean" not in metadata:
+        return None
+    colours = checked_colours(metadata["mean"], metadata["std"])
+    return None if colours == usual.colours and not whole else colours
 
 
 def _published_view(name: str) -> View:
@@ -352,10 +393,26 @@ def require_classes(name: str, found: int, needed: int | None) -> None:
         UserError: see above.
     """
     if needed is not None and found != needed:
+        advice = naming_advice(numbered_classes(found), imagenet_map()) if needed == IMAGENET_CLASSES else ""
         raise UserError(
             f"The classifier {name} has {found} classes but the data set's labels need {needed}; "
-            "give a classifier trained on these labels (--classifier, --classifier-weights)."
+            f"give a classifier trained on these labels (--classifier, --classifier-weights){advice}."
         )
+
+
+def naming_advice(classes: ClassMap, labels: ClassMap) -> str:
+    """Return what else a user can do whose network may be one of some of ImageNet's classes; empty if it cannot be.
+
+    Args:
+        classes: the network's, which are not the labels' and not called by wnids.
+        labels: the classes of a data set.
+    """
+    if not labels.imagenet or classes.count >= labels.count:
+        return ""
+    return (
+        ", or, if its classes are some of ImageNet's, name these by their wnids with `advbn-gen import-classifier "
+        "--classes`"
+    )
 
 
 def seed_of(weights: str) -> int:
@@ -444,7 +501,7 @@ def published_network(name: str, option: str) -> nn.Module:
         weights = next(iter(get_model_weights(name)))
     except (StopIteration, ValueError) as error:
         raise UserError(f"torchvision publishes no weights of {name}; give a file with {option}.") from error
-    expected = CLIP_COLOURS["torchvision"] if takes_clips(name) else Colours(IMAGENET_MEAN, IMAGENET_STD)
+    expected = CLIP_COLOURS["torchvision"] if takes_clips(name) else IMAGENET_COLOURS
     if Colours(tuple(weights.transforms().mean), tuple(weights.transforms().std)) != expected:
         raise UserError(f"The published weights of {name} need other colours than ImageNet's; give another network.")
     try:

@@ -20,7 +20,9 @@ from networks.classifiers import (
     build_network,
     classes_of,
     classifier_metadata,
+    given_colours,
     is_known,
+    is_seed_or_published,
     load_classifier,
     network_of_file,
     normalise_for,
@@ -31,7 +33,7 @@ from networks.classifiers import (
     seed_of,
     view_of,
 )
-from networks.normalise import Normalise
+from networks.normalise import IMAGENET_COLOURS, Normalise
 from networks.packaged import PACKAGED_PREFIX, packaged, packaged_state
 from networks.uninitialised import Uninitialised
 from networks.weight_files import CLASSIFIER_FILE, MAIN_FILE
@@ -41,8 +43,12 @@ TIMM_PREFIX = "timm:"
 _CROP_MODES = ("center", "squash")
 
 
-def load_model(spec: str, option: str = "--model", *, clips: bool = False, colours: str | None = None) -> Classifier:
+def load_model(
+    spec: str, option: str = "--model", *, clips: bool = False, colours: str | None = None, notice: bool = True
+) -> Classifier:
     """Load a network by its SPEC, frozen and in eval mode; `weights` and `view` say how it was published.
+
+    A notice says what is assumed of a file that does not say how images are prepared.
 
     Args:
         spec: `NAME` (torchvision, its first published weights), `timm:NAME` (timm's pretrained weights),
@@ -51,6 +57,7 @@ def load_model(spec: str, option: str = "--model", *, clips: bool = False, colou
         option: the command's option for the SPEC, for messages.
         clips: whether it has to take clips, and not images.
         colours: how the colours of clips are prepared, see `networks.classifiers.load_classifier`.
+        notice: whether to print the notice; not in each of several processes.
 
     Raises:
         UserError: there is no such network, its weights cannot be had or do not fit, or a package is not installed.
@@ -62,6 +69,29 @@ def load_model(spec: str, option: str = "--model", *, clips: bool = False, colou
         >>> model.module(torch.rand(2, 3, 64, 64)).shape, model.module.training
         (torch.Size([2, 1000]), False)
     """
+    found = _loaded(spec, option, clips=clips, colours=colours)
+    if found.assumed and notice:
+        view, colours_too = found.view, "ImageNet's colours"
+        if found.mean_std != IMAGENET_COLOURS:
+            colours_too = f"the colours of {found.name} ({found.mean_std.describe()})"
+        say_assumed(spec, f"{view.crop} px from {view.resize} px and {colours_too}")
+    return found
+
+
+def say_assumed(spec: str, assumed: str) -> None:
+    """Print the notice on a file that does not say how images are prepared for its network.
+
+    Args:
+        spec: the network's SPEC.
+        assumed: what is taken.
+    """
+    say(
+        f"{spec} does not say how images are prepared: {assumed} are taken; `advbn-gen import-classifier` writes a "
+        "file that says so."
+    )
+
+
+def _loaded(spec: str, option: str, *, clips: bool, colours: str | None) -> Classifier:
     load = partial(load_classifier, option=option, clips=clips, colours=colours)
     if spec.startswith((TIMM_PREFIX, PACKAGED_PREFIX)) and clips:
         require_known(spec, clips=True, option=option)
@@ -191,7 +221,17 @@ def _load_timm_file(name: str, weights: str) -> Classifier:
             f"The weights {weights} are of a {stored}, not of a {TIMM_PREFIX}{name}; give the one that fits."
         )
     found = _load_timm(name, weights)
-    return replace(found, view=view_of(metadata) or found.view, class_map=classes_of(metadata) or found.class_map)
+    normalise, network = found.module[0], found.module[1]  # type: ignore[index]
+    given = given_colours(metadata, normalise)
+    if given is not None:
+        found = replace(found, module=nn.Sequential(Normalise(given.mean, given.std), network).eval())
+    return replace(
+        found,
+        view=view_of(metadata) or found.view,
+        class_map=classes_of(metadata) or found.class_map,
+        given_colours=given,
+        assumed=not (metadata or is_seed_or_published(weights)),
+    )
 
 
 def name_in_file(path: Path, *, whole: bool = False) -> str:

@@ -13,6 +13,7 @@ from basics.paths import AnyPath
 from basics.progress import say
 from basics.software import FORMAT_VERSION
 from networks.classifiers import IMAGENET_CLASSES, PUBLISHED, PUBLISHED_VIEW, SEED_PREFIX, Classifier
+from networks.specs import say_assumed
 from pipeline.claim import begun_dataset, refusing_unreachable
 from pipeline.compiled import compilation_failure, is_compilation_error
 from pipeline.config import AUTO, GenerationConfig, recorded_computation
@@ -185,6 +186,11 @@ def _prepared(
     environment_of = partial(own_environment, classes=ascent.classes)
     environment = common_environment(environment_of, config)
     networks = load_networks(trial_config, ascent.classes)
+    if networks.classifier is not None and networks.classifier.assumed:
+        colours = networks.classifier.mean_std.describe()
+        say_assumed(
+            f"{networks.classifier.name}={config.classifier_weights}", f"the network's usual colours ({colours})"
+        )
     _require_classes_of_classifier(networks, source, source.records[: plan.images])
     _check_forward_pass(trial_config, networks)
     _say_if_small(config, networks.classifier)

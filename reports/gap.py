@@ -57,6 +57,8 @@ def _row(inputs: GapInputs, model: str, role: str) -> dict[str, Any]:
         **({"present": _present(inputs, scored)} if PRESENT in scored.predictions else {}),
         "published": _published_values(inputs, model, role),
         **{name: scored.row[name] for name in _PROVENANCE},
+        # They are left out where they are ImageNet's.
+        **({"colours": scored.row["colours"]} if "colours" in scored.row else {}),
     }
 
 

@@ -84,7 +84,7 @@ class GapReport:
             original: address of the originals, anything that `--source` takes.
             reconstructed: folder of the reconstructions.
             advbn: folder of the AdvBN data set.
-            models: a SPEC, several, or name in tables -> SPEC (see `score_models`).
+            models: a SPEC, several, or name in tables -> SPEC or `OwnModel` (see `score_models`).
             out: folder of the predictions, and of the report if it is written, on this machine.
             labels: label list or devkit of originals in a flat ILSVRC2012 folder.
             scaled: folders of the same data set, rendered at other scales.

@@ -19,7 +19,7 @@ from reports.charts import (
 )
 from reports.gallery import gallery_cards
 from reports.gap import gap_report
-from reports.page import csv_text, render, software, write_report
+from reports.page import csv_text, preparation, render, software, write_report
 from reports.tables import accuracy_head, accuracy_lines, curve_table, gap_head, gap_lines, markdown_table
 
 _CLASSES_SHOWN = 24
@@ -118,6 +118,7 @@ def _page(report: Mapping[str, Any], inputs: GapInputs, samples: Sequence[Galler
         small_pictures=picture_side <= LOSSLESS_SIDE,
         provenance=json.dumps(_without_shards(report["provenance"]), indent=1, ensure_ascii=False),
         software=software(report["rows"]),
+        preparation=preparation,
     )
 
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from basics.files import require_writable_folder, write_texts
 from basics.ownership import ANOTHER_OUT, require_owner
 from basics.reading import unreadable
+from networks.normalise import Colours
 
 HTML, MARKDOWN, CSV, JSON = "report.html", "report.md", "report.csv", "report.json"
 
@@ -82,6 +83,12 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return buffer.getvalue()
+
+
+def preparation(row: Mapping[str, Any]) -> str:
+    """Return how a row's images were prepared, with the colours if its row names them."""
+    colours = row.get("colours")
+    return str(row["transform"]) if colours is None else f"{row['transform']}; {Colours(**colours).describe()}"
 
 
 def software(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from basics.progress import counted
 from downstream.result_store import Row
 from downstream.suites import IMAGENET_C
-from reports.page import csv_text, render, software, write_report
+from reports.page import csv_text, preparation, render, software, write_report
 from reports.shift import Report, shift_report
 from reports.shift_charts import corruption_chart, set_chart
 from reports.shift_tables import missing_notes, shift_tables
@@ -94,6 +94,7 @@ def _page(report: Report, tables: Sequence[Table], notes: Sequence[str]) -> str:
         published_note=published_note(report),
         charts=[chart for chart in (set_chart(report), corruption_chart(report)) if chart],
         software=software(report["rows"]),
+        preparation=preparation,
     )
 
 

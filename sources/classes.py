@@ -1,7 +1,7 @@
 """Which label a class folder has, and the 1,000 classes of ImageNet-1k."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -39,6 +39,32 @@ def imagenet_names() -> tuple[str, ...]:
 def imagenet_map() -> ClassMap:
     """Return the class map of ImageNet-1k: 1,000 wnids, also for a source that holds only some of them."""
     return ClassMap(names=tuple(wnid for wnid, _ in _imagenet_rows()), imagenet=True)
+
+
+def named_classes(names: Sequence[str], what: str) -> ClassMap:
+    """Return the class map of a network's outputs, which a user names in their order.
+
+    Args:
+        names: Name of each output's class.
+        what: What names them, for messages.
+
+    Raises:
+        UserError: there are none, two are equal, or they are the numbers from 0 on in another order: images in folders
+            of numbers are labelled by their numbers.
+    """
+    repeated = next((name for name in names if list(names).count(name) > 1), None)
+    if not names or repeated is not None:
+        fault = "names no classes" if repeated is None else f"names the class {repeated} twice"
+        raise UserError(f"{what} {fault}; give the name of each output once, in their order.")
+    if tuple(names) == imagenet_map().names:
+        return imagenet_map()
+    numbers = numbered_classes(len(names))
+    if set(names) == set(numbers.names) and tuple(names) != numbers.names:
+        raise UserError(
+            f"{what} names classes by the numbers from 0 on in another order ({', '.join(names[:3])}, ...), but images "
+            "in folders of numbers are labelled by these; name the folders and the classes otherwise."
+        )
+    return ClassMap(names=tuple(names), imagenet=False)
 
 
 def map_folders(folders: Collection[str], where: str, empty: Collection[str] = ()) -> ClassMap:

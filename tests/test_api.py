@@ -13,6 +13,7 @@ from unittest import mock
 
 import pytest
 from PIL import Image
+from torch import nn
 from upath import UPath
 
 import advbn_gen
@@ -27,9 +28,10 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/api.md"
 NAMES = {
     "ABNN", "AdaptiveBatchNorm", "AdvBNConfig", "AscentResult", "Classifier", "EncoderKind", "GapReport",
-    "GenerationConfig", "LabelledImages", "LayerConfig", "ObjectiveValue", "PerturbedFeatures", "PerturbedImages",
-    "RunResult", "ThreatModel", "UserError", "WorkError", "ascend", "generate", "imagenet_advbn", "load_model",
-    "perturb_features", "perturb_images", "put_beside", "register_encoder", "sample_advbn", "score_models",
+    "GenerationConfig", "LabelledImages", "LayerConfig", "ObjectiveValue", "OwnModel", "PerturbedFeatures",
+    "PerturbedImages", "RunResult", "ThreatModel", "UserError", "WorkError", "ascend", "generate", "imagenet_advbn",
+    "load_model", "perturb_features", "perturb_images", "put_beside", "register_encoder", "sample_advbn",
+    "score_models",
 }  # fmt: skip
 LONG_EXAMPLES = {"ABNN", "GapReport", "RunResult", "generate", "put_beside", "score_models"}
 NOT_OF_A_PAPER = {
@@ -148,6 +150,7 @@ def test_the_page_runs_as_it_is_written(here: Path, drawn: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert "96 {'clean':" in printed
     assert "attacked original 96" in printed
+    assert "mine advbn 0." in printed
     assert (here / "accuracy.png").stat().st_size > 1000
     assert (here / "gap/report.html").is_file()
     assert (here / "reconstructed/manifest.json").is_file()
@@ -199,6 +202,22 @@ def test_results_are_kept_on_this_machine(tmp_path: Path) -> None:
         advbn_gen.score_models("resnet18=seed:0", {"mine": source}, "memory://api/scores")
     with pytest.raises(advbn_gen.UserError, match="on another file system; give a path on this machine"):
         advbn_gen.GapReport.of(source, source, source, "resnet18=seed:0", "memory://api/gap")
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ({"mine": nn.Flatten()}, r"The model mine is a module \(Flatten\) .* give OwnModel\(module, classes="),
+        (nn.Sequential(nn.Flatten()), r"A model of your own \(Sequential\) was given without a name"),
+        (advbn_gen.OwnModel(nn.Flatten(), classes=["a"], image_size=1), r"\(Flatten\) was given without a name"),
+        (["resnet18", nn.Flatten()], r"\(Flatten\) was given without a name"),
+    ],
+)
+def test_a_module_alone_is_refused_with_the_way_out(models: Any, message: str, tmp_path: Path) -> None:
+    data = {"images": image_folder(tmp_path / "images", per_class=1)}
+    with pytest.raises(advbn_gen.UserError, match=message):
+        advbn_gen.score_models(models, data, tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
 
 
 @pytest.mark.parametrize(

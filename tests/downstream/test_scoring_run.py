@@ -7,16 +7,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from basics.errors import UserError
 from basics.ownership import lock_folder
 from downstream import scoring_run
-from downstream.predictions import PredictionFile
+from downstream.predictions import ALL, PredictionFile
 from downstream.scoring import predict as predict_really
 from downstream.scoring_run import ScoreRequest, named_models, score
 from downstream.testset import open_test_set
+from networks.normalise import IMAGENET_COLOURS
+from networks.own import OwnModel
+from networks.specs import load_model
+from reports.gap_object import GapReport
+from reports.page import preparation
+from sources.classes import imagenet_map
 from tests.support import image_folder, tiny_classifier
-from tests.trio import Trio
+from tests.trio import SHOWN, Trio
 
 
 @pytest.fixture
@@ -160,3 +168,44 @@ def test_one_folder_is_written_by_one_run(trio: Trio, tmp_path: Path) -> None:
     with lock_folder(tmp_path), pytest.raises(UserError, match="Another run is writing"):
         run(trio, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_an_own_module_is_scored_as_the_file_of_its_weights(trio: Trio, tmp_path: Path) -> None:
+    module: nn.Module = load_model(str(trio.attacked)).module[1]  # type: ignore[index]
+    colours = IMAGENET_COLOURS.as_json()
+    mine = OwnModel(module, classes=imagenet_map().names, image_size=SHOWN, mean=colours["mean"], std=colours["std"])
+    report = GapReport.of(
+        trio.world.source, trio.reconstructed, trio.advbn, {"file": trio.attacked, "own": mine}, tmp_path, common=True,
+        device="cpu",
+    )  # fmt: skip
+    assert [row["attacked"] for row in report.rows] == [True] * 6
+    for role in ("original", "reconstructed", "advbn"):
+        of_file, of_module = (report.inputs.scored[role, name] for name in ("file", "own"))
+        pairs = [each.predictions[ALL] for each in (of_file, of_module)]
+        assert np.array_equal(pairs[0].classes_NK, pairs[1].classes_NK)
+        assert np.array_equal(pairs[0].probabilities_NK, pairs[1].probabilities_NK)
+        assert (of_module.row["arch"], of_module.row["weights"]) == ("ResNet", "own module")
+        assert of_module.row["colours"] == colours
+    report.write()
+    assert preparation(report.rows[-1]) in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert report.rows[-1]["model"] == "own"
+
+
+@pytest.mark.slow
+def test_an_own_module_that_has_changed_is_another_one(trio: Trio, tmp_path: Path, passes: list[Any]) -> None:
+    module: nn.Module = load_model(str(trio.attacked)).module[1]  # type: ignore[index]
+    mine = {"own": OwnModel(module, classes=imagenet_map().names, image_size=SHOWN)}
+    first = run(trio, tmp_path, models=mine)
+    assert run(trio, tmp_path, models=mine) == first
+    assert len(passes) == 2
+    with torch.no_grad():
+        next(module.parameters()).mul_(-1)
+    with pytest.raises(UserError, match=r"holds another result of own on advbn .*weights_sha256"):
+        run(trio, tmp_path, models=mine)
+    second = run(trio, tmp_path, models=mine, overwrite=True)
+    assert second[0]["weights_sha256"] != first[0]["weights_sha256"]
+    assert len(passes) == 4
+    other = {"own": OwnModel(module, classes=imagenet_map().names, image_size=SHOWN, mean=[0.5] * 3, std=[0.5] * 3)}
+    with pytest.raises(UserError, match=r"another result of own on advbn .*colours"):
+        run(trio, tmp_path, models=other)

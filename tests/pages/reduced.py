@@ -23,7 +23,7 @@ ADDED: Mapping[str, str] = {
     "finetune": _IMAGES,
     "score": "--limit 4",
     "evaluate": "--limit 1",
-    "report gap": "--gallery 2",
+    "report gap": "--gallery 2 --common",
     "abnn pretrain": f"{_EPOCH} {_WIDTH}",
     "abnn train": _EPOCH,
     "abnn attack": "--limit 4 --batch-size 4",
@@ -52,12 +52,12 @@ def _smaller(words: Sequence[str]) -> Iterator[str]:
             yield from (option, value)
 
 
-def _networks(command: str, words: Sequence[str], *, full: bool) -> list[str]:
+def _networks(command: str, words: Sequence[str], *, full: bool) -> list[str]:  # noqa: PLR0911 (one for each command)
     match command:
         case "imagenet-advbn" if "--source" not in words:
             networks = f"--autoencoder {NETWORKS}/{_value(words, '--encoder')}.safetensors"
             return f"{networks} --classifier-weights {ATTACKED_DRAWN}".split()
-        case "imagenet-advbn" if "--classifier-weights" not in words:
+        case "imagenet-advbn" if not {"--classifier", "--classifier-weights"} & {*words}:
             return ["--classifier-weights", ATTACKED]
         case "train-autoencoder" if "--encoder-weights" not in words:
             return ["--encoder-weights", "seed:0"]

@@ -31,7 +31,7 @@ MADE: Mapping[str, Sequence[str]] = {
     "ledger": ("perturbations.h5", "autoencoder-vgg.safetensors"),
     "measurements": ("none",),
     "experiments/advbn-table-8": ("resnet50-advbn",),
-    "report": ("imagenet-advbn-vgg", "imagenet-reconstructed-vgg"),
+    "report": ("autoencoder-vgg.safetensors", "imagenet-advbn-vgg", "imagenet-reconstructed-vgg"),
     "training": ("imagenet-advbn-vgg",),
     "shift": ("imagenet-advbn-vgg", "imagenet-reconstructed-vgg", "resnet50-advbn", "advbn-vgg"),
 }

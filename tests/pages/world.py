@@ -100,6 +100,7 @@ def _write_weights(folder: Path) -> None:
     torch.save(published_vgg(), folder / "vgg_normalised.pth")
     torch.save(published_decoder(), folder / "decoder.pth")
     with seeded(0):
+        torch.save(build_network("resnet18", len(_IMAGENETTE)).state_dict(), folder / "ten.pth")
         torch.save(build_network("resnet50", 1000).state_dict(), folder / "augmix.pth")
         for name in ("resnext-101", "resnet-18"):
             network = build_network(f"hara_{name.replace('-', '')}", 400)
