@@ -75,6 +75,8 @@ def as_local_path(address: Address, what: str) -> Path:
         UserError: it is on another file system, or `as_path` refuses it.
     """
     text = address_text(address)
+    if not text:
+        raise UserError(f"{what} is empty; give a path.")
     scheme = _SCHEME.match(text)
     if scheme is not None and scheme[1] != "file":
         # Before a package of that file system is asked for, which would not help. A signature is not shown.

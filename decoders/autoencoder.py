@@ -13,10 +13,14 @@ from networks.checkpoints import (
     StateDict,
     load_into,
     own_metadata,
+    read_metadata,
     read_safetensors,
+    read_weights,
     weights_checksum,
     write_safetensors,
 )
+from networks.classifiers import classifier_metadata, given_colours
+from networks.normalise import Normalise
 from networks.specs import load_with_weights
 from networks.weight_files import AUTOENCODER_FILE
 from networks.width import require_width
@@ -175,11 +179,14 @@ def network_state(kind: EncoderKind, weights: str) -> tuple[StateDict, str]:
         behind = kind.name.removeprefix(network)
         raise UserError(str(error).replace(f"{network}=FILE", f"{network}=FILE{behind}")) from error
     if found.width != 1:
-        raise UserError(f"The weights of {kind.network} have width {found.width:g}; its front serves at width 1 only.")
+        raise UserError(
+            f"The weights of {kind.network} have width {found.width:g}; its front serves at width 1 only; give others."
+        )
     if found.given_colours is not None:
         raise UserError(
             f"The weights of {kind.network} go with colours of their own ({found.given_colours.describe()}); its front "
-            "serves with the network's usual ones only."
+            "serves with the network's usual ones only; give weights trained with these, or register an encoder of "
+            "your own (docs/extending.md)."
         )
     return found.module[1].state_dict(), found.weights  # type: ignore[index]
 
@@ -197,6 +204,24 @@ def autoencoder_from_encoder(kind: EncoderKind, weights: StateDict) -> tuple[Aut
     module = Autoencoder(kind, kind.width_of(converted))
     load_encoder(module, converted)
     return module, form
+
+
+def weights_of_encoder(kind: EncoderKind, path: Path) -> StateDict:
+    """Read published or trained weights of an encoder.
+
+    Raises:
+        UserError: the file cannot be read, or is a classifier's of ours with other colours than ImageNet's, which
+            encoders prepare.
+    """
+    state = read_weights(path, kind.knows)
+    metadata = classifier_metadata(read_metadata(path)) if path.suffix == ".safetensors" else {}
+    colours = given_colours(metadata, Normalise())
+    if colours is not None:
+        raise UserError(
+            f"The weights {path} go with colours of their own ({colours.describe()}), and the encoder {kind.name} "
+            "prepares ImageNet's; give weights trained with these."
+        )
+    return state
 
 
 def load_encoder(module: Autoencoder, state: StateDict) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from basics.files import digest_file
-from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, save_autoencoder
+from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, save_autoencoder, weights_of_encoder
 from encoders import encoder_kind, split_encoder
 from networks.checkpoints import known_by, load_into, read_weights
 
@@ -21,7 +21,7 @@ def import_autoencoder(encoder: str, encoder_weights: Path, decoder_weights: Pat
         UserError: a file is missing, unreadable, holds code, or does not fit.
     """
     kind = encoder_kind(split_encoder(encoder)[0])
-    module, form = autoencoder_from_encoder(kind, read_weights(encoder_weights, kind.knows))
+    module, form = autoencoder_from_encoder(kind, weights_of_encoder(kind, encoder_weights))
     decoder = module.decoder
     load_into(decoder, read_weights(decoder_weights, known_by(decoder)), f"the decoder of the {encoder} encoder")
     origin = {

@@ -8,10 +8,17 @@ import torch
 
 from basics.errors import UserError
 from decoders.adain import scale_to_features
-from decoders.autoencoder import Autoencoder, autoencoder_from_encoder, load_autoencoder, load_encoder, network_state
+from decoders.autoencoder import (
+    Autoencoder,
+    autoencoder_from_encoder,
+    load_autoencoder,
+    load_encoder,
+    network_state,
+    weights_of_encoder,
+)
 from decoders.task import TOTAL_VARIATION_WEIGHT, AutoencoderTask
 from encoders import EncoderKind, encoder_kind
-from networks.checkpoints import StateDict, read_weights, weights_checksum
+from networks.checkpoints import StateDict, weights_checksum
 from networks.classifiers import PUBLISHED, SEED_PREFIX, published_network, seed_of
 from training.data import HELD_OUT_LIMIT, Variation, training_images
 from training.evaluation import batched
@@ -108,4 +115,4 @@ def _around_front(kind: EncoderKind, request: AutoencoderRequest) -> tuple[Autoe
 def _encoder_state(kind: EncoderKind, weights: str) -> StateDict:
     if weights == PUBLISHED:
         return dict(published_network(kind.classifier, "--encoder-weights").state_dict())
-    return read_weights(Path(weights), kind.knows)
+    return weights_of_encoder(kind, Path(weights))

@@ -91,7 +91,7 @@ def refuse_backslashes(names: Collection[str], where: str, media: Media = "image
 def _refuse_published(names: Collection[str], where: str, *, archive: bool) -> None:
     """Refuse a folder around the flat folder of ILSVRC2012's validation images, which is no class.
 
-    Several folders with some of these images are classes that were sorted out of them.
+    Several folders with some of these images are classes that were sorted out of them, and named in a notice.
     """
     found = [name.rpartition("/") for name in names if "/ILSVRC2012_val" in name]
     files = Counter(parent for parent, _, file in found if VALIDATION_FILE.fullmatch(file))
@@ -100,6 +100,13 @@ def _refuse_published(names: Collection[str], where: str, *, archive: bool) -> N
         raise UserError(
             f"{where} holds ILSVRC2012 validation images in the folder {parent}, which is no class; "
             f"give that folder itself, {_folder(where, parent, archive)}, with --labels."
+        )
+    taken = sorted(files.keys() - imagenet_index().keys())
+    if taken:
+        more = " and others" if len(taken) > _SHOWN else ""
+        say(
+            f"{where} holds ILSVRC2012 validation images in {', '.join(taken[:_SHOWN])}{more}, which are taken for "
+            "classes; if they are none, put all images into one folder and give it with --labels."
         )
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from tests.disk import resize
 from tests.processes import finish, start, wait_until
-from tests.support import Outcome, advbn_gen, image_folder, refused
+from tests.support import Outcome, advbn_gen, image_folder, refused, tiny_classifier
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +201,12 @@ def test_two_processes_share_a_batch(source: Path, tmp_path: Path) -> None:
     # The gradient of a batch is the mean of its halves' gradients: the same training up to rounding.
     ends = [results(folder)[2][-1]["held_out_mse"] for folder in (out, alone)]
     assert ends[0] == pytest.approx(ends[1], rel=1e-3)
+
+
+def test_weights_that_go_with_other_colours_than_the_encoders_are_refused(source: Path, tmp_path: Path) -> None:
+    weights = tiny_classifier(tmp_path / "vgg.safetensors", 3, "vgg19", mean=[0.5] * 3, std=[0.25] * 3)
+    message = refused(*words(source, tmp_path / "run", encoder_weights=weights))
+    assert "go with colours of their own" in message
+    assert "the encoder vgg prepares ImageNet's; give weights trained with these" in message
+    usual = tiny_classifier(tmp_path / "usual.safetensors", 3, "vgg19")
+    assert "colours" not in advbn_gen(*words(source, tmp_path / "run", "--limit", 8, encoder_weights=usual)).err

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tests.pages.blocks import name_of, pages
-from tests.pages.running import FOLLOWS, BlockFailedError, World, run_page
+from tests.pages.running import FOLLOWS, SESSIONS, BlockFailedError, World, run_page
 from tests.pages.store import lent_store
 
 
@@ -18,6 +18,9 @@ def main(folder: Path, names: list[str]) -> int:
         for page in pages():
             name = name_of(page)
             if names and name not in names:
+                continue
+            if name in SESSIONS:
+                click.echo(f"{name}: run by {SESSIONS[name]}")
                 continue
             begin = time.monotonic()
             try:

@@ -91,9 +91,11 @@ class Programs(AbstractContextManager["Programs"]):
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+        ended = [process.returncode for process in self._started if process.poll() is not None]
         for process in reversed(self._started):
             kill_session(process)
             process.wait()
+        assert not ended, f"programs of Dask ended by themselves: {ended}"
 
     def _call(self, words: list[str], folder: str, env: Mapping[str, str]) -> Called:
         begin = time.monotonic()

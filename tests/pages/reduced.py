@@ -6,6 +6,8 @@ part of the repository: where a command would download them, it gets a narrow ne
 
 from collections.abc import Iterator, Mapping, Sequence
 
+WHOLE = "ILSVRC2012_val"
+"""Images that are so few that data sets have all of them; others have the first 8."""
 NETWORKS = "networks"
 """Folder with a narrow network NAME.safetensors in the place of each of `PUBLISHED`."""
 PUBLISHED = ("resnet50", "densenet121", "efficientnet_b0")
@@ -23,7 +25,7 @@ ADDED: Mapping[str, str] = {
     "finetune": _IMAGES,
     "score": "--limit 4",
     "evaluate": "--limit 1",
-    "report gap": "--gallery 2 --common",
+    "report gap": "--gallery 2",
     "abnn pretrain": f"{_EPOCH} {_WIDTH}",
     "abnn train": _EPOCH,
     "abnn attack": "--limit 4 --batch-size 4",
@@ -54,6 +56,8 @@ def _smaller(words: Sequence[str]) -> Iterator[str]:
 
 def _networks(command: str, words: Sequence[str], *, full: bool) -> list[str]:  # noqa: PLR0911 (one for each command)
     match command:
+        case "report gap" if _value(words, "--original") != WHOLE:
+            return ["--common"]
         case "imagenet-advbn" if "--source" not in words:
             networks = f"--autoencoder {NETWORKS}/{_value(words, '--encoder')}.safetensors"
             return f"{networks} --classifier-weights {ATTACKED_DRAWN}".split()

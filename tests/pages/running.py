@@ -14,6 +14,8 @@ from tests.pages.reduced import reduced
 from tests.pages.world import build_inputs
 from tests.processes import Forked, environment, finish
 
+SESSIONS = {"extending": "tests/test_extending.py"}
+"""Pages that other tests run as a whole: what they print is compared, too."""
 ELSEWHERE = {
     "api": "tests/test_api.py",
     "shards": "tests/test_shard_docs.py",
@@ -125,7 +127,8 @@ def _run_bash(block: Block, page: Path, programs: Programs, folder: Path, env: M
         cwd=folder, env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     called = programs.called[before:]
-    if done.returncode or not called:
+    # Bash does not end at a failure in the background or in a condition.
+    if done.returncode or not called or any(call.code for call in called):
         raise BlockFailedError(_message(block, page, done.stdout, done.stderr))
 
 

@@ -6,19 +6,17 @@ from pathlib import Path
 import pytest
 
 from tests.pages.blocks import blocks_of, name_of, pages
-from tests.pages.running import World, run_page
+from tests.pages.running import SESSIONS, World, run_page
 from tests.pages.store import lent_store
 
 # Dozens of small trainings.
 pytestmark = pytest.mark.slow
 EXPERIMENTS = "experiments/"
 """Pages of results: with their loops over seeds they are run by `python -m tests.pages`, and here only parsed."""
-EXTENDING = "extending"
-"""Its examples, and what they give, are tested by `tests/test_extending.py`."""
 GUIDES = [
     page
     for page in pages()
-    if blocks_of(page) and name_of(page) != EXTENDING and not name_of(page).startswith(EXPERIMENTS)
+    if blocks_of(page) and name_of(page) not in SESSIONS and not name_of(page).startswith(EXPERIMENTS)
 ]
 
 

@@ -256,9 +256,10 @@ def test_a_flat_validation_folder_is_not_taken_for_one_class() -> None:
         label_folders([*flat, "others/1.png"], "here")
 
 
-def test_validation_images_sorted_into_folders_of_any_names_are_classes() -> None:
+def test_validation_images_sorted_into_folders_of_any_names_are_classes(capsys: pytest.CaptureFixture[str]) -> None:
     mixed = [f"c{label}/{file}.JPEG" for label in range(3) for file in (f"ILSVRC2012_val_0000000{label}", "1", "2")]
     assert label_folders(mixed, "here")[1].names == ("c0", "c1", "c2")
+    assert "validation images in c0, c1, c2, which are taken for classes" in capsys.readouterr().err
     sorted_out = [f"c{label}/ILSVRC2012_val_0000000{label}.JPEG" for label in range(3)]
     assert label_folders(sorted_out, "here")[1].names == ("c0", "c1", "c2")
     one = ["c0/ILSVRC2012_val_00000001.JPEG", *(f"c{label}/{file}.JPEG" for label in range(3) for file in range(5))]
