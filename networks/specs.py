@@ -248,7 +248,10 @@ def name_in_file(path: Path, *, whole: bool = False) -> str:
     if "name" not in metadata:
         raise UserError(f"The file {path} does not say of which network it is; give NAME={path}.")
     if whole and metadata.get("width", 1.0) != 1:
-        raise UserError(f"The network in {path} has width {metadata['width']:g}; its front serves at width 1 only.")
+        width = metadata["width"]
+        raise UserError(f"The network in {path} has width {width:g}; its front serves at width 1 only; give another.")
+            f"The network in {path} has width {metadata['width']:g}; its front serves at width 1 only; give another."
+        )
     return str(metadata["name"])
 
 

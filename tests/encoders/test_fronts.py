@@ -130,7 +130,7 @@ def test_a_spec_is_split_from_its_module(tmp_path: Path) -> None:
     assert file_name_of("timm:tf_efficientnet_lite0@blocks.1") == "tf_efficientnet_lite0-blocks_1"
     assert file_name_of("vgg") == "vgg"
     narrow = tiny_classifier(tmp_path / "classifier.safetensors", 5)
-    with pytest.raises(UserError, match="its front serves at width 1 only; give others"):
+    with pytest.raises(UserError, match="its front serves at width 1 only; give another"):
         split_encoder(f"{narrow}@layer1")
 
 
