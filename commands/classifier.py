@@ -105,8 +105,9 @@ _CONFIG_OPTIONS = (
 @click.option("--resize", type=int, help="Length of the short side before that. [default: --image-size]")
 @click.option("--squash", is_flag=True, help="Resize both sides, as torchvision's Resize((N, N)) does.")
 @click.option(
-    "--interpolation", type=click.Choice(["bilinear", "bicubic"]), help="How images are resized. [default: bilinear]"
-)
+    "--interpolation", type=click.Choice(["bilinear", "bicubic"]), metavar="NAME",
+    help="How images are resized: bilinear or bicubic. [default: bilinear]",
+)  # fmt: skip
 @click.option(
     "--mean", type=float, multiple=True, metavar="R G B",
     help="Mean of the colours, of pixels in [0, 1]; one number stands for all three. [default: ImageNet's, or those of "
@@ -143,15 +144,17 @@ def import_classifier(out: Path, as_json: bool, **options: Any) -> None:
     if out.exists() and not options["overwrite"]:
         raise UserError(f"The file {out} is there already; give another --out, or --overwrite.")
     colours, arch = _colours(options), options["arch"]
-    interpolation = options["interpolation"] or INTERPOLATIONS[0]
-    view = own_view(options["image_size"], options["resize"], squash=options["squash"], interpolation=interpolation)
+    view = own_view(
+        options["image_size"], options["resize"], squash=options["squash"],
+        interpolation=options["interpolation"] or INTERPOLATIONS[0],
+    )  # fmt: skip
     classes = classes_at(options["classes"])
     require_writable_folder(out.absolute().parent)
     taken = write_classifier(arch, options["weights"], classes, view, colours, out)
     if options["interpolation"] is None and arch.startswith(TIMM_PREFIX):
         say(
-            f"No interpolation was given: images are resized with the {interpolation} one; give --interpolation bicubic "
-            f"if {arch} was trained with that, as many networks of timm were."
+            "No interpolation was given: images are resized bilinearly, as by torchvision; give --interpolation "
+            f"bicubic if {arch} was trained with that."
         )
     result = {
         "classifier": str(out), "arch": arch, "classes": list(classes.names), "transform": view.describe(),

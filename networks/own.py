@@ -165,9 +165,8 @@ def _numbers(name: str, values: Any) -> list[float]:
     """
     each = [values] * len(PIXELS.mean) if isinstance(values, Real) else values
     try:
-        if isinstance(each, str):
-            raise TypeError
-        return [float(value) for value in each]
+        # The sum refuses texts, which `float` alone would read.
+        return [float(value + 0.0) for value in each]
     except (TypeError, ValueError) as error:
         raise UserError(
             f"The {name} of an own model's colours is {_shown(values)}; give three numbers (red, green, blue), or one "

@@ -244,7 +244,7 @@ def test_the_interpolation_of_a_network_of_timm_is_not_assumed_silently(tmp_path
     for more, said in ((("--interpolation", "bilinear"), 0), (("--overwrite",), 1)):
         done = advbn_gen(*import_words(tmp_path / "mine.pth", data, out, *more, arch="timm:test_resnet"))
         assert done.code == 0, done.err
-        assert done.err.count("No interpolation was given: images are resized with the bilinear one") == said
+        assert done.err.count("No interpolation was given: images are resized bilinearly") == said
 
 
 def test_an_import_writes_over_nothing(mine: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_given_colours_are_all_that_googlenet_gets(tmp_path: Path) -> None:
 def test_a_file_that_says_these_things_is_not_imported_again(plain: nn.Module, weights: Path, tmp_path: Path) -> None:
     done, again = tmp_path / "mine.safetensors", tmp_path / "again.safetensors"
     import_classifier("squeezenet1_1", weights, beasts(), VIEW, None, done)
-    with pytest.raises(UserError, match="mine.safetensors says already how images are prepared for it: it is a SPEC"):
+    with pytest.raises(UserError, match=r"mine\.safetensors says already how images are prepared for it: it is a SPEC"):
         import_classifier("squeezenet1_1", done, beasts(), VIEW, None, again)
     named = tmp_path / "named.safetensors"
     save_classifier(named, "squeezenet1_1", plain, beasts(), 1.0)
