@@ -163,7 +163,7 @@ def _numbers(name: str, values: Any) -> list[float]:
     Raises:
         UserError: they are no numbers.
     """
-    each = [values] * len(PIXELS.mean) if isinstance(values, Real) else values
+    each: Any = [values] * len(PIXELS.mean) if isinstance(values, Real) else values
     try:
         # The sum refuses texts, which `float` alone would read.
         return [float(value + 0.0) for value in each]
