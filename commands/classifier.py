@@ -10,6 +10,7 @@ import click
 from commands.options import (
     FILE,
     FOLDER,
+    ManyValues,
     combined_options,
     given,
     json_option,
@@ -92,7 +93,7 @@ _CONFIG_OPTIONS = (
 )  # fmt: skip
 
 
-@click.command(short_help="Your own state dict as a classifier file.")
+@click.command(short_help="Your own state dict as a classifier file.", cls=ManyValues)
 @click.option("--arch", required=True, metavar="NAME", help="Its network: torchvision's, or timm:NAME.")
 @click.option("--weights", type=FILE, required=True, help="Its weights: a state dict, plain or in a checkpoint.")
 @click.option(
@@ -104,10 +105,15 @@ _CONFIG_OPTIONS = (
 @click.option("--resize", type=int, help="Length of the short side before that. [default: --image-size]")
 @click.option("--squash", is_flag=True, help="Resize both sides, as torchvision's Resize((N, N)) does.")
 @click.option(
-    "--mean", type=float, nargs=3, metavar="R G B",
-    help="Mean of the colours, of pixels in [0, 1]. [default: ImageNet's, or those of timm's network]",
+    "--interpolation", type=click.Choice(["bilinear", "bicubic"]), metavar="NAME",
+    help="How images are resized: bilinear or bicubic. [default: bilinear]",
 )  # fmt: skip
-@click.option("--std", type=float, nargs=3, metavar="R G B", help="Their standard deviation, given with --mean.")
+@click.option(
+    "--mean", type=float, multiple=True, metavar="R G B",
+    help="Mean of the colours, of pixels in [0, 1]; one number stands for all three. [default: ImageNet's, or those of "
+    "timm's network]",
+)  # fmt: skip
+@click.option("--std", type=float, multiple=True, metavar="R G B", help="Their standard deviation, given with --mean.")
 @click.option("--no-normalisation", is_flag=True, help="Pixels in [0, 1] as they are, as after ToTensor alone.")
 @click.option("--out", type=FILE, required=True, help="File to write (.safetensors).")
 @click.option("--overwrite", is_flag=True, help="Replace the file if it is there.")
@@ -126,8 +132,10 @@ def import_classifier(out: Path, as_json: bool, **options: Any) -> None:
     """
     from basics.errors import UserError
     from basics.files import require_writable_folder
-    from networks.own import classes_at, own_view
+    from basics.progress import say
+    from networks.own import INTERPOLATIONS, classes_at, own_view
     from networks.own import import_classifier as write_classifier
+    from networks.specs import TIMM_PREFIX
 
     if out.suffix != ".safetensors":
         raise UserError(f"The output {out} does not end in .safetensors; give a name that does.")
@@ -135,17 +143,26 @@ def import_classifier(out: Path, as_json: bool, **options: Any) -> None:
         raise UserError(f"The output {out} is a folder; give a file.")
     if out.exists() and not options["overwrite"]:
         raise UserError(f"The file {out} is there already; give another --out, or --overwrite.")
-    colours, view = _colours(options), own_view(options["image_size"], options["resize"], squash=options["squash"])
+    colours, arch = _colours(options), options["arch"]
+    view = own_view(
+        options["image_size"], options["resize"], squash=options["squash"],
+        interpolation=options["interpolation"] or INTERPOLATIONS[0],
+    )  # fmt: skip
     classes = classes_at(options["classes"])
     require_writable_folder(out.absolute().parent)
-    taken = write_classifier(options["arch"], options["weights"], classes, view, colours, out)
+    taken = write_classifier(arch, options["weights"], classes, view, colours, out)
+    if options["interpolation"] is None and arch.startswith(TIMM_PREFIX):
+        say(
+            "No interpolation was given: images are resized bilinearly, as by torchvision; give --interpolation "
+            f"bicubic if {arch} was trained with that."
+        )
     result = {
-        "classifier": str(out), "arch": options["arch"], "classes": list(classes.names), "transform": view.describe(),
+        "classifier": str(out), "arch": arch, "classes": list(classes.names), "transform": view.describe(),
         "colours": taken.as_json(),
     }  # fmt: skip
     names = ", ".join(classes.names[:_NAMES_SHOWN]) + (", ..." if classes.count > _NAMES_SHOWN else "")
     lines = [
-        f"{options['arch']} of {classes.count} classes ({names})",
+        f"{arch} of {classes.count} classes ({names})",
         f"images: {view.describe()}; colours: {taken.describe()}",
         str(out),
     ]
@@ -161,7 +178,8 @@ def _colours(options: Mapping[str, Any]) -> "Colours | None":
     from basics.errors import UserError
     from networks.normalise import PIXELS, checked_colours
 
-    mean, std = options["mean"], options["std"]
+    # One number stands for all three colours.
+    mean, std = (values * 3 if len(values) == 1 else values or None for values in (options["mean"], options["std"]))
     if options["no_normalisation"]:
         if mean is not None or std is not None:
             raise UserError("--no-normalisation takes pixels as they are; leave out --mean and --std.")
@@ -169,7 +187,7 @@ def _colours(options: Mapping[str, Any]) -> "Colours | None":
     if (mean is None) != (std is None):
         missing, other = ("--mean", "--std") if mean is None else ("--std", "--mean")
         raise UserError(f"{other} is given without {missing}; give both, or --no-normalisation.")
-    return None if mean is None else checked_colours(mean, std)
+    return None if mean is None or std is None else checked_colours(mean, std)
 
 
 _NAMES_SHOWN = 3

@@ -24,7 +24,7 @@ from downstream.cue_conflict import cue_conflict
 from downstream.predictions import ALL, PRESENT, DataColumns, Predictions, Scored, ScoredData
 from downstream.result_store import CONTENT, Row, Wanted
 from downstream.testset import TestSet
-from networks.classifiers import Classifier, naming_advice
+from networks.classifiers import Classifier, class_order, naming_advice
 from networks.heads import among_imagenet, imagenet_outputs
 from networks.normalise import IMAGENET_COLOURS
 from sources.base import numbered_classes
@@ -88,6 +88,9 @@ def wanted_score(  # noqa: PLR0913 (all that a result depends on)
         "precision": compute.precision,
         # Earlier versions knew none but the usual ones of a network, and did not record these.
         **model.colours_given(),
+        **({"structure": model.structure} if model.structure else {}),
+        # Other names of classes are compared with those of the data.
+        **class_order(_imagenet_outputs(model, data) or ()),
     }
     software = versions_of((*_SOFTWARE, *model.packages))
     # Left out where they are ImageNet's: earlier versions recorded none.

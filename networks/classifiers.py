@@ -1,7 +1,7 @@
 """Frozen classifiers of images or clips by name, with published, given or seeded weights."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.models import get_model, get_model_weights, list_models
 
 from basics.errors import UserError
+from basics.files import digest_json
 from basics.progress import say
 from networks.checkpoints import (
     Checkpoint,
@@ -69,6 +70,7 @@ class Classifier:
             `networks.heads`); empty if all are real.
         given_colours: mean and standard deviation of its colours, if its file (or its owner) gives others than are
             usual for a network of this name.
+        structure: checksum over the printed form of a user's own module; empty for networks that their name builds.
         assumed: whether view and colours are the usual ones of the network because its file does not say any.
 
     Example:
@@ -90,6 +92,7 @@ class Classifier:
     colours: str | None = None
     real_outputs: tuple[int, ...] = ()
     given_colours: Colours | None = None
+    structure: str = ""
     assumed: bool = False
 
     @property
@@ -116,11 +119,24 @@ class Classifier:
             "sha256": self.checksum,
             "width": self.width,
             **self.colours_given(),
+            **class_order(self.real_outputs),
         }
 
     def colours_given(self) -> dict[str, Any]:
         """Return `given_colours` as results and identities have them; empty if colours are the usual ones."""
         return {} if self.given_colours is None else {"colours": self.given_colours.as_json()}
+
+
+def class_order(outputs: Sequence[int]) -> dict[str, str]:
+    """Return the order of outputs that are some of ImageNet-1k's classes, as results and identities have it.
+
+    The weights do not say it, and a user may correct it. Empty if it is that of ImageNet-1k itself, which earlier
+    versions did not record.
+
+    Args:
+        outputs: ImageNet-1k index of each output; empty if all of ImageNet-1k are real.
+    """
+    return {} if list(outputs) == sorted(outputs) else {"class_order": digest_json(list(outputs))}
 
 
 def is_known(name: str) -> bool:

@@ -1,8 +1,10 @@
 """Networks of a user's own: a classifier file from a plain state dict, and any module as a classifier."""
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,18 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from basics.errors import UserError
+from basics.files import digest_json
 from basics.progress import say
-from networks.checkpoints import weights_checksum
-from networks.classifiers import TRANSFORMING, Classifier, require_known, save_classifier
+from networks.checkpoints import read_metadata, weights_checksum
+from networks.classifiers import (
+    TRANSFORMING,
+    Classifier,
+    classes_of,
+    classifier_metadata,
+    require_known,
+    save_classifier,
+    view_of,
+)
 from networks.normalise import PIXELS, Colours, Normalise, checked_colours
 from networks.specs import TIMM_PREFIX, first_line, load_with_weights
 from sources.base import ClassMap
@@ -22,14 +33,22 @@ from sources.decode import View
 
 OWN_WEIGHTS = "own module"
 """What results call the origin of an own module's weights."""
+INTERPOLATIONS = ("bilinear", "bicubic")
+"""How images may be resized for a user's network."""
 _NAMES_SHOWN = 3
+_LENGTH_SHOWN = 60
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+"""The part of an object's text that is another one in each process."""
 
 
 @dataclass(frozen=True, eq=False)
 class OwnModel:
     """A network of your own that `score_models` and `GapReport.of` score beside others (paper 1, section 5.1).
 
-    Of its results the class and the state dict say which network it is: after further training it is another one.
+    Of its results the class, its printed form (`repr`) and the state dict say which network it is: after further
+    training it is another one. Changes of its code, or of plain attributes that it does not print, are not seen: give
+    another name or folder then, or `overwrite=True`. A report calls it attacked if its state dict is that of the
+    attacked network, keys and all: inside a wrapper, whose keys are others, it is called "not seen by the attack".
 
     Attributes:
         module: images (N, 3, S, S) in [0, 1], or normalised by `mean` and `std` -> logits (N, classes). A copy of it is
@@ -38,8 +57,9 @@ class OwnModel:
         image_size: side S of the square from the centre that it takes, in pixels.
         resize: length of an image's short side before that; None is `image_size`.
         squash: whether both sides are resized, whatever the shape of the image, as by torchvision's `Resize((S, S))`.
-        mean: of each colour, subtracted; None takes pixels as they are.
-        std: of each colour, divided by; given with `mean`.
+        interpolation: bilinear or bicubic, how images are resized.
+        mean: of each colour, or one number for all three, subtracted; None takes pixels as they are.
+        std: of each colour, or one number for all three, divided by; given with `mean`.
 
     Raises:
         UserError: the parts do not fit each other.
@@ -69,14 +89,19 @@ class OwnModel:
     image_size: int = field(kw_only=True)
     resize: int | None = field(default=None, kw_only=True)
     squash: bool = field(default=False, kw_only=True)
-    mean: Sequence[float] | None = field(default=None, kw_only=True)
-    std: Sequence[float] | None = field(default=None, kw_only=True)
+    interpolation: str = field(default=INTERPOLATIONS[0], kw_only=True)
+    mean: float | Sequence[float] | None = field(default=None, kw_only=True)
+    std: float | Sequence[float] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not isinstance(self.module, nn.Module):
             raise UserError(f"The module of an own model is {self.module!r}; give a torch.nn.Module.")
-        if isinstance(self.classes, str):
-            raise UserError(f"The classes of an own model are {self.classes!r}; give a list of names.")
+        if (
+            isinstance(self.classes, str)
+            or not isinstance(self.classes, Sequence)
+            or not all(isinstance(name, str) for name in self.classes)
+        ):
+            raise UserError(f"The classes of an own model are {_shown(self.classes)}; give a list of names.")
         _parts_of(self)
 
 
@@ -105,16 +130,54 @@ def own_classifier(model: OwnModel, name: str) -> Classifier:
         view=view,
         class_map=classes,
         given_colours=colours,
+        structure=digest_json(_ADDRESS.sub("", repr(module))),
     )
 
 
 def _parts_of(model: OwnModel) -> tuple[ClassMap, View, Colours]:
     classes = named_classes(model.classes, "An own model")
-    view = own_view(model.image_size, model.resize, squash=model.squash)
+    image_size = _whole("image_size", model.image_size)
+    resize = None if model.resize is None else _whole("resize", model.resize)
+    view = own_view(image_size, resize, squash=bool(model.squash), interpolation=model.interpolation)
     if (model.mean is None) != (model.std is None):
         raise UserError("Of mean and std of an own model's colours one is missing; give both, or neither.")
-    colours = PIXELS if model.mean is None or model.std is None else checked_colours(model.mean, model.std)
-    return classes, view, colours
+    if model.mean is None or model.std is None:
+        return classes, view, PIXELS
+    return classes, view, checked_colours(_numbers("mean", model.mean), _numbers("std", model.std))
+
+
+def _whole(name: str, value: object) -> int:
+    """Return a number of pixels.
+
+    Raises:
+        UserError: it is no whole number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UserError(f"The {name} of an own model is {_shown(value)}; give a whole number of pixels, such as 224.")
+    return int(value)
+
+
+def _numbers(name: str, values: Any) -> list[float]:
+    """Return a number for each colour; one stands for three.
+
+    Raises:
+        UserError: they are no numbers.
+    """
+    each: Any = [values] * len(PIXELS.mean) if isinstance(values, Real) else values
+    try:
+        # The sum refuses texts, which `float` alone would read.
+        return [float(value + 0.0) for value in each]
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"The {name} of an own model's colours is {_shown(values)}; give three numbers (red, green, blue), or one "
+            "for all three."
+        ) from error
+
+
+def _shown(value: object) -> str:
+    """Return the text of a value for a message, on one line and not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LENGTH_SHOWN else f"{text[:_LENGTH_SHOWN]}..."
 
 
 def _copied(module: nn.Module, name: str) -> nn.Module:
@@ -133,12 +196,14 @@ def _copied(module: nn.Module, name: str) -> nn.Module:
     return copied.float().cpu()
 
 
-def own_view(image_size: int, resize: int | None, *, squash: bool) -> View:
+def own_view(image_size: int, resize: int | None, *, squash: bool, interpolation: str = INTERPOLATIONS[0]) -> View:
     """Return how images are prepared for a user's network; without `resize` the square is the whole short side.
 
     Raises:
-        UserError: the sizes are too small, or do not fit each other.
+        UserError: the sizes are too small, or do not fit each other, or there is no such interpolation.
     """
+    if interpolation not in INTERPOLATIONS:
+        raise UserError(f"There is no interpolation {interpolation!r}; give one of {', '.join(INTERPOLATIONS)}.")
     if image_size < 1:
         raise UserError(f"The image size is {image_size}; give 1 or more.")
     resize = image_size if resize is None else resize
@@ -147,7 +212,7 @@ def own_view(image_size: int, resize: int | None, *, squash: bool) -> View:
             f"Images are resized to {resize} px, which is less than the {image_size} px that are cropped; give "
             f"{image_size} or more."
         )
-    return View(crop=image_size, resize=resize, squash=squash)
+    return View(crop=image_size, resize=resize, squash=squash, interpolation=interpolation)
 
 
 def classes_at(path: Path) -> ClassMap:
@@ -191,11 +256,12 @@ def import_classifier(  # noqa: PLR0913, PLR0917 (everything that a state dict d
         out: file to write.
 
     Raises:
-        UserError: the weights cannot be read, do not fit the network, or have another number of outputs; or the
-            network does not take images of this size.
+        UserError: the weights cannot be read, do not fit the network, or have another number of outputs; they are a
+            file of ours that says these things already; or the network does not take images of this size.
     """
     if not arch.startswith(TIMM_PREFIX):
         require_known(arch, option="--arch")
+    _require_silent(weights, classes)
     # An absolute path is always that of a file, whatever it is called.
     found = load_with_weights(arch, str(weights.absolute()), None, "--arch")
     if found.classes != classes.count:
@@ -222,6 +288,22 @@ def import_classifier(  # noqa: PLR0913, PLR0917 (everything that a state dict d
         view=asdict(view), **colours.as_json(), facts={"imported": weights.name},
     )  # fmt: skip
     return colours
+
+
+def _require_silent(weights: Path, classes: ClassMap) -> None:
+    """Refuse a classifier file of ours that says what is given with it: it would be said otherwise without notice.
+
+    Raises:
+        UserError: see above.
+    """
+    metadata = classifier_metadata(read_metadata(weights)) if weights.suffix == ".safetensors" else {}
+    if view_of(metadata) is not None or "mean" in metadata:
+        raise UserError(
+            f"{weights} says already how images are prepared for it: it is a SPEC, give it to --model (or "
+            "--classifier) as it is."
+        )
+    if classes_of(metadata) not in {None, classes}:
+        raise UserError(f"{weights} says already that it has other classes than --classes names; give these.")
 
 
 @torch.no_grad()

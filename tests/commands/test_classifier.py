@@ -212,6 +212,7 @@ def test_other_colours_are_another_result(mine: Path, tmp_path: Path) -> None:
         (("--std", 0.5, 0.5, 0.5), {}, "--std is given without --mean"),
         (("--no-normalisation", "--std", 0.5, 0.5, 0.5), {}, "leave out --mean and --std"),
         (("--mean", 124, 116, 104, "--std", 58, 57, 57), {}, "give mean and std of pixels between 0 and 1"),
+        (("--mean", 0.5, 0.5, "--std", 0.5), {}, "mean of colours has 2 values; give one each for red, green and blue"),
         ((), {"resize": 30}, "less than the 32 px"),
         ((), {"arch": "resnet19"}, "There is no classifier 'resnet19'"),
         ((), {"arch": "timm:nothing"}, "There is no timm model 'nothing'"),
@@ -225,6 +226,25 @@ def test_a_bad_import_is_refused(
     data, out = image_folder(tmp_path / "images", per_class=1, classes=WNIDS), tmp_path / "mine.safetensors"
     assert message in refused(*import_words(mine, data, out, *more, **changed))
     assert not out.exists()
+
+
+def test_an_interpolation_is_given_and_one_number_stands_for_three_colours(mine: Path, tmp_path: Path) -> None:
+    data, out = image_folder(tmp_path / "images", per_class=1, classes=WNIDS), tmp_path / "mine.safetensors"
+    more = ("--mean", 0.5, "--std", 0.25, "--interpolation", "bicubic", "--json")
+    done = advbn_gen(*import_words(mine, data, out, *more))
+    assert done.code == 0, done.err
+    assert done.result["colours"] == {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    assert load_model(str(out)).view == View(crop=32, resize=32, interpolation="bicubic")
+
+
+@pytest.mark.slow
+def test_the_interpolation_of_a_network_of_timm_is_not_assumed_silently(tmp_path: Path) -> None:
+    data, out = image_folder(tmp_path / "images", per_class=1, classes=WNIDS), tmp_path / "mine.safetensors"
+    torch.save(timm.create_model("test_resnet", num_classes=len(WNIDS)).state_dict(), tmp_path / "mine.pth")
+    for more, said in ((("--interpolation", "bilinear"), 0), (("--overwrite",), 1)):
+        done = advbn_gen(*import_words(tmp_path / "mine.pth", data, out, *more, arch="timm:test_resnet"))
+        assert done.code == 0, done.err
+        assert done.err.count("No interpolation was given: images are resized bilinearly") == said
 
 
 def test_an_import_writes_over_nothing(mine: Path, tmp_path: Path) -> None:
@@ -269,6 +289,22 @@ def test_an_imported_network_is_attacked_and_tuned_with_its_colours(normed: Path
     assert "does not say" not in tuned.err
     found = load_model(str(tmp_path / "tuned"))
     assert (found.mean_std, found.view) == (PIXELS, View(crop=32, resize=32))
+
+
+@pytest.mark.slow
+def test_images_against_classes_in_another_order_are_another_data_set(mine: Path, tmp_path: Path) -> None:
+    data, out = image_folder(tmp_path / "images", per_class=1, classes=WNIDS), tmp_path / "mine.safetensors"
+    names = tmp_path / "names.txt"
+    making = [
+        "imagenet-advbn", "--encoder", "vgg", "--source", data, "--image-size", 32, "--steps", 1, "--autoencoder",
+        tiny_autoencoder(tmp_path / "autoencoder.safetensors"), "--classifier", out, "--out", tmp_path / "made",
+    ]  # fmt: skip
+    for classes in (WNIDS[::-1], WNIDS):
+        names.write_text("\n".join(classes), encoding="utf-8")
+        assert advbn_gen(*import_words(mine, names, out, "--no-normalisation", "--overwrite")).code == 0
+        if classes != WNIDS:
+            assert advbn_gen(*making).code == 0
+    assert "class_order" in refused(*making)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from basics.ownership import lock_folder
 from downstream import scoring_run
 from downstream.predictions import ALL, PredictionFile
 from downstream.scoring import predict as predict_really
-from downstream.scoring_run import ScoreRequest, named_models, score
+from downstream.scoring_run import ScoreRequest, named_models, score, score_models
 from downstream.testset import open_test_set
 from networks.normalise import IMAGENET_COLOURS
 from networks.own import OwnModel
@@ -23,7 +23,7 @@ from networks.specs import load_model
 from reports.gap_object import GapReport
 from reports.page import preparation
 from sources.classes import imagenet_map
-from tests.support import image_folder, tiny_classifier
+from tests.support import WNIDS, image_folder, tiny_classifier
 from tests.trio import SHOWN, Trio
 
 
@@ -209,3 +209,18 @@ def test_an_own_module_that_has_changed_is_another_one(trio: Trio, tmp_path: Pat
     other = {"own": OwnModel(module, classes=imagenet_map().names, image_size=SHOWN, mean=[0.5] * 3, std=[0.5] * 3)}
     with pytest.raises(UserError, match=r"another result of own on advbn .*colours"):
         run(trio, tmp_path, models=other)
+
+
+@pytest.mark.slow
+def test_classes_of_an_own_module_in_another_order_are_another_result(tmp_path: Path) -> None:
+    data = {"images": image_folder(tmp_path / "images", per_class=2, classes=WNIDS[:2])}
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    ordered, reversed_ = (
+        {"mine": OwnModel(network, classes=classes, image_size=24)} for classes in (WNIDS[:2], WNIDS[1::-1])
+    )
+    (wrong,) = score_models(reversed_, data, tmp_path / "scores")
+    with pytest.raises(UserError, match="holds another result of mine on images"):
+        score_models(ordered, data, tmp_path / "scores")
+    (right,) = score_models(ordered, data, tmp_path / "scores", overwrite=True)
+    assert right["top1"] == 1 - wrong["top1"]
+    assert "class_order" not in right  # as earlier versions have it

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models import GoogLeNet, squeezenet1_1
 
 from basics.errors import UserError
-from networks.classifiers import load_classifier
+from networks.classifiers import load_classifier, save_classifier
 from networks.normalise import IMAGENET_COLOURS, PIXELS, Colours, checked_colours
 from networks.own import OwnModel, classes_at, import_classifier, own_classifier, own_view
 from networks.specs import load_model
@@ -113,6 +113,19 @@ def test_given_colours_are_all_that_googlenet_gets(tmp_path: Path) -> None:
         assert close(found.module(image()), plain(normalised(image(), IMAGENET_COLOURS)), relative=1e-4)
 
 
+def test_a_file_that_says_these_things_is_not_imported_again(plain: nn.Module, weights: Path, tmp_path: Path) -> None:
+    done, again = tmp_path / "mine.safetensors", tmp_path / "again.safetensors"
+    import_classifier("squeezenet1_1", weights, beasts(), VIEW, None, done)
+    with pytest.raises(UserError, match=r"mine\.safetensors says already how images are prepared for it: it is a SPEC"):
+        import_classifier("squeezenet1_1", done, beasts(), VIEW, None, again)
+    named = tmp_path / "named.safetensors"
+    save_classifier(named, "squeezenet1_1", plain, beasts(), 1.0)
+    with pytest.raises(UserError, match="says already that it has other classes"):
+        import_classifier("squeezenet1_1", named, named_classes(WNIDS, "the test"), VIEW, COLOURS, again)
+    assert not again.exists()
+    assert import_classifier("squeezenet1_1", named, beasts(), VIEW, COLOURS, again) == COLOURS
+
+
 def test_what_does_not_fit_is_not_imported(weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
     with pytest.raises(UserError, match=r"have 3 outputs, but --classes names 4 classes \(ant, bee, cat, \.\.\.\)"):
@@ -197,7 +210,10 @@ def test_an_own_module_is_a_classifier_and_stays_as_it_is(plain: nn.Module) -> N
         assert close(found.module(image()), plain(normalised(image())))
     assert (found.name, found.view, found.outputs.names) == ("SqueezeNet", VIEW, WNIDS)
     assert (found.mean_std, found.given_colours) == (COLOURS, COLOURS)
-    assert OwnModel(plain, classes=WNIDS, image_size=32).image_size == 32
+    grey = own_classifier(OwnModel(plain, classes=WNIDS, image_size=32, mean=0.5, std=0.25), "mine")
+    assert grey.mean_std == Colours((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    cubic = own_classifier(OwnModel(plain, classes=WNIDS, image_size=32, interpolation="bicubic"), "mine")
+    assert cubic.view == View(crop=32, resize=32, interpolation="bicubic")
     assert own_classifier(OwnModel(plain, classes=WNIDS, image_size=32), "mine").mean_std == PIXELS
 
 
@@ -216,6 +232,25 @@ def test_an_own_module_has_the_checksum_of_its_weights(plain: nn.Module, weights
     assert after.checksum != before.checksum
 
 
+class Printed(nn.Flatten):
+    """Prints an attribute, and an address that differs in each process."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale, self.thing = scale, object()
+
+    def extra_repr(self) -> str:
+        return f"{self.scale}, {self.thing!r}"
+
+
+def test_what_an_own_module_prints_says_which_network_it_is() -> None:
+    names = [f"class {index}" for index in range(12)]
+    first, same, other = (
+        own_classifier(OwnModel(Printed(scale), classes=names, image_size=2), "mine").structure for scale in (1, 1, 2)
+    )
+    assert first == same != other
+
+
 class Pair(nn.Module):
     """Gives more than logits."""
 
@@ -232,7 +267,15 @@ class Pair(nn.Module):
         (nn.Linear(3, 2).weight, {}, "give a torch.nn.Module"),
         (nn.Flatten(), {"classes": "cat"}, "give a list of names"),
         (nn.Flatten(), {"classes": ["cat", "cat"]}, "An own model names the class cat twice"),
+        (nn.Flatten(), {"classes": [0, 1]}, r"are \[0, 1\]; give a list of names"),
+        (nn.Flatten(), {"classes": None}, "are None; give a list of names"),
         (nn.Flatten(), {"image_size": 0}, "The image size is 0"),
+        (nn.Flatten(), {"image_size": "24"}, "image_size of an own model is '24'; give a whole number of pixels"),
+        (nn.Flatten(), {"image_size": 24.0}, "image_size of an own model is 24.0; give a whole number of pixels"),
+        (nn.Flatten(), {"resize": 32.5}, "resize of an own model is 32.5; give a whole number of pixels"),
+        (nn.Flatten(), {"interpolation": "nearest"}, "no interpolation 'nearest'; give one of bilinear, bicubic"),
+        (nn.Flatten(), {"mean": "0.5", "std": 0.5}, "mean of an own model's colours is '0.5'; give three numbers"),
+        (nn.Flatten(), {"mean": 0.5, "std": [0.5, None, 1]}, "std of an own model's colours is .*give three numbers"),
         (nn.Flatten(), {"mean": [0.5, 0.5, 0.5]}, "one is missing; give both, or neither"),
         (nn.Flatten(), {"mean": [5, 5, 5], "std": [1, 1, 1]}, "divided by 255"),
     ],
