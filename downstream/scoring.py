@@ -90,7 +90,7 @@ def wanted_score(  # noqa: PLR0913 (all that a result depends on)
         **model.colours_given(),
         **({"structure": model.structure} if model.structure else {}),
         # Other names of classes are compared with those of the data.
-        **class_order(_imagenet_outputs(model, data) or ()),
+        **class_order(_imagenet_outputs(model, data) or (), stated=model.stated_classes),
     }
     software = versions_of((*_SOFTWARE, *model.packages))
     # Left out where they are ImageNet's: earlier versions recorded none.

@@ -71,6 +71,8 @@ class Classifier:
         given_colours: mean and standard deviation of its colours, if its file (or its owner) gives others than are
             usual for a network of this name.
         structure: checksum over the printed form of a user's own module; empty for networks that their name builds.
+        stated_classes: whether a user has stated the class of each output (`import-classifier`, `OwnModel`), and so may
+            correct it.
         assumed: whether view and colours are the usual ones of the network because its file does not say any.
 
     Example:
@@ -93,6 +95,7 @@ class Classifier:
     real_outputs: tuple[int, ...] = ()
     given_colours: Colours | None = None
     structure: str = ""
+    stated_classes: bool = False
     assumed: bool = False
 
     @property
@@ -119,7 +122,7 @@ class Classifier:
             "sha256": self.checksum,
             "width": self.width,
             **self.colours_given(),
-            **class_order(self.real_outputs),
+            **class_order(self.real_outputs, stated=self.stated_classes),
         }
 
     def colours_given(self) -> dict[str, Any]:
@@ -127,16 +130,18 @@ class Classifier:
         return {} if self.given_colours is None else {"colours": self.given_colours.as_json()}
 
 
-def class_order(outputs: Sequence[int]) -> dict[str, str]:
+def class_order(outputs: Sequence[int], *, stated: bool = False) -> dict[str, str]:
     """Return the order of outputs that are some of ImageNet-1k's classes, as results and identities have it.
 
-    The weights do not say it, and a user may correct it. Empty if it is that of ImageNet-1k itself, which earlier
-    versions did not record.
+    The weights do not say it, and a user may correct it. A training's own, in the order of ImageNet-1k itself, is left
+    out: earlier versions did not record it.
 
     Args:
         outputs: ImageNet-1k index of each output; empty if all of ImageNet-1k are real.
+        stated: whether the user has stated the classes, see `Classifier.stated_classes`.
     """
-    return {} if list(outputs) == sorted(outputs) else {"class_order": digest_json(list(outputs))}
+    known = list(outputs) == sorted(outputs) and not stated
+    return {} if known or not outputs else {"class_order": digest_json(list(outputs))}
 
 
 def is_known(name: str) -> bool:
@@ -311,6 +316,8 @@ def load_classifier(  # noqa: PLR0913 (which network, with which weights, for wh
         class_map=published_classes(found) if weights == PUBLISHED else classes_of(metadata),
         colours=(colours or own_colours(name)) if clips else None,
         given_colours=given,
+        # Only imported files state their colours, and what has been fine-tuned from them.
+        stated_classes="mean" in metadata,
         assumed=not (clips or metadata or is_seed_or_published(weights)),
     )
 

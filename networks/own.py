@@ -131,6 +131,7 @@ def own_classifier(model: OwnModel, name: str) -> Classifier:
         class_map=classes,
         given_colours=colours,
         structure=digest_json(_ADDRESS.sub("", repr(module))),
+        stated_classes=True,
     )
 
 

@@ -250,8 +250,6 @@ def name_in_file(path: Path, *, whole: bool = False) -> str:
     if whole and metadata.get("width", 1.0) != 1:
         width = metadata["width"]
         raise UserError(f"The network in {path} has width {width:g}; its front serves at width 1 only; give another.")
-            f"The network in {path} has width {metadata['width']:g}; its front serves at width 1 only; give another."
-        )
     return str(metadata["name"])
 
 

@@ -223,4 +223,9 @@ def test_classes_of_an_own_module_in_another_order_are_another_result(tmp_path: 
         score_models(ordered, data, tmp_path / "scores")
     (right,) = score_models(ordered, data, tmp_path / "scores", overwrite=True)
     assert right["top1"] == 1 - wrong["top1"]
-    assert "class_order" not in right  # as earlier versions have it
+    assert right["class_order"] != wrong["class_order"]
+    # Ascending ones are others, too.
+    with pytest.raises(UserError, match="holds another result of mine on images"):
+        score_models(
+            {"mine": OwnModel(network, classes=(WNIDS[0], WNIDS[2]), image_size=24)}, data, tmp_path / "scores"
+        )
