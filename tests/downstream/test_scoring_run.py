@@ -225,7 +225,9 @@ def test_classes_of_an_own_module_in_another_order_are_another_result(tmp_path: 
     assert right["top1"] == 1 - wrong["top1"]
     assert right["class_order"] != wrong["class_order"]
     # Ascending ones are others, too.
-    with pytest.raises(UserError, match="holds another result of mine on images"):
+    first = {"first": image_folder(tmp_path / "first", per_class=2, classes=WNIDS[:1])}
+    score_models(ordered, first, tmp_path / "scores")
+    with pytest.raises(UserError, match="holds another result of mine on first"):
         score_models(
-            {"mine": OwnModel(network, classes=(WNIDS[0], WNIDS[2]), image_size=24)}, data, tmp_path / "scores"
+            {"mine": OwnModel(network, classes=(WNIDS[0], WNIDS[2]), image_size=24)}, first, tmp_path / "scores"
         )
