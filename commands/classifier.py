@@ -133,7 +133,7 @@ def import_classifier(out: Path, as_json: bool, **options: Any) -> None:
     from basics.errors import UserError
     from basics.files import require_writable_folder
     from basics.progress import say
-    from networks.own import INTERPOLATIONS, classes_at, own_view
+    from networks.own import INTERPOLATIONS, classes_at, first_names, own_view
     from networks.own import import_classifier as write_classifier
     from networks.specs import TIMM_PREFIX
 
@@ -160,9 +160,8 @@ def import_classifier(out: Path, as_json: bool, **options: Any) -> None:
         "classifier": str(out), "arch": arch, "classes": list(classes.names), "transform": view.describe(),
         "colours": taken.as_json(),
     }  # fmt: skip
-    names = ", ".join(classes.names[:_NAMES_SHOWN]) + (", ..." if classes.count > _NAMES_SHOWN else "")
     lines = [
-        f"{arch} of {classes.count} classes ({names})",
+        f"{arch} of {classes.count} classes ({first_names(classes)})",
         f"images: {view.describe()}; colours: {taken.describe()}",
         str(out),
     ]
@@ -188,6 +187,3 @@ def _colours(options: Mapping[str, Any]) -> "Colours | None":
         missing, other = ("--mean", "--std") if mean is None else ("--std", "--mean")
         raise UserError(f"{other} is given without {missing}; give both, or --no-normalisation.")
     return None if mean is None or std is None else checked_colours(mean, std)
-
-
-_NAMES_SHOWN = 3

@@ -191,10 +191,11 @@ def _copied(module: nn.Module, name: str) -> nn.Module:
     while hasattr(inner, "_orig_mod") or isinstance(inner, DataParallel | DistributedDataParallel):
         inner = getattr(inner, "_orig_mod", None) or inner.module
     try:
-        copied: nn.Module = copy.deepcopy(inner)
-    except (RuntimeError, TypeError, NotImplementedError) as error:
+        copied: nn.Module = copy.deepcopy(inner).float().cpu()
+    except (RuntimeError, TypeError) as error:
+        # NotImplementedError, which torch raises for weights on the meta device, is a RuntimeError.
         raise UserError(f"The module of {name} cannot be copied ({first_line(error)}); give one that can.") from error
-    return copied.float().cpu()
+    return copied
 
 
 def own_view(image_size: int, resize: int | None, *, squash: bool, interpolation: str = INTERPOLATIONS[0]) -> View:
@@ -243,6 +244,11 @@ def classes_at(path: Path) -> ClassMap:
     return named_classes(names, what)
 
 
+def first_names(classes: ClassMap) -> str:
+    """Return the names of the first classes, as messages show them."""
+    return ", ".join(classes.names[:_NAMES_SHOWN]) + (", ..." if classes.count > _NAMES_SHOWN else "")
+
+
 def import_classifier(  # noqa: PLR0913, PLR0917 (everything that a state dict does not say)
     arch: str, weights: Path, classes: ClassMap, view: View, colours: Colours | None, out: Path
 ) -> Colours:
@@ -266,10 +272,9 @@ def import_classifier(  # noqa: PLR0913, PLR0917 (everything that a state dict d
     # An absolute path is always that of a file, whatever it is called.
     found = load_with_weights(arch, str(weights.absolute()), None, "--arch")
     if found.classes != classes.count:
-        shown = ", ".join(classes.names[:_NAMES_SHOWN])
         raise UserError(
             f"The weights {weights} have {found.classes} outputs, but --classes names {classes.count} classes "
-            f"({shown}{', ...' if classes.count > _NAMES_SHOWN else ''}); give a name for each output."
+            f"({first_names(classes)}); give a name for each output."
         )
     network: nn.Module = found.module[1]  # type: ignore[index]
     if colours is None:

@@ -286,6 +286,9 @@ def test_an_own_module_that_does_not_fit_is_refused(module: Any, changed: dict[s
 
 
 def test_a_module_that_cannot_be_copied_is_refused() -> None:
+    module: nn.Module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2, device="meta"))
+    with pytest.raises(UserError, match=r"The module of mine cannot be copied .*meta"):
+        own_classifier(OwnModel(module, classes=["cat", "dog"], image_size=16), "mine")
     module = nn.Flatten()
     module.result = torch.ones(2, requires_grad=True) * 2
     with pytest.raises(UserError, match="The module of mine cannot be copied"):

@@ -51,9 +51,11 @@ def _write_imagenet(folder: Path) -> None:
     image_folder(folder / "ILSVRC2012/train", per_class=6)
     for seed, name in enumerate(("train", "val")):
         image_folder(folder / "imagenette" / name, per_class=2, classes=_IMAGENETTE, seed=seed)
-    validation, truth = folder / "ILSVRC2012_val", [(5 * number) % 1000 + 1 for number in range(8)]
+    validation = folder / "ILSVRC2012_val"
+    validation.mkdir()
+    truth = [(5 * number) % 1000 + 1 for number in range(8)]
     for number, path in enumerate(sorted(image_folder(folder / "flat", per_class=8, seed=2).rglob("*.JPEG"))[:8], 1):
-        path.rename(validation_file(validation, number))
+        path.rename(validation / f"ILSVRC2012_val_{number:08}.JPEG")
     shutil.rmtree(folder / "flat")
     devkit = write_devkit(folder, truth)
     with tarfile.open(folder / "devkit.tar.gz", "w:gz") as tar:
@@ -67,12 +69,6 @@ def _write_imagenet(folder: Path) -> None:
         folder, train="imagenette/train", val="imagenette/val", IMAGES="imagenette/val", FOLDER="imagenette/val",
         **{"ILSVRC2012_devkit_t12.tar.gz": "devkit.tar.gz"},
     )  # fmt: skip
-
-
-def validation_file(folder: Path, number: int) -> Path:
-    """Return the path of an image of the flat validation set."""
-    folder.mkdir(exist_ok=True)
-    return folder / f"ILSVRC2012_val_{number:08}.JPEG"
 
 
 def _write_test_sets(folder: Path) -> None:
@@ -121,9 +117,8 @@ def _write_clips(folder: Path) -> None:
     names = [f"{name}/v_{name}_g{group:02}_c01.avi" for name in _CLIPS for group in (1, 2, 8, 9)]
     _write_videos(folder / "data/UCF-101", names)
     label = {name: str(number) for number, name in enumerate(_CLIPS, 1)}
-    train = "".join(
-        f"{name} {label[name.split('/')[0]]}\n" for name in names if "_g0" in name and int(name[-10:-8]) > 7
-    )
+    # As published, groups 1 to 7 are for testing.
+    train = "".join(f"{name} {label[name.split('/')[0]]}\n" for name in names if _group(name) > 7)
     (lists / "classInd.txt").write_text("".join(f"{number} {name}\n" for name, number in label.items()))
     (lists / "trainlist01.txt").write_text(train)
     (lists / "testlist01.txt").write_text("".join(f"{name}\n" for name in names if name not in train))
@@ -135,6 +130,10 @@ def _write_clips(folder: Path) -> None:
         ],
     )
     _link(folder, **{"UCF-101": "data/UCF-101", "ucf101-6class": "data/UCF-101", "CLIPS": "data/UCF-101"})
+
+
+def _group(name: str) -> int:
+    return int(name.rpartition("_g")[2][:2])
 
 
 def _write_videos(folder: Path, names: Sequence[str]) -> None:
